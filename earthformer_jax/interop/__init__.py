@@ -1,0 +1,1 @@
+"""Weights of other code to and from our parameters."""

@@ -1,0 +1,1 @@
+"""Flax modules: parameters around the pure functions of `earthformer_jax.ops`."""

@@ -1,0 +1,34 @@
+"""Activations by name, as the reference defines them."""
+
+import functools
+
+import jax
+from flax import linen as nn
+
+from earthformer_jax.layers.initializers import LEAKY_SLOPE
+
+ACTIVATIONS = {
+    "leaky": functools.partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "sigmoid": nn.sigmoid,
+    "tanh": nn.tanh,
+    "softplus": nn.softplus,
+    "softrelu": nn.softplus,
+    "softsign": nn.soft_sign,
+    "identity": lambda x: x,
+}
+
+
+def activate(name: str, x: jax.Array) -> jax.Array:
+    """Applies the named activation.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be one of {tuple(ACTIVATIONS)}; got {name!r}"
+        )
+    return ACTIVATIONS[name](x)

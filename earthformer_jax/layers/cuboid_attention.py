@@ -1,0 +1,327 @@
+"""Cuboid self- and cross-attention: projections around `ops.attention`."""
+
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.ops import attention, cuboid
+from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.patterns import CrossSpec
+from earthformer_jax.ops.resample import Grid
+
+
+class _Projections(nn.Module):
+    """What both layers share: options, linear layers, heads.
+
+    Attributes:
+        num_heads: attention heads; divides the channels.
+        qkv_bias: biases in the projections to queries, keys and values.
+        qk_scale: factor on the scores; None is head width ** -0.5.
+        attn_drop: dropout rate on attention weights.
+        proj_drop: dropout rate after the output projection.
+        norm: "layer_norm" or "rms_norm".
+        padding: "ignore", "zeros" or "nearest".
+        use_relative_pos: add a learned bias by relative position in the cuboid.
+        separate_global_qkv: projections of their own for local-to-global,
+            global-to-local and global-to-global attention.
+        init: linear initialisation, "fan_in" or "fan_out".
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    num_heads: int
+    qkv_bias: bool = False
+    qk_scale: float | None = None
+    attn_drop: float = 0.0
+    proj_drop: float = 0.0
+    norm: str = "layer_norm"
+    padding: str = "zeros"
+    use_relative_pos: bool = True
+    separate_global_qkv: bool = False
+    init: str = "fan_in"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def _types(self):
+        return dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+    def _norm(self, name):
+        return make_norm(self.norm, name=name, **self._types())
+
+    def _dense(self, name, features, *, use_bias, kernel_init=None, bias_init=None):
+        return nn.Dense(
+            features,
+            use_bias=use_bias,
+            kernel_init=kernel_init or initializers.linear(self.init),
+            bias_init=bias_init or nn.initializers.zeros,
+            name=name,
+            **self._types(),
+        )
+
+    def _heads(self, name, x, features, parts=1):
+        """Projects `[..., c]` to `parts` arrays `[..., a, features / a]`."""
+        y = self._dense(name, parts * features, use_bias=self.qkv_bias)(x)
+        y = einops.rearrange(y, "... (p a d) -> p ... a d", p=parts, a=self.num_heads)
+        return y[0] if parts == 1 else tuple(y)
+
+    def _scale(self, features):
+        if features % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide the channels; got {self.num_heads} heads "
+                f"for {features} channels"
+            )
+        return self.qk_scale or (features // self.num_heads) ** -0.5
+
+    def _bias_table(self, reach: Grid, index: np.ndarray):
+        if not self.use_relative_pos:
+            return None
+        table = self.param(
+            "relative_position_bias",
+            initializers.table,
+            (attention.table_rows(reach), self.num_heads),
+            self.param_dtype,
+        )
+        return attention.relative_position_bias(table, index)
+
+    def _dropout(self, train):
+        """Keyword arguments of dropout for the functions of `ops.attention`."""
+        if not train or not self.attn_drop:
+            return {}
+        key = self.make_rng("dropout")
+        return dict(dropout_rate=self.attn_drop, dropout_key=key)
+
+
+class CuboidSelfAttention(_Projections):
+    """Attention inside cuboids and to global vectors, without the residual.
+
+    Attributes:
+        spec: the cut of the grid; fitted to the field's grid when called.
+        use_global_self_attn: global vectors attend to each other as well.
+        use_final_proj: output projections (of the field and of the global vectors).
+        match_reference: repeat two slips of the reference implementation that the
+            released weights do not depend on: bias rows taken as a prefix of the flat
+            index when a cuboid shrinks in height or width, and the mask of global
+            attention in raster order when padding is "ignore".
+
+    Reference:
+        Gao et al. 2022, Earthformer, equations 4, 7, 8 and 10.
+    """
+
+    spec: CuboidSpec = CuboidSpec((1, 1, 1))
+    use_global_self_attn: bool = False
+    use_final_proj: bool = True
+    match_reference: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        global_vectors: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Updates of the field and of the global vectors, from the old values of both.
+
+        Args:
+            x: `[b, t, h, w, c]`.
+            global_vectors: `[b, g, c']`, or None.
+            train: whether dropout acts.
+
+        Returns:
+            `[b, t, h, w, c]` and `[b, g, c']` (or None), to be added to the inputs.
+        """
+        grid, features = x.shape[1:4], x.shape[-1]
+        scale = self._scale(features)
+        spec = self.spec.fit(grid)
+        bias = self._bias_table(self.spec.size, self._bias_index(spec))
+        drop = nn.Dropout(self.proj_drop, deterministic=not train)
+
+        cuboids = cuboid.decompose(self._norm("norm")(x), spec, self.padding)
+        query, key, value = self._heads("qkv", cuboids, features, parts=3)
+        local = dict(
+            scale=scale,
+            bias=bias,
+            mask=cuboid.attention_mask(grid, spec, self.padding),
+            **self._dropout(train),
+        )
+        new_global = None
+        if global_vectors is not None:
+            g = self._norm("global_norm")(global_vectors)
+            to_global, from_global = self._global_heads(g, cuboids, query, key, value)
+            local |= to_global
+            new_global = attention.attend_global(
+                **from_global,
+                scale=scale,
+                valid=self._valid(grid, spec),
+                **self._dropout(train),
+            )
+            new_global = einops.rearrange(new_global, "b g a d -> b g (a d)")
+            if self.use_final_proj:
+                width = new_global.shape[-1]
+                new_global = self._dense(
+                    "global_proj",
+                    width,
+                    use_bias=True,
+                    kernel_init=initializers.torch_kernel,
+                    bias_init=initializers.torch_bias(width),
+                )(new_global)
+                new_global = drop(new_global)
+
+        out = attention.attend(query, key, value, **local)
+        out = einops.rearrange(out, "b n q a d -> b n q (a d)")
+        if self.use_final_proj:
+            out = drop(self._dense("proj", features, use_bias=True)(out))
+        return cuboid.merge(out, spec, grid, self.padding), new_global
+
+    def _global_heads(self, g, cuboids, query, key, value):
+        """Queries, keys and values of attention to and from the global vectors."""
+        features = cuboids.shape[-1]
+        if not self.separate_global_qkv:
+            g_query, g_key, g_value = self._heads("global_qkv", g, features, parts=3)
+            to_global = dict(global_key=g_key, global_value=g_value)
+            from_global = dict(query=g_query, key=key, value=value)
+            if self.use_global_self_attn:
+                from_global |= to_global
+            return to_global, from_global
+        width = g.shape[-1]
+        g_key, g_value = self._heads("l2g_global_kv", g, features, parts=2)
+        to_global = dict(
+            global_query=self._heads("l2g_q", cuboids, features),
+            global_key=g_key,
+            global_value=g_value,
+        )
+        from_global = dict(
+            query=self._heads("g2l_global_q", g, features),
+            key=self._heads("g2l_k", cuboids, features),
+            value=self._heads("g2l_v", cuboids, width),
+        )
+        if self.use_global_self_attn:
+            own_query, own_key, own_value = self._heads(
+                "g2g_global_qkv", g, width, parts=3
+            )
+            from_global |= dict(
+                global_query=own_query, global_key=own_key, global_value=own_value
+            )
+        return to_global, from_global
+
+    def _bias_index(self, spec: CuboidSpec) -> np.ndarray:
+        reach = self.spec.size
+        if self.match_reference:
+            index = attention.relative_position_index(reach, reach, reach)
+            return index[: spec.volume, : spec.volume]
+        return attention.relative_position_index(spec.size, spec.size, reach)
+
+    def _valid(self, grid: Grid, spec: CuboidSpec) -> np.ndarray | None:
+        """bool `[n, q]` of the positions that the global vectors may see."""
+        if self.padding != "ignore":
+            return None
+        valid = cuboid.validity(grid, spec)
+        if self.match_reference:
+            raster = cuboid.uncut(
+                valid[None, :, :, None], spec.size, spec.strategy, spec.padded(grid)
+            )
+            valid = raster.reshape(valid.shape)
+        return None if valid.all() else valid
+
+
+class CuboidCrossAttention(_Projections):
+    """Attention of a field to windows of a memory, without the residual.
+
+    The field is normalised, the memory and its global vectors are not.
+
+    Attributes:
+        spec: the windows of field and memory.
+        max_temporal_relative: reach of the bias table in time: frames of the field
+            plus frames of the memory, or more.
+        last_n_frames: attend to the memory's last n frames only; None is all.
+
+    Reference:
+        Gao et al. 2022, Earthformer, section 3.3.
+    """
+
+    spec: CrossSpec = CrossSpec((1, 1))
+    max_temporal_relative: int = 50
+    last_n_frames: int | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array,
+        global_vectors: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
+        """The update of the field.
+
+        Args:
+            x: `[b, t, h, w, c]`.
+            memory: `[b, t', h, w, c]`.
+            global_vectors: the memory's `[b, g, c']`, or None.
+            train: whether dropout acts.
+
+        Returns:
+            `[b, t, h, w, c]`, to be added to the field.
+        """
+        if self.last_n_frames is not None:
+            memory = memory[:, -self.last_n_frames :]
+        grid, memory_grid, features = x.shape[1:4], memory.shape[1:4], x.shape[-1]
+        if grid[1:] != memory_grid[1:]:
+            raise ValueError(
+                f"field and memory need the same plane; got {grid} and {memory_grid}"
+            )
+        scale = self._scale(features)
+        cut, memory_cut = self.spec.cuboid(grid), self.spec.cuboid(memory_grid)
+        reach = (self.max_temporal_relative, *self.spec.size)
+        index = attention.relative_position_index(cut.size, memory_cut.size, reach)
+        bias = self._bias_table(reach, index)
+
+        queries = cuboid.decompose(self._norm("norm")(x), cut, self.padding)
+        keys = cuboid.decompose(memory, memory_cut, self.padding, time_at_front=True)
+        query = self._heads("q_proj", queries, features)
+        to_global = {}
+        if global_vectors is None or self.separate_global_qkv:
+            key, value = self._heads("kv_proj", keys, features, parts=2)
+        if global_vectors is not None and self.separate_global_qkv:
+            g_key, g_value = self._heads(
+                "l2g_global_kv", global_vectors, features, parts=2
+            )
+            to_global = dict(
+                global_query=self._heads("l2g_q", queries, features),
+                global_key=g_key,
+                global_value=g_value,
+            )
+        elif global_vectors is not None:
+            # one projection serves the windows and the global vectors
+            b, n, s, _ = keys.shape
+            together = jnp.concatenate(
+                [einops.rearrange(keys, "b n s c -> b (n s) c"), global_vectors], 1
+            )
+            key, value = self._heads("kv_proj", together, features, parts=2)
+            to_global = dict(global_key=key[:, n * s :], global_value=value[:, n * s :])
+            key, value = (
+                einops.rearrange(y[:, : n * s], "b (n s) a d -> b n s a d", n=n)
+                for y in (key, value)
+            )
+        out = attention.attend(
+            query,
+            key,
+            value,
+            scale=scale,
+            bias=bias,
+            mask=cuboid.cross_attention_mask(
+                grid, cut, memory_grid, memory_cut, self.padding
+            ),
+            **to_global,
+            **self._dropout(train),
+        )
+        out = einops.rearrange(out, "b n q a d -> b n q (a d)")
+        out = self._dense("proj", features, use_bias=True)(out)
+        out = nn.Dropout(self.proj_drop, deterministic=not train)(out)
+        return cuboid.merge(out, cut, grid, self.padding)

@@ -1,0 +1,61 @@
+"""Learned position embeddings of a space-time grid."""
+
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.ops.resample import Grid
+
+KINDS = ("t+h+w", "t+hw")
+
+
+class PositionEmbedding(nn.Module):
+    """Adds one vector per time step and one per place, or per row and per column.
+
+    Attributes:
+        max_grid: (t, h, w) of the tables; a field may be smaller.
+        kind: "t+h+w" (a table per axis) or "t+hw" (time and the plane).
+        dtype: of the sum; None follows the input.
+        param_dtype: of the tables.
+    """
+
+    max_grid: Grid
+    kind: str = "t+h+w"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, t, h, w, c]` to the same shape."""
+        if self.kind not in KINDS:
+            raise ValueError(f"position embedding is one of {KINDS}; got {self.kind!r}")
+        t, h, w, features = x.shape[1:]
+        if any(n > m for n, m in zip((t, h, w), self.max_grid, strict=True)):
+            raise ValueError(
+                f"position embedding was made for grids up to {self.max_grid}; "
+                f"got {(t, h, w)}"
+            )
+        max_t, max_h, max_w = self.max_grid
+
+        def table(name, rows, index):
+            embed = nn.Embed(
+                rows,
+                features,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                embedding_init=initializers.table,
+                name=name,
+            )
+            return embed(index)
+
+        x = x + einops.rearrange(table("time", max_t, np.arange(t)), "t c -> t 1 1 c")
+        if self.kind == "t+hw":
+            index = np.arange(h)[:, None] * max_w + np.arange(w)
+            return x + table("plane", max_h * max_w, index)
+        x = x + einops.rearrange(table("height", max_h, np.arange(h)), "h c -> h 1 c")
+        return x + table("width", max_w, np.arange(w))

@@ -1,0 +1,60 @@
+"""The position-wise feed-forward layer of a transformer block."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.layers.activation import activate
+from earthformer_jax.layers.norm import make_norm
+
+
+class FeedForward(nn.Module):
+    """`x + drop(ffn_2(drop(act(ffn_1(norm(x))))))`; gated: `act(gate(·)) * ffn_1(·)`.
+
+    Attributes:
+        expansion: hidden width as a multiple of the channels.
+        hidden: hidden width; overrides `expansion`.
+        activation: name of `activation.ACTIVATIONS`.
+        gated: multiply the hidden layer by an activated gate.
+        pre_norm: normalise the input; otherwise the sum after the residual.
+        dropout: rate, used once after the activation and once after `ffn_2`.
+        norm: "layer_norm" or "rms_norm".
+        init: linear initialisation, "fan_in" or "fan_out".
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    expansion: int = 4
+    hidden: int | None = None
+    activation: str = "gelu"
+    gated: bool = False
+    pre_norm: bool = True
+    dropout: float = 0.0
+    norm: str = "layer_norm"
+    init: str = "fan_in"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`[..., c]` to `[..., c]`, the residual included."""
+        features = x.shape[-1]
+        hidden = self.hidden or self.expansion * features
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        kernel = initializers.linear(self.init)
+        norm = make_norm(self.norm, name="norm", **types)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+
+        y = norm(x) if self.pre_norm else x
+        up = nn.Dense(hidden, kernel_init=kernel, name="ffn_1", **types)(y)
+        if self.gated:
+            gate = nn.Dense(hidden, kernel_init=kernel, name="gate", **types)(y)
+            up = activate(self.activation, gate) * up
+        else:
+            up = activate(self.activation, up)
+        down = nn.Dense(features, kernel_init=kernel, name="ffn_2", **types)(drop(up))
+        out = x + drop(down)
+        return out if self.pre_norm else norm(out)

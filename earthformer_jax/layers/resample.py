@@ -1,0 +1,91 @@
+"""Patch merging and up-sampling with their projections."""
+
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.ops import resample
+from earthformer_jax.ops.resample import Grid
+
+
+class PatchMerging(nn.Module):
+    """Merges each block of neighbours into one position: gather, norm, linear.
+
+    Attributes:
+        features: channels of the output; None is max(factor) times the input's.
+        factor: neighbours merged along (t, h, w).
+        padding: how a grid that `factor` does not divide is enlarged.
+        norm: "layer_norm" or "rms_norm".
+        init: linear initialisation, "fan_in" or "fan_out".
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+
+    Reference:
+        Gao et al. 2022, Earthformer, section 3.3.
+    """
+
+    features: int | None = None
+    factor: Grid = (1, 2, 2)
+    padding: str = "nearest"
+    norm: str = "layer_norm"
+    init: str = "fan_in"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, t, h, w, c]` to `[b, t', h', w', features]`, sizes rounded up."""
+        features = self.features or max(self.factor) * x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = resample.patch_merge(x, self.factor, self.padding)
+        x = make_norm(self.norm, name="norm", **types)(x)
+        return nn.Dense(
+            features,
+            use_bias=False,
+            kernel_init=initializers.linear(self.init),
+            name="reduction",
+            **types,
+        )(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour resize of every frame, then one convolution.
+
+    Attributes:
+        features: channels of the output.
+        plane: (h, w) wanted.
+        kernel: side of the convolution's window.
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+
+    Reference:
+        Gao et al. 2022, Earthformer, tables 8 and 9.
+    """
+
+    features: int
+    plane: tuple[int, int]
+    kernel: int = 3
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, t, h, w, c]` to `[b, t, *plane, features]`."""
+        b, t = x.shape[:2]
+        x = resample.resize_nearest(x, (t, *self.plane))
+        frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
+        frames = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            padding=self.kernel // 2,
+            kernel_init=initializers.upsample_conv,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )(frames)
+        return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=b)

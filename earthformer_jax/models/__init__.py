@@ -1,0 +1,78 @@
+"""Forecasters under one contract, by name.
+
+A forecaster is a Flax module `(inputs, *, train) -> forecast` on arrays
+`(B, T, H, W, C)`. `create_model` makes one from its name, the shapes of an example and
+plain options, as a config file holds them.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Sequence
+
+from flax import linen as nn
+
+_MODELS = {"earthformer": ("earthformer_jax.models.earthformer", "Earthformer")}
+
+_DTYPES = ("dtype", "param_dtype")
+
+
+def names() -> tuple[str, ...]:
+    """Names that `create_model` knows."""
+    return tuple(_MODELS)
+
+
+def create_model(
+    name: str, input_shape: Sequence[int], target_shape: Sequence[int], **options
+) -> nn.Module:
+    """A forecaster for inputs (T, H, W, C_in) and targets (K, H, W, C_out).
+
+    Args:
+        name: one of `names()`.
+        input_shape: (T, H, W, C_in).
+        target_shape: (K, H, W, C_out).
+        **options: attributes of the model; lists serve as tuples, "bfloat16" and the
+            like as types.
+
+    Raises:
+        ValueError: for an unknown name or option (the nearest ones are named), or
+            options that do not go together.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
+    module, attribute = _MODELS[name]
+    model_class = getattr(importlib.import_module(module), attribute)
+    known = [
+        f.name
+        for f in dataclasses.fields(model_class)
+        if f.name not in ("input_shape", "target_shape", "parent", "name")
+    ]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=3) or sorted(known)
+            raise ValueError(
+                f"model {name!r} has no option {option!r}; did you mean "
+                f"{', '.join(close)}?"
+            )
+    options = {k: _plain(k, v) for k, v in options.items()}
+    model = model_class(
+        input_shape=tuple(input_shape), target_shape=tuple(target_shape), **options
+    )
+    if hasattr(model, "check"):
+        model.check()
+    return model
+
+
+def _plain(option: str, value):
+    """Config values as module attributes: hashable, and types in place of names."""
+    if option in _DTYPES and isinstance(value, str):
+        import jax.numpy as jnp
+
+        return jnp.dtype(value) if value else None
+    return _hashable(value)
+
+
+def _hashable(value):
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return tuple(_hashable(v) for v in value)
+    return value

@@ -1,0 +1,1 @@
+"""Pure functions of arrays: cuboids, attention, patterns, resampling."""

@@ -1,0 +1,215 @@
+"""Cutting a space-time grid into cuboids, and putting it back.
+
+Geometry is static: a `CuboidSpec` and a grid (t, h, w) are hashable Python values, so
+masks are computed once, in NumPy, while a program is traced.
+"""
+
+import dataclasses
+import functools
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.ops import resample
+from earthformer_jax.ops.resample import Grid
+
+_CUBOIDS = "b (nt nh nw) (qt qh qw) c"
+
+
+@dataclasses.dataclass(frozen=True)
+class CuboidSpec:
+    """How one attention layer cuts its grid.
+
+    Attributes:
+        size: positions per cuboid along (t, h, w).
+        strategy: per axis "l" (local, contiguous) or "d" (dilated, strided).
+        shift: positions by which the grid is rolled before it is cut.
+        at_least: cuboids wanted along (t, h, w); a smaller grid is padded to hold them.
+    """
+
+    size: Grid
+    strategy: str = "lll"
+    shift: Grid = (0, 0, 0)
+    at_least: Grid = (1, 1, 1)
+
+    def __post_init__(self):
+        for name in ("size", "shift"):
+            values = tuple(int(v) for v in getattr(self, name))
+            object.__setattr__(self, name, values)
+        object.__setattr__(self, "strategy", "".join(self.strategy))
+        if len(self.size) != 3 or min(self.size) < 1:
+            raise ValueError(f"size needs three positive integers; got {self.size}")
+        if len(self.shift) != 3 or min(self.shift) < 0:
+            raise ValueError(f"shift needs three integers >= 0; got {self.shift}")
+        if len(self.strategy) != 3 or set(self.strategy) - set("ld"):
+            raise ValueError(
+                f"strategy needs 'l' or 'd' for t, h, w; got {self.strategy!r}"
+            )
+
+    def fit(self, grid: Grid) -> "CuboidSpec":
+        """The spec as it acts on `grid`.
+
+        A cuboid no smaller than an axis takes the whole axis and no shift; a dilated
+        axis is never shifted.
+        """
+        size, shift = list(self.size), list(self.shift)
+        for axis, have in enumerate(grid):
+            if self.strategy[axis] == "d":
+                shift[axis] = 0
+            if have <= size[axis]:
+                size[axis], shift[axis] = have, 0
+        return CuboidSpec(tuple(size), self.strategy, tuple(shift))
+
+    def padded(self, grid: Grid) -> Grid:
+        """The smallest grid that holds `grid` and is made of whole cuboids."""
+        whole = resample.next_multiple(grid, self.size)
+        wanted = (n * s for n, s in zip(self.at_least, self.size, strict=True))
+        return tuple(max(g, w) for g, w in zip(whole, wanted, strict=True))
+
+    @property
+    def volume(self) -> int:
+        """Positions per cuboid."""
+        return int(np.prod(self.size))
+
+
+def _grid_pattern(strategy: str) -> str:
+    """einops pattern of the grid: "l" keeps neighbours together, "d" strides."""
+    axes = [
+        f"(n{a} q{a})" if kind == "l" else f"(q{a} n{a})"
+        for a, kind in zip("thw", strategy, strict=True)
+    ]
+    return f"b {' '.join(axes)} c"
+
+
+def cut(x, size: Grid, strategy: str):
+    """Cuts `[b, t, h, w, c]` into `[b, n, q, c]`; the grid is a multiple of `size`."""
+    sizes = dict(zip(("qt", "qh", "qw"), size, strict=True))
+    return einops.rearrange(x, f"{_grid_pattern(strategy)} -> {_CUBOIDS}", **sizes)
+
+
+def uncut(x, size: Grid, strategy: str, grid: Grid):
+    """Inverse of `cut`: `[b, n, q, c]` to `[b, *grid, c]`."""
+    sizes = {f"q{a}": s for a, s in zip("thw", size, strict=True)}
+    sizes |= {f"n{a}": g // s for a, g, s in zip("thw", grid, size, strict=True)}
+    return einops.rearrange(x, f"{_CUBOIDS} -> {_grid_pattern(strategy)}", **sizes)
+
+
+def decompose(
+    x: jax.Array, spec: CuboidSpec, padding: str, *, time_at_front: bool = False
+) -> jax.Array:
+    """Pads, rolls and cuts a field into cuboids of equal volume.
+
+    Args:
+        x: `[b, t, h, w, c]` of any grid.
+        spec: the cut, already fitted to the grid where that is wanted.
+        padding: "ignore", "zeros" or "nearest" (`resample.pad_grid`).
+        time_at_front: pad time before the field instead of after it.
+
+    Returns:
+        `[b, n, q, c]`: n cuboids of q = prod(size) positions.
+
+    Reference:
+        Gao et al. 2022, Earthformer, equations 2 and 3.
+        https://arxiv.org/abs/2207.05833
+    """
+    grid = spec.padded(x.shape[1:4])
+    x = resample.pad_grid(x, grid, padding, time_at_front=time_at_front)
+    if any(spec.shift):
+        x = jnp.roll(x, [-s for s in spec.shift], axis=(1, 2, 3))
+    return cut(x, spec.size, spec.strategy)
+
+
+def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array:
+    """Inverse of `decompose`: `[b, n, q, c]` to `[b, *grid, c]` (equation 5)."""
+    x = uncut(x, spec.size, spec.strategy, spec.padded(grid))
+    if any(spec.shift):
+        x = jnp.roll(x, spec.shift, axis=(1, 2, 3))
+    return resample.unpad_grid(x, grid, padding)
+
+
+@functools.lru_cache(maxsize=1024)
+def validity(
+    grid: Grid, spec: CuboidSpec, *, time_at_front: bool = False
+) -> np.ndarray:
+    """bool `[n, q]`: True where a cuboid's position holds data and not padding."""
+    wanted = spec.padded(grid)
+    inside = np.ones((1, *wanted, 1), bool)
+    for axis, (have, want) in enumerate(zip(grid, wanted, strict=True), start=1):
+        position = np.arange(want)
+        real = position >= want - have if time_at_front and axis == 1 else None
+        real = position < have if real is None else real
+        inside &= np.expand_dims(real, [a for a in range(5) if a != axis])
+    inside = np.roll(inside, [-s for s in spec.shift], axis=(1, 2, 3))
+    return cut(inside, spec.size, spec.strategy)[0, :, :, 0]
+
+
+def _regions(grid: Grid, spec: CuboidSpec) -> np.ndarray:
+    """int `[n, q]`: label of the unrolled neighbourhood that each position is from."""
+    label = np.zeros((1, *grid, 1), np.int32)
+    for axis, (g, s, shift) in enumerate(
+        zip(grid, spec.size, spec.shift, strict=True), start=1
+    ):
+        position = np.arange(g)
+        part = (position >= g - s).astype(np.int32) + (position >= g - shift)
+        part = part if shift else np.zeros_like(part)
+        label = 3 * label + np.expand_dims(part, [a for a in range(5) if a != axis])
+    return cut(label, spec.size, spec.strategy)[0, :, :, 0]
+
+
+@functools.lru_cache(maxsize=1024)
+def attention_mask(grid: Grid, spec: CuboidSpec, padding: str) -> np.ndarray | None:
+    """Who may attend to whom inside each cuboid of a self-attention layer.
+
+    Positions that are neighbours only because the grid was rolled do not see each
+    other. Padded positions are masked with "ignore" alone: with "zeros" and "nearest"
+    they take part in the softmax.
+
+    Args:
+        grid: (t, h, w) of the field before padding.
+        spec: the fitted cut.
+        padding: one of `resample.PADDINGS`.
+
+    Returns:
+        bool `[n, q, s]`, or None when everything may attend to everything.
+    """
+    return _pair_mask(grid, spec, grid, spec, padding, memory_time_at_front=False)
+
+
+@functools.lru_cache(maxsize=1024)
+def cross_attention_mask(
+    grid: Grid,
+    spec: CuboidSpec,
+    memory_grid: Grid,
+    memory_spec: CuboidSpec,
+    padding: str,
+) -> np.ndarray | None:
+    """As `attention_mask`, for queries of one grid and keys of another.
+
+    The two cuts have the same shifts and strategies and as many cuboids; the memory's
+    time is padded at the front, so that its last frames stay together.
+
+    Returns:
+        bool `[n, q, s]`, or None when everything may attend to everything.
+    """
+    return _pair_mask(
+        grid, spec, memory_grid, memory_spec, padding, memory_time_at_front=True
+    )
+
+
+def _pair_mask(
+    grid, spec, memory_grid, memory_spec, padding, *, memory_time_at_front
+) -> np.ndarray | None:
+    query = _regions(spec.padded(grid), spec)
+    memory = _regions(memory_spec.padded(memory_grid), memory_spec)
+    mask = query[:, :, None] == memory[:, None, :]
+    if padding == "ignore":
+        mask &= validity(grid, spec)[:, :, None]
+        mask &= validity(memory_grid, memory_spec, time_at_front=memory_time_at_front)[
+            :, None, :
+        ]
+    if mask.all():
+        return None
+    mask.setflags(write=False)
+    return mask

@@ -1,0 +1,119 @@
+"""Changing the grid: padding, nearest-neighbour resizing, patch merging.
+
+Fields are `[b, t, h, w, c]`; a grid is the static triple (t, h, w).
+"""
+
+import functools
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PADDINGS = ("ignore", "zeros", "nearest")
+
+Grid = tuple[int, int, int]
+
+
+def check_padding(padding: str) -> None:
+    """Raises ValueError unless `padding` is one of `PADDINGS`."""
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {PADDINGS}; got {padding!r}")
+
+
+def next_multiple(grid: Grid, size: Grid) -> Grid:
+    """The smallest grid that holds `grid` and is divisible by `size`."""
+    return tuple(-(-g // s) * s for g, s in zip(grid, size, strict=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def nearest_index(in_size: int, out_size: int) -> np.ndarray:
+    """Source index of each output position of a nearest-neighbour resize.
+
+    `floor(i * in_size / out_size)` with the ratio rounded to float32, the convention
+    of PyTorch's `interpolate(mode="nearest")`.
+    """
+    scale = np.float32(in_size) / np.float32(out_size)
+    index = np.floor(np.arange(out_size, dtype=np.float32) * scale).astype(np.int32)
+    index = np.minimum(index, in_size - 1)
+    index.setflags(write=False)
+    return index
+
+
+def resize_nearest(x: jax.Array, grid: Grid) -> jax.Array:
+    """Nearest-neighbour resize of `[b, t, h, w, c]` to `[b, *grid, c]`.
+
+    Whole multiples are repeated by broadcasting, so that the gradient is a plain sum;
+    other ratios gather.
+    """
+    for axis, size in enumerate(grid, start=1):
+        have = x.shape[axis]
+        if size == have:
+            continue
+        if size % have == 0:
+            x = jnp.repeat(x, size // have, axis=axis, total_repeat_length=size)
+        else:
+            x = jnp.take(x, nearest_index(have, size), axis=axis)
+    return x
+
+
+def pad_grid(
+    x: jax.Array, grid: Grid, padding: str, *, time_at_front: bool = False
+) -> jax.Array:
+    """Enlarges `[b, t, h, w, c]` to `[b, *grid, c]`.
+
+    Args:
+        x: field whose grid is nowhere larger than `grid`.
+        grid: the wanted (t, h, w).
+        padding: "ignore" and "zeros" append zeros (they differ in whether attention
+            masks them); "nearest" resizes the whole field, it does not repeat edges.
+        time_at_front: put the new time steps before the field instead of after it.
+
+    Returns:
+        `[b, *grid, c]`.
+    """
+    check_padding(padding)
+    extra = [want - have for want, have in zip(grid, x.shape[1:4], strict=True)]
+    if not any(extra):
+        return x
+    if padding == "nearest":
+        return resize_nearest(x, grid)
+    time = (extra[0], 0) if time_at_front else (0, extra[0])
+    return jnp.pad(x, ((0, 0), time, (0, extra[1]), (0, extra[2]), (0, 0)))
+
+
+def unpad_grid(x: jax.Array, grid: Grid, padding: str) -> jax.Array:
+    """Brings a field enlarged at its ends by `pad_grid` back to `[b, *grid, c]`."""
+    check_padding(padding)
+    if x.shape[1:4] == tuple(grid):
+        return x
+    if padding == "nearest":
+        return resize_nearest(x, grid)
+    return x[:, : grid[0], : grid[1], : grid[2]]
+
+
+def merged_grid(grid: Grid, factor: Grid) -> Grid:
+    """Grid after `patch_merge`: each axis divided by its factor, rounded up."""
+    return tuple(-(-g // f) for g, f in zip(grid, factor, strict=True))
+
+
+def patch_merge(x: jax.Array, factor: Grid, padding: str) -> jax.Array:
+    """Gathers each `factor` block of neighbours into the channels.
+
+    Args:
+        x: `[b, t, h, w, c]` of any grid; padded where `factor` does not divide it.
+        factor: neighbours merged along (t, h, w).
+        padding: one of `PADDINGS`; nothing is masked afterwards.
+
+    Returns:
+        `[b, t', h', w', c * prod(factor)]`, channels ordered (t, h, w, c).
+
+    Reference:
+        Gao et al. 2022, Earthformer, section 3.3; the order of the channels differs
+        from Swin Transformer's.
+    """
+    x = pad_grid(x, next_multiple(x.shape[1:4], factor), padding)
+    ft, fh, fw = factor
+    return einops.rearrange(
+        x, "b (t ft) (h fh) (w fw) c -> b t h w (ft fh fw c)", ft=ft, fh=fh, fw=fw
+    )
