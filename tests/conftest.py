@@ -20,3 +20,18 @@ from absl import flags  # noqa: E402
 def _parse_absl_flags():
     """Grain's worker processes read absl flags, which pytest never parses."""
     flags.FLAGS(sys.argv[:1])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the largest errors against the reference vectors."""
+    largest, count = {}, {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name.startswith("golden"):
+                    largest[name] = max(largest.get(name, 0.0), value)
+                    count[name] = count.get(name, 0) + 1
+    for name, value in largest.items():
+        terminalreporter.write_line(
+            f"largest {name}: {value:.2g} of the largest value ({count[name]} files)"
+        )

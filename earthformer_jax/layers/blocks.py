@@ -78,7 +78,7 @@ class BlockOptions:
             padding=self.padding,
             use_relative_pos=self.use_relative_pos,
             separate_global_qkv=self.separate_global_qkv,
-            init=self.attn_init,
+            linear_init=self.attn_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
@@ -90,7 +90,7 @@ class BlockOptions:
             gated=self.gated_ffn,
             dropout=self.ffn_drop,
             norm=self.norm,
-            init=self.ffn_init,
+            linear_init=self.ffn_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )

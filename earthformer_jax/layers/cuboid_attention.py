@@ -30,7 +30,7 @@ class _Projections(nn.Module):
         use_relative_pos: add a learned bias by relative position in the cuboid.
         separate_global_qkv: projections of their own for local-to-global,
             global-to-local and global-to-global attention.
-        init: linear initialisation, "fan_in" or "fan_out".
+        linear_init: linear initialisation, "fan_in" or "fan_out".
         dtype: of the arithmetic; None follows the input.
         param_dtype: of the parameters.
     """
@@ -44,7 +44,7 @@ class _Projections(nn.Module):
     padding: str = "zeros"
     use_relative_pos: bool = True
     separate_global_qkv: bool = False
-    init: str = "fan_in"
+    linear_init: str = "fan_in"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -58,7 +58,7 @@ class _Projections(nn.Module):
         return nn.Dense(
             features,
             use_bias=use_bias,
-            kernel_init=kernel_init or initializers.linear(self.init),
+            kernel_init=kernel_init or initializers.linear(self.linear_init),
             bias_init=bias_init or nn.initializers.zeros,
             name=name,
             **self._types(),

@@ -22,7 +22,7 @@ class FeedForward(nn.Module):
         pre_norm: normalise the input; otherwise the sum after the residual.
         dropout: rate, used once after the activation and once after `ffn_2`.
         norm: "layer_norm" or "rms_norm".
-        init: linear initialisation, "fan_in" or "fan_out".
+        linear_init: linear initialisation, "fan_in" or "fan_out".
         dtype: of the arithmetic; None follows the input.
         param_dtype: of the parameters.
     """
@@ -34,7 +34,7 @@ class FeedForward(nn.Module):
     pre_norm: bool = True
     dropout: float = 0.0
     norm: str = "layer_norm"
-    init: str = "fan_in"
+    linear_init: str = "fan_in"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -44,7 +44,7 @@ class FeedForward(nn.Module):
         features = x.shape[-1]
         hidden = self.hidden or self.expansion * features
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        kernel = initializers.linear(self.init)
+        kernel = initializers.linear(self.linear_init)
         norm = make_norm(self.norm, name="norm", **types)
         drop = nn.Dropout(self.dropout, deterministic=not train)
 

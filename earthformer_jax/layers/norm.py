@@ -11,18 +11,34 @@ NORMS = ("layer_norm", "rms_norm")
 
 
 class RMSNorm(nn.Module):
-    """`scale * x / (rms(x) + 1e-5)`: the constant is outside the root."""
+    """`scale * x / (rms(x) + epsilon)`: the constant is outside the root.
 
+    Attributes:
+        epsilon: added to the root mean square.
+        portion: share of the channels, from the first, that the mean is taken over.
+        use_offset: add a learned offset.
+        param_dtype: of the parameters.
+
+    Reference:
+        Zhang and Sennrich 2019, Root Mean Square Layer Normalization.
+    """
+
+    epsilon: float = EPSILON
+    portion: float = 1.0
+    use_offset: bool = False
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        scale = self.param(
-            "rms_scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype
-        )
-        rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(dtype)), axis=-1, keepdims=True))
-        return (scale * x / (rms + EPSILON)).astype(x.dtype)
+        shape = (x.shape[-1],)
+        scale = self.param("rms_scale", nn.initializers.ones, shape, self.param_dtype)
+        part = x[..., : int(self.portion * x.shape[-1])].astype(dtype)
+        rms = jnp.sqrt(jnp.mean(jnp.square(part), axis=-1, keepdims=True))
+        y = scale * x / (rms + self.epsilon)
+        if self.use_offset:
+            y = y + self.param("offset", nn.initializers.zeros, shape, self.param_dtype)
+        return y.astype(x.dtype)
 
 
 def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):

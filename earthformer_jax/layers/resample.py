@@ -21,7 +21,7 @@ class PatchMerging(nn.Module):
         factor: neighbours merged along (t, h, w).
         padding: how a grid that `factor` does not divide is enlarged.
         norm: "layer_norm" or "rms_norm".
-        init: linear initialisation, "fan_in" or "fan_out".
+        linear_init: linear initialisation, "fan_in" or "fan_out".
         dtype: of the arithmetic; None follows the input.
         param_dtype: of the parameters.
 
@@ -33,7 +33,7 @@ class PatchMerging(nn.Module):
     factor: Grid = (1, 2, 2)
     padding: str = "nearest"
     norm: str = "layer_norm"
-    init: str = "fan_in"
+    linear_init: str = "fan_in"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -47,7 +47,7 @@ class PatchMerging(nn.Module):
         return nn.Dense(
             features,
             use_bias=False,
-            kernel_init=initializers.linear(self.init),
+            kernel_init=initializers.linear(self.linear_init),
             name="reduction",
             **types,
         )(x)

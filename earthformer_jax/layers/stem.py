@@ -102,7 +102,7 @@ class Stem(nn.Module):
         kind: "conv" or "stack_conv".
         activation: of the convolutions.
         padding: where a factor does not divide the grid.
-        init: linear initialisation of the merges.
+        linear_init: linear initialisation of the merges.
         dtype: of the arithmetic; None follows the input.
         param_dtype: of the parameters.
     """
@@ -111,7 +111,7 @@ class Stem(nn.Module):
     kind: str = "conv"
     activation: str = "leaky"
     padding: str = "nearest"
-    init: str = "fan_in"
+    linear_init: str = "fan_in"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -133,7 +133,7 @@ class Stem(nn.Module):
                 stage.features,
                 stage.factor,
                 self.padding,
-                init=self.init,
+                linear_init=self.linear_init,
                 name=f"merge_{i}",
                 **types,
             )(x)

@@ -110,7 +110,7 @@ class Encoder(nn.Module):
                     self.features[level],
                     self.downsample,
                     self.options.padding,
-                    init=self.resample_init,
+                    linear_init=self.resample_init,
                     name=f"merge_{level - 1}",
                     **types,
                 )(x)

@@ -1,0 +1,276 @@
+"""The command line: one config, one workdir.
+
+python -m earthformer_jax.main --config=configs/enso.py:quick --workdir=runs/quick
+python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
+
+Any field can be changed: --config.optim.lr=3e-4. The same command continues a training
+that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM or Ctrl-C
+(the last step is saved), 2 for a wrong input, 1 for a loss that is not finite.
+"""
+
+import contextlib
+import logging
+import os
+import pathlib
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import ml_collections
+from absl import app, flags
+from jax.experimental import multihost_utils
+from ml_collections import config_flags
+
+from earthformer_jax import config as config_lib
+from earthformer_jax import data, models
+from earthformer_jax.reports import enso as enso_report
+from earthformer_jax.training import evaluation, loop
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training import workdir as workdir_lib
+from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
+from earthformer_jax.training.scalars import NonFiniteError
+
+REPORTS = {"enso": enso_report.score}  # by name of the data set
+
+DONE, DIVERGED, WRONG_INPUT, STOPPED = 0, 1, 2, 143
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Config file, with a variant after a colon: configs/enso.py:quick; default the "
+    "config of the workdir.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for all output; default runs/<config>-<variant>."
+)
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate"], "Train and score, or score only."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join a multi-process job (jax.distributed.initialize)."
+)
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, mode: str = "train"
+) -> int:
+    """Trains and scores, or only scores.
+
+    Args:
+        config: the whole config.
+        workdir: where everything is written.
+        mode: "train" or "evaluate".
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: if the config, the data or the workdir cannot be used.
+        CheckpointError: if there is no checkpoint that can be used.
+        NonFiniteError: if training diverges.
+    """
+    config_lib.check(config)
+    config_lib.check_devices(config, jax.device_count())
+    if mode == "train":
+        workdir_lib.check_same_config(config, workdir)
+    else:
+        workdir_lib.check_same_model(config, workdir)
+    dataset, model = build(config)
+    if mode == "train" and not loop.train(
+        config, workdir, dataset=dataset, model=model
+    ):
+        return STOPPED
+    evaluate(config, workdir, dataset=dataset, model=model)
+    return DONE
+
+
+def build(config: ml_collections.ConfigDict) -> tuple[Any, nn.Module]:
+    """The data set and the model of a config.
+
+    Raises:
+        ConfigError: with the reason, if one of them cannot be made.
+    """
+    with _explained(f"data {config.data.name!r}"):
+        dataset = data.load(config.data, config.seed)
+        example = dataset.train[0]
+    options = dict(config.model)
+    name = options.pop("name")
+    with _explained(f"model {name!r}"):
+        model = models.create_model(
+            name,
+            input_shape=example["inputs"].shape,
+            target_shape=example["targets"].shape,
+            **options,
+        )
+    return dataset, model
+
+
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    dataset: Any,
+    model: nn.Module,
+) -> None:
+    """Scores the best or last checkpoint of a workdir on the test split.
+
+    Args:
+        config: the whole config.
+        workdir: with checkpoints; gets scores.json and figures.
+        dataset: with a `test` split.
+        model: the trained model.
+
+    Raises:
+        CheckpointError: if no checkpoint can be used.
+        ConfigError: if the test split is empty.
+    """
+    if len(dataset.test) == 0:
+        raise config_lib.ConfigError(f"the test split of {dataset.name!r} is empty")
+    example = dataset.test[0]
+    loop.check_model(config, model, example)
+    like = state_lib.abstract_variables(model, example["inputs"].shape)
+    everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
+    variables, progress = Checkpoints(workdir / "checkpoints").restore_variables(
+        config.eval.checkpoint, mesh_lib.abstract(like, everywhere)
+    )
+    logger.info("data: %s", dataset.description)
+    logger.info("scoring the checkpoint of step %d", progress.step)
+    if jax.process_index() == 0:
+        mesh = mesh_lib.data_mesh(jax.local_devices())
+        forecast = evaluation.make_forecaster(model, jax.device_get(variables), mesh)
+        score = REPORTS[dataset.name]
+        score(dataset, forecast, workdir, batch_size=config.eval.batch_size)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("scored")
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs in the user's cache folder, if it can be written.
+
+    JAX_COMPILATION_CACHE_DIR names another folder. Each machine has its own: code
+    compiled for one CPU may not run on another that shares the home folder.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(home, "earthformer_jax", "compiled", platform.node())
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Says which part of the config an error comes from."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        message = str(error.args[0] if isinstance(error, KeyError) else error)
+        where = "" if message.startswith("config.") else f"{what}: "
+        raise config_lib.ConfigError(where + message) from error
+
+
+def _default_workdir(config_file: str) -> pathlib.Path:
+    """runs/enso-quick for configs/enso.py:quick."""
+    file, _, variant = config_file.partition(":")
+    name = pathlib.Path(file).stem
+    return pathlib.Path("runs", f"{name}-{variant}" if variant else name)
+
+
+def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
+    """Config and workdir from the flags, each the default of the other."""
+    if _CONFIG.value is None and _WORKDIR.value is None:
+        raise config_lib.ConfigError(
+            "--config is missing, e.g. --config=configs/enso.py:quick"
+        )
+    if _CONFIG.value is None:
+        workdir = pathlib.Path(_WORKDIR.value)
+        return workdir_lib.read_config(workdir), workdir
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = _WORKDIR.value or _default_workdir(file)
+    return _CONFIG.value, pathlib.Path(workdir)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """Flags, with one line instead of a traceback for what cannot be understood."""
+    for argument in argv[1:]:
+        match = re.fullmatch(r"--?config=(.*?\.py)(:.*)?", argument)
+        if match and not os.path.exists(match[1]):
+            _fail(f"the config file {match[1]} does not exist")
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError):
+        _fail_on_unknown_field(argv)
+        raise
+    except flags.Error as error:
+        # Of a config file that raises, the message holds the traceback; the reason is
+        # its last line.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        is_traceback = any(line.startswith("Traceback") for line in lines)
+        reason = re.sub(r"^\w+Error: ", "", lines[-1]) if is_traceback else str(error)
+        _fail(reason)
+
+
+def _fail_on_unknown_field(argv: Sequence[str]) -> None:
+    """Names the first overridden field that the config does not have."""
+    known = config_lib.flatten(flags.FLAGS["config"].value or {})
+    for argument in argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        if match and match[1] not in known:
+            _fail(config_lib.unknown_field(match[1], known))
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(WRONG_INPUT)
+
+
+def _show_log() -> None:
+    """Our lines with the time; of other packages only warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    package_logger = logging.getLogger("earthformer_jax")
+    package_logger.addHandler(handler)
+    package_logger.propagate = False
+    verbose = flags.FLAGS.verbosity > 0
+    package_logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        for other in ("absl", None):  # None: the root of all loggers
+            logging.getLogger(other).setLevel(logging.WARNING)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs what the flags say; returns the exit status."""
+    _show_log()
+    try:
+        if len(argv) > 1:
+            raise config_lib.ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
+        config, workdir = _choose()
+        if _DISTRIBUTED.value:
+            jax.distributed.initialize()
+            if jax.process_index() > 0:
+                logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
+        cache_compilations()
+        return run(config, workdir, _MODE.value)
+    except (config_lib.ConfigError, CheckpointError, NonFiniteError) as error:
+        logger.debug("where it happened", exc_info=True)  # --verbosity=1
+        print(f"error: {error}", file=sys.stderr)
+        return DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT
+
+
+if __name__ == "__main__":
+    jax.config.config_with_absl()
+    app.run(main, flags_parser=_parse_flags)

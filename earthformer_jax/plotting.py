@@ -1,0 +1,265 @@
+"""Figures: skill against lead time, and maps of a forecast beside the truth.
+
+Functions take arrays and return a matplotlib `Figure`; `save` writes it. No global
+state of pyplot is touched, so they can be called from anywhere.
+"""
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator
+
+MONTH_NAMES = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
+DPI = 150
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.35",
+    "xtick.color": "0.25",
+    "ytick.color": "0.25",
+    "legend.frameon": False,
+}
+# One look per forecast, the same in every figure: label, colour, line style, width.
+LOOKS = {
+    "model": ("Model", "#b2182b", "-", 2.6),
+    "ceiling": ("Best possible", "0.15", (0, (5, 2)), 1.6),
+    "lim": ("Linear inverse model", "#2166ac", "-", 1.8),
+    "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
+    "persistence": ("Persistence", "0.55", "-", 1.6),
+}
+OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#35978f")
+USEFUL_CORRELATION = 0.5  # above it a forecast is commonly called useful
+NINO34_BOX = (190.0, -5.0, 50.0, 10.0)  # west, south, width, height in degrees
+LAND = "0.82"
+
+
+def look(name: str, others: int = 0) -> tuple[str, str, object, float]:
+    """Label, colour, line style, width; `others` counts unknown names before."""
+    colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
+    label = name.replace("_", " ").capitalize()
+    return LOOKS.get(name, (label, colour, "-", 1.8))
+
+
+def skill_curves(
+    correlations: Mapping[str, Sequence[float]], *, title: str, index: str
+) -> Figure:
+    """Correlation against lead time, one line per forecast.
+
+    Args:
+        correlations: name -> `[k]` correlations at leads 1 .. k.
+        title: what was forecast.
+        index: name of the quantity correlated, for the axis.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        unknown = 0
+        for name in _ordered(correlations):
+            values = np.asarray(correlations[name], np.float64)
+            label, colour, style, width = look(name, unknown)
+            unknown += name not in LOOKS
+            axes.plot(
+                np.arange(1, values.size + 1),
+                values,
+                color=colour,
+                linestyle=style,
+                linewidth=width,
+                marker="o" if name == "model" else None,
+                markersize=4.5,
+                label=f"{label} (mean {np.mean(values):.2f})",
+                zorder=3 if name == "model" else 2,
+            )
+        leads = max(len(v) for v in correlations.values())
+        lowest = min(float(np.nanmin([*v, 0.0])) for v in correlations.values())
+        axes.axhline(0, color="0.35", linewidth=0.8, zorder=1)
+        axes.axhline(
+            USEFUL_CORRELATION, color="0.7", linewidth=0.8, linestyle=":", zorder=1
+        )
+        axes.set_xlim(0.7, leads + 0.3)
+        axes.set_ylim(np.floor(lowest * 5) / 5 - 0.02 * (lowest < 0), 1.0)
+        axes.xaxis.set_major_locator(MultipleLocator(1))
+        axes.yaxis.set_major_locator(MultipleLocator(0.2))
+        axes.grid(axis="y", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("Lead time (months)")
+        axes.set_ylabel(f"Correlation of {index}")
+        axes.set_title(title, loc="left", fontweight="bold")
+        axes.legend(
+            loc="lower left", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none"
+        )
+    return figure
+
+
+def forecast_maps(
+    rows: Mapping[str, np.ndarray],
+    *,
+    leads: Sequence[int],
+    start_month: int,
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    ocean_mask: np.ndarray,
+    index: Mapping[str, Sequence[float]] | None = None,
+    title: str = "",
+) -> Figure:
+    """Maps of temperature anomalies: one row per field, one column per lead.
+
+    Args:
+        rows: row label -> `[k, h, w]` anomalies in K of months 1 .. k.
+        leads: the months to show, from 1.
+        start_month: calendar month of month 1, 0 is January.
+        latitude, longitude: `[h]`, `[w]`, degrees, cell centres, ascending.
+        ocean_mask: `[h, w]` bool.
+        index: row label -> `[k]` Nino3.4 in K, written on the maps.
+        title: above everything.
+    """
+    west, east = _edges(longitude)[[0, -1]]
+    south, north = _edges(latitude)[[0, -1]]
+    shape = (north - south) / (east - west)
+    width = 2.6 * len(leads) + 1.3
+    height = len(rows) * (2.42 * shape + 0.12) + 0.95
+    shown = [np.asarray(field)[np.asarray(leads) - 1] for field in rows.values()]
+    peak = max(float(np.max(np.abs(field[:, ocean_mask]))) for field in shown)
+    limit = max(0.5, np.ceil(2 * min(peak, 4.0)) / 2)
+    with mpl.rc_context(STYLE | {"font.size": 9}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(
+            len(rows), len(leads), squeeze=False, sharex=True, sharey=True
+        )
+        for row, (label, field) in enumerate(rows.items()):
+            for column, lead in enumerate(leads):
+                panel = axes[row, column]
+                mesh = _map(
+                    panel, field[lead - 1], latitude, longitude, ocean_mask, limit
+                )
+                if row == 0:
+                    month = MONTH_NAMES[(start_month + lead - 1) % 12]
+                    panel.set_title(f"Lead {lead} ({month})")
+                if column == 0:
+                    panel.set_ylabel(
+                        textwrap.fill(label, 14), fontsize=10, fontweight="bold"
+                    )
+                if index is not None:
+                    panel.text(
+                        0.985,
+                        0.03,
+                        f"Niño3.4 {index[label][lead - 1]:+.1f} K",
+                        transform=panel.transAxes,
+                        ha="right",
+                        va="bottom",
+                        fontsize=8,
+                        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5},
+                    )
+        bar = figure.colorbar(
+            mesh, ax=axes, shrink=0.9, pad=0.012, aspect=24, extend="both"
+        )
+        bar.set_label("Sea surface temperature anomaly (K)")
+        bar.outline.set_visible(False)
+        if title:
+            figure.suptitle(title, fontsize=12, fontweight="bold")
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes a figure as PNG; a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    figure.savefig(unfinished, format="png", dpi=DPI, facecolor="white")
+    os.replace(unfinished, path)
+
+
+def _map(panel, field, latitude, longitude, ocean_mask, limit):
+    """One map: cells, land, coastline and the Nino3.4 box; returns the colour mesh."""
+    x, y = _edges(longitude), _edges(latitude)
+    panel.set_facecolor(LAND)
+    mesh = panel.pcolormesh(
+        x,
+        y,
+        np.ma.masked_where(~ocean_mask, field),
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        rasterized=True,
+    )
+    panel.add_collection(
+        LineCollection(_coastline(x, y, ocean_mask), colors="0.3", linewidths=0.7)
+    )
+    panel.add_patch(
+        Rectangle(
+            NINO34_BOX[:2], *NINO34_BOX[2:], fill=False, edgecolor="0.1", linewidth=0.9
+        )
+    )
+    panel.set_xlim(x[0], x[-1])
+    panel.set_ylim(y[0], y[-1])
+    panel.set_aspect("equal")
+    panel.xaxis.set_major_locator(FixedLocator(_round_values(x, 60, 30)))
+    panel.yaxis.set_major_locator(FixedLocator(_round_values(y, 30, 15)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _longitude(v)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _latitude(v)))
+    panel.tick_params(labelsize=8, length=2.5)
+    for spine in panel.spines.values():
+        spine.set_visible(True)
+        spine.set_linewidth(0.6)
+    return mesh
+
+
+def _coastline(x, y, ocean_mask) -> list:
+    """Segments between cells of which just one is ocean."""
+    across = [
+        [(x[j + 1], y[i]), (x[j + 1], y[i + 1])]
+        for i, j in np.argwhere(ocean_mask[:, 1:] != ocean_mask[:, :-1])
+    ]
+    along = [
+        [(x[j], y[i + 1]), (x[j + 1], y[i + 1])]
+        for i, j in np.argwhere(ocean_mask[1:] != ocean_mask[:-1])
+    ]
+    return across + along
+
+
+def _edges(centres) -> np.ndarray:
+    """`[n + 1]` cell edges of `[n]` centres."""
+    centres = np.asarray(centres, np.float64)
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate(
+        [[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]]
+    )
+
+
+def _round_values(edges, *steps) -> np.ndarray:
+    """Multiples of the first step that gives at least three of them."""
+    for step in steps:
+        values = np.arange(np.ceil(edges[0] / step) * step, edges[-1] + 1e-6, step)
+        if len(values) >= 3:
+            break
+    return values
+
+
+def _longitude(value: float) -> str:
+    value = (value + 180) % 360 - 180
+    if value in (0, -180):
+        return f"{abs(value):g}°"
+    return f"{abs(value):g}°{'E' if value > 0 else 'W'}"
+
+
+def _latitude(value: float) -> str:
+    return "0°" if value == 0 else f"{abs(value):g}°{'N' if value > 0 else 'S'}"
+
+
+def _ordered(names) -> list[str]:
+    """The model first, then the others as in `LOOKS`, then unknown ones."""
+    known = [name for name in LOOKS if name in names]
+    return known + [name for name in names if name not in LOOKS]

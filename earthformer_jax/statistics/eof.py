@@ -1,0 +1,96 @@
+"""Empirical orthogonal functions of fields on a latitude-longitude grid."""
+
+import dataclasses
+
+import numpy as np
+
+RANK_TOLERANCE = 1e-10  # of the largest variance; smaller ones are rounding
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EofBasis:
+    """The leading patterns of a set of fields, and the way there and back.
+
+    Attributes:
+        ocean_mask: `[h, w]` bool, the cells that carry values.
+        patterns: `[k, cells]`, field of a unit amplitude of each EOF.
+        projection: `[cells, k]`, least squares (by area) from field to amplitudes.
+        variance: `[k]`, mean square of each amplitude.
+    """
+
+    ocean_mask: np.ndarray
+    patterns: np.ndarray
+    projection: np.ndarray
+    variance: np.ndarray
+
+    def amplitudes(self, fields) -> np.ndarray:
+        """`[..., h, w]` fields to `[..., k]` amplitudes."""
+        cells = np.asarray(fields)[..., self.ocean_mask]
+        return np.tensordot(cells, self.projection, axes=1)
+
+    def fields(self, amplitudes) -> np.ndarray:
+        """`[..., k]` amplitudes to `[..., h, w]` fields, zero on land."""
+        return on_grid(synthesis(amplitudes, self.patterns), self.ocean_mask)
+
+    def part(self, chosen: slice) -> "EofBasis":
+        """Some of the EOFs."""
+        return EofBasis(
+            self.ocean_mask,
+            self.patterns[chosen],
+            self.projection[:, chosen],
+            self.variance[chosen],
+        )
+
+
+def synthesis(amplitudes, patterns) -> np.ndarray:
+    """Sum of patterns: `[..., k]` amplitudes and `[k, cells]` to `[..., cells]`.
+
+    einsum, not matmul: for one window at a time the threads of a BLAS cost more than
+    they bring, the more so where training keeps all cores busy.
+    """
+    return np.einsum("...k,kc->...c", amplitudes, patterns)
+
+
+def on_grid(cells, ocean_mask) -> np.ndarray:
+    """`[..., cells]` ocean values to `[..., h, w]` fields, zero on land."""
+    fields = np.zeros(cells.shape[:-1] + ocean_mask.shape, cells.dtype)
+    fields[..., ocean_mask] = cells
+    return fields
+
+
+def fit_eofs(series, ocean_mask, latitude, modes: int | None = None) -> EofBasis:
+    """EOFs of monthly anomalies, cells weighted by area (cosine of latitude).
+
+    The anomalies are taken as they are: no mean is removed.
+
+    Args:
+        series: list of `[months, h, w]` anomalies, finite over the ocean.
+        ocean_mask: `[h, w]` bool.
+        latitude: `[h]`, degrees north.
+        modes: EOFs to keep; all those with any variance if None.
+
+    Raises:
+        ValueError: on values that are not finite, or fewer EOFs than `modes`.
+    """
+    ocean_mask = np.asarray(ocean_mask, bool)
+    root_area = np.sqrt(np.cos(np.deg2rad(np.asarray(latitude, np.float64))))
+    root_area = np.broadcast_to(root_area[:, None], ocean_mask.shape)[ocean_mask]
+    covariance, months = 0.0, 0
+    for fields in series:
+        cells = np.asarray(fields, np.float64)[:, ocean_mask] * root_area
+        if not np.all(np.isfinite(cells)):
+            raise ValueError("anomalies over the ocean must be finite")
+        covariance = covariance + cells.T @ cells
+        months += len(cells)
+    variance, vectors = np.linalg.eigh(covariance / months)
+    variance, vectors = variance[::-1], vectors[:, ::-1]
+    rank = int(np.sum(variance > RANK_TOLERANCE * variance[0]))
+    if modes is not None and rank < modes:
+        raise ValueError(f"these fields have {rank} EOFs, fewer than the {modes} asked")
+    keep = slice(None, rank if modes is None else modes)
+    return EofBasis(
+        ocean_mask,
+        (vectors / root_area[:, None]).T[keep],
+        (vectors * root_area[:, None])[:, keep],
+        variance[keep],
+    )

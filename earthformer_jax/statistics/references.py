@@ -1,0 +1,112 @@
+"""Reference forecasts every model is held against, fitted on training data alone.
+
+All work in K on `[b, t, h, w, 1]` inputs and give `[b, k, h, w, 1]` float32, zero on
+land. They know no more than the inputs and the calendar month.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from earthformer_jax.statistics.eof import EofBasis, fit_eofs
+from earthformer_jax.statistics.linear_system import LinearSystem
+
+LIM_MODES = 16
+
+Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def fit(
+    series_K,
+    ocean_mask,
+    first_month: int,
+    in_len: int,
+    out_len: int,
+    *,
+    latitude,
+    modes: int = LIM_MODES,
+) -> Mapping[str, Forecast]:
+    """Fits persistence, damped persistence and the linear inverse model.
+
+    Args:
+        series_K: `[months, h, w]` anomalies in K, or a list of such series, each
+            beginning in calendar month `first_month`; finite over the ocean.
+        ocean_mask: `[h, w]` bool.
+        first_month: calendar month of the first row, 0 is January.
+        in_len, out_len: months of input and of forecast.
+        latitude: `[h]`, degrees north.
+        modes: EOFs of the linear inverse model (fewer if the data have fewer).
+
+    Returns:
+        name -> forecast(inputs `[b, in_len, h, w, 1]`, start_month `[b]`).
+    """
+    series = as_series(series_K)
+    ocean_mask = np.asarray(ocean_mask, bool)
+    shortest = min(len(x) for x in series)
+    if shortest <= out_len:
+        raise ValueError(
+            f"training series of {shortest} months cannot be verified at {out_len}"
+        )
+    basis = fit_eofs(series, ocean_mask, latitude)
+    basis = basis.part(slice(modes))
+    lim = LinearSystem.fit(
+        [basis.amplitudes(x) for x in series], first_month, lags=1, harmonics=0
+    )
+    damping = damping_factors(series, ocean_mask, out_len)
+    return {
+        "persistence": functools.partial(
+            damped_forecast, damping=ocean_mask * np.ones((out_len, 1, 1))
+        ),
+        "damped_persistence": functools.partial(damped_forecast, damping=damping),
+        "lim": functools.partial(
+            system_forecast, system=lim, basis=basis, out_len=out_len
+        ),
+    }
+
+
+def as_series(series_K) -> list[np.ndarray]:
+    """One `[months, h, w]` array or several, as a list of arrays."""
+    if isinstance(series_K, np.ndarray) and series_K.ndim == 3:
+        return [series_K]
+    series = [np.asarray(x) for x in series_K]
+    if not series or any(x.ndim != 3 for x in series):
+        shapes = [x.shape for x in series]
+        raise ValueError(f"series need the axes (months, h, w); got {shapes}")
+    return series
+
+
+def damping_factors(series, ocean_mask, out_len: int) -> np.ndarray:
+    """Regression of each cell on itself 1 to `out_len` months before.
+
+    Returns:
+        `[out_len, h, w]`, zero on land and where there is no variance.
+    """
+    factors = np.zeros((out_len, *ocean_mask.shape))
+    for lead in range(1, out_len + 1):
+        covariance = sum(np.mean(x[lead:] * x[:-lead], axis=0) * len(x) for x in series)
+        variance = sum(np.mean(x[:-lead] ** 2, axis=0) * len(x) for x in series)
+        usable = ocean_mask & (variance > 0)
+        factors[lead - 1, usable] = covariance[usable] / variance[usable]
+    return factors
+
+
+def damped_forecast(inputs, start_month, *, damping) -> np.ndarray:
+    """The last month times `damping` `[k, h, w]`; `start_month` plays no part."""
+    last = np.asarray(inputs)[:, -1:, :, :, 0]
+    return (last * damping)[..., None].astype(np.float32)
+
+
+def system_forecast(
+    inputs, start_month, *, system: LinearSystem, basis: EofBasis, out_len: int
+) -> np.ndarray:
+    """Forecast of a fitted system from the last months its state holds."""
+    modes, size = system.observation.shape
+    lags = size // modes
+    inputs = np.asarray(inputs, np.float64)
+    if inputs.shape[1] < lags:
+        raise ValueError(f"{inputs.shape[1]} months are fewer than the {lags} lags")
+    latest = basis.amplitudes(inputs[:, : -lags - 1 : -1, :, :, 0])
+    state = latest.reshape(len(latest), size)
+    states = system.forecast(state, start_month, out_len)
+    return basis.fields(system.observe(states))[..., None].astype(np.float32)

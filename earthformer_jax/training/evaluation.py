@@ -1,0 +1,71 @@
+"""Forecasts and scores of a model that is not being trained."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from earthformer_jax.training import mesh as mesh_lib
+
+Batch = Mapping[str, np.ndarray]
+Variables = Mapping[str, Any]
+
+
+def make_scorer(
+    model: nn.Module, metric: Any, mesh: jax.sharding.Mesh
+) -> Callable[[Variables, Iterable[Batch]], dict[str, Any]]:
+    """Compiles a metric of a model's forecasts.
+
+    Args:
+        model: forecaster.
+        metric: has `init() -> sums`, `update(sums, forecast, batch) -> sums` and
+            `compute(sums) -> scores`.
+        mesh: devices to forecast on.
+
+    Returns:
+        Function from variables and host batches to scores. The sums stay on the
+        devices until all batches are done.
+    """
+    everywhere = mesh_lib.replicated(mesh)
+    init = jax.jit(metric.init, out_shardings=everywhere)
+
+    def add(sums, variables, batch):
+        forecast = model.apply(variables, batch["inputs"], train=False)
+        return metric.update(sums, forecast, batch)
+
+    add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
+
+    def score(variables: Variables, batches: Iterable[Batch]) -> dict[str, Any]:
+        sums = init()
+        for batch in batches:
+            sums = add(sums, variables, mesh_lib.put_batch(mesh, batch))
+        return metric.compute(sums)
+
+    return score
+
+
+def make_forecaster(
+    model: nn.Module, variables: Variables, mesh: jax.sharding.Mesh
+) -> Callable[[Batch], np.ndarray]:
+    """A model with its variables as a function of host batches.
+
+    Args:
+        model: forecaster.
+        variables: of the model.
+        mesh: devices of this process to forecast on.
+
+    Returns:
+        Function from a batch with "inputs" `[b, t, h, w, c]`, b a multiple of the
+        number of devices, to forecasts `[b, k, h, w, c]`.
+    """
+    everywhere = mesh_lib.replicated(mesh)
+    variables = jax.device_put(variables, everywhere)
+    apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+
+    def forecast(batch: Batch) -> np.ndarray:
+        inputs = mesh_lib.put_batch(mesh, {"inputs": batch["inputs"]})["inputs"]
+        return np.asarray(apply(variables, inputs))
+
+    return forecast

@@ -1,0 +1,36 @@
+"""Batches on the devices before they are needed."""
+
+import collections
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from earthformer_jax.training import mesh as mesh_lib
+
+_USED = ("inputs", "targets")  # what the step reads; extras are for metrics
+_AHEAD = 2  # batches on the devices: the one in use and the next
+
+
+def device_batches(
+    batches: Any, mesh: jax.sharding.Mesh
+) -> Iterator[tuple[dict[str, jax.Array], Any]]:
+    """Lays host batches over the devices, one batch ahead of the step.
+
+    Args:
+        batches: endless iterator of host batches with `get_state()`.
+        mesh: devices.
+
+    Yields:
+        A batch, and the state of `batches` right after it: what a checkpoint has to
+        hold, as the iterator itself is already further.
+    """
+    queue = collections.deque()
+    while True:
+        while len(queue) < _AHEAD:
+            batch = next(batches)
+            position = json.loads(json.dumps(batches.get_state()))
+            batch = mesh_lib.put_batch(mesh, {name: batch[name] for name in _USED})
+            queue.append((batch, position))
+        yield queue.popleft()

@@ -1,0 +1,243 @@
+"""The training loop: from a config, a data set and a model to a workdir.
+
+A workdir holds config.json, checkpoints/, metrics.jsonl and TensorBoard events. Run
+again after an interruption, `train` continues from the last checkpoint and ends with
+the same numbers as if it had never been interrupted.
+"""
+
+import functools
+import logging
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import ml_collections
+import numpy as np
+
+from earthformer_jax import config as config_lib
+from earthformer_jax.data import pipeline
+from earthformer_jax.training import evaluation, feed, optimizer
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training import step as step_lib
+from earthformer_jax.training import workdir as workdir_lib
+from earthformer_jax.training.checkpoint import Checkpoints, Progress
+from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.progress import ProgressBar
+from earthformer_jax.training.records import Records
+from earthformer_jax.training.scalars import ScalarLog
+from earthformer_jax.training.signals import StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    dataset: Any,
+    model: nn.Module,
+) -> bool:
+    """Trains a model, or continues to.
+
+    Args:
+        config: the whole config, see `earthformer_jax.config`.
+        workdir: where everything is written; created if needed.
+        dataset: has `name`, `description`, `train`, `validation`, `simulated`,
+            `loss_weights` and `metric`.
+        model: forecaster of `dataset` examples.
+
+    Returns:
+        Whether training is complete. False after SIGTERM or Ctrl-C: the same call
+        continues.
+
+    Raises:
+        ConfigError: if the config is impossible, or is not the one of the workdir.
+            Nothing has been written then.
+        CheckpointError: if checkpoints cannot be read, or belong to another model.
+        NonFiniteError: if the loss is no longer finite. The last checkpoint is a good
+            one.
+    """
+    workdir = pathlib.Path(workdir)
+    mesh = mesh_lib.data_mesh()
+    everywhere = mesh_lib.replicated(mesh)
+    config_lib.check(config)
+    config_lib.check_dataset(config, dataset)
+    config_lib.check_devices(config, mesh.size)
+    workdir_lib.check_same_config(config, workdir)
+    example = dataset.train[0]
+    check_model(config, model, example)
+
+    plan = make_plan(config.train, len(dataset.train))
+    learning_rate = _learning_rate(config.optim, plan.total_steps)
+    tx = _optimizer(config.optim, learning_rate)
+    init = functools.partial(
+        state_lib.create_state,
+        model=model,
+        tx=tx,
+        input_shape=example["inputs"].shape,
+        ema=config.optim.ema_decay > 0,
+    )
+    rng = jax.random.key(config.seed)
+    like = mesh_lib.abstract(jax.eval_shape(init, rng), everywhere)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    restored = checkpoints.restore_latest(like)
+
+    _describe(config, dataset, like.params, example, mesh)
+    if restored is None:
+        state, progress = jax.jit(init, out_shardings=everywhere)(rng), Progress()
+    else:
+        state, progress = restored
+        logger.info("continuing after step %d", progress.step)
+    complete = plan.is_complete(progress)
+    if complete:
+        logger.info("training is complete already")
+        return True
+
+    is_first_process = jax.process_index() == 0
+    if is_first_process:
+        workdir_lib.write_config(config, workdir)
+    batches = _train_batches(config, dataset)
+    if progress.batches is not None:
+        batches.set_state(progress.batches)
+    take_step = jax.jit(
+        functools.partial(
+            step_lib.update,
+            model=model,
+            tx=tx,
+            learning_rate=learning_rate,
+            loss_weights=np.asarray(dataset.loss_weights, np.float32),
+            micro_batches=config.train.batch_size // config.train.micro_batch,
+            ema_decay=config.optim.ema_decay,
+        ),
+        donate_argnums=0,
+        out_shardings=everywhere,
+    )
+    score = evaluation.make_scorer(model, dataset.metric, mesh)
+
+    with (
+        StopRequest() as stop,
+        checkpoints,
+        Records(workdir, progress.step, writes=is_first_process) as records,
+        ProgressBar(progress.step, plan.total_steps, shows=is_first_process) as bar,
+    ):
+        log = ScalarLog(records, bar, progress.unlogged)
+        on_devices = feed.device_batches(batches, mesh)
+        stops = False
+        while not stops:
+            batch, progress.batches = next(on_devices)
+            state, scalars = take_step(state, batch)
+            progress.step += 1
+            log.add(progress.step, scalars)
+            if plan.logs(progress.step):
+                log.end_interval()
+
+            if plan.validates(progress.step):
+                log.catch_up()
+                scores = score(state.variables, _validation_batches(config, dataset))
+                plan.judge(progress, scores)
+                records.write(progress.step, "validation", scores)
+                bar.say(_validation_line(progress, scores))
+
+            complete = plan.is_complete(progress)
+            stops = stop.asked(progress.step) or complete
+            if plan.saves(progress) or stops:
+                progress.unlogged = log.catch_up()
+                records.flush()
+                checkpoints.save(state, progress)
+    if complete:
+        logger.info("training is complete after step %d", progress.step)
+    else:
+        logger.info("stopped after step %d; run again to continue", progress.step)
+    return complete
+
+
+def check_model(
+    config: ml_collections.ConfigDict, model: nn.Module, example: Any
+) -> None:
+    """Refuses a model that cannot forecast the targets of an example.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    name = config.model.name
+    shape = example["inputs"].shape
+    try:
+        variables = state_lib.abstract_variables(model, shape)
+        apply = functools.partial(model.apply, train=False)
+        inputs = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        forecast = jax.eval_shape(apply, variables, inputs).shape[1:]
+    except (ValueError, TypeError) as error:
+        raise config_lib.ConfigError(f"model {name!r}: {error}") from error
+    if forecast != example["targets"].shape:
+        raise config_lib.ConfigError(
+            f"model {name!r} forecasts {forecast} but the targets are "
+            f"{example['targets'].shape} (time, height, width, channels)"
+        )
+
+
+def _learning_rate(optim: ml_collections.ConfigDict, total_steps: int):
+    return optimizer.warmup_cosine(
+        optim.lr,
+        total_steps,
+        warmup_fraction=optim.warmup_fraction,
+        warmup_min_ratio=optim.warmup_min_ratio,
+        min_lr_ratio=optim.min_lr_ratio,
+    )
+
+
+def _optimizer(optim: ml_collections.ConfigDict, learning_rate):
+    return optimizer.adamw(
+        learning_rate,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_norm,
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+    )
+
+
+def _train_batches(config: ml_collections.ConfigDict, dataset: Any):
+    return pipeline.train_batches(
+        dataset,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        simulated_batches=config.train.simulated_steps,
+        simulated_fraction=config.train.simulated_fraction,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.train.num_threads,
+    )
+
+
+def _validation_batches(config: ml_collections.ConfigDict, dataset: Any):
+    return pipeline.evaluation_batches(
+        dataset.validation,
+        config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _describe(config, dataset, params, example, mesh) -> None:
+    """Says which data, model and devices are used."""
+    logger.info("data: %s", dataset.description)
+    logger.info(
+        "model: %s, %s parameters, %s -> %s",
+        config.model.name,
+        f"{state_lib.count_parameters(params):,}",
+        example["inputs"].shape,
+        example["targets"].shape,
+    )
+    logger.info("devices: %d x %s", mesh.size, mesh.devices.flat[0].device_kind)
+
+
+def _validation_line(progress: Progress, scores: dict[str, Any]) -> str:
+    values = "  ".join(
+        f"{name} {value:.4g}"
+        for name, value in scores.items()
+        if not hasattr(value, "__len__")
+    )
+    best = "  (best)" if progress.best_step == progress.step else ""
+    return f"step {progress.step}  validation: {values}{best}"

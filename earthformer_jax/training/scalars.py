@@ -1,0 +1,83 @@
+"""Scalars of the steps, read from the devices late enough not to wait for them."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from earthformer_jax.training.progress import ProgressBar
+from earthformer_jax.training.records import Records
+
+Row = dict[str, Any]
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or its gradient is no longer a number."""
+
+
+class ScalarLog:
+    """Averages scalars over intervals of steps and records them one interval late.
+
+    While interval n + 1 is being dispatched the devices work on interval n: reading its
+    scalars at the end of n + 1 does not stop them.
+    """
+
+    def __init__(self, records: Records, bar: ProgressBar, unlogged: list[Row]):
+        """Continues an interval that began before a restart, with its rows so far."""
+        self._records = records
+        self._bar = bar
+        self._current = list(unlogged)
+        self._complete: list[Row] = []
+
+    def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
+        """Notes the scalars of a step; they may not be computed yet."""
+        self._current.append({"step": step} | scalars)
+
+    def end_interval(self) -> None:
+        """Records the previous interval; the present one waits for the next call."""
+        self._record_complete()
+        self._complete, self._current = self._current, []
+
+    def catch_up(self) -> list[Row]:
+        """Waits for the last step and records every complete interval.
+
+        Returns:
+            The rows of the interval that is not complete, as plain numbers.
+
+        Raises:
+            NonFiniteError: if a loss or gradient norm is not finite.
+        """
+        self._record_complete()
+        self._current = _read(self._current)
+        return self._current
+
+    def _record_complete(self) -> None:
+        rows, self._complete = _read(self._complete), []
+        if not rows:
+            return
+        scores = {
+            "loss": float(np.mean([row["loss"] for row in rows])),
+            "grad_norm": float(np.mean([row["grad_norm"] for row in rows])),
+            "lr": rows[-1]["lr"],
+        }
+        self._records.write(rows[-1]["step"], "train", scores)
+        self._bar.update(rows[-1]["step"], scores)
+
+
+def _read(rows: list[Row]) -> list[Row]:
+    """Rows as Python numbers; waits until they are computed."""
+    rows = [
+        {name: int(v) if name == "step" else float(v) for name, v in row.items()}
+        for row in jax.device_get(rows)
+    ]
+    for row in rows:
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+            raise NonFiniteError(
+                f"the loss is {row['loss']:g} and its gradient norm "
+                f"{row['grad_norm']:g} at step {row['step']} (learning rate "
+                f"{row['lr']:g}); the last checkpoint is from before that. Try a "
+                "smaller config.optim.lr or config.optim.clip_norm = 1, and look for "
+                "missing values in the data"
+            )
+    return rows

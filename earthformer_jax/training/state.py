@@ -1,0 +1,94 @@
+"""Everything that changes while a model is trained, as one pytree."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+Variables = dict[str, Any]
+
+
+@struct.dataclass
+class TrainState:
+    """The state after `step` optimiser steps.
+
+    Attributes:
+        step: int32 `()`.
+        params: trained parameters.
+        batch_stats: running statistics of batch norms, `{}` without any.
+        opt_state: Optax state.
+        ema_params: moving average of the parameters, None if not kept.
+        rng: key of the whole training; folded with the step, never consumed.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    ema_params: Any
+    rng: jax.Array
+
+    @property
+    def variables(self) -> Variables:
+        """Variables for forecasts: the averaged parameters where they are kept."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return with_batch_stats(params, self.batch_stats)
+
+
+def with_batch_stats(params: Any, batch_stats: Any) -> Variables:
+    """Flax variables; models without batch norm have no batch statistics."""
+    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+
+
+def create_state(
+    rng: jax.Array,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    input_shape: tuple[int, ...],
+    ema: bool = False,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        rng: key; one half initialises, the other one is kept for training.
+        model: forecaster of `[b, t, h, w, c]`.
+        tx: optimiser.
+        input_shape: `(t, h, w, c)`.
+        ema: whether to keep averaged parameters.
+    """
+    init_key, train_key = jax.random.split(rng)
+    names = ("params", "dropout", "sampling")
+    keys = dict(zip(names, jax.random.split(init_key, len(names)), strict=True))
+    variables = model.init(keys, jnp.zeros((1, *input_shape)), train=False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
+        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        rng=train_key,
+    )
+
+
+def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> Variables:
+    """Shapes and types of a model's variables, without computing them.
+
+    Args:
+        model: forecaster of `[b, t, h, w, c]`.
+        input_shape: `(t, h, w, c)`.
+    """
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    init = functools.partial(model.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), inputs)
+    return with_batch_stats(variables["params"], variables.get("batch_stats", {}))
+
+
+def count_parameters(params: Any) -> int:
+    """Number of trained numbers."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,153 @@
+"""One optimiser step, a pure function of state and batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from earthformer_jax.training import state as state_lib
+
+Scalars = dict[str, jax.Array]
+
+
+def weighted_mse(
+    forecast: jax.Array, targets: jax.Array, weights: np.ndarray
+) -> jax.Array:
+    """Mean squared error over the cells that count.
+
+    Args:
+        forecast: `[b, t, h, w, c]`.
+        targets: `[b, t, h, w, c]`; what stands where the weight is 0 has no effect.
+        weights: broadcastable to `[t, h, w, c]`, non-negative, 0 where nothing is
+            observed.
+
+    Returns:
+        Scalar: sum(weights * squared error) / (b * sum(weights over the field)).
+    """
+    normaliser = len(forecast) * np.broadcast_to(weights, forecast.shape[1:]).sum()
+    # The mask is applied before squaring: a missing value (NaN) must not reach the
+    # gradient, where 0 * NaN would be NaN.
+    error = jnp.where(weights > 0, forecast - targets, 0)
+    return jnp.sum(weights * jnp.square(error)) / normaliser
+
+
+def split_micro_batches(batch: Any, number: int) -> Any:
+    """`[number, b / number, ...]` from `[b, ...]`, for each leaf.
+
+    Micro-batch m holds the examples m, m + number, ...: a batch laid over devices along
+    its first axis stays where it is, and every micro-batch uses all devices.
+    """
+    return jax.tree.map(
+        lambda x: einops.rearrange(x, "(b m) ... -> m b ...", m=number), batch
+    )
+
+
+def update(
+    state: state_lib.TrainState,
+    batch: Mapping[str, jax.Array],
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    loss_weights: np.ndarray,
+    micro_batches: int = 1,
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> tuple[state_lib.TrainState, Scalars]:
+    """Takes one optimiser step on a batch.
+
+    Under `jit` the batch is the global one, whatever devices it lies on. Under `pmap`
+    (`axis_name` given) it is this device's share, and gradients, loss and batch
+    statistics are averaged over the axis.
+
+    Args:
+        state: before the step.
+        batch: "inputs" `[b, t, h, w, c]` and "targets" `[b, k, h, w, c]`.
+        model: forecaster; what it sows into `losses` is added to the loss.
+        tx: optimiser that `state.opt_state` belongs to.
+        learning_rate: the schedule inside `tx`, for the record.
+        loss_weights: as in `weighted_mse`.
+        micro_batches: gradients of this many equal parts are averaged, to save memory.
+        ema_decay: memory of `state.ema_params`, if they are kept.
+        axis_name: the `pmap` axis.
+
+    Returns:
+        The state after the step, and scalars "loss", "grad_norm" (before clipping) and
+        "lr" (of this step).
+    """
+    rng = jax.random.fold_in(state.rng, state.step)
+    if axis_name is not None:
+        rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+
+    def loss_fn(params, batch_stats, micro, key):
+        forecast, changed = model.apply(
+            state_lib.with_batch_stats(params, batch_stats),
+            micro["inputs"],
+            train=True,
+            rngs={
+                "dropout": jax.random.fold_in(key, 0),
+                "sampling": jax.random.fold_in(key, 1),
+            },
+            mutable=["losses", "batch_stats"],
+        )
+        loss = weighted_mse(forecast, micro["targets"], loss_weights)
+        sown = jax.tree.leaves(changed.get("losses", {}))
+        loss += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(loss))
+        return loss, changed.get("batch_stats", batch_stats)
+
+    def accumulate(carry, numbered_micro):
+        grads, loss, batch_stats = carry
+        number, micro = numbered_micro
+        (new_loss, batch_stats), new_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch_stats, micro, jax.random.fold_in(rng, number)
+        )
+        grads = jax.tree.map(jnp.add, grads, new_grads)
+        return (grads, loss + new_loss, batch_stats), None
+
+    nothing = (
+        jax.tree.map(jnp.zeros_like, state.params),
+        jnp.zeros((), batch["targets"].dtype),
+        state.batch_stats,
+    )
+    parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
+    (grads, loss, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
+    grads, loss = jax.tree.map(lambda x: x / micro_batches, (grads, loss))
+    if axis_name is not None:
+        grads, loss, batch_stats = jax.lax.pmean((grads, loss, batch_stats), axis_name)
+
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    scalars = {
+        "loss": loss,
+        "grad_norm": optax.tree.norm(grads),
+        "lr": learning_rate(state.step),
+    }
+    state = state.replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema_params=_moving_average(state, params, ema_decay),
+    )
+    return state, scalars
+
+
+def _moving_average(state: state_lib.TrainState, params: Any, decay: float) -> Any:
+    """Averaged parameters after this step; young averages forget faster.
+
+    With a constant memory the random initial parameters would dominate the average for
+    the first 1 / (1 - decay) steps.
+    """
+    if state.ema_params is None:
+        return None
+    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(
+        lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
+        state.ema_params,
+        params,
+    )

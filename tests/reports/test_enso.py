@@ -1,0 +1,143 @@
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+
+from earthformer_jax.metrics.enso import NinoSkill
+from earthformer_jax.reports import enso
+
+LATITUDE = np.arange(-10.0, 11.0, 5.0)
+LONGITUDE = np.arange(180.0, 251.0, 10.0)
+OCEAN = np.ones((5, 8), bool)
+OCEAN[0, :2] = False
+SCALE, OUT_LEN, WINDOWS = 2.0, 8, 11
+
+
+class Source:
+    """Windows of noise around a common signal; window 4 holds the strongest event."""
+
+    def __len__(self):
+        return WINDOWS
+
+    def __getitem__(self, i):
+        rng = np.random.default_rng(i)
+        targets = rng.normal(size=(OUT_LEN, 5, 8, 1)).astype(np.float32) * 0.1
+        targets += np.float32(3.0 if i == 4 else rng.normal() * 0.5)
+        targets *= OCEAN[..., None]
+        monthly = SCALE * np.einsum("khwc,hw->k", targets, weights())
+        return {
+            "inputs": targets[:2],
+            "targets": targets,
+            "start_month": np.int32(i % 12),
+            "nino34": monthly.astype(np.float32),
+            "nino34_three_month": (
+                (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
+            ).astype(np.float32),
+        }
+
+
+def weights():
+    inside = np.zeros((5, 8))
+    inside[1:4, 1:7] = 1 / 18
+    return inside
+
+
+@dataclasses.dataclass
+class Dataset:
+    index_months: int = 3
+    name: str = "enso"
+    description: str = "signal and noise"
+    mse_units: str = "K^2"
+
+    def __post_init__(self):
+        self.test = Source()
+        self.nino_weights = weights()
+        self.grid = types.SimpleNamespace(
+            latitude=LATITUDE, longitude=LONGITUDE, ocean=OCEAN
+        )
+        self.metric = NinoSkill(
+            weights(),
+            OUT_LEN,
+            scale=SCALE,
+            index_months=self.index_months,
+            mse_in_kelvin=True,
+        )
+        self.references = {
+            "lim": lambda batch: 0.5 * batch["targets"] + noise(batch),
+            "persistence": lambda batch: np.zeros_like(batch["targets"]),
+        }
+
+    def to_kelvin(self, x):
+        return SCALE * x
+
+
+def noise(batch):
+    return np.random.default_rng(0).normal(size=batch["targets"].shape)
+
+
+def perfect(batch):
+    return batch["targets"]
+
+
+def test_scores_file_table_and_figures(tmp_path, capsys):
+    scores = enso.score(Dataset(), perfect, tmp_path, batch_size=4)
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    assert list(scores["forecasts"]) == ["model", "persistence", "lim"]
+    model = scores["forecasts"]["model"]
+    np.testing.assert_allclose(model["correlation"], 1, atol=1e-5)
+    assert len(model["correlation"]) == OUT_LEN - 2 == len(scores["data"]["leads"])
+    assert len(model["correlation_monthly"]) == OUT_LEN
+    assert model["mse"] == 0
+    assert scores["data"]["test_windows"] == WINDOWS
+    table = capsys.readouterr().out
+    assert "signal and noise" in table and "three-month mean Niño3.4" in table
+    assert [line.split()[0] for line in table.splitlines()[3:]] == [
+        "model",
+        "persistence",
+        "lim",
+    ]
+    figures = sorted(p.name for p in (tmp_path / "figures").iterdir())
+    assert figures == ["forecast_maps.png", "skill.png"]
+
+
+def test_batch_size_makes_no_difference():
+    found = [
+        enso.evaluate(Dataset(), {"model": lambda b: 0.3 * b["targets"]}, size)[0]
+        for size in (1, 4, 32)
+    ]
+    for other in found[1:]:
+        for name, value in found[0]["model"].items():
+            np.testing.assert_allclose(other["model"][name], value, atol=1e-5)
+
+
+def test_monthly_index_has_more_leads():
+    dataset = Dataset(index_months=1)
+    results, _ = enso.evaluate(dataset, {"model": perfect}, 4)
+    data = enso.describe(dataset, results)
+    assert data["leads"] == list(range(1, OUT_LEN + 1))
+    assert data["index"] == "monthly Niño3.4" and data["index_months"] == 1
+
+
+def test_maps_show_the_strongest_event():
+    _, event = enso.evaluate(Dataset(), {"model": perfect}, 4)
+    np.testing.assert_array_equal(event["targets"], Source()[4]["targets"])
+    assert event["start_month"] == 4
+    assert "valid" in event and list(event["forecasts"]) == ["model"]
+
+
+def test_what_is_not_finite_becomes_null(tmp_path):
+    path = tmp_path / "scores.json"
+    enso.write_json(path, {"a": [1.0, float("nan")], "b": {"c": float("inf")}})
+    assert json.loads(path.read_text()) == {"a": [1.0, None], "b": {"c": None}}
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_a_failing_forecast_leaves_no_scores(tmp_path):
+    def broken(batch):
+        raise RuntimeError("no forecast")
+
+    with pytest.raises(RuntimeError, match="no forecast"):
+        enso.score(Dataset(), broken, tmp_path)
+    assert not (tmp_path / "scores.json").exists()

@@ -1,0 +1,235 @@
+"""The command line: what it does with right and wrong input."""
+
+import json
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+from unittest import mock
+
+import jax
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from earthformer_jax import data, main, models
+from tests.training import toy
+
+CONFIG = """
+    from tests.training import toy
+
+    def get_config(variant=""):
+        if variant not in ("", "short"):
+            raise ValueError(f"variant {variant!r} is unknown; use 'short' or nothing")
+        return toy.config(train__micro_batch=8, train__steps=6)
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path, monkeypatch):
+    """A config file of the toy model; the package knows toy data, model and report."""
+
+    def load(config, seed):
+        if config.name != "toy":
+            raise ValueError(f"config.data.name={config.name!r} is unknown")
+        return toy.dataset()
+
+    def create_model(name, *, input_shape, target_shape, **options):
+        assert input_shape == target_shape == toy.SHAPE
+        return toy.ToyModel(**options)
+
+    def score(dataset, forecast, workdir, batch_size):
+        examples = [dataset.test[i] for i in range(batch_size)]
+        inputs = jax.numpy.stack([example["inputs"] for example in examples])
+        total = float(forecast({"inputs": inputs}).sum())
+        (workdir / "scores.json").write_text(json.dumps(total))
+
+    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(models, "create_model", create_model)
+    monkeypatch.setitem(main.REPORTS, "toy", score)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "experiment.py"
+    path.write_text(textwrap.dedent(CONFIG))
+    yield path
+    package_logger = logging.getLogger("earthformer_jax")
+    package_logger.handlers.clear()
+    package_logger.propagate = True
+
+
+def call(*arguments):
+    """Runs the command line in this process; returns the exit status."""
+    argv = ["main", *map(str, arguments)]
+    with flagsaver.flagsaver(), mock.patch.object(sys, "argv", argv):
+        flags.FLAGS.unparse_flags()
+        try:
+            return main.main(main._parse_flags(argv))
+        except SystemExit as exit:
+            return exit.code
+        finally:
+            flags.FLAGS.mark_as_parsed()
+
+
+class TestTrainAndEvaluate:
+    def test_writes_a_workdir(self, config_file, tmp_path, capsys):
+        assert call(f"--config={config_file}", f"--workdir={tmp_path / 'w'}") == 0
+        names = {path.name for path in (tmp_path / "w").iterdir()}
+        assert {"config.json", "checkpoints", "metrics.jsonl", "scores.json"} <= names
+        printed = capsys.readouterr().err
+        assert "data: toy examples, 48 / 10 / 4" in printed
+        assert "orbax" not in printed.lower()
+
+    def test_again_only_scores(self, config_file, tmp_path):
+        arguments = f"--config={config_file}", f"--workdir={tmp_path / 'w'}"
+        assert call(*arguments) == 0
+        metrics = (tmp_path / "w/metrics.jsonl").read_bytes()
+        scores = (tmp_path / "w/scores.json").read_bytes()
+        (tmp_path / "w/scores.json").unlink()
+        for again in (
+            arguments,
+            (*arguments, "--mode=evaluate"),
+            (f"--workdir={tmp_path / 'w'}", "--mode=evaluate"),
+            (f"--workdir={tmp_path / 'w'}",),
+        ):
+            assert call(*again) == 0
+            assert (tmp_path / "w/scores.json").read_bytes() == scores
+        assert (tmp_path / "w/metrics.jsonl").read_bytes() == metrics
+
+    def test_default_workdir_is_named_after_config_and_variant(
+        self, config_file, tmp_path
+    ):
+        assert call(f"--config={config_file}:short", "--config.train.steps=7") == 0
+        saved = json.loads((tmp_path / "runs/experiment-short/config.json").read_text())
+        assert saved["train"]["steps"] == 7
+
+    def test_asked_to_stop(self, config_file, monkeypatch):
+        monkeypatch.setattr(main.loop, "train", lambda *_, **__: False)
+        assert call(f"--config={config_file}") == 143
+
+
+WRONG = {
+    "no config": ([], "--config is missing"),
+    "no such file": (["--config=absent.py"], "file absent.py does not exist"),
+    "unknown variant": (["--config={file}:huge"], "variant 'huge' is unknown"),
+    "unknown field": (
+        ["--config={file}", "--config.optim.lrr=1"],
+        "the config has no field 'lrr'; Did you mean \"lr\"",
+    ),
+    "unknown section": (
+        ["--config={file}", "--config.optimizer.lr=1"],
+        "config.optimizer.lr is unknown; did you mean config.optim.lr?",
+    ),
+    "wrong type": (
+        ["--config={file}", "--config.train.steps=1.5"],
+        "--config.train.steps=1.5: invalid literal",
+    ),
+    "not a number": (
+        ["--config={file}", "--config.optim.lr=fast"],
+        "could not convert string to float: 'fast'",
+    ),
+    "impossible value": (
+        ["--config={file}", "--config.optim.lr=-1"],
+        "config.optim.lr = -1.0; expected a number greater than 0",
+    ),
+    "micro batch": (
+        ["--config={file}", "--config.train.micro_batch=3"],
+        "config.train.micro_batch = 3 does not divide config.train.batch_size = 8",
+    ),
+    "unknown monitor": (
+        ["--config={file}", "--config.train.monitor=skill"],
+        "config.train.monitor = 'skill' is not a score of 'toy'; expected one of mse",
+    ),
+    "unknown data": (
+        ["--config={file}", "--config.data.name=moon"],
+        "config.data.name='moon' is unknown",
+    ),
+    "impossible model": (
+        ["--config={file}", "--config.model.features=-1"],
+        "model 'toy': ",
+    ),
+    "unknown flag": (["--config={file}", "--wokdir=w"], "flag 'wokdir'"),
+    "unknown mode": (["--config={file}", "--mode=test"], "--mode=test"),
+    "stray argument": (["--config={file}", "fast"], "unexpected arguments: fast"),
+    "evaluate before training": (
+        ["--config={file}", "--mode=evaluate"],
+        "runs/experiment/config.json cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input(config_file, tmp_path, capsys, case):
+    arguments, message = WRONG[case]
+    before = sorted(tmp_path.rglob("*.json"))
+    assert call(*(a.format(file=config_file) for a in arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert len(error) < 500
+    assert not (tmp_path / "runs").exists()
+    assert sorted(tmp_path.rglob("*.json")) == before
+
+
+def test_wrong_workdirs(config_file, tmp_path, capsys):
+    """A workdir of another config, of another model, and with damaged checkpoints."""
+    workdir = tmp_path / "w"
+    arguments = [f"--config={config_file}", f"--workdir={workdir}"]
+    assert call(*arguments) == 0
+    capsys.readouterr()
+
+    assert call(*arguments, "--config.optim.lr=0.5") == 2
+    error = capsys.readouterr().err
+    assert "was started with another config:\n  optim.lr: 0.01, now 0.5" in error
+
+    assert call(*arguments, "--mode=evaluate", "--config.model.features=9") == 2
+    error = capsys.readouterr().err
+    assert "holds another model:\n  model.features: 8, now 9" in error
+
+    for path in (workdir / "checkpoints").rglob("d/*"):
+        os.truncate(path, path.stat().st_size // 3)
+    for more in ([], ["--mode=evaluate"]):
+        assert call(*arguments, *more) == 2
+        error = capsys.readouterr().err
+        assert f"checkpoint {workdir}/checkpoints/00000006 is incomplete" in error
+        assert "Traceback" not in error
+
+
+class TestCompilationCache:
+    @pytest.fixture(autouse=True)
+    def restore(self):
+        before = jax.config.jax_compilation_cache_dir
+        jax.config.update("jax_compilation_cache_dir", None)
+        yield
+        jax.config.update("jax_compilation_cache_dir", before)
+
+    def test_in_the_cache_folder_of_the_user(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        main.cache_compilations()
+        folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
+        assert folder.is_dir() and tmp_path in folder.parents
+
+    def test_a_chosen_folder_is_kept(self, tmp_path):
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+        main.cache_compilations()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+    def test_not_where_it_cannot_be_written(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        main.cache_compilations()
+        assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.slow
+def test_as_a_program(tmp_path):
+    """The exit status and the one line of a wrong input, through absl."""
+    done = subprocess.run(
+        [sys.executable, "-m", "earthformer_jax.main", "--config=absent.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: the config file absent.py does not exist"

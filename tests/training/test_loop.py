@@ -1,0 +1,289 @@
+"""The loop on a toy: what it writes, refuses, waits for and compiles."""
+
+import json
+import logging
+import os
+import signal
+import warnings
+
+import jax
+import jax.monitoring
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+import pytest
+
+from earthformer_jax.config import ConfigError
+from earthformer_jax.training import loop, scalars
+from earthformer_jax.training.checkpoint import Checkpoints
+from earthformer_jax.training.scalars import NonFiniteError
+from tests.training import toy
+
+
+def train(workdir, *, dataset=None, model=None, **changes):
+    defaults = dict(train__micro_batch=8)
+    return loop.train(
+        toy.config(**(defaults | changes)),
+        workdir,
+        dataset=dataset or toy.dataset(),
+        model=model or toy.ToyModel(),
+    )
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def final_state(workdir):
+    """The state in the last checkpoint, as it lies on disk."""
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    path = checkpoints.path(checkpoints.steps()[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Orbax: the sharding is not given
+        state = ocp.load_checkpointables(path)["state"]
+    return state | {"rng": jax.random.key_data(state["rng"])}
+
+
+def assert_same_run(one, other):
+    a, b = ((w / "metrics.jsonl").read_bytes() for w in (one, other))
+    assert a == b
+    found, expected = final_state(one), final_state(other)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The workdir of a training that was never interrupted (35 steps)."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert train(workdir)
+    return workdir
+
+
+class TestWorkdir:
+    def test_records(self, whole):
+        lines = metrics(whole)
+        steps = [line["step"] for line in lines if "train/loss" in line]
+        assert steps == [4, 8, 12, 16, 20, 24, 28, 32, 35]
+        validations = [line for line in lines if "validation/mse" in line]
+        assert [line["step"] for line in validations] == [7, 14, 21, 28, 35]
+        assert (
+            validations[-1]["validation/mse"] < 0.7 * validations[0]["validation/mse"]
+        )
+        assert not any("time" in name for line in lines for name in line)
+
+    def test_config_is_kept(self, whole):
+        saved = json.loads((whole / "config.json").read_text())
+        assert saved["optim"]["lr"] == 1e-2
+
+    def test_a_complete_training_is_left_as_it_is(self, whole, caplog):
+        before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+        with caplog.at_level(logging.INFO, "earthformer_jax"):
+            assert train(whole)
+        assert "complete already" in caplog.text
+        assert before == {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+
+    def test_says_which_data_model_and_devices_are_used(self, tmp_path, caplog):
+        with caplog.at_level(logging.INFO, "earthformer_jax"):
+            train(tmp_path, train__steps=5)
+        assert "data: toy examples, 48 / 10 / 4" in caplog.text
+        assert "model: toy, 840 parameters" in caplog.text
+        assert "devices: 4 x " in caplog.text
+        assert "ETA" in caplog.text or "step 4/5" in caplog.text
+
+    def test_the_checkpoint_of_the_best_validation_is_kept(self, tmp_path):
+        train(
+            tmp_path,
+            train__steps=12,
+            train__validate_every=2,
+            train__monitor_mode="max",  # the first validations have the largest error
+            train__simulated_steps=0,
+        )
+        validations = [m for m in metrics(tmp_path) if "validation/mse" in m]
+        worst = max(validations, key=lambda m: m["validation/mse"])["step"]
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        assert checkpoints.progress(12).best_step == worst
+        assert checkpoints.steps() == sorted({worst, 10, 12})
+
+
+class TestRefusals:
+    """Each wrong input: a message, and nothing written."""
+
+    def test_impossible_value(self, tmp_path):
+        with pytest.raises(ConfigError, match="config.optim.lr = -1.0"):
+            train(tmp_path / "new", optim__lr=-1.0)
+        assert not (tmp_path / "new").exists()
+
+    def test_devices_that_cannot_share(self, tmp_path):
+        with pytest.raises(ConfigError, match="micro_batch = 2 .* by 4 devices"):
+            train(tmp_path / "new", train__micro_batch=2)
+        assert not (tmp_path / "new").exists()
+
+    def test_model_of_another_shape(self, tmp_path):
+        class Wrong(toy.ToyModel):
+            def __call__(self, inputs, *, train=False):
+                return super().__call__(inputs, train=train)[:, :2]
+
+        with pytest.raises(ConfigError, match=r"forecasts \(2, 4, 4, 1\) but"):
+            train(tmp_path / "new", model=Wrong())
+        assert not (tmp_path / "new").exists()
+
+    def test_model_that_cannot_be_built(self, tmp_path):
+        with pytest.raises(ConfigError, match="model 'toy': "):
+            train(tmp_path / "new", model=toy.ToyModel(features=-1))
+        assert not (tmp_path / "new").exists()
+
+    def test_another_config(self, whole):
+        before = sorted(whole.rglob("*"))
+        with pytest.raises(ConfigError) as error:
+            train(whole, optim__lr=3e-4, train__epochs=6.0)
+        message = str(error.value)
+        assert "optim.lr: 0.01, now 0.0003" in message
+        assert "train.epochs: 5.0, now 6.0" in message
+        assert "another --workdir" in message
+        assert before == sorted(whole.rglob("*"))
+
+    def test_workdir_that_is_a_file(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigError, match="is not a folder"):
+            train(tmp_path / "file")
+
+
+class TestStopping:
+    def test_early(self, tmp_path):
+        train(
+            tmp_path,
+            optim__lr=1e-9,
+            optim__ema_decay=0.0,
+            train__monitor_mode="max",
+            train__steps=30,
+            train__simulated_steps=0,
+            train__validate_every=2,
+            train__early_stop_patience=2,
+        )
+        validations = [m for m in metrics(tmp_path) if "validation/mse" in m]
+        assert validations[-1]["step"] < 30
+
+    def test_sigterm_saves_and_the_same_call_continues(
+        self, whole, tmp_path, monkeypatch
+    ):
+        for number, at in ((signal.SIGTERM, 9), (signal.SIGINT, 18)):
+            stop_at(monkeypatch, number, at)
+            assert not train(tmp_path)
+            assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == at
+            monkeypatch.undo()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert train(tmp_path)
+        assert_same_run(tmp_path, whole)
+
+    def test_a_loss_that_is_not_finite(self, tmp_path):
+        data = toy.dataset(
+            train=toy.ToySource(48, bad_from=47), simulated=toy.ToySource(10_000)
+        )
+        with pytest.raises(NonFiniteError, match="the loss is nan"):
+            train(tmp_path, dataset=data, train__checkpoint_every=1)
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        state = final_state(tmp_path)
+        assert checkpoints.steps()[-1] >= 5
+        assert all(np.all(np.isfinite(p)) for p in jax.tree.leaves(state["params"]))
+
+
+class TestContinuing:
+    def test_free_fields_may_change(self, tmp_path, monkeypatch):
+        stop_at(monkeypatch, signal.SIGTERM, 9)
+        assert not train(tmp_path)
+        monkeypatch.undo()
+        assert train(tmp_path, train__log_every=5, train__num_threads=2)
+        assert metrics(tmp_path)[-1]["step"] == 35
+        saved = json.loads((tmp_path / "config.json").read_text())
+        assert saved["train"]["log_every"] == 5
+
+    def test_damaged_last_checkpoint(self, whole, tmp_path, monkeypatch, caplog):
+        stop_at(monkeypatch, signal.SIGTERM, 17)
+        assert not train(tmp_path)
+        monkeypatch.undo()
+        for path in (tmp_path / "checkpoints/00000017/state").rglob("d/*"):
+            os.truncate(path, path.stat().st_size // 3)
+        with caplog.at_level(logging.INFO, "earthformer_jax"):
+            assert train(tmp_path)
+        assert "00000017 is incomplete or damaged" in caplog.text
+        assert "continuing after step 14" in caplog.text
+        assert_same_run(tmp_path, whole)
+
+
+class TestPace:
+    def test_no_compilation_after_the_first_validation(self, tmp_path, monkeypatch):
+        """Steps, validations and checkpoints use the programs of the first ones."""
+        compiled, first = [], []
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda event, seconds, **_: (
+                compiled.append(event) if "backend_compile" in event else None
+            )
+        )
+        judge = loop.Checkpoints.save
+
+        def save(self, state, progress):
+            judge(self, state, progress)
+            first.append(len(compiled))
+
+        monkeypatch.setattr(loop.Checkpoints, "save", save)
+        train(tmp_path)
+        assert first[0] > 0
+        assert len(compiled) == first[0], compiled[first[0] :]
+
+    def test_scalars_are_read_one_interval_late(self, tmp_path, monkeypatch):
+        """Between validations the loop asks for nothing that is not computed yet."""
+        dispatched, reads = [], []
+        add, read = scalars.ScalarLog.add, scalars._read
+
+        def noted_add(self, step, values):
+            dispatched.append(step)
+            add(self, step, values)
+
+        def noted_read(rows):
+            if rows:
+                reads.append((dispatched[-1], rows[-1]["step"]))
+            return read(rows)
+
+        monkeypatch.setattr(scalars.ScalarLog, "add", noted_add)
+        monkeypatch.setattr(scalars, "_read", noted_read)
+        train(
+            tmp_path,
+            train__steps=20,
+            train__log_every=4,
+            train__validate_every=20,
+        )
+        assert reads[:4] == [(8, 4), (12, 8), (16, 12), (20, 16)]
+        assert all(at == 20 for at, _ in reads[4:])
+
+    def test_nothing_else_is_read_between_logs(self, tmp_path, monkeypatch):
+        """Dispatch goes on although no step ever finishes before the last one."""
+        get, waits = jax.device_get, []
+        monkeypatch.setattr(
+            jax, "device_get", lambda tree: waits.append(tree) or get(tree)
+        )
+        block = jax.block_until_ready
+        monkeypatch.setattr(
+            jax, "block_until_ready", lambda tree: waits.append(tree) or block(tree)
+        )
+        with jax.transfer_guard_device_to_host("log"):
+            train(
+                tmp_path,
+                train__steps=20,
+                train__log_every=20,
+                train__validate_every=20,
+            )
+        reads = [rows for rows in waits if isinstance(rows, list) and rows]
+        assert [len(rows) for rows in reads] == [20]
+
+
+def stop_at(monkeypatch, number, step):
+    """Sends this process a signal after the given step has been dispatched."""
+    add = scalars.ScalarLog.add
+
+    def add_and_signal(self, at, values):
+        add(self, at, values)
+        if at == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(scalars.ScalarLog, "add", add_and_signal)

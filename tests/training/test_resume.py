@@ -1,0 +1,82 @@
+"""A training killed at random moments ends as one that was never killed."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from earthformer_jax.training.checkpoint import Checkpoints
+from tests.training.test_loop import assert_same_run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KILLS = 4
+OVERRIDES = ("train__epochs=40.0", "train__validate_every=9", "train__micro_batch=4")
+
+
+def start(workdir, *overrides):
+    command = [sys.executable, "-m", "tests.training.toy", str(workdir)]
+    return subprocess.Popen(
+        [*command, *OVERRIDES, *overrides],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until_training(process):
+    """Returns at the line that the loop logs before its first step."""
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if "devices:" in line:
+            return
+    raise AssertionError("".join(seen))
+
+
+def finish(process):
+    output = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    finish(start(workdir))
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint_every", [0, 5])
+def test_killed_at_random_moments(whole, tmp_path, checkpoint_every):
+    rng = random.Random(checkpoint_every)
+    override = f"train__checkpoint_every={checkpoint_every}"
+    reached = []
+    for _ in range(KILLS):
+        process = start(tmp_path, override)
+        wait_until_training(process)
+        time.sleep(rng.uniform(0.3, 2.5))
+        process.kill()
+        process.communicate()
+        reached.append(max(Checkpoints(tmp_path / "checkpoints").steps(), default=0))
+    assert reached[0] < 245, "killed too late to show anything"
+    assert reached == sorted(reached)
+    finish(start(tmp_path, override))
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_cleanly(whole, tmp_path):
+    process = start(tmp_path)
+    wait_until_training(process)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    assert Checkpoints(tmp_path / "checkpoints").steps()
+    finish(start(tmp_path))
+    assert_same_run(tmp_path, whole)
