@@ -125,20 +125,23 @@ def _quick(c):
     """A small model on anomalies in units of their standard deviation."""
     c.data.update(normalization="anomaly", twin_train=20_000)
     c.model.update(
-        base_units=32,
-        num_heads=4,
+        base_units=16,
+        block_units=(16, 64),
         enc_depth=(1, 1),
         dec_depth=(1, 1),
-        stem_scale=(1, 2, 4),
+        stem_scale=(1, 4, 4),
         stem_conv_layers=1,
         num_global_vectors=4,
+        attn_drop=0.0,
+        proj_drop=0.0,
+        ffn_drop=0.0,
     )
-    c.optim.update(lr=2e-3, weight_decay=1e-2, ema_decay=0.99, min_lr_ratio=0.01)
+    c.optim.update(lr=3e-3, weight_decay=1e-2, ema_decay=0.98, min_lr_ratio=0.01)
     c.train.update(
         batch_size=16,
         micro_batch=16,
-        steps=1000,
-        validate_every=200,
+        steps=800,
+        validate_every=100,
         early_stop_patience=0,
         monitor="mse",
         monitor_mode="min",
@@ -149,7 +152,7 @@ def _test(c):
     """The smallest of everything."""
     _quick(c)
     c.data.update(twin_train=64, twin_validation=16, twin_test=32)
-    c.model.update(base_units=16, stem="stack_conv", stem_stages=((16, (1, 4, 8), 1),))
+    c.model.update(stem_scale=(1, 8, 8), block_units=(16, 16))
     c.train.update(batch_size=8, micro_batch=4, steps=6, validate_every=3, log_every=1)
 
 

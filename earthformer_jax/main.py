@@ -206,14 +206,14 @@ def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be understood."""
-    for argument in argv[1:]:
-        match = re.fullmatch(r"--?config=(.*?\.py)(:.*)?", argument)
-        if match and not os.path.exists(match[1]):
-            _fail(f"the config file {match[1]} does not exist")
+    file = _config_file(argv)
+    if file and not os.path.exists(file.partition(":")[0]):
+        _fail(f"the config file {file.partition(':')[0]} does not exist")
     try:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError):
-        _fail_on_unknown_field(argv)
+        if file:
+            _fail_on_unknown_field(argv, flags.FLAGS["config"].parser.parse(file))
         raise
     except flags.Error as error:
         # Of a config file that raises, the message holds the traceback; the reason is
@@ -224,9 +224,20 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         _fail(reason)
 
 
-def _fail_on_unknown_field(argv: Sequence[str]) -> None:
+def _config_file(argv: Sequence[str]) -> str | None:
+    """The argument of --config, in either form of writing it."""
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
+        if match:
+            return match[1] or following
+    return None
+
+
+def _fail_on_unknown_field(
+    argv: Sequence[str], config: ml_collections.ConfigDict
+) -> None:
     """Names the first overridden field that the config does not have."""
-    known = config_lib.flatten(flags.FLAGS["config"].value or {})
+    known = config_lib.flatten(config)
     for argument in argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known:

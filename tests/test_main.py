@@ -111,10 +111,14 @@ class TestTrainAndEvaluate:
 WRONG = {
     "no config": ([], "--config is missing"),
     "no such file": (["--config=absent.py"], "file absent.py does not exist"),
+    "no such file, written in two words": (
+        ["--config", "absent.py"],
+        "file absent.py does not exist",
+    ),
     "unknown variant": (["--config={file}:huge"], "variant 'huge' is unknown"),
     "unknown field": (
         ["--config={file}", "--config.optim.lrr=1"],
-        "the config has no field 'lrr'; Did you mean \"lr\"",
+        "config.optim.lrr is unknown; did you mean config.optim.lr?",
     ),
     "unknown section": (
         ["--config={file}", "--config.optimizer.lr=1"],

@@ -18,9 +18,14 @@ import numpy as np
 from earthformer_jax.interop import torch_names
 from earthformer_jax.interop.official_options import model_options
 from earthformer_jax.interop.state_dict_file import read_state_dict
-from earthformer_jax.interop.torch_names import cross_level_offset
-from earthformer_jax.models.earthformer import Earthformer, memory_grids
-from earthformer_jax.ops import attention, patterns
+from earthformer_jax.models.earthformer import (
+    Earthformer,
+    cross_specs,
+    memory_grids,
+    per_level,
+    self_specs,
+)
+from earthformer_jax.ops import attention
 
 __all__ = [
     "earthformer_from_config",
@@ -113,26 +118,19 @@ def _rules(model: Earthformer):
 
 def _buffers(model: Earthformer, exported) -> dict[str, np.ndarray]:
     """The index buffer of every attention layer that has a bias table."""
+    levels, frames = model.levels, memory_grids(model)[0][0] + model.target_shape[0]
+    enc = per_level(model.enc_pattern, levels, "enc_pattern")
+    dec = per_level(model.dec_self_pattern, levels, "dec_self_pattern")
+    cross = per_level(model.dec_cross_pattern, levels, "dec_cross_pattern")
     reach_of = {}
     for level, grid in enumerate(memory_grids(model)):
-        self_layers = (
-            (f"encoder.blocks.{level}.", model.enc_pattern),
-            (f"decoder.self_blocks.{level}.", model.dec_self_pattern),
-        )
-        for prefix, pattern in self_layers:
-            pattern = pattern if isinstance(pattern, str) else pattern[level]
-            if isinstance(pattern, str):
-                pattern = patterns.self_attention(pattern, grid)
-            for i, spec in enumerate(pattern):
-                reach_of[prefix, i] = spec.size
-        pattern = model.dec_cross_pattern
-        pattern = pattern if isinstance(pattern, str) else pattern[level]
-        if isinstance(pattern, str):
-            pattern = patterns.cross_attention(pattern, grid)
-        prefix = f"decoder.cross_blocks.{cross_level_offset(level, model)}."
-        for i, spec in enumerate(pattern):
-            frames = memory_grids(model)[0][0] + model.target_shape[0]
-            reach_of[prefix, i] = (frames, *spec.size)
+        for i, spec in enumerate(self_specs(enc[level], grid)):
+            reach_of[f"encoder.blocks.{level}.", i] = spec.size
+        for i, spec in enumerate(self_specs(dec[level], grid)):
+            reach_of[f"decoder.self_blocks.{level}.", i] = spec.size
+        blocks = f"decoder.cross_blocks.{level - model.dec_cross_start}."
+        for i, spec in enumerate(cross_specs(cross[level], grid)):
+            reach_of[blocks, i] = (frames, *spec.size)
     buffers = {}
     for name in exported:
         stem, _, leaf = name.rpartition(".")

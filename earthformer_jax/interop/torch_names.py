@@ -50,11 +50,6 @@ def cross_rules(cross_start: int) -> tuple[Rule, ...]:
     )
 
 
-def cross_level_offset(level: int, model) -> int:
-    """Number of a level among those with cross-attention."""
-    return level - model.dec_cross_start
-
-
 def stem_rules(stacked: bool) -> tuple[Rule, ...]:
     """Parts of stem and head, which the reference names by kind."""
     if stacked:

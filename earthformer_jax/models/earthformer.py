@@ -46,10 +46,14 @@ def level_features(
     return tuple(base_units * int(growth**i) for i in range(levels))
 
 
-def _per_level(pattern, levels, kind):
-    """One pattern for every level, from one name or one entry per level."""
+def per_level(pattern, levels, kind):
+    """One pattern for every level, from one name or one entry per level.
+
+    A string may hold one name per level, separated by commas.
+    """
     if isinstance(pattern, str):
-        return (pattern,) * levels
+        pattern = tuple(name.strip() for name in pattern.split(","))
+        pattern = pattern * levels if len(pattern) == 1 else pattern
     if len(pattern) != levels:
         raise ValueError(
             f"{kind} needs one pattern for all levels or one for each of {levels}; "
@@ -58,13 +62,15 @@ def _per_level(pattern, levels, kind):
     return tuple(pattern)
 
 
-def _self_specs(pattern: SelfPattern, grid: Grid) -> tuple[CuboidSpec, ...]:
+def self_specs(pattern: SelfPattern, grid: Grid) -> tuple[CuboidSpec, ...]:
+    """The cuts of a self-attention pattern, named or given, on a grid."""
     if isinstance(pattern, str):
         return patterns.self_attention(pattern, grid)
     return tuple(pattern)
 
 
-def _cross_specs(pattern: CrossPattern, grid: Grid) -> tuple[CrossSpec, ...]:
+def cross_specs(pattern: CrossPattern, grid: Grid) -> tuple[CrossSpec, ...]:
+    """The windows of a cross-attention pattern, named or given, on a grid."""
     if isinstance(pattern, str):
         return patterns.cross_attention(pattern, grid)
     return tuple(pattern)
@@ -122,7 +128,7 @@ class Encoder(nn.Module):
                         name=f"global_merge_{level - 1}",
                         **types,
                     )(g)
-            specs = _self_specs(self.patterns[level], x.shape[1:4])
+            specs = self_specs(self.patterns[level], x.shape[1:4])
             for k in range(depth):
                 x, g = SelfAttentionBlock(
                     specs, self.options, self.inter_ffn, name=f"block_{level}_{k}"
@@ -189,13 +195,13 @@ class Decoder(nn.Module):
         for level in range(top, -1, -1):
             memory, g = memories[level], global_memories[level]
             grid = memory.shape[1:4]
-            self_specs = _self_specs(self.self_patterns[level], grid)
-            cross_specs = _cross_specs(self.cross_patterns[level], grid)
+            self_cuts = self_specs(self.self_patterns[level], grid)
+            cross_cuts = cross_specs(self.cross_patterns[level], grid)
             late_start = level == top and not self.first_self_attn
             for k in range(self.depth[level]):
                 if k or not late_start:
                     x, new_g = SelfAttentionBlock(
-                        self_specs,
+                        self_cuts,
                         self.options,
                         self.inter_ffn,
                         name=f"self_{level}_{k - late_start}",
@@ -204,7 +210,7 @@ class Decoder(nn.Module):
                         g = new_g
                 if level >= self.cross_start:
                     x = CrossAttentionBlock(
-                        cross_specs,
+                        cross_cuts,
                         self.options,
                         self.max_temporal_relative,
                         self.last_n_frames,
@@ -249,7 +255,8 @@ class Earthformer(nn.Module):
         downsample: factor between levels along (t, h, w).
         upsample_kernel: side of the decoder's up-sampling convolutions.
         enc_depth: encoder blocks per level; its length is the number of levels.
-        enc_pattern: a name of `ops.patterns`, or per level a name or tuple of cuts.
+        enc_pattern: a name of `ops.patterns`, or per level a name or tuple of cuts;
+            "axial,full" is one name per level.
         enc_use_inter_ffn: feed-forward after every attention layer, or once a block.
         dec_depth: decoder blocks per level.
         dec_self_pattern: as `enc_pattern`.
@@ -458,7 +465,7 @@ class Earthformer(nn.Module):
         memories, global_memories = Encoder(
             self.enc_depth,
             self.features,
-            _per_level(self.enc_pattern, self.levels, "enc_pattern"),
+            per_level(self.enc_pattern, self.levels, "enc_pattern"),
             options,
             self.downsample,
             self.enc_use_inter_ffn,
@@ -470,8 +477,8 @@ class Earthformer(nn.Module):
         z = self._first_state(memories[-1], types)
         z = Decoder(
             self.dec_depth,
-            _per_level(self.dec_self_pattern, self.levels, "dec_self_pattern"),
-            _per_level(self.dec_cross_pattern, self.levels, "dec_cross_pattern"),
+            per_level(self.dec_self_pattern, self.levels, "dec_self_pattern"),
+            per_level(self.dec_cross_pattern, self.levels, "dec_cross_pattern"),
             options,
             max_temporal_relative=frames_in + self.target_shape[0],
             cross_start=self.dec_cross_start,

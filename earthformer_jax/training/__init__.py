@@ -1,0 +1,1 @@
+"""Training a forecaster on a data set: `loop.train`."""

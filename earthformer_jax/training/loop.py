@@ -230,7 +230,9 @@ def _describe(config, dataset, params, example, mesh) -> None:
         example["inputs"].shape,
         example["targets"].shape,
     )
-    logger.info("devices: %d x %s", mesh.size, mesh.devices.flat[0].device_kind)
+    logger.info(
+        "devices: %d x %s; compiling", mesh.size, mesh.devices.flat[0].device_kind
+    )
 
 
 def _validation_line(progress: Progress, scores: dict[str, Any]) -> str:

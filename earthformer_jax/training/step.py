@@ -100,23 +100,34 @@ def update(
         loss += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(loss))
         return loss, changed.get("batch_stats", batch_stats)
 
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
     def accumulate(carry, numbered_micro):
         grads, loss, batch_stats = carry
         number, micro = numbered_micro
-        (new_loss, batch_stats), new_grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch_stats, micro, jax.random.fold_in(rng, number)
+        key = jax.random.fold_in(rng, number)
+        (new_loss, batch_stats), new_grads = value_and_grad(
+            state.params, batch_stats, micro, key
         )
         grads = jax.tree.map(jnp.add, grads, new_grads)
         return (grads, loss + new_loss, batch_stats), None
 
-    nothing = (
-        jax.tree.map(jnp.zeros_like, state.params),
-        jnp.zeros((), batch["targets"].dtype),
-        state.batch_stats,
-    )
-    parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
-    (grads, loss, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
-    grads, loss = jax.tree.map(lambda x: x / micro_batches, (grads, loss))
+    if micro_batches == 1:
+        # No loop of one: inside loops XLA's CPU compiler leaves gradients of
+        # convolutions in a form that takes ten times as long.
+        key = jax.random.fold_in(rng, 0)
+        (loss, batch_stats), grads = value_and_grad(
+            state.params, state.batch_stats, batch, key
+        )
+    else:
+        nothing = (
+            jax.tree.map(jnp.zeros_like, state.params),
+            jnp.zeros((), batch["targets"].dtype),
+            state.batch_stats,
+        )
+        parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
+        (grads, loss, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
+        grads, loss = jax.tree.map(lambda x: x / micro_batches, (grads, loss))
     if axis_name is not None:
         grads, loss, batch_stats = jax.lax.pmean((grads, loss, batch_stats), axis_name)
 
