@@ -129,6 +129,8 @@ def _quick(c):
         block_units=(16, 64),
         enc_depth=(1, 1),
         dec_depth=(1, 1),
+        enc_pattern="divided_st,full",
+        dec_self_pattern="divided_st,full",
         stem_scale=(1, 4, 4),
         stem_conv_layers=1,
         num_global_vectors=4,
@@ -140,7 +142,7 @@ def _quick(c):
     c.train.update(
         batch_size=16,
         micro_batch=16,
-        steps=800,
+        steps=600,
         validate_every=100,
         early_stop_patience=0,
         monitor="mse",

@@ -176,11 +176,7 @@ class Checkpoints:
             self._remember_older(step)
             return restored
         if unreadable:
-            raise CheckpointError(
-                "\n".join(unreadable) + "\nno other checkpoint is left: move "
-                f"{self._folder} away to start from the beginning, or use another "
-                "workdir"
-            )
+            raise self._nothing_left(unreadable)
         return None
 
     def restore_variables(
@@ -210,8 +206,17 @@ class Checkpoints:
             for problem in unreadable:
                 logger.warning("%s; using %s instead", problem, self.path(step))
             return variables, progress
-        problems = unreadable or [f"{self._folder} holds no checkpoint"]
-        raise CheckpointError("\n".join(problems) + "\ntrain first: --mode=train")
+        if unreadable:
+            raise self._nothing_left(unreadable)
+        raise CheckpointError(
+            f"{self._folder} holds no checkpoint; train first: --mode=train"
+        )
+
+    def _nothing_left(self, unreadable: list[str]) -> CheckpointError:
+        return CheckpointError(
+            "\n".join(unreadable) + "\nno other checkpoint is left: move "
+            f"{self._folder} away to train from the beginning, or use another workdir"
+        )
 
     def _remember_older(self, newest: int) -> None:
         """Lets checkpoints of an earlier run be superseded by those of this one."""
