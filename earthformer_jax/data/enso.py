@@ -30,6 +30,7 @@ SPLITS = ("train", "validation", "test")
 NORMALIZATIONS = ("auto", "official", "anomaly")
 REFERENCES = ("persistence", "damped_persistence", "lim")
 MIN_OUT_LEN = 3  # the three-month index of the targets needs three of them
+MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none is ever stored
 TWIN_SERIES_MONTHS = 12 * 400  # what reference forecasts of the twin are fitted to
 
 Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more
@@ -56,8 +57,9 @@ class Settings:
             "anomaly" divides by `scale`; "auto" is "official" for the twin and
             ICAR-ENSO files, "anomaly" for others.
         scale: K; 0: the standard deviation of the training months.
-        simulated: offer simulated months for pre-training, fitted to the training
-            months (not for the twin, nor for ICAR-ENSO files).
+        simulated: offer simulated months for pre-training: further months of the twin,
+            or a linear system fitted to the training months of a gridded file (none
+            for ICAR-ENSO files, which are simulated themselves).
         twin_train: number of training windows of the twin.
         twin_validation: number of validation windows.
         twin_test: number of test windows. All three default to the paper's numbers.
@@ -248,16 +250,16 @@ def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
 
 def _twin(settings: Settings, seed: int) -> EnsoDataset:
     grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
+    lengths = settings.in_len, settings.out_len
     windows = {
         split: twin.TwinSource(
-            split,
-            getattr(settings, f"twin_{split}"),
-            settings.in_len,
-            settings.out_len,
-            seed,
+            split, getattr(settings, f"twin_{split}"), *lengths, seed
         )
         for split in SPLITS
     }
+    simulated = None
+    if settings.simulated:
+        simulated = twin.TwinSource("simulated", MANY_WINDOWS, *lengths, seed)
 
     def ceiling(kelvin, start_month):
         return twin.ceiling_forecast(kelvin, start_month, settings.out_len)
@@ -274,6 +276,7 @@ def _twin(settings: Settings, seed: int) -> EnsoDataset:
         index_months=3,
         official=True,
         description=f"embedded stochastic ENSO twin (seed {seed}) on {grid}",
+        simulated=simulated,
         more_references={"ceiling": ceiling},
     )
 

@@ -75,15 +75,10 @@ def fit_eofs(series, ocean_mask, latitude, modes: int | None = None) -> EofBasis
     ocean_mask = np.asarray(ocean_mask, bool)
     root_area = np.sqrt(np.cos(np.deg2rad(np.asarray(latitude, np.float64))))
     root_area = np.broadcast_to(root_area[:, None], ocean_mask.shape)[ocean_mask]
-    covariance, months = 0.0, 0
-    for fields in series:
-        cells = np.asarray(fields, np.float64)[:, ocean_mask] * root_area
-        if not np.all(np.isfinite(cells)):
-            raise ValueError("anomalies over the ocean must be finite")
-        covariance = covariance + cells.T @ cells
-        months += len(cells)
-    variance, vectors = np.linalg.eigh(covariance / months)
-    variance, vectors = variance[::-1], vectors[:, ::-1]
+    parts = [np.asarray(x, np.float64)[:, ocean_mask] * root_area for x in series]
+    if not all(np.all(np.isfinite(part)) for part in parts):
+        raise ValueError("anomalies over the ocean must be finite")
+    variance, vectors = _principal_axes(np.concatenate(parts))
     rank = int(np.sum(variance > RANK_TOLERANCE * variance[0]))
     if modes is not None and rank < modes:
         raise ValueError(f"these fields have {rank} EOFs, fewer than the {modes} asked")
@@ -94,3 +89,18 @@ def fit_eofs(series, ocean_mask, latitude, modes: int | None = None) -> EofBasis
         (vectors * root_area[:, None])[:, keep],
         variance[keep],
     )
+
+
+def _principal_axes(cells) -> tuple[np.ndarray, np.ndarray]:
+    """Variances `[k]` and unit vectors `[cells, k]`, the largest variance first.
+
+    Of `[months, cells]`, the smaller of the two covariance matrices is decomposed.
+    """
+    months = len(cells)
+    if months >= cells.shape[1]:
+        variance, vectors = np.linalg.eigh(cells.T @ cells / months)
+        return variance[::-1], vectors[:, ::-1]
+    variance, weights = np.linalg.eigh(cells @ cells.T / months)
+    variance, weights = variance[::-1], weights[:, ::-1]
+    length = np.sqrt(np.maximum(variance, RANK_TOLERANCE * variance[0]) * months)
+    return variance, cells.T @ weights / length

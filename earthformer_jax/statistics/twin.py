@@ -75,7 +75,7 @@ SMALL_SCALE_SPACING = 20.0, 30.0  # degrees of latitude and longitude
 SMALL_SCALE_WIDTH = 9.0, 13.0
 SMALL_SCALE_MEMORY, SMALL_SCALE_STD = 0.5, 0.15  # per month; K
 
-SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}
+SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2, "simulated": 4}
 SERIES_KEY = 3
 
 
