@@ -57,6 +57,8 @@ class Settings:
             "anomaly" divides by `scale`; "auto" is "official" for the twin and
             ICAR-ENSO files, "anomaly" for others.
         scale: K; 0: the standard deviation of the training months.
+        calendar: give the model two more input channels, cosine and sine of the
+            calendar month.
         simulated: offer simulated months for pre-training: further months of the twin,
             or a linear system fitted to the training months of a gridded file (none
             for ICAR-ENSO files, which are simulated themselves).
@@ -78,6 +80,7 @@ class Settings:
     split: str = "paper"
     normalization: str = "auto"
     scale: float = 0.0
+    calendar: bool = False
     simulated: bool = True
     twin_train: int = 5205
     twin_validation: int = 334
@@ -196,15 +199,21 @@ class EnsoExamples:
     """Windows in K as the model sees them, with the Nino3.4 indices of their targets.
 
     Adds `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the mean
-    of each month and the next two (kept if the window has it), both in K.
+    of each month and the next two (kept if the window has it), both in K. With
+    `calendar` the inputs have the channels SST, cosine and sine of the calendar month.
     """
 
     def __init__(
-        self, windows: Source, normalization: Normalization, nino_weights: np.ndarray
+        self,
+        windows: Source,
+        normalization: Normalization,
+        nino_weights: np.ndarray,
+        calendar: bool = False,
     ):
         self._windows = windows
         self._normalization = normalization
         self._weights = nino_weights
+        self._calendar = calendar
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -215,8 +224,11 @@ class EnsoExamples:
         three_month = window.get("nino34_three_month")
         if three_month is None:
             three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
+        inputs = self._scaled(window["inputs"])
+        if self._calendar:
+            inputs = with_calendar(inputs, int(window["start_month"]))
         return {
-            "inputs": self._scaled(window["inputs"]),
+            "inputs": inputs,
             "targets": self._scaled(window["targets"]),
             "start_month": np.int32(window["start_month"]),
             "nino34": monthly.astype(np.float32),
@@ -225,6 +237,19 @@ class EnsoExamples:
 
     def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
         return np.asarray(self._normalization.from_kelvin(kelvin), np.float32)
+
+
+def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
+    """`[t, h, w, c]` inputs with cosine and sine of their calendar months, `c + 2`.
+
+    Args:
+        inputs: the months before `start_month`.
+        start_month: calendar month of the first target, January = 0.
+    """
+    angle = 2 * np.pi * (start_month + np.arange(-len(inputs), 0)) / 12
+    season = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    season = np.broadcast_to(season[:, None, None], (*inputs.shape[:3], 2))
+    return np.concatenate([inputs, season], axis=-1)
 
 
 def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
@@ -382,7 +407,7 @@ def _assemble(
     normalization, units = _normalization(settings, training, grid.ocean, official)
 
     def examples(source: Source) -> EnsoExamples:
-        return EnsoExamples(source, normalization, nino_weights)
+        return EnsoExamples(source, normalization, nino_weights, settings.calendar)
 
     @functools.cache
     def fitted() -> Mapping[str, Callable]:  # on first use: training needs none of it
@@ -460,7 +485,8 @@ def _in_model_units(forecast: Callable, normalization: Normalization) -> Callabl
     """A forecast from K to K as one from a batch to model units."""
 
     def from_batch(batch: Batch) -> np.ndarray:
-        kelvin = normalization.to_kelvin(np.asarray(batch["inputs"], np.float64))
+        sst = np.asarray(batch["inputs"], np.float64)[..., :1]
+        kelvin = normalization.to_kelvin(sst)
         forecast_kelvin = forecast(kelvin, np.asarray(batch["start_month"]))
         return normalization.from_kelvin(forecast_kelvin).astype(np.float32)
 
