@@ -131,8 +131,35 @@ class TestTwin:
         assert dataset.index_months == 3
         assert dataset.normalization == enso.OFFICIAL
         assert "official" in dataset.mse_units
-        assert dataset.simulated is None
         np.testing.assert_array_equal(dataset.loss_weights[0, ..., 0], twin.OCEAN_MASK)
+
+    def test_simulated_months_are_none_of_the_splits(self, every_origin):
+        dataset = every_origin["twin"]
+        simulated = dataset.simulated[0]["inputs"]
+        for source in (dataset.train, dataset.validation, dataset.test):
+            assert np.any(source[0]["inputs"] != simulated)
+
+    def test_calendar_channels(self):
+        """January is (1, 0), April (0, 1); forecasts read the temperature alone."""
+        plain = load(**SHORT, **SMALL_TWIN)
+        dataset = load(calendar=True, **SHORT, **SMALL_TWIN)
+        example = dataset.train[0]
+        assert example["inputs"].shape == (6, 24, 48, 3)
+        months = (int(example["start_month"]) + np.arange(-6, 0)) % 12
+        season = np.stack([np.cos(np.pi * months / 6), np.sin(np.pi * months / 6)], -1)
+        np.testing.assert_allclose(example["inputs"][:, 3, 5, 1:], season, atol=1e-6)
+        np.testing.assert_array_equal(
+            example["inputs"][..., :1], plain.train[0]["inputs"]
+        )
+        batches = [
+            next(iter(pipeline.evaluation_batches(d.test, 5))) for d in (plain, dataset)
+        ]
+        for name in ("persistence", "ceiling"):
+            want, have = (
+                d.references[name](batch)
+                for d, batch in zip((plain, dataset), batches, strict=True)
+            )
+            np.testing.assert_array_equal(have, want)
 
     def test_the_seed_decides(self):
         a, b, c = (load(seed, **SHORT, **SMALL_TWIN) for seed in (1, 1, 2))
