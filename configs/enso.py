@@ -149,7 +149,7 @@ def _quick(c):
         steps=800,
         simulated_steps=600,
         simulated_fraction=0.5,
-        validate_every=200,
+        validate_every=400,
         early_stop_patience=0,
         monitor="mse",
         monitor_mode="min",

@@ -1,0 +1,1 @@
+"""Scores as pure streaming sums: init, update, merge, compute."""

@@ -1,0 +1,1 @@
+"""Scores of a trained model beside reference forecasts, as files, tables, figures."""

@@ -1,0 +1,1 @@
+"""Linear statistics in NumPy: EOFs, seasonal linear systems, reference forecasts."""
