@@ -79,7 +79,7 @@ def largest_error(have: dict, want: dict) -> float:
     """Largest difference, relative to the largest value of all arrays together."""
     assert set(have) == set(want)
     largest = max(np.abs(w).max() for w in want.values())
-    return max(np.abs(have[k] - w).max() for k, w in want.items()) / largest
+    return float(max(np.abs(have[k] - w).max() for k, w in want.items()) / largest)
 
 
 @pytest.mark.parametrize("name", parameters("[bcde]_"))
