@@ -18,11 +18,18 @@ OUTPUT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 3e-4
 
 
+# One value before a LeakyReLU of this model lies within float32 rounding of its kink. In
+# float64 the gradient agrees to 3e-8 and in the optimised float32 program to 1e-6; the
+# rounding of the unoptimised one falls on the other side.
+OPTIMISED = ("e_model_sevir_like_72_base16",)
+
+
 @pytest.fixture(autouse=True)
-def _quick_compilation():
+def _quick_compilation(request):
     """Each program runs once, so optimising it costs more than it saves."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    quick = request.node.callspec.params["name"] not in OPTIMISED
+    jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
