@@ -18,9 +18,9 @@ OUTPUT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 3e-4
 
 
-# One value before a LeakyReLU of this model lies within float32 rounding of its kink. In
-# float64 the gradient agrees to 3e-8 and in the optimised float32 program to 1e-6; the
-# rounding of the unoptimised one falls on the other side.
+# One value before a LeakyReLU of this model lies within float32 rounding of its kink.
+# In float64 the gradient agrees to 3e-8 and in the optimised float32 program to 1e-6;
+# the rounding of the unoptimised one falls on the other side.
 OPTIMISED = ("e_model_sevir_like_72_base16",)
 
 
