@@ -27,7 +27,9 @@ def pytest_terminal_summary(terminalreporter):
     largest, count = {}, {}
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
+            if getattr(report, "when", None) != "call":
+                continue
+            for name, value in report.user_properties:
                 if name.startswith("golden"):
                     largest[name] = max(largest.get(name, 0.0), value)
                     count[name] = count.get(name, 0) + 1
