@@ -162,7 +162,14 @@ def _test(c):
     c.data.update(twin_train=64, twin_validation=16, twin_test=32)
     c.model.update(enc_depth=(1,), dec_depth=(1,), block_units=(16,))
     c.model.update(enc_pattern="axial", dec_self_pattern="axial")
-    c.train.update(batch_size=8, micro_batch=4, steps=6, validate_every=3, log_every=1)
+    c.train.update(
+        batch_size=8,
+        micro_batch=4,
+        steps=6,
+        simulated_steps=3,
+        validate_every=3,
+        log_every=1,
+    )
 
 
 _VARIANT_CHANGES = dict(paper=_paper, released=_released, quick=_quick, test=_test)
