@@ -18,18 +18,13 @@ Variants, as in --config=configs/enso.py:quick
 
 import ml_collections
 
-VARIANTS = ("paper", "released", "quick", "test")
+from earthformer_jax import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
     """Returns the locked config of a variant."""
-    variant = variant or "paper"
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/enso.py:{variant} is unknown; use one of {', '.join(VARIANTS)}"
-        )
-    c = ml_collections.ConfigDict()
-    c.seed = 0
+    change = recipes.choose(VARIANTS, variant, "configs/enso.py")
+    c = recipes.training()
     c.data = dict(
         name="enso",
         path="",  # nothing: the embedded twin
@@ -50,56 +45,9 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
         twin_validation=334,
         twin_test=1667,
     )
-    c.model = dict(
-        name="earthformer",
-        base_units=64,
-        num_heads=4,
-        enc_depth=(4, 4),
-        dec_depth=(4, 4),
-        enc_pattern="axial",
-        dec_self_pattern="axial",
-        dec_cross_pattern="cross_1x1",
-        num_global_vectors=8,
-        use_global_self_attn=True,
-        stem="conv",
-        stem_scale=(1, 1, 2),
-        stem_conv_layers=2,
-        head_conv_layers=1,
-        attn_drop=0.1,
-        proj_drop=0.1,
-        ffn_drop=0.1,
-        remat=0,
-        dtype="",
-    )
-    c.optim = dict(  # table 10, and the official recipe where the table is silent
-        lr=1e-3,
-        weight_decay=1e-5,
-        warmup_fraction=0.2,
-        warmup_min_ratio=0.0,
-        min_lr_ratio=1e-3,
-        clip_norm=1.0,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        ema_decay=0.0,
-    )
-    c.train = dict(
-        batch_size=64,
-        micro_batch=16,
-        epochs=100.0,
-        steps=0,
-        simulated_steps=0,
-        simulated_fraction=0.0,
-        validate_every=0,
-        early_stop_patience=20,
-        monitor="c_nino34_m",
-        monitor_mode="max",
-        log_every=20,
-        checkpoint_every=0,
-        num_threads=2,
-    )
-    c.eval = dict(batch_size=16, checkpoint="best")
-    _VARIANT_CHANGES[variant](c)
+    c.model = recipes.earthformer(stem_scale=(1, 1, 2))
+    c.train.update(monitor="c_nino34_m", monitor_mode="max")
+    change(c)
     return c.lock()
 
 
@@ -138,19 +86,11 @@ def _quick(c):
         stem="stack_conv",
         stem_stages=((16, (1, 4, 4), 0),),
         num_global_vectors=4,
-        attn_drop=0.0,
-        proj_drop=0.0,
-        ffn_drop=0.0,
     )
-    c.optim.update(lr=3e-3, weight_decay=1e-2, ema_decay=0.98, min_lr_ratio=0.01)
+    recipes.shorten(c, steps=800, batch_size=16)
     c.train.update(
-        batch_size=16,
-        micro_batch=16,
-        steps=800,
         simulated_steps=600,
         simulated_fraction=0.5,
-        validate_every=400,
-        early_stop_patience=0,
         monitor="mse",
         monitor_mode="min",
     )
@@ -172,4 +112,4 @@ def _test(c):
     )
 
 
-_VARIANT_CHANGES = dict(paper=_paper, released=_released, quick=_quick, test=_test)
+VARIANTS = dict(paper=_paper, released=_released, quick=_quick, test=_test)

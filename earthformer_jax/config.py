@@ -117,6 +117,7 @@ FIELDS: Mapping[str, Field] = {
         "steps between checkpoints; 0: at validations", 0
     ),
     "train.num_threads": _integer("threads that read examples; 0: none", 0),
+    "train.num_workers": _integer("processes that read examples; 0: none", 0),
     "eval.batch_size": _integer("examples per forecast batch", 1),
     "eval.checkpoint": _choice("which checkpoint is scored", "best", "last"),
 }
@@ -131,6 +132,7 @@ FREE_TO_CHANGE = frozenset(
         "train.log_every",
         "train.checkpoint_every",
         "train.num_threads",
+        "train.num_workers",
         "eval.batch_size",
         "eval.checkpoint",
     }

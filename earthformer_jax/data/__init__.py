@@ -1,12 +1,20 @@
 """Data sets by name."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from earthformer_jax.data import enso
 from earthformer_jax.data.source import Dataset
 
-_LOADERS = {"enso": enso.load}
+# Each module has `load(config, seed) -> Dataset`; it is imported when it is asked for.
+MODULES = {
+    "enso": "enso",
+    "moving_mnist": "moving_mnist",
+    "nbody_mnist": "nbody_mnist",
+    "sevir": "sevir",
+    "climate": "climate",
+    "custom": "custom",
+}
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
@@ -21,8 +29,9 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         ValueError: if a setting is impossible or a file cannot be used.
     """
     name = config["name"]
-    if name not in _LOADERS:
+    if name not in MODULES:
         raise ValueError(
-            f"config.data.name={name!r} is unknown; there are: {', '.join(_LOADERS)}"
+            f"config.data.name={name!r} is unknown; there are: {', '.join(MODULES)}"
         )
-    return _LOADERS[name](config, seed)
+    module = importlib.import_module(f"earthformer_jax.data.{MODULES[name]}")
+    return module.load(config, seed)

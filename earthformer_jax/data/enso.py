@@ -10,7 +10,6 @@ Windows are cut in K of anomaly; the model sees (K - offset) / scale.
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.data import gridded_sst, icar_enso
+from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data.grid import Grid, point_weights
 from earthformer_jax.data.months import format_month
-from earthformer_jax.data.source import Batch, Dataset, Source
+from earthformer_jax.data.source import Batch, Channel, Dataset, Display, Source
 from earthformer_jax.data.windows import Periods, WindowSource, period_starts
 from earthformer_jax.metrics.enso import NinoSkill
 from earthformer_jax.statistics import references, simulation, twin
@@ -99,45 +99,21 @@ class Settings:
         Raises:
             ValueError: on an unknown field or an impossible value.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in config:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"; did you mean config.data.{near[0]}?" if near else ""
-                raise ValueError(
-                    f"config.data.{name} is no setting of the ENSO data{hint} "
-                    f"(there are: {', '.join(names)})"
-                )
-        settings = cls(**config)
+        settings = settings_lib.fill(cls, config, "the ENSO data")
         settings._check()
         return settings
 
     def _check(self) -> None:
-        if self.in_len < 1:
-            raise ValueError(
-                f"config.data.in_len={self.in_len}: expected 1 or more months"
-            )
+        settings_lib.check_at_least(self, 1, ["in_len"], "months")
         if self.out_len < MIN_OUT_LEN:
             raise ValueError(
                 f"config.data.out_len={self.out_len}: expected {MIN_OUT_LEN} or more "
                 "months; the Nino3.4 skill is that of three-month means"
             )
-        for split in SPLITS:
-            size = getattr(self, f"twin_{split}")
-            if size < 1:
-                raise ValueError(
-                    f"config.data.twin_{split}={size}: expected 1 or more windows"
-                )
-        for name, known in (
-            ("normalization", NORMALIZATIONS),
-            ("split", icar_enso.SPLITS),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(
-                    f"config.data.{name}={value!r} is unknown; use one of "
-                    f"{', '.join(known)}"
-                )
+        twin_sizes = [f"twin_{split}" for split in SPLITS]
+        settings_lib.check_at_least(self, 1, twin_sizes, "windows")
+        settings_lib.check_choice(self, "normalization", NORMALIZATIONS)
+        settings_lib.check_choice(self, "split", icar_enso.SPLITS)
         if self.scale < 0:
             raise ValueError(f"config.data.scale={self.scale} K is negative")
         if self.scale and self.normalization == "official":
@@ -178,8 +154,6 @@ class EnsoDataset(Dataset):
         normalization: the units the model sees.
         index_months: months of the data set's own index: 3 (ICAR-ENSO and the twin,
             as in the paper) or 1.
-        mse_units: the units MSE is reported in: those of the official normalisation
-            where it is used, else K^2.
         periods: training, validation and test months, where the splits are periods.
     """
 
@@ -187,7 +161,6 @@ class EnsoDataset(Dataset):
     nino_weights: np.ndarray
     normalization: Normalization
     index_months: int
-    mse_units: str
     periods: Periods | None = None
 
     def to_kelvin(self, x):
@@ -456,6 +429,8 @@ def _assemble(
         normalization=normalization,
         index_months=index_months,
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
+        display=Display((_channel(normalization),), frame="month", south_first=True),
+        coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
         periods=periods,
     )
 
@@ -479,6 +454,17 @@ def _normalization(
         squares = sum(np.square(x, dtype=np.float64).sum() for x in cells)
         scale = float(np.sqrt(squares / sum(x.size for x in cells)))
     return Normalization(0.0, scale), f"anomalies / {scale:.3g} K"
+
+
+def _channel(normalization: Normalization) -> Channel:
+    return Channel(
+        "SST anomaly",
+        "K",
+        normalization.scale,
+        normalization.offset,
+        limits=(-3.0, 3.0),
+        colormap="RdBu_r",
+    )
 
 
 def _in_model_units(forecast: Callable, normalization: Normalization) -> Callable:

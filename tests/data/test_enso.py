@@ -260,7 +260,7 @@ class TestSettings:
             (dict(pth="x"), "config.data.pth is no setting .* mean config.data.path?"),
             (dict(out_len=2), "config.data.out_len=2: expected 3 or more months"),
             (dict(in_len=0), "config.data.in_len=0: expected 1 or more months"),
-            (dict(split="x"), "config.data.split='x' is unknown; use one of paper, re"),
+            (dict(split="x"), "config.data.split='x' is unknown .there are: 'paper'"),
             (dict(normalization="x"), "config.data.normalization='x' is unknown"),
             (dict(scale=-1.0), "config.data.scale=-1.0 K is negative"),
             (dict(scale=1.0, normalization="official"), "scale=1.0 has no effect"),

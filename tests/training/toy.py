@@ -135,6 +135,7 @@ def config(**changes) -> ml_collections.ConfigDict:
         log_every=4,
         checkpoint_every=0,
         num_threads=1,
+        num_workers=0,
     )
     c.eval = dict(batch_size=4, checkpoint="best")
     for name, value in changes.items():

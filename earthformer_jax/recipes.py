@@ -1,0 +1,111 @@
+"""What the experiments share: optimiser and training of table 10, models of table 8.
+
+A config starts from `training()` and `earthformer()`, adds its data, and changes what
+is special to it.
+
+Reference:
+    Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, appendix A; and the
+    official recipe where the tables are silent.
+"""
+
+import ml_collections
+
+
+def training() -> ml_collections.ConfigDict:
+    """A config without data and model: AdamW, warm-up and cosine, 100 epochs."""
+    c = ml_collections.ConfigDict()
+    c.seed = 0
+    c.optim = dict(
+        lr=1e-3,
+        weight_decay=1e-5,
+        warmup_fraction=0.2,
+        warmup_min_ratio=0.0,
+        min_lr_ratio=1e-3,
+        clip_norm=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        ema_decay=0.0,
+    )
+    c.train = dict(
+        batch_size=64,
+        micro_batch=16,
+        epochs=100.0,
+        steps=0,
+        simulated_steps=0,
+        simulated_fraction=0.0,
+        validate_every=0,
+        early_stop_patience=20,
+        monitor="mse",
+        monitor_mode="min",
+        log_every=20,
+        checkpoint_every=0,
+        num_threads=2,
+        num_workers=0,
+    )
+    c.eval = dict(batch_size=16, checkpoint="best")
+    return c
+
+
+def earthformer(**changes) -> dict:
+    """Options of the Earthformer of table 8 with 8 global vectors, and changes."""
+    options = dict(
+        name="earthformer",
+        base_units=64,
+        num_heads=4,
+        enc_depth=(4, 4),
+        dec_depth=(4, 4),
+        enc_pattern="axial",
+        dec_self_pattern="axial",
+        dec_cross_pattern="cross_1x1",
+        num_global_vectors=8,
+        use_global_self_attn=True,
+        stem="conv",
+        stem_scale=(1, 2, 2),
+        stem_conv_layers=2,
+        head_conv_layers=1,
+        attn_drop=0.1,
+        proj_drop=0.1,
+        ffn_drop=0.1,
+        remat=0,
+        dtype="",
+    )
+    return options | changes
+
+
+def shorten(c: ml_collections.ConfigDict, steps: int, batch_size: int = 8) -> None:
+    """Makes training short: a few hundred steps without early stopping or dropout.
+
+    Args:
+        c: a config with a model.
+        steps: optimiser steps; validation half-way and at the end.
+        batch_size: examples per step.
+    """
+    c.model.update(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
+    c.optim.update(lr=3e-3, weight_decay=1e-2, ema_decay=0.98, min_lr_ratio=0.01)
+    c.train.update(
+        batch_size=batch_size,
+        micro_batch=batch_size,
+        steps=steps,
+        validate_every=max(steps // 2, 1),
+        early_stop_patience=0,
+    )
+
+
+def choose(changes: dict, variant: str, file: str):
+    """The function that makes a variant.
+
+    Args:
+        changes: functions by variant; the first is the default.
+        variant: what stands behind the colon of --config=FILE:VARIANT.
+        file: name of the config file, for the message.
+
+    Raises:
+        ValueError: if there is no such variant.
+    """
+    variant = variant or next(iter(changes))
+    if variant not in changes:
+        raise ValueError(
+            f"{file}:{variant} is unknown; use one of {', '.join(changes)}"
+        )
+    return changes[variant]
