@@ -33,6 +33,7 @@ WRONG_VALUES = {
     "train__monitor_mode": ["minimum"],
     "train__log_every": [0],
     "train__checkpoint_every": [-1],
+    "train__num_workers": [-1, 0.5],
     "train__num_threads": [-1],
     "eval__batch_size": [0],
     "eval__checkpoint": ["newest"],

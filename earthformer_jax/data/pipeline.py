@@ -1,17 +1,21 @@
 """From random-access sources to batches: order, shuffling, shards, padding."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import grain
+import jax
 import numpy as np
+from absl import flags
 
-from earthformer_jax.data.source import Dataset, Source
+from earthformer_jax.data.source import Batch, Dataset, Example, Source
 
 # Epochs of the training windows before the iterator ends; Grain can only append data
 # of known length, and no training comes near this many.
 EPOCHS = 1_000_000
 SEED_RANGE = 2**32
+_POSITION = "next_index"
 
 
 def train_batches(
@@ -24,26 +28,28 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 2,
-) -> grain.DatasetIterator:
+    num_workers: int = 0,
+) -> "TrainBatches":
     """An endless, checkpointable iterator over training batches.
 
-    The k-th batch is a pure function of the arguments. The training windows are
-    reshuffled each epoch. Together the processes see the same global batches whatever
-    their number.
+    The k-th batch is a pure function of the data set, `batch_size`, `seed` and the
+    simulated shares: threads, workers and processes change nothing. The training
+    windows are reshuffled each epoch; `dataset.augment` draws anew for each position.
 
     Args:
         dataset: the data set.
         batch_size: examples per batch over all processes.
-        seed: seed of the order.
+        seed: seed of order and augmentation.
         simulated_batches: the first batches hold simulated examples only.
         simulated_fraction: share of simulated examples after those, 0 to 1.
         process_index: which of the processes this is.
-        process_count: number of processes; divides `batch_size`.
-        num_threads: threads that read ahead.
+        process_count: number of processes; divides `batch_size`. Process p gets the
+            p-th part of every batch.
+        num_threads: threads that read ahead, in each worker.
+        num_workers: processes that read ahead; 0: this one.
 
     Returns:
-        a Grain iterator of dicts of arrays `[batch_size / process_count, ...]`, with
-        `get_state` and `set_state`.
+        an iterator of dicts of arrays `[batch_size / process_count, ...]`.
 
     Raises:
         ValueError: if simulated examples are asked of a data set that has none, or the
@@ -78,13 +84,98 @@ def train_batches(
             examples = grain.MapDataset.mix([examples, later], weights=shares)
         if first:
             examples = grain.MapDataset.concatenate([pure, examples])
-    batches = examples[process_index::process_count].batch(local, drop_remainder=True)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=8)
-    return iter(batches.to_iter_dataset(options))
+    if dataset.augment is not None:
+        examples = examples.random_map(dataset.augment, seed=seed % SEED_RANGE)
+    part = ProcessPart(examples, batch_size, local, process_index * local)
+    batches = grain.MapDataset.source(part).batch(local, drop_remainder=True)
+    return TrainBatches(batches, num_threads, num_workers)
+
+
+class TrainBatches:
+    """Iterator over a random-access sequence of batches that knows where it is.
+
+    The position is one number, so training can continue with another number of
+    threads, workers or processes. Workers are separate processes: `close` ends them.
+    """
+
+    def __init__(self, batches: grain.MapDataset, num_threads: int, num_workers: int):
+        self._batches = batches
+        self._num_threads = num_threads
+        self._num_workers = num_workers
+        self._next = 0
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __iter__(self) -> "TrainBatches":
+        return self
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """Where the iterator is: the number of the next batch."""
+        return {_POSITION: self._next}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continues with the batch that would have come next when `state` was got."""
+        self.close()
+        self._next = int(state[_POSITION])
+
+    def close(self) -> None:
+        """Ends the workers; the next batch starts them again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def _start(self) -> grain.DatasetIterator:
+        options = grain.ReadOptions(
+            num_threads=self._num_threads, prefetch_buffer_size=8
+        )
+        batches = self._batches[self._next :].to_iter_dataset(options)
+        if self._num_workers:
+            if not flags.FLAGS.is_parsed():  # Grain's workers read them
+                flags.FLAGS.mark_as_parsed()
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(
+                    num_workers=self._num_workers, per_worker_buffer_size=2
+                ),
+                worker_init_fn=_prepare_worker,
+            )
+        return iter(batches)
+
+
+def _prepare_worker(index: int, count: int) -> None:
+    """Leaves accelerators to the process that trains."""
+    del index, count
+    jax.config.update("jax_platforms", "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessPart:
+    """The examples of one process: `local` of every `batch_size`, from `offset` on."""
+
+    examples: grain.MapDataset
+    batch_size: int
+    local: int
+    offset: int
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.batch_size * self.local
+
+    def __getitem__(self, index: int) -> Example:
+        batch, row = divmod(index, self.local)
+        return self.examples[batch * self.batch_size + self.offset + row]
 
 
 def evaluation_batches(
-    source: Source, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
 ) -> "EvaluationBatches":
     """Every example of a source once, in order, in batches of one size.
 
@@ -96,12 +187,15 @@ def evaluation_batches(
         batch_size: examples per batch over all processes.
         process_index: which of the processes this is.
         process_count: number of processes; divides `batch_size`.
+        num_threads: threads that read ahead; 0: none.
 
     Returns:
         batches of `batch_size / process_count` examples, any number of times.
     """
     local = _local_size(batch_size, process_count)
-    return EvaluationBatches(source, batch_size, local, process_index * local)
+    return EvaluationBatches(
+        source, batch_size, local, process_index * local, num_threads
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,20 +206,26 @@ class EvaluationBatches:
     batch_size: int
     local: int
     offset: int
+    num_threads: int
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         size = len(self.source)
-        for start in range(0, size, self.batch_size):
-            positions = start + self.offset + np.arange(self.local)
-            examples = [self.source[int(i)] for i in positions[positions < size]]
-            examples = examples or [self.source[size - 1]]
-            examples += [examples[-1]] * (self.local - len(examples))
-            names = examples[0].keys()
-            batch = {name: np.stack([x[name] for x in examples]) for name in names}
-            yield batch | {"valid": positions < size}
+        positions = index * self.batch_size + self.offset + np.arange(self.local)
+        examples = [self.source[int(i)] for i in positions[positions < size]]
+        examples = examples or [self.source[size - 1]]
+        examples += [examples[-1]] * (self.local - len(examples))
+        names = examples[0].keys()
+        batch = {name: np.stack([x[name] for x in examples]) for name in names}
+        return batch | {"valid": positions < size}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        options = grain.ReadOptions(
+            num_threads=self.num_threads, prefetch_buffer_size=self.num_threads
+        )
+        return iter(grain.MapDataset.source(self).to_iter_dataset(options))
 
 
 def _local_size(batch_size: int, process_count: int) -> int:

@@ -9,7 +9,7 @@ import jax
 
 from earthformer_jax.training import mesh as mesh_lib
 
-_USED = ("inputs", "targets")  # what the step reads; extras are for metrics
+_USED = ("inputs", "targets", "observed")  # by the step; extras are for metrics
 _AHEAD = 2  # batches on the devices: the one in use and the next
 
 
@@ -31,6 +31,7 @@ def device_batches(
         while len(queue) < _AHEAD:
             batch = next(batches)
             position = json.loads(json.dumps(batches.get_state()))
-            batch = mesh_lib.put_batch(mesh, {name: batch[name] for name in _USED})
+            used = {name: batch[name] for name in _USED if name in batch}
+            batch = mesh_lib.put_batch(mesh, used)
             queue.append((batch, position))
         yield queue.popleft()

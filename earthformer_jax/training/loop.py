@@ -5,6 +5,7 @@ again after an interruption, `train` continues from the last checkpoint and ends
 the same numbers as if it had never been interrupted.
 """
 
+import contextlib
 import functools
 import logging
 import pathlib
@@ -117,6 +118,7 @@ def train(
     score = evaluation.make_scorer(model, dataset.metric, mesh)
 
     with (
+        contextlib.closing(batches),
         StopRequest() as stop,
         checkpoints,
         Records(workdir, progress.step, writes=is_first_process) as records,
@@ -208,6 +210,7 @@ def _train_batches(config: ml_collections.ConfigDict, dataset: Any):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.train.num_threads,
+        num_workers=config.train.num_workers,
     )
 
 
@@ -217,6 +220,7 @@ def _validation_batches(config: ml_collections.ConfigDict, dataset: Any):
         config.eval.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        num_threads=config.train.num_threads,
     )
 
 

@@ -16,7 +16,10 @@ Scalars = dict[str, jax.Array]
 
 
 def weighted_mse(
-    forecast: jax.Array, targets: jax.Array, weights: np.ndarray
+    forecast: jax.Array,
+    targets: jax.Array,
+    weights: np.ndarray,
+    observed: jax.Array | None = None,
 ) -> jax.Array:
     """Mean squared error over the cells that count.
 
@@ -24,15 +27,21 @@ def weighted_mse(
         forecast: `[b, t, h, w, c]`.
         targets: `[b, t, h, w, c]`; what stands where the weight is 0 has no effect.
         weights: broadcastable to `[t, h, w, c]`, non-negative, 0 where nothing is
-            observed.
+            ever observed.
+        observed: bool, like `targets`; False where this target is unknown.
 
     Returns:
-        Scalar: sum(weights * squared error) / (b * sum(weights over the field)).
+        Scalar: sum(weights * squared error) / (b * sum(weights over the field)). An
+        unknown target counts as no error; it does not make the others count more, so
+        that the loss of a batch is the mean of those of its parts.
     """
     normaliser = len(forecast) * np.broadcast_to(weights, forecast.shape[1:]).sum()
     # The mask is applied before squaring: a missing value (NaN) must not reach the
     # gradient, where 0 * NaN would be NaN.
-    error = jnp.where(weights > 0, forecast - targets, 0)
+    counts = weights > 0
+    if observed is not None:
+        counts = counts & observed
+    error = jnp.where(counts, forecast - targets, 0)
     return jnp.sum(weights * jnp.square(error)) / normaliser
 
 
@@ -67,7 +76,8 @@ def update(
 
     Args:
         state: before the step.
-        batch: "inputs" `[b, t, h, w, c]` and "targets" `[b, k, h, w, c]`.
+        batch: "inputs" `[b, t, h, w, c]`, "targets" `[b, k, h, w, c]`, and "observed"
+            like "targets" where some of them are unknown.
         model: forecaster; what it sows into `losses` is added to the loss.
         tx: optimiser that `state.opt_state` belongs to.
         learning_rate: the schedule inside `tx`, for the record.
@@ -95,7 +105,9 @@ def update(
             },
             mutable=["losses", "batch_stats"],
         )
-        loss = weighted_mse(forecast, micro["targets"], loss_weights)
+        loss = weighted_mse(
+            forecast, micro["targets"], loss_weights, micro.get("observed")
+        )
         sown = jax.tree.leaves(changed.get("losses", {}))
         loss += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(loss))
         return loss, changed.get("batch_stats", batch_stats)

@@ -1,5 +1,6 @@
 """Order, resuming, sharding and padding of batches."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -85,9 +86,7 @@ class TestTraining:
             for i in range(2)
         ]
         for k, together in enumerate(alone):
-            parts = [share[k] for share in shares]
-            assert [len(part) for part in parts] == [2, 2]
-            assert sorted(sum(parts, [])) == sorted(together)
+            assert shares[0][k] + shares[1][k] == together
 
     def test_simulated_batches_come_first(self):
         numbers = take(batches(simulated_batches=3), 6)
@@ -107,6 +106,44 @@ class TestTraining:
     def test_simulated_examples_only(self):
         numbers = sum(take(batches(simulated_fraction=1.0), 3), [])
         assert numbers == list(range(SIMULATED, SIMULATED + 12))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("num_workers", [1, 4])
+    def test_workers_change_nothing(self, num_workers):
+        alone = take(batches(), 9)
+        with contextlib.closing(batches(num_workers=num_workers)) as workers:
+            assert take(workers, 6) == alone[:6]
+            state = workers.get_state()
+        again = batches(num_threads=0)
+        again.set_state(state)
+        assert take(again, 3) == alone[6:]
+
+    def test_resumes_with_other_processes(self):
+        one = batches(process_count=1)
+        whole = take(one, 3)
+        two = [batches(process_index=i, process_count=2) for i in range(2)]
+        for part in two:
+            part.set_state(one.get_state())
+        rest = [a + b for a, b in zip(take(two[0], 4), take(two[1], 4), strict=True)]
+        assert whole + rest == take(batches(), 7)
+
+    def test_augmentation_is_a_function_of_the_position(self):
+        def augment(example, generator):
+            return example | {"number": np.int32(generator.integers(10**6))}
+
+        changing = dataclasses.replace(dataset(), augment=augment)
+
+        def start(**arguments):
+            return pipeline.train_batches(changing, batch_size=5, seed=1, **arguments)
+
+        numbers = take(start(), 6)
+        assert take(start(num_threads=0), 6) == numbers
+        assert len(set(sum(numbers, []))) > 25  # anew in every epoch
+        later = start()
+        later.set_state({"next_index": 4})
+        assert take(later, 2) == numbers[4:]
+        halves = [take(start(process_index=i, process_count=5), 6) for i in range(5)]
+        assert [sum((h[k] for h in halves), []) for k in range(6)] == numbers
 
     def test_arrays_are_stacked(self):
         batch = next(batches())

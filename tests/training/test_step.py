@@ -71,6 +71,16 @@ class TestWeightedMse:
         grad = jax.grad(step_lib.weighted_mse)(jnp.ones_like(targets), targets, weights)
         np.testing.assert_array_equal(grad.ravel(), [2, 0])
 
+    def test_unknown_targets_count_as_no_error(self):
+        rng = np.random.default_rng(1)
+        forecast, targets = rng.normal(size=(2, 2, 3, 4, 5, 1))
+        observed = rng.random(targets.shape) < 0.5
+        targets[~observed] = np.nan
+        weights = np.ones((1, 1, 1, 1))
+        squares = (forecast - targets)[observed] ** 2
+        loss = step_lib.weighted_mse(forecast, targets, weights, observed)
+        np.testing.assert_allclose(loss, squares.sum() / targets.size, rtol=1e-5)
+
 
 class TestUpdate:
     @pytest.mark.parametrize("micro_batches", [2, 4])
