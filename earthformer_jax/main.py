@@ -8,15 +8,13 @@ that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM o
 (the last step is saved), 2 for a wrong input, 1 for a loss that is not finite.
 """
 
-import contextlib
 import logging
 import os
 import pathlib
 import platform
-import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,9 +24,11 @@ from absl import app, flags
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
+from earthformer_jax import command_line, data, models
 from earthformer_jax import config as config_lib
-from earthformer_jax import data, models
+from earthformer_jax.command_line import DONE, WRONG_INPUT, explained
 from earthformer_jax.reports import enso as enso_report
+from earthformer_jax.reports import frames as frames_report
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
@@ -36,9 +36,7 @@ from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 from earthformer_jax.training.scalars import NonFiniteError
 
-REPORTS = {"enso": enso_report.score}  # by name of the data set
-
-DONE, DIVERGED, WRONG_INPUT, STOPPED = 0, 1, 2, 143
+DIVERGED, STOPPED = 1, 143
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -99,12 +97,12 @@ def build(config: ml_collections.ConfigDict) -> tuple[Any, nn.Module]:
     Raises:
         ConfigError: with the reason, if one of them cannot be made.
     """
-    with _explained(f"data {config.data.name!r}"):
+    with explained(f"data {config.data.name!r}"):
         dataset = data.load(config.data, config.seed)
         example = dataset.train[0]
     options = dict(config.model)
     name = options.pop("name")
-    with _explained(f"model {name!r}"):
+    with explained(f"model {name!r}"):
         model = models.create_model(
             name,
             input_shape=example["inputs"].shape,
@@ -147,8 +145,8 @@ def evaluate(
     if jax.process_index() == 0:
         mesh = mesh_lib.data_mesh(jax.local_devices())
         forecast = evaluation.make_forecaster(model, jax.device_get(variables), mesh)
-        score = REPORTS[dataset.name]
-        score(dataset, forecast, workdir, batch_size=config.eval.batch_size)
+        report = enso_report if dataset.name == "enso" else frames_report
+        report.score(dataset, forecast, workdir, batch_size=config.eval.batch_size)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("scored")
 
@@ -170,17 +168,6 @@ def cache_compilations() -> None:
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Says which part of the config an error comes from."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        message = str(error.args[0] if isinstance(error, KeyError) else error)
-        where = "" if message.startswith("config.") else f"{what}: "
-        raise config_lib.ConfigError(where + message) from error
 
 
 def _default_workdir(config_file: str) -> pathlib.Path:
@@ -206,47 +193,11 @@ def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be understood."""
-    file = _config_file(argv)
-    if file and not os.path.exists(file.partition(":")[0]):
-        _fail(f"the config file {file.partition(':')[0]} does not exist")
     try:
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError):
-        if file:
-            _fail_on_unknown_field(argv, flags.FLAGS["config"].parser.parse(file))
-        raise
-    except flags.Error as error:
-        # Of a config file that raises, the message holds the traceback; the reason is
-        # its last line.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        is_traceback = any(line.startswith("Traceback") for line in lines)
-        reason = re.sub(r"^\w+Error: ", "", lines[-1]) if is_traceback else str(error)
-        _fail(reason)
-
-
-def _config_file(argv: Sequence[str]) -> str | None:
-    """The argument of --config, in either form of writing it."""
-    for argument, following in zip(argv, [*argv[1:], None], strict=True):
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if match:
-            return match[1] or following
-    return None
-
-
-def _fail_on_unknown_field(
-    argv: Sequence[str], config: ml_collections.ConfigDict
-) -> None:
-    """Names the first overridden field that the config does not have."""
-    known = config_lib.flatten(config)
-    for argument in argv[1:]:
-        match = re.match(r"--?config\.([\w.]+)", argument)
-        if match and match[1] not in known:
-            _fail(config_lib.unknown_field(match[1], known))
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(WRONG_INPUT)
+        return command_line.parse_flags(argv, flags.FLAGS)
+    except config_lib.ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
 
 
 def _show_log() -> None:

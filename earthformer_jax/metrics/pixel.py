@@ -7,33 +7,63 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.metrics import sums
+
 State = Any
 
 
-def example_errors(forecast, targets, weights=None) -> tuple[jax.Array, jax.Array]:
+def example_errors(
+    forecast, targets, weights=None, observed=None
+) -> tuple[jax.Array, jax.Array]:
     """Weighted mean squared and absolute error of each example.
 
     Args:
         forecast, targets: `[b, k, h, w, c]`.
         weights: broadcastable to `[k, h, w, c]`, non-negative; equal if None. Cells
             of weight 0 may hold anything, NaN too.
+        observed: bool, like `targets`; the means are over those values. None: all.
 
     Returns:
-        two arrays `[b]`, float32.
+        two arrays `[b]`, float32; 0 for an example of which nothing is observed.
     """
     error = jnp.asarray(forecast, jnp.float32) - jnp.asarray(targets, jnp.float32)
     axes = tuple(range(1, error.ndim))
-    if weights is None:
+    if weights is None and observed is None:
         return jnp.mean(error**2, axis=axes), jnp.mean(jnp.abs(error), axis=axes)
-    weights = np.broadcast_to(np.asarray(weights, np.float64), error.shape[1:])
+    weights = np.ones(1) if weights is None else np.asarray(weights, np.float64)
+    weights = np.broadcast_to(weights, error.shape[1:])
     if not weights.sum() > 0:
         raise ValueError("the weights of all cells are zero")
     share = jnp.asarray(weights / weights.sum(), jnp.float32)
+    if observed is not None:
+        share = jnp.where(observed, share, 0)
+        total = jnp.sum(share, axis=axes, keepdims=True)
+        share = share / jnp.where(total > 0, total, 1)
     error = jnp.where(share > 0, error, 0)
     return (
         jnp.sum(share * error**2, axis=axes),
         jnp.sum(share * jnp.abs(error), axis=axes),
     )
+
+
+def frame_errors(error, keep) -> dict[str, jax.Array]:
+    """Errors of frames, summed over examples.
+
+    Args:
+        error: `[b, k, h, w, c]`; anything where it is not kept.
+        keep: bool, like `error`: the values that count.
+
+    Returns:
+        `[k]` sums over examples: "squared" and "absolute", the mean error of a frame
+        (what does not count is 0), and "share", how much of it counts.
+    """
+    error = jnp.where(keep, error, 0)
+    frames = {
+        "squared": jnp.mean(error**2, axis=(2, 3, 4)),
+        "absolute": jnp.mean(jnp.abs(error), axis=(2, 3, 4)),
+        "share": jnp.mean(keep, axis=(2, 3, 4), dtype=jnp.float32),
+    }
+    return {name: jnp.sum(x, axis=0) for name, x in frames.items()}
 
 
 def valid_of(batch) -> jax.Array:
@@ -42,9 +72,19 @@ def valid_of(batch) -> jax.Array:
     return jnp.asarray(batch.get("valid", jnp.ones(examples, bool)), bool)
 
 
+def counted(batch) -> jax.Array:
+    """Bool, like the targets: the values of real examples that are observed."""
+    valid = valid_of(batch)[:, None, None, None, None]
+    shape = jnp.shape(batch["targets"])
+    return jnp.broadcast_to(valid & batch.get("observed", True), shape)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PixelError:
     """Streaming "mse" and "mae": every example counts the same.
+
+    The error of an example is the mean over its observed cells; one of which nothing is
+    observed does not count.
 
     Attributes:
         weights: of the cells, broadcastable to a target `[k, h, w, c]`; None for equal.
@@ -54,26 +94,37 @@ class PixelError:
 
     def init(self) -> State:
         """Sums over nothing: sum of errors of the examples, and their number."""
-        zero = jnp.zeros((), jnp.float32)
-        return {"mse": zero, "mae": zero, "examples": jnp.zeros((), jnp.int32)}
+        return {
+            "mse": sums.sum_of_nothing(),
+            "mae": sums.sum_of_nothing(),
+            "examples": jnp.zeros((), jnp.int32),
+        }
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch; examples not marked in `batch["valid"]` are left out."""
-        valid = valid_of(batch)
-        squared, absolute = example_errors(forecast, batch["targets"], self.weights)
+        counts = valid_of(batch)
+        observed = batch.get("observed")
+        squared, absolute = example_errors(
+            forecast, batch["targets"], self.weights, observed
+        )
+        if observed is not None:
+            seen = observed if self.weights is None else observed & (self.weights > 0)
+            counts &= jnp.any(seen, axis=(1, 2, 3, 4))
         return {
-            "mse": state["mse"] + jnp.sum(jnp.where(valid, squared, 0)),
-            "mae": state["mae"] + jnp.sum(jnp.where(valid, absolute, 0)),
-            "examples": state["examples"] + jnp.sum(valid, dtype=jnp.int32),
+            "mse": sums.add(state["mse"], jnp.sum(jnp.where(counts, squared, 0))),
+            "mae": sums.add(state["mae"], jnp.sum(jnp.where(counts, absolute, 0))),
+            "examples": state["examples"] + jnp.sum(counts, dtype=jnp.int32),
         }
 
     def merge(self, a: State, b: State) -> State:
         """State of the examples of both."""
-        return jax.tree.map(jnp.add, a, b)
+        both = {name: sums.merge(a[name], b[name]) for name in ("mse", "mae")}
+        return both | {"examples": a["examples"] + b["examples"]}
 
     def compute(self, state: State) -> dict[str, float]:
         """Means over the examples; NaN if there were none."""
-        examples = int(state["examples"])
-        if not examples:
-            return {"mse": float("nan"), "mae": float("nan")}
-        return {name: float(state[name]) / examples for name in ("mse", "mae")}
+        state = jax.device_get(state)
+        return {
+            name: float(sums.ratio(sums.value(state[name]), state["examples"]))
+            for name in ("mse", "mae")
+        }

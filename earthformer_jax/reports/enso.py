@@ -4,25 +4,20 @@ Every forecast (the model and the references of the data set) is scored on the s
 windows by the metric of the data set.
 """
 
-import json
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from earthformer_jax import plotting
-from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.data.source import Forecast
+from earthformer_jax.reports import scoring
 
 TABLE_LEADS = 12  # columns of the table, and leads in "correlation_mean"
 MAP_LEADS = (1, 3, 6, 9, 12)
 EVENT_LEAD = 6  # the maps show the window with the strongest event this far ahead
 MAP_ROWS = ("model", "ceiling", "lim")  # at most two of those beside the truth
-ORDER = ("model", "persistence", "damped_persistence", "lim", "ceiling")
-
-Forecast = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 def score(
@@ -45,7 +40,7 @@ def score(
         dataset, {"model": forecast_fn, **dataset.references}, batch_size
     )
     scores = {"data": describe(dataset, results), "forecasts": results}
-    write_json(workdir / "scores.json", scores)
+    scoring.write_json(workdir / "scores.json", scores)
     print(table(scores), flush=True)
     figures = workdir / "figures"
     plotting.save(skill_figure(scores), figures / "skill.png")
@@ -63,16 +58,10 @@ def evaluate(
         window with the largest three-month index at lead `EVENT_LEAD` (model units,
         one window without batch axis, forecasts under "forecasts").
     """
-    metric = dataset.metric
-    update = jax.jit(metric.update)
-    names = [n for n in ORDER if n in forecasts]
-    names += [n for n in forecasts if n not in ORDER]
-    states = {name: metric.init() for name in names}
     strongest, event = -np.inf, {}
-    for batch in evaluation_batches(dataset.test, batch_size):
-        fields = {name: np.asarray(forecasts[name](batch)) for name in names}
-        for name in names:
-            states[name] = update(states[name], fields[name], batch)
+
+    def watch(batch, fields):
+        nonlocal strongest, event
         index = np.asarray(batch["nino34_three_month"])
         amplitude = np.abs(index[:, min(EVENT_LEAD, index.shape[1]) - 1])
         i = int(np.argmax(amplitude))
@@ -80,11 +69,11 @@ def evaluate(
             strongest = amplitude[i]
             event = {key: np.asarray(value)[i] for key, value in batch.items()}
             event["forecasts"] = {name: field[i] for name, field in fields.items()}
-    results = {}
-    for name in names:
-        results[name] = metric.compute(states[name])
-        leading = results[name]["correlation"][:TABLE_LEADS]
-        results[name]["correlation_mean"] = float(np.mean(leading))
+
+    results = scoring.evaluate(dataset, forecasts, batch_size, watch)
+    for scores in results.values():
+        leading = scores["correlation"][:TABLE_LEADS]
+        scores["correlation_mean"] = float(np.mean(leading))
     return results, event
 
 
@@ -172,21 +161,3 @@ def map_figure(dataset, event: Mapping):
         index=index,
         title=f"One test forecast: the strongest event {EVENT_LEAD} months ahead",
     )
-
-
-def write_json(path: Path, content: Mapping) -> None:
-    """Writes JSON in one step; what is not finite becomes null."""
-    unfinished = path.with_name(f".{path.name}.part")
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def _finite(value):
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -60,3 +60,21 @@ def test_nothing_gives_nan_and_zero_weights_are_refused():
     assert all(np.isnan(v) for v in metric.compute(metric.init()).values())
     with pytest.raises(ValueError, match="weights of all cells are zero"):
         pixel.example_errors(*fields(), np.zeros((3, 4, 5, 1)))
+
+
+def test_only_what_is_observed_counts_and_empty_examples_do_not():
+    forecast, truth = fields()
+    observed = np.random.default_rng(2).random(truth.shape) > 0.4
+    observed[1] = False
+    metric = pixel.PixelError()
+    batch = {"targets": truth, "observed": observed}
+    found = metric.compute(metric.update(metric.init(), forecast, batch))
+    squared = np.where(observed, (forecast - truth) ** 2, np.nan)[[0, 2, 3, 4]]
+    expected = np.mean(np.nanmean(squared, axis=(1, 2, 3, 4)))
+    assert found["mse"] == pytest.approx(expected, rel=1e-6)
+    weights = np.zeros((4, 5))
+    weights[2:] = 1
+    metric = pixel.PixelError(weights[None, :, :, None])
+    observed[:, :, 2:] = False  # nothing is left where the weights are
+    found = metric.compute(metric.update(metric.init(), forecast, batch))
+    assert np.isnan(found["mse"])

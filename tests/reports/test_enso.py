@@ -127,13 +127,6 @@ def test_maps_show_the_strongest_event():
     assert "valid" in event and list(event["forecasts"]) == ["model"]
 
 
-def test_what_is_not_finite_becomes_null(tmp_path):
-    path = tmp_path / "scores.json"
-    enso.write_json(path, {"a": [1.0, float("nan")], "b": {"c": float("inf")}})
-    assert json.loads(path.read_text()) == {"a": [1.0, None], "b": {"c": None}}
-    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
-
-
 def test_a_failing_forecast_leaves_no_scores(tmp_path):
     def broken(batch):
         raise RuntimeError("no forecast")

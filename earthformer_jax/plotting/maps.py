@@ -1,13 +1,7 @@
-"""Figures: skill against lead time, and maps of a forecast beside the truth.
+"""Maps of sea surface temperature forecasts beside the truth."""
 
-Functions take arrays and return a matplotlib `Figure`; `save` writes it. No global
-state of pyplot is touched, so they can be called from anywhere.
-"""
-
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -15,92 +9,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from earthformer_jax.plotting.style import GREY, STYLE
 
 MONTH_NAMES = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
-DPI = 150
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "0.35",
-    "xtick.color": "0.25",
-    "ytick.color": "0.25",
-    "legend.frameon": False,
-}
-# One look per forecast, the same in every figure: label, colour, line style, width.
-LOOKS = {
-    "model": ("Model", "#b2182b", "-", 2.6),
-    "ceiling": ("Best possible", "0.15", (0, (5, 2)), 1.6),
-    "lim": ("Linear inverse model", "#2166ac", "-", 1.8),
-    "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
-    "persistence": ("Persistence", "0.55", "-", 1.6),
-}
-OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#35978f")
-USEFUL_CORRELATION = 0.5  # above it a forecast is commonly called useful
 NINO34_BOX = (190.0, -5.0, 50.0, 10.0)  # west, south, width, height in degrees
-LAND = "0.82"
-
-
-def look(name: str, others: int = 0) -> tuple[str, str, object, float]:
-    """Label, colour, line style, width; `others` counts unknown names before."""
-    colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
-    label = name.replace("_", " ").capitalize()
-    return LOOKS.get(name, (label, colour, "-", 1.8))
-
-
-def skill_curves(
-    correlations: Mapping[str, Sequence[float]], *, title: str, index: str
-) -> Figure:
-    """Correlation against lead time, one line per forecast.
-
-    Args:
-        correlations: name -> `[k]` correlations at leads 1 .. k.
-        title: what was forecast.
-        index: name of the quantity correlated, for the axis.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        unknown = 0
-        for name in _ordered(correlations):
-            values = np.asarray(correlations[name], np.float64)
-            label, colour, style, width = look(name, unknown)
-            unknown += name not in LOOKS
-            axes.plot(
-                np.arange(1, values.size + 1),
-                values,
-                color=colour,
-                linestyle=style,
-                linewidth=width,
-                marker="o" if name == "model" else None,
-                markersize=4.5,
-                label=f"{label} (mean {np.mean(values):.2f})",
-                zorder=3 if name == "model" else 2,
-            )
-        leads = max(len(v) for v in correlations.values())
-        lowest = min(float(np.nanmin([*v, 0.0])) for v in correlations.values())
-        axes.axhline(0, color="0.35", linewidth=0.8, zorder=1)
-        axes.axhline(
-            USEFUL_CORRELATION, color="0.7", linewidth=0.8, linestyle=":", zorder=1
-        )
-        axes.set_xlim(0.7, leads + 0.3)
-        axes.set_ylim(np.floor(lowest * 5) / 5 - 0.02 * (lowest < 0), 1.0)
-        axes.xaxis.set_major_locator(MultipleLocator(1))
-        axes.yaxis.set_major_locator(MultipleLocator(0.2))
-        axes.grid(axis="y", color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.set_xlabel("Lead time (months)")
-        axes.set_ylabel(f"Correlation of {index}")
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.legend(
-            loc="lower left", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none"
-        )
-    return figure
 
 
 def forecast_maps(
@@ -173,19 +87,10 @@ def forecast_maps(
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a figure as PNG; a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    figure.savefig(unfinished, format="png", dpi=DPI, facecolor="white")
-    os.replace(unfinished, path)
-
-
 def _map(panel, field, latitude, longitude, ocean_mask, limit):
     """One map: cells, land, coastline and the Nino3.4 box; returns the colour mesh."""
     x, y = _edges(longitude), _edges(latitude)
-    panel.set_facecolor(LAND)
+    panel.set_facecolor(GREY)
     mesh = panel.pcolormesh(
         x,
         y,
@@ -257,9 +162,3 @@ def _longitude(value: float) -> str:
 
 def _latitude(value: float) -> str:
     return "0°" if value == 0 else f"{abs(value):g}°{'N' if value > 0 else 'S'}"
-
-
-def _ordered(names) -> list[str]:
-    """The model first, then the others as in `LOOKS`, then unknown ones."""
-    known = [name for name in LOOKS if name in names]
-    return known + [name for name in names if name not in LOOKS]

@@ -1,8 +1,8 @@
-import matplotlib.image
 import numpy as np
 import pytest
 
 from earthformer_jax import plotting
+from earthformer_jax.plotting.maps import _coastline, _edges, _longitude
 
 LATITUDE = np.arange(-30.0, 31.0, 10.0)
 LONGITUDE = np.arange(160.0, 291.0, 10.0)
@@ -30,24 +30,6 @@ def maps(**options):
     )
 
 
-def test_skill_curves_show_every_forecast():
-    curves = {"lim": [0.9, 0.5, -0.1], "mine": [0.8, 0.7, 0.6], "model": [1, 0.9, 0.8]}
-    axes = plotting.skill_curves(curves, title="Skill", index="Niño3.4").axes[0]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == [
-        "Model (mean 0.90)",
-        "Linear inverse model (mean 0.43)",
-        "Mine (mean 0.70)",
-    ]
-    assert axes.get_ylim()[0] < -0.1 and axes.get_ylim()[1] == 1
-    assert "months" in axes.get_xlabel() and "Niño3.4" in axes.get_ylabel()
-
-
-def test_a_forecast_looks_the_same_in_every_figure():
-    assert plotting.look("lim") == plotting.look("lim", others=3)
-    assert plotting.look("a")[1] != plotting.look("b", others=1)[1]
-
-
 def test_maps_have_a_row_per_field_and_a_column_per_lead():
     panels = [a for a in maps().axes if a.get_label() != "<colorbar>"]
     assert len(panels) == 6
@@ -68,8 +50,8 @@ def test_index_is_written_on_the_maps():
 
 
 def test_coastline_lies_between_land_and_ocean():
-    x, y = plotting._edges(LONGITUDE), plotting._edges(LATITUDE)
-    segments = plotting._coastline(x, y, OCEAN)
+    x, y = _edges(LONGITUDE), _edges(LATITUDE)
+    segments = _coastline(x, y, OCEAN)
     assert len(segments) == 3 + 3
     assert all(p[0] == 265 for s in segments[:3] for p in s)
     assert all(p[1] == 5 for s in segments[3:] for p in s)
@@ -79,11 +61,4 @@ def test_coastline_lies_between_land_and_ocean():
     "value, text", ((0, "0°"), (190, "170°W"), (120, "120°E"), (180, "180°"))
 )
 def test_longitudes_read_well(value, text):
-    assert plotting._longitude(value) == text
-
-
-def test_save_leaves_just_the_picture(tmp_path):
-    path = tmp_path / "figures" / "maps.png"
-    plotting.save(maps(), path)
-    assert [p.name for p in path.parent.iterdir()] == ["maps.png"]
-    assert matplotlib.image.imread(path).shape[1] > 800
+    assert _longitude(value) == text

@@ -1,0 +1,163 @@
+"""Scores of rain forecasts: events above thresholds, hit, missed or falsely forecast.
+
+    CSI = H / (H + M + F),   POD = H / (H + M),   SUCR = H / (H + F)
+    frequency bias = (H + F) / (H + M)
+
+H, M, F are numbers of pixels over all examples and, unless by lead, all lead times; a
+value equal to the threshold is an event. "_m" is the mean over thresholds. As in the
+reference implementation of Earthformer the denominators of the first three have 1e-4
+added: where there is no event anywhere they are 0, even if the forecast is perfect.
+The bias is the plain one (that of the reference implementation is mistyped); thresholds
+never observed are left out of its mean.
+
+Reference:
+    Veillette et al. 2020, SEVIR; Gao et al. 2022, Earthformer, section 4.2.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.pixel import counted, frame_errors
+
+THRESHOLDS = (16, 74, 133, 160, 181, 219)  # of vertically integrated liquid, 0..255
+FULL_SCALE = 255.0
+EPSILON = 1e-4
+# A code that was normalised and back may have lost its last bit (16, with offset 33.44
+# and scale 47.54, returns as 15.999998): it is still an event at its own threshold.
+ROUNDING = 1e-4
+KINDS = ("hits", "misses", "false_alarms")
+
+State = Any
+Counts = Mapping[str, np.ndarray]
+
+
+def csi(counts: Counts) -> np.ndarray:
+    """Critical success index: the share of hits in all events, forecast or observed."""
+    events = counts["hits"] + counts["misses"] + counts["false_alarms"]
+    return counts["hits"] / (events + EPSILON)
+
+
+def pod(counts: Counts) -> np.ndarray:
+    """Probability of detection: the share of the observed events that was forecast."""
+    return counts["hits"] / (counts["hits"] + counts["misses"] + EPSILON)
+
+
+def sucr(counts: Counts) -> np.ndarray:
+    """Success ratio: the share of the forecast events that was observed."""
+    return counts["hits"] / (counts["hits"] + counts["false_alarms"] + EPSILON)
+
+
+def frequency_bias(counts: Counts) -> np.ndarray:
+    """Events forecast per event observed; NaN where none was observed."""
+    forecast = counts["hits"] + counts["false_alarms"]
+    return sums.ratio(forecast, counts["hits"] + counts["misses"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RainScores:
+    """Streaming rain scores.
+
+    Attributes:
+        thresholds: of the events, in codes of vertically integrated liquid.
+        scale, offset: code = scale * model value + offset.
+    """
+
+    thresholds: tuple[float, ...] = THRESHOLDS
+    scale: float = FULL_SCALE
+    offset: float = 0.0
+
+    def __post_init__(self):
+        if not self.thresholds:
+            raise ValueError("thresholds=() is empty; give at least one")
+
+    def init(self) -> State:
+        """Sums over nothing."""
+        shape = (sums.MAX_LEADS, len(self.thresholds))
+        return {
+            "errors": sums.empty_table(("squared", "absolute", "share")),
+            "events": {kind: sums.count_of_nothing(*shape) for kind in KINDS},
+        }
+
+    def update(self, state: State, forecast, batch) -> State:
+        """Adds a batch; what is padding or unobserved is left out."""
+        targets = jnp.asarray(batch["targets"], jnp.float32)
+        forecast = jnp.asarray(forecast, jnp.float32)
+        if targets.size // targets.shape[1] > sums.MOST:
+            raise ValueError(
+                f"a batch of targets {list(targets.shape)} is too large to be counted; "
+                f"take fewer examples, {sums.MOST} pixels per lead time at most"
+            )
+        keep = counted(batch)
+        error = (forecast - targets) * (self.scale / FULL_SCALE)
+        events = self._events(forecast, targets, keep)
+        return {
+            "errors": sums.add_to_table(state["errors"], frame_errors(error, keep)),
+            "events": {
+                kind: sums.add_count(state["events"][kind], sums.by_lead(x))
+                for kind, x in events.items()
+            },
+        }
+
+    def _events(self, forecast, targets, keep) -> dict[str, jax.Array]:
+        """int32 `[k, m]` of a batch."""
+        kinds: dict[str, list] = {kind: [] for kind in KINDS}
+        for threshold in self.thresholds:
+            level = threshold - ROUNDING
+            p = self.scale * forecast + self.offset >= level
+            t = self.scale * targets + self.offset >= level
+            for kind, where in zip(KINDS, (p & t, ~p & t, p & ~t), strict=True):
+                number = jnp.sum(where & keep, axis=(0, 2, 3, 4), dtype=jnp.int32)
+                kinds[kind].append(number)
+        return {kind: jnp.stack(x, axis=-1) for kind, x in kinds.items()}
+
+    def merge(self, a: State, b: State) -> State:
+        """State of the examples of both."""
+        return {
+            "errors": sums.merge_tables(a["errors"], b["errors"]),
+            "events": {
+                kind: sums.merge_counts(a["events"][kind], b["events"][kind])
+                for kind in KINDS
+            },
+        }
+
+    def counts(self, state: State) -> dict[str, np.ndarray]:
+        """Hits, misses and false alarms, int64 `[k, m]`."""
+        leads = int(state["errors"]["leads"])
+        return {
+            kind: sums.count(x)[:leads]
+            for kind, x in jax.device_get(state["events"]).items()
+        }
+
+    def compute(self, state: State) -> dict[str, float | list[float]]:
+        """Scores over all examples; NaN if there were none.
+
+        Returns:
+            "mse", "mae" of code / 255; "csi_m", "csi_16", ..., "pod_m", "sucr_m",
+            "bias_m"; "csi_by_lead" (mean over thresholds) and "mse_by_lead", `[k]`.
+        """
+        total = sums.table_values(state["errors"])
+        by_lead = self.counts(state)
+        pooled = {kind: x.sum(axis=0) for kind, x in by_lead.items()}
+        nothing = 0.0 if np.any(total["share"]) else np.nan
+        bias = frequency_bias(pooled)
+        known = bias[~np.isnan(bias)]
+        each = zip(self.thresholds, csi(pooled) + nothing, strict=True)
+        return {
+            "mse": float(sums.ratio(total["squared"].sum(), total["share"].sum())),
+            "mae": float(sums.ratio(total["absolute"].sum(), total["share"].sum())),
+            "csi_m": float(np.mean(csi(pooled)) + nothing),
+            **{f"csi_{threshold:g}": float(value) for threshold, value in each},
+            "pod_m": float(np.mean(pod(pooled)) + nothing),
+            "sucr_m": float(np.mean(sucr(pooled)) + nothing),
+            "bias_m": float(np.mean(known)) if known.size else float("nan"),
+            "csi_by_lead": np.where(
+                total["share"] > 0, np.mean(csi(by_lead), axis=1), np.nan
+            ).tolist(),
+            "mse_by_lead": sums.ratio(total["squared"], total["share"]).tolist(),
+        }

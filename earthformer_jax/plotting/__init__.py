@@ -1,0 +1,27 @@
+"""Figures: skill against lead time, maps, frames of forecasts, animations.
+
+Functions take arrays and return a matplotlib `Figure` or pixels; `save` and
+`save_animation` write them. No global state of pyplot is touched, so they can be called
+from anywhere.
+"""
+
+from earthformer_jax.plotting.animation import forecast_animation, save_animation
+from earthformer_jax.plotting.fields import render_frames
+from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
+from earthformer_jax.plotting.maps import forecast_maps
+from earthformer_jax.plotting.skill import lead_curves, skill_curves
+from earthformer_jax.plotting.style import look, save, step_of
+
+__all__ = [
+    "contact_sheet",
+    "forecast_animation",
+    "forecast_frames",
+    "forecast_maps",
+    "lead_curves",
+    "look",
+    "render_frames",
+    "save",
+    "save_animation",
+    "skill_curves",
+    "step_of",
+]

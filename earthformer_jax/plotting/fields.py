@@ -1,0 +1,119 @@
+"""Colours of fields: limits, colour maps, and fields as pixels."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Colormap, Normalize
+
+from earthformer_jax.plotting.style import GREY
+
+LEVELS = 200  # colours per map: with the greys of the text they fit a GIF's 256
+DIVERGING = frozenset(
+    "rdbu coolwarm seismic bwr brbg piyg prgn puor rdgy rdylbu rdylgn spectral berlin "
+    "managua vanimo".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """How the values of one channel are coloured.
+
+    Attributes:
+        colormap: grey where a value is masked.
+        low, high: shown values at its ends.
+        extend: which values lie beyond: "neither", "min", "max" or "both".
+    """
+
+    colormap: Colormap
+    low: float
+    high: float
+    extend: str
+
+    @property
+    def norm(self) -> Normalize:
+        """To 0..1, for matplotlib."""
+        return Normalize(self.low, self.high)
+
+    def rgb(self, shown) -> np.ndarray:
+        """uint8 `[..., 3]` of values; grey where they are not finite."""
+        pixels = self.colormap(self.norm(np.ma.masked_invalid(shown)))
+        return np.round(255 * pixels[..., :3]).astype(np.uint8)
+
+
+def colours_of(
+    colormap: str,
+    limits: tuple[float, float] | None,
+    fields: Sequence[np.ndarray],
+    levels: int = LEVELS,
+) -> Colours:
+    """Colours for fields of one kind.
+
+    Args:
+        colormap: a name matplotlib knows.
+        limits: lowest and highest shown value; None: nearly all of the range of the
+            fields, symmetric about 0 for diverging colour maps.
+        fields: shown values; what is not finite is left out.
+        levels: different colours.
+    """
+    values = np.concatenate([np.ravel(np.asarray(f, np.float64)) for f in fields])
+    values = values[np.isfinite(values)]
+    if limits is None:
+        limits = np.percentile(values, (0.2, 99.8)) if values.size else (0.0, 1.0)
+        if colormap.lower().removesuffix("_r") in DIVERGING:
+            peak = max(abs(limits[0]), abs(limits[1]))
+            limits = (-peak, peak)
+    low, high = map(float, limits)
+    if not high > low:
+        low, high = low - 0.5, low + 0.5
+    below = values.size and values.min() < low - 1e-6 * (high - low)
+    above = values.size and values.max() > high + 1e-6 * (high - low)
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
+    colours = mpl.colormaps[colormap].resampled(levels).with_extremes(bad=GREY)
+    return Colours(colours, low, high, extend[bool(below), bool(above)])
+
+
+def shown(fields, channel, number: int, observed=None) -> np.ndarray:
+    """Shown values `[t, h, w]` of one channel; NaN where not observed.
+
+    Args:
+        fields: `[t, h, w, c]` in model units.
+        channel: `data.source.Channel`.
+        number: of the channel.
+        observed: bool, like `fields`, or None.
+    """
+    values = channel.shown(np.asarray(fields)[..., number])
+    if observed is None:
+        return values
+    return np.where(np.asarray(observed)[..., number], values, np.nan)
+
+
+def label_of(channel) -> str:
+    """Name and units, for a colour bar."""
+    return f"{channel.name} ({channel.units})" if channel.units else channel.name
+
+
+def render_frames(
+    fields, channel, south_first: bool = False, *, size: int = 256, limits=None
+) -> np.ndarray:
+    """Fields as pixels, small ones enlarged by repeating their cells.
+
+    Args:
+        fields: `[t, h, w]` in model units; grey where not finite.
+        channel: `data.source.Channel`, which says how values are shown.
+        south_first: whether row 0 is to be at the bottom.
+        size: pixels the longer side may have; larger fields stay as they are.
+        limits: lowest and highest shown value; None: those of the
+            channel, or what `colours_of` takes.
+
+    Returns:
+        uint8 RGB `[t, H, W, 3]`.
+    """
+    values = channel.shown(fields)
+    colours = colours_of(channel.colormap, limits or channel.limits, [values])
+    pixels = colours.rgb(values)
+    if south_first:
+        pixels = pixels[:, ::-1]
+    times = max(1, size // max(values.shape[1:]))
+    return pixels.repeat(times, axis=1).repeat(times, axis=2)

@@ -1,0 +1,299 @@
+"""Frames side by side: samples of a data set, and forecasts beside the truth."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from earthformer_jax.plotting.fields import Colours, colours_of, label_of, shown
+from earthformer_jax.plotting.style import STYLE, lead_label, look, step_of
+
+COLUMNS = 6  # lead times of a forecast figure
+SHEET_COLUMNS = 10  # inputs, and as many targets, of a contact sheet
+SHEET_CHANNELS = 3
+HEADER = 0.5  # inches above the frames of a contact sheet
+INPUT_COLOUR, TARGET_COLOUR = "0.45", look("model")[1]
+DAY = 24 * 60  # minutes
+ERROR_COLORMAP = "RdBu_r"
+
+
+def panel(axes, field, colours: Colours, south_first: bool, edge="0.35") -> None:
+    """One field in one axes, without ticks."""
+    axes.imshow(
+        np.ma.masked_invalid(field),
+        cmap=colours.colormap,
+        norm=colours.norm,
+        origin="lower" if south_first else "upper",
+        interpolation="nearest",
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, linewidth=0.8, edgecolor=edge)
+
+
+def colour_bar(figure: Figure, axes, colours: Colours, label: str, **options) -> None:
+    """A bar of colours beside axes."""
+    bar = figure.colorbar(
+        ScalarMappable(colours.norm, colours.colormap),
+        ax=axes,
+        extend=colours.extend,
+        extendfrac=0.03,
+        **options,
+    )
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, length=2.5)
+
+
+def every(count: int, most: int) -> list[int]:
+    """At most `most` of 0 .. count - 1, evenly apart, the last one among them."""
+    step = -(-count // most)
+    return list(range(count - 1, -1, -step))[::-1]
+
+
+def forecast_frames(
+    inputs,
+    truth,
+    forecasts: Mapping[str, np.ndarray],
+    *,
+    channel,
+    display,
+    title: str = "",
+) -> Figure:
+    """One forecast: rows of inputs, truth, forecasts, error; columns of lead times.
+
+    Args:
+        inputs: `[t, h, w]`, shown values; the last is the frame before lead 1.
+        truth: `[k, h, w]`, shown values; NaN (grey) where unknown.
+        forecasts: name -> `[k, h, w]`; the error is that of the first.
+        channel: `data.source.Channel` of the fields.
+        display: `data.source.Display`.
+        title: above everything.
+    """
+    inputs, truth = np.asarray(inputs), np.asarray(truth)
+    leads = every(len(truth), COLUMNS)
+    step = -(-len(truth) // COLUMNS)
+    recent = list(range(len(inputs) - 1, -1, -step))[: len(leads)][::-1]
+    blank = len(leads) - len(recent)
+    main = next(iter(forecasts))
+    rows = {"Truth": truth}
+    rows |= {look(n, i)[0]: forecasts[n] for i, n in enumerate(forecasts)}
+    rows = {label: np.asarray(field)[leads] for label, field in rows.items()}
+    error = rows[look(main)[0]] - rows["Truth"]
+    colours = colours_of(channel.colormap, channel.limits, (inputs[recent], truth))
+    error_colours = colours_of(ERROR_COLORMAP, None, (error,))
+    shape = truth.shape[-2] / truth.shape[-1]
+    cell = 1.55 * min(1, 1 / shape)  # inches across
+    count = len(rows) + 2
+    size = (
+        len(leads) * (cell + 0.06) + 2.0,
+        count * (cell * shape + 0.09) + 0.6 + 0.35 * bool(title),
+    )
+    with mpl.rc_context(STYLE | {"font.size": 9}):
+        figure = Figure(figsize=size, layout="compressed")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, hspace=0, wspace=0)
+        grid = figure.subplots(count, len(leads), squeeze=False)
+        for axes in grid[0, :blank]:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        for axes, i in zip(grid[0, blank:], recent, strict=True):
+            panel(axes, inputs[i], colours, display.south_first, INPUT_COLOUR)
+            label = lead_label(display.frame, i - len(inputs) + 1)
+            axes.set_title(label, fontsize=8.5, color=INPUT_COLOUR, pad=3)
+        for row, (label, field) in zip(grid[1:-1], rows.items(), strict=True):
+            for axes, frame in zip(row, field, strict=True):
+                panel(axes, frame, colours, display.south_first)
+            _row_label(row[0], label)
+        for axes, frame in zip(grid[-1], error, strict=True):
+            panel(axes, frame, error_colours, display.south_first)
+        for axes, lead in zip(grid[1], leads, strict=True):
+            axes.set_title(lead_label(display.frame, lead + 1), fontsize=8.5, pad=3)
+        _row_label(grid[0, 0], "Inputs")
+        _row_label(grid[-1, 0], f"{look(main)[0]} error")
+        options = dict(pad=0.012, fraction=0.03)
+        colour_bar(figure, grid[:-1], colours, label_of(channel), aspect=40, **options)
+        units = f" ({channel.units})" if channel.units else ""
+        colour_bar(
+            figure, grid[-1], error_colours, f"error{units}", aspect=10, **options
+        )
+        if title:
+            figure.suptitle(
+                _wrapped(title, figure),
+                x=0.01,
+                ha="left",
+                fontsize=11,
+                fontweight="bold",
+            )
+    return figure
+
+
+def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figure:
+    """Samples of a data set: one row of frames each, inputs left and targets right.
+
+    Args:
+        examples: with "inputs" `[t, h, w, c]`, "targets" `[k, h, w, c]`, and perhaps
+            "observed" (unknown targets are grey) and "time".
+        display: `data.source.Display`; of several channels the first three are shown.
+        title: above everything.
+    """
+    channels = display.channels[:SHEET_CHANNELS]
+    t, k = len(examples[0]["inputs"]), len(examples[0]["targets"])
+    before, after = every(t, SHEET_COLUMNS), every(k, SHEET_COLUMNS)
+    fields = [
+        [
+            (
+                shown(x["inputs"], channel, c)[before],
+                shown(x["targets"], channel, c, x.get("observed"))[after],
+            )
+            for c, channel in enumerate(channels)
+        ]
+        for x in examples
+    ]
+    colours = [
+        colours_of(
+            channel.colormap,
+            channel.limits,
+            [part for row in fields for part in row[c]],
+        )
+        for c, channel in enumerate(channels)
+    ]
+    h, w = examples[0]["targets"].shape[1:3]
+    count = len(examples) * len(channels)
+    columns = len(before) + len(after)
+    cell = max(0.75, min(1.5, 15 / columns)) * min(1, w / h)
+    title_height = 0.32 * (1 + len(title) // 150) if title else 0
+    top = HEADER + title_height  # inches
+    width = columns * (cell + 0.06) + 2.0
+    height = max(count * (cell * h / w + 0.2) + top, 1.8)
+    with mpl.rc_context(STYLE | {"font.size": 9}):
+        figure = Figure(figsize=(width, height), layout="compressed")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(
+            rect=(0, 0, 1, 1 - top / height),
+            w_pad=0.03,
+            h_pad=0.02,
+            hspace=0,
+            wspace=0,
+        )
+        grid = figure.subplots(
+            count,
+            columns + 1,
+            squeeze=False,
+            width_ratios=[1] * len(before) + [0.15] + [1] * len(after),
+        )
+        for axes in grid[:, len(before)]:
+            axes.set_axis_off()
+        left, right = grid[:, : len(before)], grid[:, len(before) + 1 :]
+        for i, example in enumerate(examples):
+            labels, day = _frame_labels(example, display.frame, t, before, after)
+            for c, channel in enumerate(channels):
+                row = i * len(channels) + c
+                for part, where, edge in zip(
+                    fields[i][c],
+                    (left[row], right[row]),
+                    (INPUT_COLOUR, TARGET_COLOUR),
+                    strict=True,
+                ):
+                    for axes, field in zip(where, part, strict=True):
+                        panel(axes, field, colours[c], display.south_first, edge)
+                words = [day or f"{i + 1}"] if c == 0 else []
+                words += [channel.name] if len(channels) > 1 else []
+                _row_label(left[row, 0], "\n".join(words), weight="normal")
+            if i == 0 or day:
+                row = i * len(channels)
+                for axes, label in zip([*left[row], *right[row]], labels, strict=True):
+                    axes.set_title(label, fontsize=7, color="0.35", pad=2)
+        for c, channel in enumerate(channels):
+            share = slice(c * count // len(channels), (c + 1) * count // len(channels))
+            colour_bar(
+                figure,
+                grid[share],
+                colours[c],
+                label_of(channel),
+                pad=0.01,
+                aspect=30,
+                fraction=0.02,
+            )
+        figure.draw_without_rendering()  # the frames find their places
+        figure.set_layout_engine("none")
+        _header(figure, left[0], "Inputs", INPUT_COLOUR)
+        _header(figure, right[0], "Targets", TARGET_COLOUR)
+        if title:
+            edge = left[0, 0].get_position()
+            figure.text(
+                edge.x0,
+                edge.y1 + HEADER / height,
+                _wrapped(title, figure),
+                fontsize=11,
+                fontweight="bold",
+                va="bottom",
+            )
+    return figure
+
+
+def _header(figure: Figure, row, text: str, colour) -> None:
+    """A word and a line above the frames of one kind."""
+    first, last = row[0].get_position(), row[-1].get_position()
+    inch = 1 / figure.get_figheight()
+    y = first.y1 + 0.2 * inch
+    figure.add_artist(
+        Line2D(
+            [first.x0, last.x1],
+            [y, y],
+            color=colour,
+            linewidth=2,
+            transform=figure.transFigure,
+        )
+    )
+    figure.text(
+        first.x0,
+        y + 0.05 * inch,
+        text,
+        color=colour,
+        fontsize=10,
+        fontweight="bold",
+        va="bottom",
+    )
+
+
+def _frame_labels(example, frame: str, t: int, before, after) -> tuple[list, str]:
+    """A label for each frame shown, and what names the whole row ("" if nothing)."""
+    if "time" not in example:
+        leads = [i - t + 1 for i in before] + [i + 1 for i in after]
+        return [lead_label(frame, lead, short=True) for lead in leads], ""
+    minutes = np.asarray(example["time"], np.int64)
+    picked = minutes[[*before, *(t + i for i in after)]]
+    times = picked.astype("datetime64[m]")
+    if np.ptp(minutes) <= 3 * DAY and np.any(np.diff(minutes) % DAY):
+        return [str(x)[11:] for x in times], str(minutes[0].astype("datetime64[m]"))[
+            :10
+        ]
+    if step_of(frame)[1] in ("month", "year"):
+        return [str(x)[:7] for x in times], str(times[0])[:4]
+    labels = [str(x)[5:10] for x in times]
+    if np.any(np.diff(minutes) % DAY):
+        labels = [f"{str(x)[5:10]} {str(x)[11:]}" for x in times]
+    return labels, str(times[0])[:4]
+
+
+def _row_label(axes, text: str, weight: str = "bold") -> None:
+    axes.set_ylabel(
+        "\n".join(textwrap.fill(line, 12) for line in text.split("\n")),
+        fontsize=9,
+        fontweight=weight,
+        rotation=0,
+        ha="right",
+        va="center",
+    )
+
+
+def _wrapped(text: str, figure: Figure) -> str:
+    """A title in lines that fit the figure."""
+    return textwrap.fill(text, int(figure.get_figwidth() * 10.5))

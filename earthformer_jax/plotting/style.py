@@ -1,0 +1,81 @@
+"""The look of all figures, and how they are written."""
+
+import os
+import re
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+DPI = 150
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.35",
+    "xtick.color": "0.25",
+    "ytick.color": "0.25",
+    "legend.frameon": False,
+}
+# One look per forecast, the same in every figure: label, colour, line style, width.
+LOOKS = {
+    "model": ("Model", "#b2182b", "-", 2.6),
+    "ceiling": ("Best possible", "0.15", (0, (5, 2)), 1.6),
+    "lim": ("Linear inverse model", "#2166ac", "-", 1.8),
+    "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
+    "persistence": ("Persistence", "0.55", "-", 1.6),
+}
+OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#35978f")
+GREY = "0.82"  # land, and what is unknown
+
+
+def look(name: str, others: int = 0) -> tuple[str, str, object, float]:
+    """Label, colour, line style, width; `others` counts unknown names before."""
+    colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
+    label = name.replace("_", " ").capitalize()
+    return LOOKS.get(name, (label, colour, "-", 1.8))
+
+
+def ordered(names) -> list[str]:
+    """The model first, then the others as in `LOOKS`, then unknown ones."""
+    known = [name for name in LOOKS if name in names]
+    return known + [name for name in names if name not in LOOKS]
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes a figure as PNG; a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    figure.savefig(
+        unfinished, format="png", dpi=DPI, facecolor="white", bbox_inches="tight"
+    )
+    os.replace(unfinished, path)
+
+
+def step_of(frame: str) -> tuple[float, str]:
+    """Length and unit of the time between frames: (5, "min") of "5 min".
+
+    The unit is "frame" if nothing is known.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)?\s*(\D*?)\s*", frame)
+    number, unit = found.groups() if found else (None, frame)
+    return float(number or 1), unit or "frame"
+
+
+def lead_label(frame: str, lead: int, short: bool = False) -> str:
+    """Time from the last input to a frame, "+15 min", "now", "−2 days".
+
+    Where the unit is not known it is "+3 frames", or in short "+3".
+    """
+    if not lead:
+        return "now"
+    number, unit = step_of(frame)
+    value = number * abs(lead)
+    if short and unit == "frame":
+        unit = ""
+    elif unit in ("frame", "hour", "day", "week", "month", "year") and value != 1:
+        unit += "s"
+    return f"{'+' if lead > 0 else '−'}{value:g} {unit}".rstrip()

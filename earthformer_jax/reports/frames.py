@@ -1,0 +1,202 @@
+"""The report on forecasts of frames: scores.json, a table, figures, an animation.
+
+Every forecast (the model and the references of the data set, persistence always among
+them) is scored on the same test examples by the metric of the data set.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from earthformer_jax import plotting
+from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.data.source import Batch, Forecast, persistence
+from earthformer_jax.plotting.fields import shown
+from earthformer_jax.reports import scoring
+
+LIVELY = 10  # one in so many examples, those that change most, may be looked at
+CHANNELS = 3  # that figures are made of
+FPS = 4.0
+# Scores that get a panel beside the error where a metric has them: key, label.
+SECOND_PANEL = (
+    ("ssim_by_lead", "SSIM"),
+    ("csi_by_lead", "CSI, mean over thresholds"),
+)
+
+
+def score(
+    dataset, forecast_fn: Forecast, workdir: str | os.PathLike, batch_size: int = 32
+) -> dict:
+    """Scores a model beside the references on all test examples, and reports it.
+
+    Args:
+        dataset: `data.source.Dataset`.
+        forecast_fn: batch -> `[b, k, h, w, c]` in model units.
+        workdir: where scores.json and figures/ are written.
+        batch_size: examples per call of a forecast.
+
+    Returns:
+        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    out_len, *_, channels = np.shape(dataset.test[0]["targets"])
+    forecasts = {"persistence": persistence(out_len, channels)}
+    forecasts |= {**dataset.references, "model": forecast_fn}
+    errors = ExampleErrors()
+    results = scoring.evaluate(dataset, forecasts, batch_size, errors.watch)
+    scores = {"data": describe(dataset), "forecasts": results}
+    scoring.write_json(workdir / "scores.json", scores)
+    print(table(scores), flush=True)
+    figures = workdir / "figures"
+    plotting.save(skill_figure(scores), figures / "skill.png")
+    reference = best_reference(results)
+    number = errors.typical()
+    fields = one_example(
+        dataset.test,
+        number,
+        {name: forecasts[name] for name in ("model", reference)},
+        batch_size,
+    )
+    title = (
+        f"{dataset.name}, test example {number}: median model error among the "
+        f"{len(errors.lively())} of {len(dataset.test)} that change most"
+    )
+    draw(fields, dataset.display, title, figures)
+    return scores
+
+
+class ExampleErrors:
+    """Mean squared errors of single examples, to choose one to look at."""
+
+    def __init__(self):
+        self.model: list[float] = []
+        self.change: list[float] = []  # error of persistence
+
+    def watch(self, batch: Batch, fields: Mapping) -> None:
+        """Notes the errors of a batch."""
+        targets = np.asarray(batch["targets"])
+        real = np.asarray(batch.get("valid", np.ones(len(targets), bool)))
+        known = np.broadcast_to(batch.get("observed", True), targets.shape)
+        axes = tuple(range(1, targets.ndim))
+        count = np.maximum(known.sum(axis=axes), 1)
+        for errors, name in ((self.model, "model"), (self.change, "persistence")):
+            squared = np.where(known, fields[name] - targets, 0) ** 2
+            errors.extend((squared.sum(axis=axes) / count)[real].tolist())
+
+    def lively(self) -> np.ndarray:
+        """Numbers of the tenth of the examples that change most, at least one."""
+        count = -(-len(self.change) // LIVELY)
+        return np.argsort(-np.asarray(self.change), kind="stable")[:count]
+
+    def typical(self) -> int:
+        """Number of the one of those with the median error of the model."""
+        lively = self.lively()
+        order = np.argsort(np.asarray(self.model)[lively], kind="stable")
+        return int(lively[order[(len(order) - 1) // 2]])
+
+
+def describe(dataset) -> dict:
+    """What the scores are about: the "data" part of scores.json."""
+    example = dataset.test[0]
+    return {
+        "name": dataset.name,
+        "description": dataset.description,
+        "test_examples": len(dataset.test),
+        "input_frames": len(example["inputs"]),
+        "leads": list(range(1, len(example["targets"]) + 1)),
+        "frame": dataset.display.frame,
+        "channels": [channel.name for channel in dataset.display.channels],
+        "mse_units": dataset.mse_units,
+    }
+
+
+def best_reference(results: Mapping[str, Mapping]) -> str:
+    """The forecast other than the model with the smallest error."""
+    errors = {name: s["mse"] for name, s in results.items() if name != "model"}
+    return min(errors, key=lambda n: (np.isnan(errors[n]), errors[n]))
+
+
+def table(scores: Mapping) -> str:
+    """The scores as text: one row per forecast, one column per score."""
+    data, forecasts = scores["data"], scores["forecasts"]
+    heads = [k for k, v in forecasts["model"].items() if not isinstance(v, list)]
+    width = max(len(name) for name in forecasts)
+    widths = [max(len(head), 8) for head in heads]
+    count = len(data["leads"])
+    length, unit = plotting.step_of(data["frame"])
+    apart = f", {length:g} {unit} apart" if data["frame"] else ""
+    rows = [
+        data["description"],
+        f"Mean over {count} forecast frame{'s' * (count > 1)}{apart} "
+        f"({data['test_examples']} test examples; mse: {data['mse_units']})",
+        " ".join(
+            [" " * width]
+            + [f"{head:>{w}}" for head, w in zip(heads, widths, strict=True)]
+        ),
+    ]
+    for name, s in forecasts.items():
+        cells = [f"{s[head]:>{w}.4g}" for head, w in zip(heads, widths, strict=True)]
+        rows.append(" ".join([f"{name:<{width}}", *cells]))
+    return "\n".join(rows)
+
+
+def skill_figure(scores: Mapping):
+    """Error by lead for all forecasts, and the second score if there is one."""
+    data, forecasts = scores["data"], scores["forecasts"]
+    labels = [
+        ("mse_by_lead", f"Mean squared error, {data['mse_units']}".replace("^2", "²"))
+    ]
+    labels += [pair for pair in SECOND_PANEL if pair[0] in forecasts["model"]]
+    return plotting.lead_curves(
+        {
+            label: {name: s[key] for name, s in forecasts.items()}
+            for key, label in labels
+        },
+        step=plotting.step_of(data["frame"]),
+        title=f"Skill on {data['name']}, {data['test_examples']} test examples",
+    )
+
+
+def one_example(
+    source, number: int, forecasts: Mapping[str, Forecast], batch_size: int
+) -> dict:
+    """An example and its forecasts, in a batch of the usual size.
+
+    Returns:
+        the arrays of the example, and "forecasts" by name, without batch axis.
+    """
+    (batch,) = evaluation_batches([source[number]], batch_size)
+    example = {key: np.asarray(value)[0] for key, value in batch.items()}
+    fields = {name: np.asarray(f(batch))[0] for name, f in forecasts.items()}
+    return example | {"forecasts": fields}
+
+
+def draw(example: Mapping, display, title: str, folder: Path) -> None:
+    """Writes forecast.png of the first channel, one more for others, and a GIF."""
+    channels = display.channels[:CHANNELS]
+    observed = example.get("observed")
+    inputs = [shown(example["inputs"], x, c) for c, x in enumerate(channels)]
+    truth = [shown(example["targets"], x, c, observed) for c, x in enumerate(channels)]
+    forecasts = {
+        name: [shown(fields, x, c) for c, x in enumerate(channels)]
+        for name, fields in example["forecasts"].items()
+    }
+    for c, channel in enumerate(channels):
+        figure = plotting.forecast_frames(
+            inputs[c],
+            truth[c],
+            {name: fields[c] for name, fields in forecasts.items()},
+            channel=channel,
+            display=display,
+            title=title,
+        )
+        suffix = "" if c == 0 else "_" + re.sub(r"[^\w.-]+", "_", channel.name)
+        plotting.save(figure, folder / f"forecast{suffix}.png")
+    pictures = plotting.forecast_animation(
+        inputs, truth, forecasts, display=display, title=title
+    )
+    plotting.save_animation(pictures, folder / "forecast.gif", FPS)

@@ -1,0 +1,53 @@
+import matplotlib.image
+import pytest
+from matplotlib.figure import Figure
+
+from earthformer_jax import plotting
+from earthformer_jax.plotting.style import lead_label, step_of
+
+
+def test_a_forecast_looks_the_same_in_every_figure():
+    assert plotting.look("lim") == plotting.look("lim", others=3)
+    assert plotting.look("a")[1] != plotting.look("b", others=1)[1]
+
+
+@pytest.mark.parametrize(
+    "frame, step",
+    (
+        ("5 min", (5, "min")),
+        ("day", (1, "day")),
+        ("0.5 h", (0.5, "h")),
+        ("12", (12, "frame")),
+        ("", (1, "frame")),
+    ),
+)
+def test_the_time_between_frames(frame, step):
+    assert step_of(frame) == step
+
+
+@pytest.mark.parametrize(
+    "frame, lead, text",
+    (
+        ("5 min", 3, "+15 min"),
+        ("day", 1, "+1 day"),
+        ("day", -2, "−2 days"),
+        ("", 4, "+4 frames"),
+        ("month", 0, "now"),
+    ),
+)
+def test_lead_times_read_well(frame, lead, text):
+    assert lead_label(frame, lead) == text
+
+
+def test_unknown_units_can_be_left_out():
+    assert lead_label("", -4, short=True) == "−4"
+    assert lead_label("6 h", 2, short=True) == "+12 h"
+
+
+def test_save_leaves_just_the_picture(tmp_path):
+    figure = Figure(figsize=(6, 3))
+    figure.add_subplot().plot([1, 2])
+    path = tmp_path / "figures" / "curve.png"
+    plotting.save(figure, path)
+    assert [p.name for p in path.parent.iterdir()] == ["curve.png"]
+    assert matplotlib.image.imread(path).shape[1] > 700

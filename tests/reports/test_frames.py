@@ -1,0 +1,179 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from earthformer_jax.data.source import Channel, Dataset, Display
+from earthformer_jax.metrics.channels import ChannelScores
+from earthformer_jax.metrics.frames import FrameScores
+from earthformer_jax.metrics.precipitation import RainScores
+from earthformer_jax.reports import frames
+
+EXAMPLES, IN_LEN, OUT_LEN = 23, 3, 4
+VALUE = (Channel("value"),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A patch that drifts east, the faster the larger the number of the example."""
+
+    channels: int = 1
+    gaps: bool = False
+
+    def __len__(self):
+        return EXAMPLES
+
+    def __getitem__(self, i):
+        field = np.zeros((12, 14), np.float32)
+        field[4:8, :3] = 1
+        fields = np.stack(
+            [np.roll(field, round(0.1 * i * t), axis=1) for t in range(7)]
+        )
+        fields = np.repeat(fields[..., None], self.channels, axis=-1)
+        example = {"inputs": fields[:IN_LEN], "targets": fields[IN_LEN:]}
+        if self.gaps:
+            example["observed"] = np.ones(example["targets"].shape, bool)
+            example["observed"][1, :5] = False
+        return example
+
+
+def dataset(metric, channels=VALUE, gaps=False, references=None):
+    source = Source(len(channels), gaps)
+    return Dataset(
+        name="patches",
+        description="patches that drift",
+        train=source,
+        validation=source,
+        test=source,
+        loss_weights=np.ones((1, 1, 1, 1)),
+        metric=metric,
+        references=references or {},
+        display=Display(channels, "5 min"),
+        mse_units="units^2",
+    )
+
+
+def model(batch):
+    """Half of the truth; the larger the patch, the larger its error."""
+    return 0.5 * batch["targets"]
+
+
+def test_scores_file_table_and_figures(tmp_path, capsys):
+    scores = frames.score(dataset(FrameScores()), model, tmp_path, batch_size=5)
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    assert list(scores["forecasts"]) == ["model", "persistence"]
+    assert scores["data"] == {
+        "name": "patches",
+        "description": "patches that drift",
+        "test_examples": EXAMPLES,
+        "input_frames": IN_LEN,
+        "leads": [1, 2, 3, 4],
+        "frame": "5 min",
+        "channels": ["value"],
+        "mse_units": "units^2",
+    }
+    found = scores["forecasts"]["model"]
+    assert found["mse"] == pytest.approx(12 * 0.25)
+    assert len(found["mse_by_lead"]) == len(found["ssim_by_lead"]) == OUT_LEN
+    lines = capsys.readouterr().out.splitlines()
+    assert "patches that drift" in lines[0] and "units^2" in lines[1]
+    assert lines[2].split() == ["mse", "mae", "ssim"]
+    assert [line.split()[0] for line in lines[3:]] == ["model", "persistence"]
+    names = sorted(p.name for p in (tmp_path / "figures").iterdir())
+    assert names == ["forecast.gif", "forecast.png", "skill.png"]
+
+
+def test_a_figure_for_each_channel_and_gaps(tmp_path):
+    channels = (Channel("T", "K"), Channel("a/b c"))
+    data = dataset(
+        ChannelScores(("T", "a/b c")),
+        channels,
+        gaps=True,
+        references={"climatology": lambda batch: 0 * batch["targets"]},
+    )
+    scores = frames.score(data, model, tmp_path)
+    assert list(scores["forecasts"]) == ["model", "persistence", "climatology"]
+    names = sorted(p.name for p in (tmp_path / "figures").iterdir())
+    assert names == [
+        "forecast.gif",
+        "forecast.png",
+        "forecast_a_b_c.png",
+        "skill.png",
+    ]
+
+
+def test_what_a_data_set_says_about_persistence_is_kept(tmp_path):
+    data = dataset(
+        FrameScores(), references={"persistence": lambda batch: batch["targets"]}
+    )
+    scores = frames.score(data, model, tmp_path)
+    assert scores["forecasts"]["persistence"]["mse"] == 0
+
+
+def test_second_panel_shows_ssim_or_csi_where_there_is_one():
+    for metric, labels in (
+        (FrameScores(), ["Mean squared error, units²", "SSIM"]),
+        (RainScores(), ["Mean squared error, units²", "CSI, mean over thresholds"]),
+        (ChannelScores(("value",)), ["Mean squared error, units²"]),
+    ):
+        data = dataset(metric)
+        batch = {k: v[None] for k, v in data.test[3].items()}
+        found = metric.compute(metric.update(metric.init(), model(batch), batch))
+        scores = {"data": frames.describe(data), "forecasts": {"model": found}}
+        figure = frames.skill_figure(scores)
+        assert [axes.get_ylabel() for axes in figure.axes] == labels
+
+
+class TestExample:
+    def watched(self, size=5, **options):
+        errors = frames.ExampleErrors()
+        data = dataset(FrameScores(), **options)
+        for first in range(0, EXAMPLES, size):
+            numbers = np.minimum(np.arange(first, first + size), EXAMPLES - 1)
+            examples = [data.test[i] for i in numbers]
+            batch = {k: np.stack([x[k] for x in examples]) for k in examples[0]}
+            batch["valid"] = np.arange(first, first + size) < EXAMPLES
+            last = np.repeat(batch["inputs"][:, -1:], OUT_LEN, axis=1)
+            fields = {"model": batch["targets"] + numbers[:, None, None, None, None]}
+            errors.watch(batch, fields | {"persistence": last})
+        return errors
+
+    def test_errors_of_every_example_without_padding(self):
+        errors = self.watched()
+        np.testing.assert_allclose(errors.model, np.arange(EXAMPLES) ** 2.0)
+        assert len(errors.change) == EXAMPLES and errors.change[0] == 0
+
+    def test_unknown_values_are_left_out(self):
+        errors = self.watched(gaps=True)
+        np.testing.assert_allclose(errors.model, np.arange(EXAMPLES) ** 2.0)
+
+    def test_the_median_of_the_lively_ones_is_chosen(self):
+        errors = frames.ExampleErrors()
+        errors.change = list(range(30))
+        errors.model = [0.0] * 27 + [5.0, 9.0, 7.0]
+        assert sorted(errors.lively()) == [27, 28, 29]
+        assert errors.typical() == 29
+
+    def test_one_example_and_its_forecasts(self):
+        data = dataset(FrameScores())
+        found = frames.one_example(data.test, 7, {"model": model}, batch_size=4)
+        np.testing.assert_array_equal(found["targets"], data.test[7]["targets"])
+        np.testing.assert_array_equal(
+            found["forecasts"]["model"], 0.5 * data.test[7]["targets"]
+        )
+
+
+def test_the_best_reference_has_the_smallest_known_error():
+    results = {"model": 0.1, "persistence": 2.0, "b": float("nan"), "c": 1.0}
+    results = {name: {"mse": mse} for name, mse in results.items()}
+    assert frames.best_reference(results) == "c"
+
+
+def test_a_failing_forecast_leaves_no_scores(tmp_path):
+    def broken(batch):
+        raise RuntimeError("no forecast")
+
+    with pytest.raises(RuntimeError, match="no forecast"):
+        frames.score(dataset(FrameScores()), broken, tmp_path)
+    assert not (tmp_path / "scores.json").exists()

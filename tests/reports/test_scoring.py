@@ -1,0 +1,43 @@
+import json
+import types
+
+import numpy as np
+
+from earthformer_jax.metrics.pixel import PixelError
+from earthformer_jax.reports import scoring
+
+
+def dataset(examples=7):
+    source = [
+        {"inputs": np.full((2, 3, 3, 1), i), "targets": np.full((2, 3, 3, 1), float(i))}
+        for i in range(examples)
+    ]
+    return types.SimpleNamespace(test=source, metric=PixelError())
+
+
+def test_all_forecasts_see_the_same_examples_in_the_order_of_reports():
+    seen = []
+
+    def forecast(error):
+        return lambda batch: batch["targets"] + error
+
+    def watch(batch, fields):
+        seen.append(batch["targets"][batch["valid"], 0, 0, 0, 0].tolist())
+        assert list(fields) == ["model", "persistence", "other"]
+
+    found = scoring.evaluate(
+        dataset(),
+        {"other": forecast(2.0), "persistence": forecast(1.0), "model": forecast(0.0)},
+        3,
+        watch,
+    )
+    assert list(found) == ["model", "persistence", "other"]
+    assert [scores["mse"] for scores in found.values()] == [0, 1, 4]
+    assert seen == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_what_is_not_finite_becomes_null(tmp_path):
+    path = tmp_path / "scores.json"
+    scoring.write_json(path, {"a": [1.0, float("nan")], "b": {"c": float("inf")}})
+    assert json.loads(path.read_text()) == {"a": [1.0, None], "b": {"c": None}}
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
