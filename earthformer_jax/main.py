@@ -99,7 +99,7 @@ def build(config: ml_collections.ConfigDict) -> tuple[Any, nn.Module]:
     """
     with explained(f"data {config.data.name!r}"):
         dataset = data.load(config.data, config.seed)
-        example = dataset.train[0]
+        example = dataset.example()
     options = dict(config.model)
     name = options.pop("name")
     with explained(f"model {name!r}"):

@@ -1,27 +1,50 @@
 """The configs that come with the project can be run as they are."""
 
+import functools
 import importlib.util
 import pathlib
 
 import pytest
 
 from earthformer_jax import config as config_lib
-from earthformer_jax import main
+from earthformer_jax import main, recipes
 
-FILE = pathlib.Path(__file__).parents[1] / "configs" / "enso.py"
-spec = importlib.util.spec_from_file_location("enso_config", FILE)
-enso = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(enso)
+FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
-@pytest.mark.parametrize("variant", enso.VARIANTS)
-def test_enso(variant):
-    config = enso.get_config(variant)
+@functools.cache
+def module(file):
+    spec = importlib.util.spec_from_file_location(f"{file.stem}_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+VARIANTS = [(file, variant) for file in FILES for variant in module(file).VARIANTS]
+
+
+@pytest.mark.parametrize(
+    ("file", "variant"), VARIANTS, ids=[f"{f.stem}-{v}" for f, v in VARIANTS]
+)
+def test_variant(file, variant):
+    config = module(file).get_config(variant)
     config_lib.check(config)
-    dataset, _ = main.build(config)
+    dataset, model = main.build(config)
     config_lib.check_dataset(config, dataset)
+    main.loop.check_model(config, model, dataset.example())
+    assert "persistence" in dataset.references
+    assert len(dataset.display.channels) == dataset.example()["targets"].shape[-1]
 
 
-def test_unknown_variant():
-    with pytest.raises(ValueError, match="configs/enso.py:huge is unknown"):
-        enso.get_config("huge")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_variants_everyone_expects(file):
+    assert {"paper", "quick", "test"} <= set(module(file).VARIANTS)
+    assert module(file).get_config() == module(file).get_config("paper")
+    with pytest.raises(ValueError, match=f"configs/{file.name}:huge is unknown"):
+        module(file).get_config("huge")
+
+
+def test_the_recipe_is_complete():
+    config = recipes.training()
+    config.data, config.model = dict(name="x"), dict(name="y")
+    config_lib.check(config)

@@ -2,7 +2,8 @@
 
 - no path: the embedded stochastic twin (`statistics.twin`), whose best possible
   forecast is known;
-- ICAR-ENSO files (`data.icar_enso`);
+- ICAR-ENSO files (`data.icar_enso`), or a folder that TFDS prepared from them
+  (`data.icar_tfds`);
 - any monthly SST or SST anomalies on a regular grid, NetCDF or Zarr
   (`data.gridded_sst`).
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from earthformer_jax.data import gridded_sst, icar_enso
+from earthformer_jax.data import gridded_sst, icar_enso, icar_tfds, tfds_source
 from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data.grid import Grid, point_weights
 from earthformer_jax.data.months import format_month
@@ -42,8 +43,8 @@ class Settings:
 
     Attributes:
         name: "enso".
-        path: nothing for the twin; else a NetCDF file, a Zarr directory, or a directory
-            that holds ICAR-ENSO files.
+        path: nothing for the twin; else a NetCDF file, a Zarr directory, a directory
+            that holds ICAR-ENSO files, or one that TFDS prepared from them.
         label_path: ICAR-ENSO labels; nothing: found beside the training file.
         variable: its name; nothing: found by standard name, usual name or units.
         train_from: first training month, "YYYY-MM"; nothing: the file's first.
@@ -240,9 +241,16 @@ def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
     if not settings.path:
         return _twin(settings, seed)
     path = Path(settings.path).expanduser()
+    windows = dict(
+        split=settings.split, in_len=settings.in_len, out_len=settings.out_len
+    )
+    if tfds_source.is_prepared(path):
+        return _icar(settings, icar_tfds.load(path, **windows, **settings.dates))
     icar = icar_enso.find(path)
     if icar is not None:
-        return _icar(settings, icar)
+        labels = icar_enso.find_labels(icar, settings.label_path)
+        options = dict(variable=settings.variable, **windows, **settings.dates)
+        return _icar(settings, icar_enso.load(icar, labels, **options))
     return _gridded(settings, path, seed)
 
 
@@ -279,16 +287,7 @@ def _twin(settings: Settings, seed: int) -> EnsoDataset:
     )
 
 
-def _icar(settings: Settings, path: Path) -> EnsoDataset:
-    data = icar_enso.load(
-        path,
-        icar_enso.find_labels(path, settings.label_path),
-        variable=settings.variable,
-        split=settings.split,
-        in_len=settings.in_len,
-        out_len=settings.out_len,
-        **settings.dates,
-    )
+def _icar(settings: Settings, data: icar_enso.IcarEnso) -> EnsoDataset:
     lengths = settings.in_len, settings.out_len
     return _assemble(
         settings,

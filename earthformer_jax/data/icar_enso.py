@@ -11,6 +11,7 @@ Reference:
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -251,17 +252,58 @@ def load(
             )
             for n, end in zip(rows, ends, strict=True)
         ]
+    return assembled(
+        series,
+        (latitude, longitude),
+        by_model=by_model,
+        what=f"{train.name}: ICAR-ENSO 'sst'",
+        split=split,
+        in_len=in_len,
+        out_len=out_len,
+        **dates,
+    )
+
+
+def assembled(
+    series: Sequence[MonthlySeries],
+    cells: tuple[np.ndarray, np.ndarray],
+    *,
+    by_model: bool,
+    what: str,
+    split: str,
+    in_len: int,
+    out_len: int,
+    **dates: str,
+) -> IcarEnso:
+    """Divides series into training, validation and test windows.
+
+    Args:
+        series: one for each climate model, or a single one.
+        cells: latitudes `[h]` and longitudes `[w]`.
+        by_model: divide by climate model, else by date.
+        what: the data, for description and messages.
+        split: "paper" or "released", by climate model.
+        in_len: input months.
+        out_len: target months.
+        **dates: train_from, train_until, validate_until and test_until, "YYYY-MM".
+
+    Raises:
+        ValueError: if the settings cannot be used.
+    """
     if by_model:
         given = [f"config.data.{name}" for name, date in dates.items() if date]
         if given:
             raise ValueError(
-                f"{train} is split by climate model (config.data.split={split!r}); "
+                f"{what} is split by climate model (config.data.split={split!r}); "
                 f"{' and '.join(given)} cannot be used with it"
             )
         starts = model_starts([len(s.fields) for s in series], split, in_len, out_len)
         periods = None
-        how = f"31 models to train, 1 to validate, 1 to test, {split} windows"
-        training = [s for k, s in enumerate(series) if len(starts["train"][k])]
+        training = [s for s, n in zip(series, starts["train"], strict=True) if len(n)]
+        how = (
+            f"{len(training)} models to train, 1 to validate, 1 to test, {split} "
+            "windows"
+        )
     else:
         periods = split_periods(
             series[0].first_month, series[0].last_month, min_months=out_len, **dates
@@ -271,15 +313,15 @@ def load(
         training = [series[0].between(*periods.train)]
         how = "split by date"
     ocean = np.any([np.any(s.fields != 0, axis=0) for s in training], axis=0)
-    grid = Grid(latitude, longitude, ocean)
+    grid = Grid(*cells, ocean)
     return IcarEnso(
-        series=series,
+        series=list(series),
         starts=starts,
         training=training,
         grid=grid,
         nino_weights=point_weights(grid),
         periods=periods,
-        description=f"{train.name}: ICAR-ENSO 'sst' on {grid}, {how}",
+        description=f"{what} on {grid}, {how}",
     )
 
 

@@ -107,6 +107,16 @@ class Dataset:
     mse_units: str = "(model units)^2"
     coordinates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+    def example(self) -> Example:
+        """An example of the size a model sees, which `augment` may have yet to cut.
+
+        Raises:
+            ValueError: if there is none to validate with.
+        """
+        if not len(self.validation):
+            raise ValueError("the validation split is empty: nothing to validate with")
+        return self.validation[0]
+
 
 def persistence(out_len: int, channels: int) -> Forecast:
     """The forecast that nothing changes: the last input frame, again and again.

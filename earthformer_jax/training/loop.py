@@ -67,7 +67,7 @@ def train(
     config_lib.check_dataset(config, dataset)
     config_lib.check_devices(config, mesh.size)
     workdir_lib.check_same_config(config, workdir)
-    example = dataset.train[0]
+    example = dataset.example()
     check_model(config, model, example)
 
     plan = make_plan(config.train, len(dataset.train))

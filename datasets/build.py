@@ -1,0 +1,28 @@
+r"""`tfds build` for an installation without TensorFlow.
+
+    python datasets/build.py datasets/nbody_mnist --data_dir=DATA [options]
+
+The program `tfds` imports all of its commands when it starts, and one of them needs
+TensorFlow. This runs its command `build` alone, with the same options.
+"""
+
+import sys
+
+from absl import app
+from tensorflow_datasets.scripts.cli import build, cli_utils
+
+WRONG_INPUT = 2
+
+
+def main(arguments: build.Args) -> int:
+    """Builds what the command line says; returns the exit status."""
+    try:
+        arguments.execute()
+    except (ValueError, OSError, AssertionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=cli_utils.make_flags_parser(build.Args, __doc__))

@@ -1,0 +1,295 @@
+"""A synthetic weather radar: endless rain that drifts, grows and decays, from a seed.
+
+Pictures of vertically integrated liquid (VIL) over 384 km x 384 km every five minutes,
+coded like those of SEVIR. Rain systems travel with a steering wind that differs from
+event to event and turns a little from place to place:
+
+    VIL(x, t) = texture(x - v t, t) * sum_n  A_n(t) G((x - x_n(t)) / s_n(t))
+
+Every term n of the sum is a convective cell, heavy, some kilometres wide and gone
+within an hour or two, or a part of the wide and weak stratiform rain around. Its centre
+moves with the wind, its amplitude A_n rises and falls once (a sine squared), its size
+s_n grows with its age; G is a Gaussian. Cells come in scattered groups or in lines
+across the wind, and every system grows or decays as a whole. The texture is log-normal
+noise of many scales that drifts along and changes within hours. So motion and the age
+of what is there can be learned, and new cells cannot be foreseen.
+
+Numbers are chosen to look like radar and to have about the mean and standard deviation
+of the codes of SEVIR; they are not fitted to any data.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import scipy.fft
+
+from earthformer_jax.statistics.linear_system import generator
+
+DOMAIN = 384  # km, the side of the picture; a pixel of full resolution is 1 km
+MINUTES = 5  # between frames of full resolution
+MAX_CODE = 254
+# VIL code = CODE_OFFSET + CODE_SCALE ln(VIL in kg/m2): SEVIR's scale of codes above 18,
+# here for all of them, so that nothing below 0.12 kg/m2 is seen.
+CODE_OFFSET, CODE_SCALE = 83.9, 38.9
+
+SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}
+
+WIND_SPEED = 0.35, 1.3  # km per minute
+WIND_FROM_WEST = 0.9  # radians, standard deviation of the direction around east
+WIND_SHEAR = 7e-4  # per minute, standard deviation of each velocity gradient
+
+SYSTEMS = 2, 8  # per event, from and below
+SYSTEM_SPREAD = 25.0, 75.0  # km
+LINE_SHARE = 0.35  # of systems whose cells stand in a line
+LINE_LENGTH, LINE_WIDTH = 120.0, 7.0  # km, half the length; standard deviation across
+LINE_TRAIL = 25.0  # km from a line to the stratiform rain behind it
+SYSTEM_TREND = 0.006  # per minute, standard deviation of growth
+
+CELLS = 8, 27  # of a system at one time, from and below
+CELL_LIFE, CELL_LIFE_SPREAD = 60.0, 0.4  # minutes, median; of its logarithm
+CELL_PEAK, CELL_PEAK_SPREAD = 4.5, 1.1  # kg/m2, median; of its logarithm
+CELL_SIZE = 2.5, 7.0  # km, standard deviation of the Gaussian
+
+SHIELDS = 7  # stratiform parts of a system at one time
+SHIELD_LIFE = 300.0  # minutes
+SHIELD_PEAK, SHIELD_PEAK_SPREAD = 0.6, 0.8
+SHIELD_SIZE = 14.0, 45.0
+
+TEXTURE_SPREAD = 0.7  # of the logarithm
+TEXTURE_SLOPE = 1.35  # amplitude falls with wave number to this power
+TEXTURE_LONGEST = 60.0  # km
+TEXTURE_PERIOD = 512.0  # km, after which it repeats
+TEXTURE_LIFE = 480.0  # minutes until it is itself again
+
+
+@dataclasses.dataclass(frozen=True)
+class RadarTwin:
+    """Random-access events of the twin; event i depends on (seed, split, i) alone.
+
+    Items are uint8 `[frames, h, w]` codes 0 to 254, row 0 in the south, h = w =
+    384 / space_step.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        size: number of events.
+        frames: per event.
+        seed: of everything.
+        time_step: a frame is this times five minutes after the one before.
+        space_step: km per pixel.
+    """
+
+    split: str
+    size: int
+    frames: int
+    seed: int = 0
+    time_step: int = 1
+    space_step: int = 1
+
+    def __post_init__(self):
+        if self.split not in SPLIT_KEYS:
+            known = ", ".join(SPLIT_KEYS)
+            raise ValueError(f"split {self.split!r} is unknown; there are {known}")
+        for name in ("size", "frames", "time_step", "space_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive: {getattr(self, name)}")
+        if DOMAIN % self.space_step:
+            raise ValueError(
+                f"space_step={self.space_step} does not divide the {DOMAIN} km of the "
+                "radar twin"
+            )
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < self.size:
+            raise IndexError(f"event {index} of {self.size}")
+        rng = generator(self.seed, SPLIT_KEYS[self.split], index)
+        minutes = MINUTES * self.time_step * np.arange(self.frames, dtype=np.float64)
+        pixels = DOMAIN // self.space_step
+        wind = _wind(rng)
+        cells = _cells(rng, wind, duration=float(minutes[-1]))
+        rain = _rain(cells, minutes, pixels, self.space_step)
+        texture = _texture(rng, wind.mean, minutes, pixels, self.space_step)
+        # In place: at full resolution an event is 15 MB.
+        logarithm = np.log(np.maximum(rain, 1e-6, out=rain), out=rain)
+        logarithm += texture
+        logarithm *= CODE_SCALE
+        logarithm += CODE_OFFSET
+        np.clip(logarithm, 0, MAX_CODE, out=logarithm)
+        return np.rint(logarithm, out=logarithm).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wind:
+    """A wind that changes linearly over the picture.
+
+    Attributes:
+        mean: (north, east) km per minute in the middle.
+        gradient: `[2, 2]` per minute, of (north, east) along (north, east).
+    """
+
+    mean: np.ndarray
+    gradient: np.ndarray
+
+    def at(self, place: np.ndarray) -> np.ndarray:
+        """Velocity `[n, 2]` at places `[n, 2]` in km from the south-western corner."""
+        return self.mean + (place - DOMAIN / 2) @ self.gradient.T
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Gaussian parts of the rain, each with a life of its own.
+
+    Attributes:
+        place: `[n, 2]` km north and east of the corner, in the middle of its life.
+        velocity: `[n, 2]` km per minute.
+        middle: `[n]` minutes, the middle of its life.
+        life: `[n]` minutes.
+        peak: `[n]` kg/m2.
+        size: `[n, 2]` km, standard deviations in the middle of its life.
+    """
+
+    place: np.ndarray
+    velocity: np.ndarray
+    middle: np.ndarray
+    life: np.ndarray
+    peak: np.ndarray
+    size: np.ndarray
+
+
+def _wind(rng: np.random.Generator) -> Wind:
+    speed, angle = rng.uniform(*WIND_SPEED), WIND_FROM_WEST * rng.standard_normal()
+    gradient = WIND_SHEAR * rng.standard_normal((2, 2))
+    gradient -= np.trace(gradient) / 2 * np.eye(2)  # air comes and goes at one rate
+    return Wind(speed * np.array([np.sin(angle), np.cos(angle)]), gradient)
+
+
+def _cells(rng: np.random.Generator, wind: Wind, duration: float) -> Cells:
+    """The cells of all rain systems that live during an event of some minutes."""
+    systems = [_system(rng, wind, duration) for _ in range(int(rng.integers(*SYSTEMS)))]
+    place, middle, life, peak, size = (
+        np.concatenate(parts) for parts in zip(*systems, strict=True)
+    )
+    return Cells(place, wind.at(place), middle, life, peak, size)
+
+
+def _system(rng: np.random.Generator, wind: Wind, duration: float) -> tuple:
+    """(place, middle, life, peak, size) of the cells of one rain system."""
+    n = round(rng.integers(*CELLS) * (1 + duration / CELL_LIFE))
+    shields = round(SHIELDS * (1 + duration / SHIELD_LIFE))
+    centre = rng.uniform(0, DOMAIN, 2)  # half-way through the event
+    is_line = rng.random() < LINE_SHARE
+    spread = rng.uniform(*SYSTEM_SPREAD)
+    trend = SYSTEM_TREND * rng.standard_normal()
+    strength = np.exp(0.5 * rng.standard_normal())
+    across = wind.mean / np.linalg.norm(wind.mean)
+    along = np.array([-across[1], across[0]]) + 0.4 * rng.standard_normal(2)
+
+    life = CELL_LIFE * np.exp(CELL_LIFE_SPREAD * rng.standard_normal(n))
+    life = np.concatenate([life, np.full(shields, SHIELD_LIFE)])
+    middle = rng.uniform(-life / 2, duration + life / 2)
+    peak = np.exp(
+        np.concatenate(
+            [
+                np.log(CELL_PEAK) + CELL_PEAK_SPREAD * rng.standard_normal(n),
+                np.log(SHIELD_PEAK) + SHIELD_PEAK_SPREAD * rng.standard_normal(shields),
+            ]
+        )
+    )
+    peak *= strength * np.exp(trend * (middle - duration / 2))
+    size = np.concatenate(
+        [rng.uniform(*CELL_SIZE, (n, 2)), rng.uniform(*SHIELD_SIZE, (shields, 2))]
+    )
+    if is_line:
+        offset = rng.uniform(-LINE_LENGTH, LINE_LENGTH, len(life))[:, None] * along
+        offset += LINE_WIDTH * rng.standard_normal((len(life), 1)) * across
+        offset[n:] -= LINE_TRAIL * across
+    else:
+        offset = spread * rng.standard_normal((len(life), 2))
+    place = centre + offset + (middle - duration / 2)[:, None] * wind.at(centre)
+    return place, middle, life, peak, size
+
+
+def _rain(cells: Cells, minutes, pixels: int, km: float) -> np.ndarray:
+    """VIL in kg/m2, float32 `[t, h, w]`, of all cells, without texture."""
+    centres = km * (np.arange(pixels) + 0.5)
+    frames = np.empty((len(minutes), pixels, pixels), np.float32)
+    # Products of a few rows run in one thread: readers do not fight for the cores.
+    rows = math.gcd(8, pixels)
+    for frame, minute in zip(frames, minutes, strict=True):
+        since = minute - cells.middle
+        age = since / cells.life + 0.5
+        n = (age > 0) & (age < 1)  # the cells that are there
+        at = cells.place[n] + cells.velocity[n] * since[n, None]
+        size = cells.size[n] * (0.7 + 0.6 * age[n, None])
+        amplitude = cells.peak[n] * np.sin(np.pi * age[n]) ** 2
+        north, east = (_gauss(centres, at[:, i], size[:, i]) for i in (0, 1))
+        strips = pixels // rows, rows
+        north = (north.T * amplitude.astype(np.float32)).reshape(*strips, len(at))
+        np.matmul(north, east, out=frame.reshape(*strips, pixels))
+    return frames
+
+
+def _gauss(x: np.ndarray, middle: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Gaussians float32 `[n, x]` of height 1 with middles and sizes `[n]`."""
+    exponent = np.square((x - middle[:, None]) / (np.sqrt(2) * size[:, None]))
+    # Far away 1e-13 rather than less: denormal numbers are slow to multiply.
+    return np.exp(-np.minimum(exponent, 30).astype(np.float32))
+
+
+def _texture(rng, velocity, minutes, pixels: int, km: float) -> np.ndarray:
+    """Logarithm of the texture, float32 `[t, h, w]`: drifting, slowly turning noise."""
+    n = int(TEXTURE_PERIOD / km)
+    first, second = _noise(rng, n, km), _noise(rng, n, km)
+    frames = np.empty((len(minutes), pixels, pixels), np.float32)
+    for frame, minute in zip(frames, minutes, strict=True):
+        angle = 2 * np.pi * minute / TEXTURE_LIFE
+        now = np.float32(np.cos(angle)) * first + np.float32(np.sin(angle)) * second
+        frame[:] = shifted(now, velocity * minute / km, pixels)
+    frames -= np.float32(TEXTURE_SPREAD**2 / 2)  # the mean of the texture is 1
+    return frames
+
+
+def _noise(rng: np.random.Generator, n: int, km: float) -> np.ndarray:
+    """Periodic Gaussian noise float32 `[n, n]` of standard deviation TEXTURE_SPREAD."""
+    north = scipy.fft.fftfreq(n, km)[:, None]
+    east = scipy.fft.rfftfreq(n, km)[None, :]
+    wave_number = np.maximum(np.hypot(north, east), 1 / TEXTURE_LONGEST)
+    spectrum = scipy.fft.rfft2(rng.standard_normal((n, n), np.float32))
+    spectrum *= wave_number.astype(np.float32) ** -TEXTURE_SLOPE
+    spectrum[0, 0] = 0
+    noise = scipy.fft.irfft2(spectrum, (n, n))
+    return noise * np.float32(TEXTURE_SPREAD / (noise.std() or 1))  # 0: one pixel
+
+
+def shifted(field: np.ndarray, shift: np.ndarray, pixels: int) -> np.ndarray:
+    """A periodic field moved by a fraction of pixels, by cubic interpolation.
+
+    Args:
+        field: `[n, n]`.
+        shift: (rows, columns) by which it moves towards higher indices.
+        pixels: rows and columns wanted, at most n.
+
+    Returns:
+        `[pixels, pixels]` from its corner: out[i, j] = field[i - rows, j - columns].
+    """
+    whole = np.floor(-np.asarray(shift)).astype(int)
+    rows, columns = (-np.asarray(shift) - whole).astype(np.float32)
+    reach = np.arange(-1, pixels + 2)  # a cubic needs one before and two after
+    cut = field.take(whole[0] + reach, 0, mode="wrap")
+    cut = cut.take(whole[1] + reach, 1, mode="wrap")
+    cut = sum(w * cut[k : k + pixels] for k, w in enumerate(_cubic(rows)))
+    return sum(w * cut[:, k : k + pixels] for k, w in enumerate(_cubic(columns)))
+
+
+def _cubic(x: np.float32) -> list[np.float32]:
+    """Weights of the values at -1, 0, 1, 2 for the value at x in 0..1 (Catmull-Rom)."""
+    weights = (
+        (-x + 2 * x**2 - x**3) / 2,
+        (2 - 5 * x**2 + 3 * x**3) / 2,
+        (x + 4 * x**2 - 3 * x**3) / 2,
+        (-(x**2) + x**3) / 2,
+    )
+    return [np.float32(w) for w in weights]

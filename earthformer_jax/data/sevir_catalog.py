@@ -1,0 +1,407 @@
+"""The catalog of SEVIR: which events there are, which are used, and for what.
+
+`CATALOG.csv` has one row per event and sensor. The rules are those of the reference
+implementation of Earthformer: rows of VIL whose `pct_missing` is small enough (0: no
+missing pixel), without the ids that have several rows, in the order of their ids; an
+event belongs to the split within whose dates it was.
+
+The column `pct_missing` of SEVIR is a share, 0 to 1; catalogs that other people made
+may hold percent. It is compared as it is.
+
+Reference:
+    Veillette et al. 2020, SEVIR; Gao et al. 2022, Earthformer, section 4.2.
+"""
+
+import dataclasses
+import datetime
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+IMG_TYPE = "vil"
+SPLITS = ("train", "validation", "test")
+SHARES = (0.7, 0.85)  # of the events up to the end of training and of validation
+REQUIRED = ("id", "file_name", "file_index", "img_type", "time_utc", "pct_missing")
+CORNERS = ("llcrnrlat", "llcrnrlon", "urcrnrlat", "urcrnrlon")
+OPTIONAL = ("minute_offsets", *CORNERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Some events of a catalog, as columns of one length.
+
+    Attributes:
+        id: `[n]` names.
+        file_name: `[n]`, relative to the folder of the data.
+        file_index: int64 `[n]`, the event's number in its file.
+        time: datetime64[s] `[n]` UTC.
+        offsets: int32 arrays, one per event: minutes from `time` to every frame; empty
+            where the catalog has none.
+        corners: float32 `[n, 4]` degrees: latitude and longitude of the lower left
+            corner, then of the upper right one; NaN where the catalog has none.
+        pct_missing: `[n]`, the catalog's measure of missing pixels.
+        row: int32 `[n]`, number of the catalog's row, from 0.
+    """
+
+    id: np.ndarray
+    file_name: np.ndarray
+    file_index: np.ndarray
+    time: np.ndarray
+    offsets: Sequence[np.ndarray]
+    corners: np.ndarray
+    pct_missing: np.ndarray
+    row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def take(self, which: np.ndarray) -> "Events":
+        """The events of a boolean mask or of positions, in that order."""
+        positions = np.arange(len(self))[which]
+        columns = {
+            field.name: getattr(self, field.name)[positions]
+            for field in dataclasses.fields(self)
+            if field.name != "offsets"
+        }
+        return Events(**columns, offsets=[self.offsets[i] for i in positions])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dates:
+    """Limits of the splits: each begins after one of them and ends at the next.
+
+    Attributes:
+        train_from: training events are later; None: all.
+        train_until: the last training events, and validation events are later; None
+            where events are not divided by date.
+        validate_until: the last validation events, and test events are later.
+        test_until: the last test events; None: all.
+    """
+
+    train_from: np.datetime64 | None
+    train_until: np.datetime64 | None
+    validate_until: np.datetime64 | None
+    test_until: np.datetime64 | None
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> "Dates":
+        """Reads settings such as "2019-06-01" or "2019-06-01 12:30".
+
+        Raises:
+            ValueError: on what is no date, or no sequence of dates.
+        """
+        dates = {
+            name: _parse_date(name, text) if text else None
+            for name, text in texts.items()
+        }
+        given = [(name, date) for name, date in dates.items() if date is not None]
+        for (before, first), (after, second) in zip(given, given[1:], strict=False):
+            if first >= second:
+                raise ValueError(
+                    f"config.data.{after}={texts[after]} must come after "
+                    f"config.data.{before}={texts[before]}"
+                )
+        return cls(**dates)
+
+    def between(self, split: str) -> tuple[np.datetime64 | None, np.datetime64 | None]:
+        """(after, until) of a split."""
+        limits = self.train_from, self.train_until, self.validate_until, self.test_until
+        k = SPLITS.index(split)
+        return limits[k], limits[k + 1]
+
+
+def _parse_date(name: str, text: str) -> np.datetime64:
+    try:
+        date = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"config.data.{name}={text!r} is no date; write YYYY-MM-DD or "
+            "'YYYY-MM-DD HH:MM' (UTC)"
+        ) from None
+    if date.tzinfo is not None:
+        date = date.astimezone(datetime.UTC).replace(tzinfo=None)
+    return np.datetime64(date, "s")
+
+
+def count_windows(frames, span: int, stride: int):
+    """Windows of `span` frames, `stride` apart, in events of so many frames.
+
+    Args:
+        frames: a number or an array.
+
+    Returns:
+        1 + (frames - span) // stride, and 0 where not even one fits.
+    """
+    frames = np.asarray(frames)
+    return np.where(frames < span, 0, 1 + (frames - span) // stride)
+
+
+def read(path: Path) -> Events:
+    """All VIL rows of a catalog, in its order.
+
+    Raises:
+        ValueError: if the file is no catalog, or what a row says is impossible.
+    """
+    try:
+        table = pd.read_csv(path, low_memory=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
+        raise ValueError(
+            f"{path} is not a catalog ({e}); expected a table of comma-separated "
+            f"values with the columns {', '.join(REQUIRED)}"
+        ) from None
+    _check_columns(path, table.columns)
+    types = table["img_type"].astype(str).str.strip().str.lower()
+    table = table[types == IMG_TYPE]
+    if table.empty:
+        there = ", ".join(sorted(set(types))[:8]) or "nothing"
+        raise ValueError(
+            f"{path} has no row with img_type {IMG_TYPE!r} (its types are: {there})"
+        )
+    for column in set(OPTIONAL) - set(table.columns):
+        table = table.assign(**{column: np.nan})
+    return Events(
+        id=_texts(path, table, "id"),
+        file_name=_texts(path, table, "file_name"),
+        file_index=_file_index(path, table),
+        time=_times(path, table),
+        offsets=_offsets(path, table),
+        corners=_numbers(path, table, CORNERS).astype(np.float32),
+        pct_missing=_numbers(path, table, ["pct_missing"], required=True)[:, 0],
+        row=table.index.to_numpy(np.int32),
+    )
+
+
+def select(events: Events, max_missing: float, path: Path) -> tuple[Events, list[str]]:
+    """The events that are used, by id; and what was left out, in words.
+
+    Args:
+        events: all rows of VIL.
+        max_missing: largest `pct_missing`, in the units of the catalog.
+        path: the catalog, for messages.
+
+    Raises:
+        ValueError: if nothing is left, if an event without any observed pixel would be
+            used, or if two events are the same place in a file.
+    """
+    complete = events.take(events.pct_missing <= max_missing)
+    left_out = []
+    if len(complete) < len(events):
+        left_out.append(
+            f"{len(events) - len(complete)} of {len(events)} events with more missing "
+            f"pixels than max_missing={max_missing:g}"
+        )
+    if not len(complete):
+        raise ValueError(
+            f"{path}: none of {len(events)} events has pct_missing <= "
+            f"config.data.max_missing={max_missing:g} (the smallest is "
+            f"{events.pct_missing.min():g}); raise it"
+        )
+    _check_some_pixel(events, complete, path)
+    _, number, counts = np.unique(
+        complete.id.astype(str), return_inverse=True, return_counts=True
+    )
+    kept = complete.take(counts[number] == 1)
+    if not len(kept):
+        raise ValueError(
+            f"{path}: every id has more than one {IMG_TYPE} row, as {complete.id[0]!r} "
+            "has; such ids are not used. Was the catalog joined with itself?"
+        )
+    if len(kept) < len(complete):
+        left_out.append(
+            f"{len(complete) - len(kept)} rows of {np.sum(counts > 1)} ids that have "
+            "several"
+        )
+    kept = kept.take(np.argsort(kept.id.astype(str), kind="stable"))
+    _check_places(kept, path)
+    return kept, left_out
+
+
+def within(events: Events, dates: Dates, path: Path) -> Events:
+    """Events later than `train_from` and no later than `test_until`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    inside = _between(events, dates.train_from, dates.test_until)
+    if not len(inside):
+        raise ValueError(
+            f"{path}: none of {len(events)} events is within config.data.train_from "
+            f"and test_until; they are from {_period(events)}"
+        )
+    return inside
+
+
+def split_by_date(events: Events, dates: Dates) -> dict[str, Events]:
+    """Events of each split: those with after < time <= until.
+
+    Raises:
+        ValueError: if a split is empty.
+    """
+    splits = {}
+    for split in SPLITS:
+        after, until = dates.between(split)
+        splits[split] = _between(events, after, until)
+        if not len(splits[split]):
+            limits = f"{_text(after)} < time_utc" if after is not None else "time_utc"
+            limits += f" <= {_text(until)}" if until is not None else ""
+            raise ValueError(
+                f"the {split} split ({limits}) holds no event: the {len(events)} "
+                f"events are from {_period(events)}. Move config.data.train_until or "
+                "validate_until, or set config.data.split='fraction' to divide the "
+                "events by number"
+            )
+    return splits
+
+
+def split_by_fraction(events: Events) -> dict[str, Events]:
+    """Events of each split by number, in order: 70 %, 15 % and 15 %, at least one.
+
+    Raises:
+        ValueError: if there are fewer than three events.
+    """
+    n = len(events)
+    if n < len(SPLITS):
+        raise ValueError(
+            f"config.data.split='fraction': {n} event{'s' * (n != 1)} cannot be "
+            "divided into training, validation and test; at least 3 are needed (see "
+            "config.data.max_missing, train_from and test_until)"
+        )
+    first = min(max(int(SHARES[0] * n), 1), n - 2)
+    second = min(max(int(SHARES[1] * n), first + 1), n - 1)
+    ends = (0, first, second, n)
+    return {
+        split: events.take(np.arange(ends[k], ends[k + 1]))
+        for k, split in enumerate(SPLITS)
+    }
+
+
+def _between(events: Events, after, until) -> Events:
+    keep = np.ones(len(events), bool)
+    if after is not None:
+        keep &= events.time > after
+    if until is not None:
+        keep &= events.time <= until
+    return events.take(keep)
+
+
+def _period(events: Events) -> str:
+    return f"{_text(events.time.min())} to {_text(events.time.max())}"
+
+
+def _text(time: np.datetime64) -> str:
+    text = str(np.datetime64(time, "m")).replace("T", " ")
+    return text.removesuffix(" 00:00")
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    columns = [str(column) for column in columns]
+    missing = [name for name in REQUIRED if name not in columns]
+    if not missing:
+        return
+    near = difflib.get_close_matches(missing[0], columns, n=1)
+    hint = f"; is it {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"{path} has no column {missing[0]!r}{hint} (its columns are: "
+        f"{', '.join(columns[:25])}; needed are {', '.join(REQUIRED)})"
+    )
+
+
+def _check_some_pixel(events: Events, used: Events, path: Path) -> None:
+    """Refuses events that are missing altogether."""
+    everything = 1.0 if events.pct_missing.max() <= 1 else 100.0  # a share, or percent
+    empty = used.pct_missing >= everything
+    if empty.any():
+        names = ", ".join(map(str, used.id[empty][:3]))
+        raise ValueError(
+            f"{path}: event {names} has no observed pixel at all (pct_missing="
+            f"{used.pct_missing[empty][0]:g}); set config.data.max_missing below that"
+        )
+
+
+def _check_places(events: Events, path: Path) -> None:
+    """Refuses two events at one place of a file."""
+    places: dict[tuple[str, int], str] = {}
+    for name, index, event in zip(
+        events.file_name, events.file_index, events.id, strict=True
+    ):
+        other = places.setdefault((name, index), event)
+        if other != event:
+            raise ValueError(
+                f"{path}: the ids {other!r} and {event!r} both have file_index={index} "
+                f"of {name}; one of the rows is wrong"
+            )
+
+
+def _line(table: pd.DataFrame, wrong: np.ndarray) -> str:
+    """ "line 12 (id 'S1')" of the first row that is wrong."""
+    row = int(np.argmax(wrong))
+    return f"line {table.index[row] + 2} (id {table['id'].iloc[row]!r})"
+
+
+def _texts(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
+    wrong = table[column].isna().to_numpy()
+    if wrong.any():
+        raise ValueError(f"{path}: {_line(table, wrong)} has no {column}")
+    return table[column].astype(str).to_numpy(object)
+
+
+def _file_index(path: Path, table: pd.DataFrame) -> np.ndarray:
+    numbers = pd.to_numeric(table["file_index"], errors="coerce").to_numpy(np.float64)
+    wrong = ~((numbers >= 0) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        value = table["file_index"].iloc[int(np.argmax(wrong))]
+        raise ValueError(
+            f"{path}: {_line(table, wrong)} has file_index={value}; expected a whole "
+            "number of at least 0"
+        )
+    return numbers.astype(np.int64)
+
+
+def _times(path: Path, table: pd.DataFrame) -> np.ndarray:
+    texts = table["time_utc"].astype(str)
+    times = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
+    wrong = times.isna().to_numpy()
+    if wrong.any():
+        raise ValueError(
+            f"{path}: {_line(table, wrong)} has "
+            f"time_utc={texts.iloc[int(np.argmax(wrong))]!r}, which is no time; "
+            "expected one such as '2019-05-12 18:30:00'"
+        )
+    return times.dt.tz_localize(None).to_numpy("datetime64[s]")
+
+
+def _offsets(path: Path, table: pd.DataFrame) -> list[np.ndarray]:
+    """Minutes of the frames; most events share one array."""
+    texts = table["minute_offsets"].astype(object)
+    texts = texts.map(lambda x: "" if pd.isna(x) else str(x))
+    parsed: dict[str, np.ndarray] = {}
+    for text in texts.unique():
+        try:
+            parsed[text] = np.array([int(m) for m in text.split(":") if text], np.int32)
+        except ValueError:
+            wrong = (texts == text).to_numpy()
+            raise ValueError(
+                f"{path}: {_line(table, wrong)} has minute_offsets={text!r}; expected "
+                "whole minutes with colons between them, such as -120:-115:-110"
+            ) from None
+    return [parsed[text] for text in texts]
+
+
+def _numbers(
+    path: Path, table: pd.DataFrame, columns: Sequence[str], required: bool = False
+) -> np.ndarray:
+    """Columns as float64 `[n, columns]`; NaN where there is nothing."""
+    numbers = {}
+    for column in columns:
+        values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+        wrong = np.isnan(values) & (required | table[column].notna().to_numpy())
+        if wrong.any():
+            value = table[column].iloc[int(np.argmax(wrong))]
+            raise ValueError(
+                f"{path}: {_line(table, wrong)} has {column}={value}; expected a number"
+            )
+        numbers[column] = values
+    return np.stack(list(numbers.values()), axis=1)
