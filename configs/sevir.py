@@ -104,10 +104,13 @@ def _quick(c):
         num_heads=2,
         enc_depth=(1, 1),
         dec_depth=(1, 1),
+        enc_pattern="divided_st,full",
+        dec_self_pattern="divided_st,full",
         stem_stages=((16, (1, 4, 4), 1),),
         num_global_vectors=4,
+        forecast_change=True,
     )
-    recipes.shorten(c, steps=500, batch_size=4)
+    recipes.shorten(c, steps=600, batch_size=4)
     c.train.update(monitor="mse", monitor_mode="min")
     c.eval.batch_size = 16
 
@@ -127,6 +130,8 @@ def _test(c):
         block_units=(16,),
         enc_depth=(1,),
         dec_depth=(1,),
+        enc_pattern="axial",
+        dec_self_pattern="axial",
         stem_stages=((16, (1, 2, 2), 0),),
     )
     c.train.update(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)

@@ -67,6 +67,7 @@ def earthformer(**changes) -> dict:
         attn_drop=0.1,
         proj_drop=0.1,
         ffn_drop=0.1,
+        forecast_change=False,
         remat=0,
         dtype="",
     )

@@ -295,6 +295,8 @@ class Earthformer(nn.Module):
         attn_init: linear initialisation of attention, "fan_in" or "fan_out".
         ffn_init: of feed-forward layers.
         resample_init: of patch merging and the decoder's projections.
+        forecast_change: add the last input frame to what the network makes; an option
+            of ours for short training, not in the paper.
         match_reference: repeat two slips of the reference implementation, see
             `layers.cuboid_attention.CuboidSelfAttention`.
         dtype: of the arithmetic; None is float32.
@@ -349,6 +351,7 @@ class Earthformer(nn.Module):
     attn_init: str = "fan_in"
     ffn_init: str = "fan_in"
     resample_init: str = "fan_in"
+    forecast_change: bool = False
     match_reference: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -420,6 +423,14 @@ class Earthformer(nn.Module):
         if self.num_global_vectors < 0:
             raise ValueError(
                 f"num_global_vectors must be >= 0; got {self.num_global_vectors}"
+            )
+        if self.forecast_change and (
+            self.target_shape[1:3] != self.input_shape[1:3]
+            or self.target_shape[3] > self.input_shape[3]
+        ):
+            raise ValueError(
+                f"forecast_change needs targets {tuple(self.target_shape)} on the grid "
+                f"of the inputs {tuple(self.input_shape)}, with no more channels"
             )
 
     @nn.compact
@@ -503,7 +514,10 @@ class Earthformer(nn.Module):
             name="head_proj",
             **types,
         )(z)
-        return forecast.astype(jnp.promote_types(dtype, jnp.float32))
+        forecast = forecast.astype(jnp.promote_types(dtype, jnp.float32))
+        if self.forecast_change:
+            forecast += inputs[:, -1:, ..., : self.target_shape[-1]]
+        return forecast
 
     def _block_options(self, dtype) -> BlockOptions:
         return BlockOptions(

@@ -1,0 +1,109 @@
+"""What the data sets of moving digits share: frames in 0..1, scores, looks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax.data.source import (
+    Channel,
+    Dataset,
+    Display,
+    Example,
+    Source,
+    persistence,
+)
+from earthformer_jax.data.tfds_source import TfdsSource
+from earthformer_jax.metrics.frames import FrameScores
+
+SPLITS = ("train", "validation", "test")
+WHITE = 255  # of stored frames, 1 of examples
+MSE_UNITS = "sum over the pixels of a frame"
+
+
+def example(frames: np.ndarray, in_len: int) -> Example:
+    """Inputs and targets of frames `[t, h, w]`: uint8, or float32 in 0..1."""
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8:
+        frames = frames.astype(np.float32) / np.float32(WHITE)
+    frames = frames[..., None]
+    return {"inputs": frames[:in_len], "targets": frames[in_len:]}
+
+
+def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Dataset:
+    """A data set of one grey channel.
+
+    Args:
+        settings: with name, in_len and out_len.
+        sources: by split.
+        origin: what the frames are, for the description.
+    """
+    height, width = sources["train"][0]["targets"].shape[1:3]
+    sizes = ", ".join(f"{split} {len(sources[split]):,}" for split in SPLITS)
+    return Dataset(
+        name=settings.name,
+        description=(
+            f"{origin}; {settings.in_len} -> {settings.out_len} frames of {height} x "
+            f"{width}, grey values 0..1; {sizes} sequences"
+        ),
+        **sources,
+        loss_weights=np.ones((1, 1, 1, 1), np.float32),
+        metric=FrameScores(),
+        references={"persistence": persistence(settings.out_len, channels=1)},
+        display=Display(
+            (Channel("brightness", "", limits=(0.0, 1.0), colormap="gray"),)
+        ),
+        mse_units=MSE_UNITS,
+    )
+
+
+def check_lengths(settings: Any, frames: int, place: str) -> None:
+    """Refuses to cut more frames than there are.
+
+    Raises:
+        ValueError: naming both lengths.
+    """
+    if settings.in_len + settings.out_len > frames:
+        raise ValueError(
+            f"config.data.in_len={settings.in_len} and config.data.out_len="
+            f"{settings.out_len} need {settings.in_len + settings.out_len} frames; the "
+            f"sequences of {place} have {frames}"
+        )
+
+
+class PreparedSequences:
+    """Sequences prepared by TFDS: frames 0 .. in_len + out_len - 1 of each.
+
+    Args:
+        source: a split.
+        feature: name of the frames, uint8 `[t, h, w, 1]`.
+        positions: which examples, in which order.
+        settings: with in_len and out_len.
+
+    Raises:
+        ValueError: if the examples are something else, or too short.
+    """
+
+    def __init__(
+        self, source: TfdsSource, feature: str, positions: Sequence[int], settings: Any
+    ):
+        first = {name: np.asarray(x) for name, x in source[0].items()}
+        frames = first.get(feature, np.empty(0))
+        if frames.ndim != 4 or frames.shape[-1] != 1 or frames.dtype != np.uint8:
+            found = {name: (x.dtype.name, x.shape) for name, x in first.items()}
+            raise ValueError(
+                f"config.data.path={settings.path}: expected examples with "
+                f"{feature!r}, uint8 [time, height, width, 1]; found {found}"
+            )
+        check_lengths(settings, len(frames), settings.path)
+        self._source, self._feature = source, feature
+        self._positions = np.asarray(positions)
+        self._in_len = settings.in_len
+        self._frames = settings.in_len + settings.out_len
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Example:
+        frames = self._source[int(self._positions[index])][self._feature]
+        return example(frames[: self._frames, ..., 0], self._in_len)

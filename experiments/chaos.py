@@ -1,0 +1,293 @@
+r"""Two nearly equal starts: N-body MNIST forgets them, MovingMNIST does not.
+
+    python experiments/chaos.py --out=runs/chaos [--digits=MNIST]
+
+Every sequence is run twice; in the second run each digit starts half a pixel away, in a
+random direction. Writes chaos.png, two strips that lay both runs over each other and
+the distance between them in time, and chaos.json with the distances.
+
+Digits that move at constant speed keep their distance: bouncing off a wall changes it
+by a step at most. Digits that attract each other lose it exponentially, until the runs
+have nothing in common. Within the 20 frames of the data set it doubles on average; the
+runs here go on for five times as long.
+
+Reference:
+    Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, appendix D. There
+    velocities are changed, which parts MovingMNIST too, in proportion to time.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from earthformer_jax import plotting
+from earthformer_jax.data import moving_generator, nbody_generator
+from earthformer_jax.data.digits import load_digits
+from earthformer_jax.plotting.style import STYLE
+
+FRAMES = 101
+DATA_FRAMES = 20  # of a sequence of the data sets
+SIZE = 64
+PAIRS = 64
+NUDGE = 0.5  # pixels of a frame
+
+FIRST, SECOND = np.array([1.0, 0.42, 0.12]), np.array([0.1, 0.62, 1.0])  # RGB of runs
+COLOURS = {"N-body MNIST": "#b2182b", "MovingMNIST": "#2166ac"}
+STRIP = 11  # frames shown of each
+LEFT = 0.088  # of the figure, where axes begin
+LIMITS = 0.1, 50.0  # pixels, of the curves
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Sequences run twice.
+
+    Attributes:
+        corners: `[pairs, 2, t, n, 2]`, of every digit in both runs, pixels of a frame.
+        frames: `(pair) -> [2, t, h, w]` in 0..1.
+    """
+
+    corners: np.ndarray
+    frames: Callable[[int], np.ndarray]
+
+    @property
+    def distance(self) -> np.ndarray:
+        """Mean distance between a digit and itself in the other run, `[pairs, t]`."""
+        apart = self.corners[:, 0] - self.corners[:, 1]
+        return np.linalg.norm(apart, axis=-1).mean(axis=-1)
+
+    @property
+    def typical(self) -> int:
+        """The pair with the median distance in the last frame."""
+        return int(np.argsort(self.distance[:, -1])[len(self.distance) // 2])
+
+
+def nbody(
+    images: np.ndarray,
+    pairs: int = PAIRS,
+    frames: int = FRAMES,
+    nudge: float = NUDGE,
+    seed: int = 0,
+    attraction: float = nbody_generator.Rules.G,
+) -> Pairs:
+    """Pairs of N-body sequences.
+
+    Args:
+        images: uint8 `[m, 28, 28]` digits.
+        pairs: how many.
+        frames: of each sequence.
+        nudge: pixels of a frame between the two starts.
+        seed: of everything drawn.
+        attraction: 0 lets the digits move at constant speed.
+    """
+    rules = nbody_generator.Rules(frames=frames, size=SIZE, G=attraction)
+    images, boxes = nbody_generator.cropped(images)
+    pixel = rules.canvas / rules.size
+    show = jax.jit(lambda *x: nbody_generator.render(*x, rules))
+
+    @jax.jit
+    @jax.vmap
+    def simulate(key):
+        draw_key, nudge_key = jax.random.split(key)
+        draw = nbody_generator.draw(draw_key, len(images), rules)
+        box = jnp.asarray(boxes)[draw.digits]
+        position, velocity = nbody_generator.start(draw, box, rules)
+        angle = jax.random.uniform(nudge_key, draw.angle.shape, maxval=2 * np.pi)
+        away = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+        both = jnp.stack([position, position + nudge * pixel * away])
+        paths = jax.vmap(
+            lambda p: nbody_generator.simulate(p, velocity, box, rules)[:: rules.every]
+        )(both)
+        return draw.digits, paths
+
+    digits, paths = map(
+        np.asarray, simulate(jax.random.split(jax.random.key(seed), pairs))
+    )
+
+    def shown(pair: int) -> np.ndarray:
+        return np.stack([show(images[digits[pair]], path) for path in paths[pair]])
+
+    return Pairs(paths / pixel, shown)
+
+
+def moving(
+    images: np.ndarray,
+    pairs: int = PAIRS,
+    frames: int = FRAMES,
+    nudge: float = NUDGE,
+    seed: int = 0,
+) -> Pairs:
+    """Pairs of MovingMNIST sequences; arguments as for `nbody`."""
+    starts, paths = [], []
+    room = SIZE - moving_generator.DIGIT
+    for pair in range(pairs):
+        generator = np.random.default_rng((seed, pair))
+        start = moving_generator.draw(generator, len(images), 2, SIZE)
+        angle = generator.uniform(0, 2 * np.pi, len(start.digits))
+        away = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        # Towards the inside where the wall is nearer than the nudge.
+        place = start.position + nudge * away
+        away = np.where((place < 0) | (place > room), -away, away)
+        starts.append(start)
+        paths.append(
+            [
+                moving_generator.trajectory(place, start.velocity, frames, SIZE)
+                for place in (start.position, start.position + nudge * away)
+            ]
+        )
+
+    def shown(pair: int) -> np.ndarray:
+        digits = images[starts[pair].digits]
+        runs = [moving_generator.render(digits, path, SIZE) for path in paths[pair]]
+        return np.stack(runs) / 255
+
+    return Pairs(np.array(paths), shown)
+
+
+def overlaid(frames: np.ndarray) -> np.ndarray:
+    """RGB `[t, h, w, 3]` of two runs `[2, t, h, w]`: white where they agree."""
+    first, second = frames[..., None]
+    return np.clip(first * FIRST + second * SECOND, 0, 1)
+
+
+def figure(experiments: dict[str, Pairs]) -> Figure:
+    """Strips of a typical pair of each, and the distances in time."""
+    frames = next(iter(experiments.values())).distance.shape[1]
+    shown = np.round(np.linspace(0, frames - 1, STRIP)).astype(int)
+    with mpl.rc_context(STYLE):
+        canvas = Figure(figsize=(11.0, 7.0))
+        FigureCanvasAgg(canvas)
+        outer = canvas.add_gridspec(
+            2,
+            1,
+            height_ratios=(1.0, 1.7),
+            hspace=0.13,
+            left=LEFT,
+            right=0.985,
+            top=0.875,
+            bottom=0.08,
+        )
+        strips = outer[0].subgridspec(len(experiments), STRIP, wspace=0.05, hspace=0.07)
+        for row, (name, pairs) in enumerate(experiments.items()):
+            pictures = overlaid(pairs.frames(pairs.typical))
+            for column, number in enumerate(shown):
+                axes = canvas.add_subplot(strips[row, column])
+                axes.imshow(pictures[number], interpolation="nearest")
+                axes.set(xticks=[], yticks=[])
+                for spine in axes.spines.values():
+                    spine.set_visible(False)
+                if row == 0:
+                    text = f"frame {number}" if column == 0 else f"{number}"
+                    axes.set_title(text, fontsize=9.5, color="0.3", pad=4)
+                if column == 0:
+                    axes.set_ylabel(
+                        name.replace("MNIST", "\nMNIST").replace(" \n", "\n"),
+                        fontweight="bold",
+                        color=COLOURS[name],
+                        rotation=0,
+                        ha="right",
+                        va="center",
+                        labelpad=7,
+                    )
+        _curves(canvas.add_subplot(outer[1]), experiments)
+        canvas.text(
+            LEFT,
+            0.965,
+            "Two runs that start half a pixel apart",
+            fontsize=14,
+            fontweight="bold",
+        )
+        canvas.text(
+            LEFT,
+            0.932,
+            "A typical pair of each: one run orange, one blue, white where they agree",
+            fontsize=10.5,
+            color="0.3",
+        )
+    return canvas
+
+
+def _curves(axes, experiments: dict[str, Pairs]) -> None:
+    """Distance against time: the mean, and the range of most pairs."""
+    axes.axvspan(0, DATA_FRAMES - 1, color="0.95", zorder=0, linewidth=0)
+    for name, pairs in experiments.items():
+        colour, distance = COLOURS[name], pairs.distance
+        time, mean = np.arange(distance.shape[1]), distance.mean(axis=0)
+        low, high = np.quantile(distance, (0.1, 0.9), axis=0)
+        low = np.maximum(low, LIMITS[0])
+        axes.fill_between(time, low, high, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(time, mean, color="white", linewidth=5)
+        axes.plot(time, mean, color=colour, linewidth=2.8)
+        axes.annotate(
+            f"{name}, mean of {len(distance)} pairs",
+            (time[-1], mean[-1]),
+            xytext=(-4, 9),
+            textcoords="offset points",
+            color=colour,
+            fontweight="bold",
+            ha="right",
+        )
+    axes.text(
+        (DATA_FRAMES - 1) / 2,
+        LIMITS[1] / 1.25,
+        "a sequence of\nthe data set",
+        ha="center",
+        va="top",
+        fontsize=9,
+        color="0.45",
+    )
+    axes.text(
+        time[-1] - 0.8,
+        LIMITS[0] * 1.15,
+        "shaded: 80 % of the pairs",
+        ha="right",
+        va="bottom",
+        fontsize=9,
+        color="0.45",
+    )
+    axes.set_yscale("log")
+    axes.set_ylim(*LIMITS)
+    axes.set_xlim(0, time[-1])
+    axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("Frame")
+    axes.set_ylabel("Distance between the runs (pixels)")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes the figure and the numbers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder")
+    parser.add_argument("--digits", default="", help="folder with MNIST's files")
+    options = parser.parse_args(arguments)
+    images = load_digits(options.digits).train
+    experiments = {"N-body MNIST": nbody(images), "MovingMNIST": moving(images)}
+    plotting.save(figure(experiments), options.out / "chaos.png")
+    means = {name: p.distance.mean(axis=0) for name, p in experiments.items()}
+    numbers = {name: np.round(mean, 4).tolist() for name, mean in means.items()}
+    (options.out / "chaos.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    for name, mean in means.items():
+        print(
+            f"{name}: {mean[0]:.2f} pixels apart in the first frame, "
+            f"{mean[DATA_FRAMES - 1]:.2f} in frame {DATA_FRAMES - 1}, "
+            f"{mean[-1]:.2f} in frame {len(mean) - 1}"
+        )
+
+
+if __name__ == "__main__":
+    main()
