@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -116,7 +117,9 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
         if not path.is_dir():
             _check_classic_size(path)
             options = {"engine": "netcdf4"}
-        dataset = xr.open_dataset(path, decode_times=False, **options)
+        with warnings.catch_warnings():  # of attributes that xarray mends
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            dataset = xr.open_dataset(path, decode_times=False, **options)
     except Exception as error:  # each backend has its own exceptions
         raise ValueError(_unreadable(path, error)) from error
     with dataset:
@@ -175,7 +178,7 @@ def _squeezed(array: xr.DataArray, path: Path) -> tuple[xr.DataArray, dict[str, 
     """Drops axes of length one that are not time, latitude, longitude; finds those."""
     axes = {}
     for axis in _AXES:
-        found = [dim for dim in array.dims if _is_axis(array, str(dim), axis)]
+        found = [dim for dim in array.dims if is_axis(array, str(dim), axis)]
         if found:
             axes[axis] = found[0]
     extra = [d for d in array.dims if d not in axes.values() and array.sizes[d] == 1]
@@ -200,7 +203,7 @@ def _squeezed(array: xr.DataArray, path: Path) -> tuple[xr.DataArray, dict[str, 
     return array, axes
 
 
-def _is_axis(array: xr.DataArray, dim: str, axis: str) -> bool:
+def is_axis(array: xr.DataArray, dim: str, axis: str) -> bool:
     """Whether a dimension is an axis, by its coordinate's attributes or by its name."""
     standard_names, letter, names, units = _AXES[axis]
     attributes = array[dim].attrs if dim in array.coords else {}
@@ -300,8 +303,8 @@ def _check_classic_size(path: Path) -> None:
     with path.open("rb") as file:
         signature = file.read(4)
     if signature in (b"CDF\x01", b"CDF\x02"):
-        file = scipy.io.netcdf_file(path, mmap=False)  # reads the header and all data
-        file.close()
+        # Mapped, not read; an array that ends behind the end of the file is an error.
+        scipy.io.netcdf_file(path, mmap=True).close()
 
 
 def _unreadable(path: Path, error: Exception) -> str:

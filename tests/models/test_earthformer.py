@@ -116,11 +116,10 @@ def test_the_change_from_the_last_frame(variables, inputs):
     last = inputs[:, -1:, ..., : TARGET[-1]]
     np.testing.assert_allclose(forecast, change + last, atol=1e-6)
     more_channels = (*TARGET[:3], INPUT[3] + 1)
-    model = models.create_model(
-        "earthformer", INPUT, more_channels, **SMALL, forecast_change=True
-    )
     with pytest.raises(ValueError, match="forecast_change needs targets"):
-        jax.eval_shape(model.init, jax.random.key(0), inputs)
+        models.create_model(
+            "earthformer", INPUT, more_channels, **SMALL, forecast_change=True
+        )
 
 
 def test_a_shrunken_cuboid_keeps_true_distances(inputs):
