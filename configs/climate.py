@@ -1,0 +1,89 @@
+r"""Earthformer on climate cubes: 10 days of several variables to the next 5.
+
+    python -m earthformer_jax.main --config=configs/climate.py --workdir=runs/climate
+
+Without a path the data are the embedded climate twin, synthetic daily weather. Files
+of a reanalysis, a climate model or observations, NetCDF or Zarr:
+
+    --config.data.path='era5/*.nc' --config.data.variables=t2m,msl \
+        --config.data.train_until=2010 --config.data.validate_until=2014-06-30
+
+`python -m earthformer_jax.data inspect PATH` says what is in a file. Large fields are
+cropped with --config.data.region=SOUTH,NORTH,WEST,EAST and made smaller with
+--config.data.space_step=N.
+
+Variants, as in --config=configs/climate.py:quick
+    paper   (default) table 8 with 8 global vectors, for grids of 32 x 64 and more
+    quick   minutes on two CPU cores, for grids of about 10 x 12 to 20 x 30
+    test    seconds, to see that everything runs
+"""
+
+import ml_collections
+
+from earthformer_jax import recipes
+
+
+def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
+    """Returns the locked config of a variant."""
+    change = recipes.choose(VARIANTS, variant, "configs/climate.py")
+    c = recipes.training()
+    c.data = dict(
+        name="climate",
+        path="",  # nothing: the embedded twin
+        variables=(),  # nothing: all that share a grid
+        targets=(),  # nothing: all variables
+        level=(),
+        axes="",
+        missing=(),
+        region=(),
+        space_step=1,
+        time_step=1,
+        in_len=10,
+        out_len=5,
+        stride=1,
+        train_from="",
+        train_until="",  # nothing: 70 % of the frames
+        validate_until="",  # nothing: half of the rest
+        test_until="",
+        anomalies=True,
+        calendar=True,
+        flip=False,
+        area_weights=True,
+        twin_years=12,
+    )
+    c.model = recipes.earthformer(stem_scale=(1, 1, 1))
+    change(c)
+    return c.lock()
+
+
+def _paper(c):
+    """Nothing changes."""
+
+
+def _quick(c):
+    """A small model on half the rows and columns."""
+    # A convolution, with its bias, comes before the patch merge: that normalises every
+    # patch, and on its own would lose the size of an anomaly.
+    c.model.update(
+        base_units=32,
+        block_units=(32, 64),
+        num_heads=2,
+        enc_depth=(1, 1),
+        dec_depth=(1, 1),
+        stem="stack_conv",
+        stem_stages=((32, (1, 2, 2), 1),),
+        num_global_vectors=4,
+    )
+    recipes.shorten(c, steps=600, batch_size=8)
+
+
+def _test(c):
+    """The smallest of everything."""
+    _quick(c)
+    c.data.update(in_len=4, out_len=2, twin_years=3)
+    c.model.update(enc_depth=(1,), dec_depth=(1,), block_units=(32,))
+    c.train.update(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)
+    c.eval.batch_size = 32
+
+
+VARIANTS = dict(paper=_paper, quick=_quick, test=_test)

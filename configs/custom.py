@@ -1,0 +1,90 @@
+r"""Earthformer on your own files: NetCDF, Zarr, HDF5 or .npy.
+
+    python -m earthformer_jax.data inspect 'data/*.nc'
+    python -m earthformer_jax.main --config=configs/custom.py:quick \
+        --workdir=runs/mine --config.data.path='data/*.nc' --config.data.variables=T,P \
+        --config.data.in_len=10 --config.data.out_len=5 \
+        --config.data.train_until=2010-12-31 --config.data.validate_until=2014-12-31
+
+The first line says what is in the files and what is wrong with them, and proposes the
+second. Arrays whose axes have no names: --config.data.axes=thw (n sequences, t time,
+h rows, w columns, c channels). A number that marks what is missing:
+--config.data.missing=255. Large fields: --config.data.region=SOUTH,NORTH,WEST,EAST,
+--config.data.space_step=N. Without dates 70, 15 and 15 % of the frames are for
+training, validation and test. Without a path the data are the embedded climate twin.
+
+Variants, as in --config=configs/custom.py:quick
+    paper   (default) table 8 with 8 global vectors, for fields of 64 x 64 and more
+    quick   minutes on two CPU cores, for fields of about 32 x 32 to 64 x 64
+    test    seconds, to see that everything runs
+"""
+
+import ml_collections
+
+from earthformer_jax import recipes
+
+
+def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
+    """Returns the locked config of a variant."""
+    change = recipes.choose(VARIANTS, variant, "configs/custom.py")
+    c = recipes.training()
+    c.data = dict(
+        name="custom",
+        path="",  # nothing: the embedded climate twin
+        variables=(),  # nothing: all that share a grid
+        targets=(),  # nothing: all variables
+        level=(),
+        axes="",
+        missing=(),
+        region=(),
+        space_step=1,
+        time_step=1,
+        in_len=10,
+        out_len=5,
+        stride=1,
+        train_from="",
+        train_until="",  # nothing: 70 % of the frames
+        validate_until="",  # nothing: half of the rest
+        test_until="",
+        anomalies=False,
+        calendar=False,
+        flip=False,
+        area_weights=True,
+        twin_years=12,
+    )
+    c.model = recipes.earthformer(stem_scale=(1, 2, 2))
+    change(c)
+    return c.lock()
+
+
+def _paper(c):
+    """Nothing changes."""
+
+
+def _quick(c):
+    """A small model on a quarter of the rows and columns."""
+    # Convolutions, with their bias, come before the patch merge: that normalises every
+    # patch, and on its own would lose the size of a value.
+    c.model.update(
+        base_units=32,
+        block_units=(32, 64),
+        num_heads=2,
+        enc_depth=(1, 1),
+        dec_depth=(1, 1),
+        stem="stack_conv",
+        stem_stages=((16, (1, 2, 2), 1), (32, (1, 2, 2), 1)),
+        num_global_vectors=4,
+    )
+    recipes.shorten(c, steps=500, batch_size=8)
+
+
+def _test(c):
+    """The smallest of everything."""
+    _quick(c)
+    c.data.update(in_len=4, out_len=2, twin_years=3)
+    c.model.update(enc_depth=(1,), dec_depth=(1,), block_units=(32,))
+    c.train.update(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)
+    c.eval.batch_size = 32
+
+
+VARIANTS = dict(paper=_paper, quick=_quick, test=_test)

@@ -1,0 +1,282 @@
+"""Time axes of any cadence: reading them, steps and gaps, dates of the splits.
+
+Inside the project a time is a number of minutes since 1970-01-01 UTC. Calendars of
+climate models (no leap days, 360 days) keep their own seconds beside that, so that
+their steps are equal.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import cftime
+import numpy as np
+
+GREGORIAN = ("standard", "gregorian", "proleptic_gregorian", "")
+UNITS = {
+    "second": 1,
+    "sec": 1,
+    "s": 1,
+    "minute": 60,
+    "min": 60,
+    "hour": 3600,
+    "hr": 3600,
+    "h": 3600,
+    "day": 86400,
+    "d": 86400,
+    "millisecond": 1e-3,
+    "microsecond": 1e-6,
+    "nanosecond": 1e-9,
+}
+EPOCH = "seconds since 1970-01-01"
+# A step this much shorter or longer than the median step interrupts the series.
+SHORTEST_STEP, LONGEST_STEP = 0.5, 1.5
+DAY = 24 * 60
+MONTH = (28 * DAY, 31 * DAY)
+YEAR = (360 * DAY, 366 * DAY)
+
+_SINCE = re.compile(r"\s*([a-z_]+?)s?\s+since\s+(.+)", re.IGNORECASE)
+_DIGITS = re.compile(r"(\d{4})(\d{2})(\d{2})(\d{2})?(\d{2})?(\d{2})?")
+_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ]\d{2}(:\d{2})?)?)?)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """The times of consecutive frames.
+
+    Attributes:
+        seconds: float64 `[t]` since 1970-01-01 in the calendar of the file.
+        minutes: int64 `[t]` since 1970-01-01 00:00 UTC of the same date in the
+            calendar people use.
+        calendar: name of the file's calendar.
+    """
+
+    seconds: np.ndarray
+    minutes: np.ndarray
+    calendar: str = "standard"
+
+    def __len__(self) -> int:
+        return len(self.minutes)
+
+    def __getitem__(self, key) -> "Times":
+        return Times(self.seconds[key], self.minutes[key], self.calendar)
+
+
+def join(parts: Sequence[Times]) -> Times:
+    """The times of several files, one after the other."""
+    return Times(
+        np.concatenate([part.seconds for part in parts]),
+        np.concatenate([part.minutes for part in parts]),
+        parts[0].calendar,
+    )
+
+
+def decode(values: np.ndarray, units: str, calendar: str = "") -> Times | None:
+    """Times of the numbers or texts of a time axis.
+
+    Args:
+        values: `[t]` numbers in CF units ("days since 1900-01-01"), or numbers or texts
+            like 20160928 or 201609281445.
+        units: of the numbers; "" if there are none.
+        calendar: CF calendar; "" for the usual one.
+
+    Returns:
+        the times; None if nothing says what the numbers mean.
+
+    Raises:
+        ValueError: if a value is missing, or cannot be decoded with the units.
+    """
+    values = np.asarray(values)
+    calendar = calendar.strip().lower() or "standard"
+    since = _SINCE.fullmatch(units.strip())
+    if since is None:
+        return _from_digits(values)
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"times of type {values.dtype} with units {units!r}")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"{np.sum(~np.isfinite(values))} times are missing")
+    unit = since[1].lower()
+    if unit in ("month", "year"):
+        return _from_months(values, 12 if unit == "year" else 1, since[2], units)
+    if unit not in UNITS:
+        raise ValueError(
+            f"the unit {since[1]!r} of {units!r} is unknown; there are "
+            f"{', '.join(UNITS)}, month and year"
+        )
+    try:
+        base = cftime.num2date(0, f"days since {since[2]}", calendar)
+        zero = cftime.date2num(base, EPOCH, calendar=calendar)
+        seconds = zero + values.astype(np.float64) * UNITS[unit]
+        minutes = _gregorian(seconds, calendar)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise ValueError(
+            f"times with units {units!r} cannot be decoded: {error}"
+        ) from None
+    return Times(seconds, minutes, calendar)
+
+
+def check_order(times: Times) -> None:
+    """Refuses times that do not rise.
+
+    Raises:
+        ValueError: naming the first two steps in the wrong order.
+    """
+    steps = np.diff(times.seconds)
+    wrong = steps <= 0
+    if not wrong.any():
+        return
+    at = int(np.argmax(wrong))
+    before, after = (text(times.minutes[i]) for i in (at, at + 1))
+    if steps[at] == 0:
+        count = int(np.sum(steps == 0))
+        more = f" ({count} times in all)" if count > 1 else ""
+        raise ValueError(
+            f"steps {at} and {at + 1} are both at {before}{more}; drop what is double"
+        )
+    raise ValueError(
+        f"time goes back from {before} (step {at}) to {after}; sort the file by time"
+    )
+
+
+def cadence(times: Times | None) -> float:
+    """Median minutes from frame to frame; 0 if unknown."""
+    if times is None or len(times) < 2:
+        return 0.0
+    return float(np.median(np.diff(times.seconds))) / 60
+
+
+def interruptions(times: Times) -> np.ndarray:
+    """Positions `[g]` of frames that do not follow the one before at the usual step."""
+    if len(times) < 2:
+        return np.zeros(0, np.int64)
+    steps = np.diff(times.seconds)
+    usual = np.median(steps)
+    odd = (steps < SHORTEST_STEP * usual) | (steps > LONGEST_STEP * usual)
+    return np.flatnonzero(odd) + 1
+
+
+def frame_name(minutes: float) -> str:
+    """A cadence for people: "5 min", "1 hour", "1 day", "1 month"; "" if unknown."""
+    if minutes <= 0:
+        return ""
+    for name, (low, high) in {"month": MONTH, "year": YEAR}.items():
+        if low <= minutes <= high:
+            return f"1 {name}"
+    for name, size in (("day", DAY), ("hour", 60)):
+        if minutes % size == 0:
+            count = int(minutes // size)
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return f"{minutes:g} min"
+
+
+def text(minutes: int) -> str:
+    """ "2016-09-28", or "2016-09-28 14:45" where the time of day matters."""
+    moment = str(np.datetime64(int(minutes), "m")).replace("T", " ")
+    return moment.removesuffix(" 00:00")
+
+
+def period_text(minutes: np.ndarray) -> str:
+    """ "2008-01-01..2018-12-31" of the first and last of some times."""
+    return f"{text(minutes[0])}..{text(minutes[-1])}"
+
+
+def start_of(date: str, field: str) -> int:
+    """Minutes at the beginning of a date.
+
+    Args:
+        date: "YYYY", "YYYY-MM", "YYYY-MM-DD" or "YYYY-MM-DDTHH:MM".
+        field: name of the setting, for the message.
+
+    Raises:
+        ValueError: if it is no date.
+    """
+    return int(_parse(date, field).astype("datetime64[m]").astype(np.int64))
+
+
+def end_of(date: str, field: str) -> int:
+    """Minutes just after the last moment of a date: a year, month, day or minute.
+
+    Raises:
+        ValueError: if it is no date.
+    """
+    return int((_parse(date, field) + 1).astype("datetime64[m]").astype(np.int64))
+
+
+def season(minutes: np.ndarray) -> np.ndarray:
+    """Share of the year that has passed, 0 to 1, at minutes since 1970."""
+    moments = np.asarray(minutes, np.int64).astype("datetime64[m]")
+    years = moments.astype("datetime64[Y]")
+    begin = years.astype("datetime64[m]")
+    length = (years + 1).astype("datetime64[m]") - begin
+    return (moments - begin) / length
+
+
+def time_of_day(minutes: np.ndarray) -> np.ndarray:
+    """Share of the day (UTC) that has passed, 0 to 1."""
+    return (np.asarray(minutes, np.int64) % DAY) / DAY
+
+
+def _parse(date: str, field: str) -> np.datetime64:
+    date = str(date).strip()
+    try:
+        if not _DATE.fullmatch(date):
+            raise ValueError
+        return np.datetime64(date.replace(" ", "T"))
+    except ValueError:
+        raise ValueError(
+            f"{field}={date!r} is no date; write YYYY, YYYY-MM, YYYY-MM-DD or "
+            "YYYY-MM-DDTHH:MM, for example 2015-12-31"
+        ) from None
+
+
+def _gregorian(seconds: np.ndarray, calendar: str) -> np.ndarray:
+    """Minutes of the same dates; days that do not exist become the last of a month."""
+    if calendar in GREGORIAN:
+        return np.floor(seconds / 60 + 1e-6).astype(np.int64)
+    minutes = np.empty(len(seconds), np.int64)
+    for i, date in enumerate(cftime.num2date(seconds, EPOCH, calendar)):
+        month = np.datetime64(f"{date.year:04d}-{date.month:02d}")
+        start = month.astype("datetime64[m]").astype(np.int64)
+        ends = np.array([month, month + 1], "datetime64[D]").astype(np.int64)
+        day = min(date.day, ends[1] - ends[0]) - 1
+        minutes[i] = start + day * DAY + date.hour * 60 + date.minute
+    return minutes
+
+
+def _from_months(values, per_unit: int, origin: str, units: str) -> Times:
+    """Months or years since a date: not CF, but common; mid-month values end in .5."""
+    since = re.match(r"(\d+)-(\d+)|(\d+)", origin.strip())
+    if since is None:
+        raise ValueError(f"times with units {units!r} have no date after 'since'")
+    base = 12 * (int(since[1] or since[3]) - 1970) + int(since[2] or 1) - 1
+    months = base + np.floor(values.astype(np.float64) * per_unit + 1e-6)
+    return _from_moments(months.astype(np.int64).astype("datetime64[M]"))
+
+
+def _from_digits(values: np.ndarray) -> Times | None:
+    """Times of 20160928 or b"201609281445"; None if that is not what they are."""
+    if values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and np.all(values == np.floor(values))
+    ):
+        texts = [str(int(value)) for value in values]
+    elif values.dtype.kind in "SUO":
+        texts = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    else:
+        return None
+    moments = []
+    for value in texts:
+        found = _DIGITS.fullmatch(re.sub(r"[-:T Z]", "", value.strip()))
+        if found is None or not 1600 <= int(found[1]) <= 2600:
+            return None
+        y, month, d, h, m, s = (int(x or 0) for x in found.groups())
+        try:
+            day = np.datetime64(f"{y:04d}-{month:02d}-{d:02d}")
+        except ValueError:
+            return None
+        moments.append(day + np.timedelta64(3600 * h + 60 * m + s, "s"))
+    return _from_moments(np.array(moments, "datetime64[s]")) if moments else None
+
+
+def _from_moments(moments: np.ndarray) -> Times:
+    seconds = moments.astype("datetime64[s]").astype(np.int64)
+    return Times(seconds.astype(np.float64), seconds // 60)

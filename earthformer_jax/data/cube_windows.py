@@ -1,0 +1,289 @@
+"""Windows of input and target frames cut from a time series, and their periods."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from earthformer_jax.data import cube_time
+from earthformer_jax.data.cube_file import Cube
+from earthformer_jax.data.cube_frames import Frames
+from earthformer_jax.data.cube_statistics import Normalizer
+
+SPLITS = ("train", "validation", "test")
+# Share for training when no dates are given; validation and test have half the rest.
+TRAIN_SHARE = 0.7
+# Pieces without dates, at least this many, are divided whole.
+MANY_PIECES = 3
+# Frames closer than this show what time of the day it is.
+HALF_DAY = cube_time.DAY / 2
+MINUTES_LIMIT = 2**31
+
+Period = tuple[int, int]  # first frame, and the one after the last
+
+
+@dataclasses.dataclass(frozen=True)
+class Dates:
+    """The settings that divide a series: "YYYY-MM-DD" or shorter, or nothing."""
+
+    train_from: str = ""
+    train_until: str = ""
+    validate_until: str = ""
+    test_until: str = ""
+
+
+class Windows:
+    """Examples cut from a series; example i depends on i alone.
+
+    Inputs that are missing hold the last value observed in the window before, or 0;
+    missing targets hold 0 and are not `observed`. With `calendar` the inputs have more
+    channels: cosine and sine of the season, and of the time of the day (UTC) where
+    frames are less than half a day apart.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        minutes: np.ndarray | None,
+        starts: np.ndarray,
+        *,
+        in_len: int,
+        out_len: int,
+        normalizer: Normalizer,
+        targets: int,
+        observed: bool,
+        calendar: bool = False,
+        time_of_day: bool = False,
+    ):
+        """Makes a source.
+
+        Args:
+            frames: of the series.
+            minutes: of the frames, or None.
+            starts: first input frame of each window.
+            in_len: input frames.
+            out_len: target frames.
+            normalizer: to model units.
+            targets: the first so many channels are targets.
+            observed: give `observed`; for data that are never missing it is left out.
+            calendar: give the season.
+            time_of_day: and with it the time of the day.
+        """
+        self._frames, self._minutes, self._starts = frames, minutes, starts
+        self._in_len, self._out_len = in_len, out_len
+        self._normalizer, self._targets = normalizer, targets
+        self._observed = observed
+        self._calendar, self._time_of_day = calendar, time_of_day
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        start = int(self._starts[index])
+        target, stop = start + self._in_len, start + self._in_len + self._out_len
+        minutes = None if self._minutes is None else self._minutes[start:stop]
+        values = self._normalizer(self._frames.read(start, stop), minutes)
+        inputs = fill_forward(values[: target - start])
+        targets = values[target - start :, ..., : self._targets]
+        known = np.isfinite(targets)
+        example = {}
+        if self._calendar:
+            season = calendar_channels(minutes[: target - start], self._time_of_day)
+            season = np.broadcast_to(
+                season[:, None, None, :], (*inputs.shape[:3], season.shape[-1])
+            )
+            inputs = np.concatenate([inputs, season], axis=-1)
+        example["inputs"] = np.ascontiguousarray(inputs, np.float32)
+        example["targets"] = np.where(known, targets, np.float32(0))
+        if self._observed:
+            example["observed"] = known
+        if minutes is not None:
+            example["time"] = minutes.astype(np.int32)
+        return example
+
+
+def fill_forward(values: np.ndarray) -> np.ndarray:
+    """`[t, ...]` with the last observed value in place of NaN; 0 before the first."""
+    missing = ~np.isfinite(values)
+    if not missing.any():
+        return values
+    filled = values.copy()
+    filled[0][missing[0]] = 0
+    for i in range(1, len(values)):
+        filled[i] = np.where(missing[i], filled[i - 1], values[i])
+    return filled
+
+
+def calendar_channels(minutes: np.ndarray, time_of_day: bool) -> np.ndarray:
+    """Cosine and sine of the season, and of the time of day: float32 `[t, 2 or 4]`."""
+    phases = [cube_time.season(minutes)]
+    if time_of_day:
+        phases.append(cube_time.time_of_day(minutes))
+    waves = [f(2 * np.pi * phase) for phase in phases for f in (np.cos, np.sin)]
+    return np.stack(waves, axis=-1).astype(np.float32)
+
+
+def in_range(minutes: np.ndarray | None) -> np.ndarray | None:
+    """Minutes if int32 can hold them, else None."""
+    if minutes is None or np.any(np.abs(minutes) >= MINUTES_LIMIT):
+        return None
+    return minutes
+
+
+def split_periods(cube: Cube, dates: Dates, in_len: int, out_len: int) -> dict:
+    """First frame and end of each split.
+
+    Without dates: 70, 15 and 15 % of the frames, or of the pieces where the series is
+    made of several without dates.
+
+    Raises:
+        ValueError: if a date is malformed, outside the data or out of order, or if
+            there are too few frames for one window in each split.
+    """
+    frames = cube.frames.shape[0]
+    need = in_len + 3 * out_len
+    if frames < need:
+        raise ValueError(
+            f"config.data.in_len={in_len} and out_len={out_len} need {need} frames or "
+            "more, a training window and the targets of validation and test; "
+            f"{cube.label} has {frames}{_when(cube, 0, frames)}. "
+            + ("Shorten them" if in_len + out_len > 2 else "It is too short")
+        )
+    if cube.minutes is None:
+        return _without_dates(cube, dates, out_len)
+    minutes, available = cube.minutes, cube_time.period_text(cube.minutes)
+    limits = {}  # of frames
+    for name, limit in dataclasses.asdict(dates).items():
+        if not limit:
+            continue
+        field = f"config.data.{name}"
+        moment = cube_time.start_of if name == "train_from" else cube_time.end_of
+        limits[name] = int(np.searchsorted(minutes, moment(limit, field)))
+        inside = limits[name] < frames if name == "train_from" else limits[name] > 0
+        beyond = cube_time.start_of(limit, field) > minutes[-1]
+        if not inside or (beyond and name != "test_until"):
+            raise ValueError(
+                f"{field}={limit} is outside the data: {cube.label} has {available}"
+            )
+    begin, end = limits.get("train_from", 0), limits.get("test_until", frames)
+    train_end, validation_end = _shares(begin, end, out_len)
+    if "train_until" in limits:
+        train_end = limits["train_until"]
+        validation_end = train_end + max((end - train_end) // 2, out_len)
+    validation_end = limits.get("validate_until", validation_end)
+    edges = [begin, train_end, validation_end, end]
+    _check_rising(dates, edges, f"{cube.label} has {available}")
+    return dict(zip(SPLITS, zip(edges, edges[1:], strict=False), strict=True))
+
+
+def window_starts(
+    cube: Cube, periods: Mapping[str, Period], in_len: int, out_len: int, stride: int
+) -> dict[str, np.ndarray]:
+    """First frames of the windows of each split.
+
+    A training window lies in its period, inputs and targets; of a validation or test
+    window the targets do. No window crosses an interruption of the series.
+
+    Raises:
+        ValueError: if a split has no window.
+    """
+    starts = {}
+    for split, (first, stop) in periods.items():
+        reach = 0 if split == "train" else in_len
+        pieces = []
+        for piece_start, piece_stop in cube.segments:
+            begin = max(first - reach, piece_start)
+            end = min(stop, piece_stop) - in_len - out_len
+            pieces.append(np.arange(begin, end + 1, stride))
+        starts[split] = np.concatenate(pieces).astype(np.int64)
+        if not len(starts[split]):
+            raise ValueError(_no_window(cube, split, first, stop, in_len, out_len))
+    return starts
+
+
+def split_text(
+    cube: Cube, periods: Mapping[str, Period], starts: Mapping[str, np.ndarray]
+) -> str:
+    """ "train 2008-01-01..2015-09-13 (2798 windows), ..." """
+    return ", ".join(
+        f"{split}{_when(cube, *periods[split], '')} ({len(starts[split])} windows)"
+        for split in SPLITS
+    )
+
+
+def _check_rising(dates: Dates, edges: list[int], available: str) -> None:
+    """Refuses dates that leave a split without frames."""
+    given = dataclasses.asdict(dates)
+    names = list(given)
+    for i, split in enumerate(SPLITS):
+        if edges[i] < edges[i + 1]:
+            continue
+        before = [name for name in names[: i + 1] if given[name]]
+        after = [name for name in names[i + 1 :] if given[name]]
+        if before and after:
+            raise ValueError(
+                f"config.data.{after[0]}={given[after[0]]} must come after "
+                f"config.data.{before[-1]}={given[before[-1]]}, with frames between "
+                f"them ({available})"
+            )
+        name = (before[-1:] + after)[0]
+        raise ValueError(
+            f"config.data.{name}={given[name]} leaves no frames for {split} "
+            f"({available})"
+        )
+
+
+def _shares(begin: int, end: int, least: int) -> tuple[int, int]:
+    """Ends of training and validation by shares; `least` frames are left to each."""
+    frames = end - begin
+    train_end = begin + min(int(TRAIN_SHARE * frames), frames - 2 * least)
+    return train_end, train_end + max((end - train_end) // 2, least)
+
+
+def _without_dates(cube: Cube, dates: Dates, out_len: int) -> dict[str, Period]:
+    for name, value in dataclasses.asdict(dates).items():
+        if value:
+            raise ValueError(
+                f"config.data.{name}={value} has no meaning for {cube.label}: it has "
+                "no dates. Leave it empty: 70, 15 and 15 % of the frames are for "
+                "training, validation and test"
+            )
+    frames, pieces = cube.frames.shape[0], cube.segments
+    if len(pieces) >= MANY_PIECES:
+        ends = pieces[:, 1]
+        last_train, last_validation = _shares(0, len(pieces), 1)
+        edges = [0, int(ends[last_train - 1]), int(ends[last_validation - 1]), frames]
+    else:
+        edges = [0, *_shares(0, frames, out_len), frames]
+    return dict(zip(SPLITS, zip(edges, edges[1:], strict=False), strict=True))
+
+
+def _no_window(
+    cube: Cube, split: str, first: int, stop: int, in_len: int, out_len: int
+) -> str:
+    if split == "train":
+        need = f"{in_len} input and {out_len} target frames in a row"
+    else:
+        need = f"{out_len} target frames after {in_len} input frames in a row"
+    longest = int(np.max(cube.segments[:, 1] - cube.segments[:, 0]))
+    pieces = len(cube.segments)
+    broken = f", in {pieces} pieces of at most {longest}" if pieces > 1 else ""
+    remedy = "shorten config.data.in_len or out_len"
+    if cube.minutes is not None:
+        remedy = (
+            "move config.data.train_from, train_until, validate_until or test_until, "
+            f"or {remedy}"
+        )
+    return (
+        f"{cube.label}: the {split} period{_when(cube, first, stop)} of {stop - first} "
+        f"frames holds no window: it needs {need}; there are {cube.frames.shape[0]} "
+        f"frames{_when(cube, 0, cube.frames.shape[0])}{broken}. Please {remedy}"
+    )
+
+
+def _when(cube: Cube, first: int, stop: int, brackets: str = "()") -> str:
+    """ " (2008-01-01..2015-09-13)"; nothing where dates are unknown."""
+    if cube.minutes is None:
+        return "" if brackets else f" frames {first}..{stop - 1}"
+    text = cube_time.period_text(cube.minutes[first:stop])
+    return f" ({text})" if brackets else f" {text}"

@@ -1,0 +1,68 @@
+"""One's own files."""
+
+import numpy as np
+import pytest
+
+from earthformer_jax import data
+from tests import golden_files
+from tests.data import cube_files
+
+
+def load(**settings):
+    return data.load({"name": "custom"} | settings, 0)
+
+
+def test_without_a_path_it_is_the_twin():
+    dataset = load(twin_years=3)
+    assert "climate twin" in dataset.description
+    assert "no config.data.path was given" in dataset.description
+    assert dataset.train[0]["inputs"].shape == (10, 16, 24, 3)
+    assert dataset.display.channels[0].name == "t2m"
+
+
+def test_a_file(tmp_path):
+    path = cube_files.write(cube_files.dataset(60), tmp_path / "mine.nc")
+    dataset = load(path=path, in_len=3, out_len=2)
+    assert dataset.name == "custom"
+    assert dataset.description.startswith("mine.nc: T, P on 4 x 5 cells")
+
+
+def test_radar_composite():
+    """HDF5 with axes by guess, times as text, 255 for missing, no coordinates."""
+    path = golden_files.shared_file("data", "radar", "fmi_composite_20160928.h5")
+    dataset = load(path=str(path), missing=255, space_step=20, in_len=6, out_len=3)
+    assert dataset.display.frame == "5 min"
+    assert dataset.train[0]["inputs"].shape == (6, 61, 38, 1)
+    sizes = len(dataset.train), len(dataset.validation), len(dataset.test)
+    assert sizes == (20, 4, 4)
+    assert 0.2 < np.mean(dataset.loss_weights == 0) < 0.3
+    shown = dataset.display.channels[0].shown(dataset.train[0]["targets"])
+    assert -1e-3 < shown.min() < shown.max() < 180
+
+
+def test_radar_sequences():
+    """Five sequences of 49 frames in one array, divided whole."""
+    path = golden_files.shared_file(
+        "data/radar/sevir_layout/data/vil/2010/KNMI_RATE_2010_0826.h5"
+    )
+    dataset = load(path=str(path), variables="vil", missing=255, space_step=16)
+    sizes = len(dataset.train), len(dataset.validation), len(dataset.test)
+    assert sizes == (3 * 35, 35, 35)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(variables="codes"), "did you mean 'code'"),
+        (dict(axes="thwc"), "axes='thwc' names 4 axes; 'code' of .* has 3: .40, 1226,"),
+        (
+            dict(region=(1, 2, 3, 4)),
+            "needs latitudes of rows and longitudes of columns",
+        ),
+        (dict(in_len=30), "in_len=30 and out_len=5 need 45 frames or more, .* has 40"),
+    ],
+)
+def test_radar_composite_refused(settings, message):
+    path = golden_files.shared_file("data", "radar", "fmi_composite_20160928.h5")
+    with pytest.raises(ValueError, match=message):
+        load(path=str(path), **settings)
