@@ -74,7 +74,7 @@ def _quick(c):
         stem_stages=((32, (1, 2, 2), 1),),
         num_global_vectors=4,
     )
-    recipes.shorten(c, steps=600, batch_size=8)
+    recipes.shorten(c, steps=400, batch_size=8)
 
 
 def _test(c):

@@ -66,23 +66,27 @@ def _quick(c):
     # Convolutions, with their bias, come before the patch merge: that normalises every
     # patch, and on its own would lose the size of a value.
     c.model.update(
-        base_units=32,
-        block_units=(32, 64),
+        base_units=16,
+        block_units=(16, 64),
         num_heads=2,
         enc_depth=(1, 1),
         dec_depth=(1, 1),
+        enc_pattern="divided_st,full",
+        dec_self_pattern="divided_st,full",
         stem="stack_conv",
-        stem_stages=((16, (1, 2, 2), 1), (32, (1, 2, 2), 1)),
+        stem_stages=((16, (1, 4, 4), 1),),
         num_global_vectors=4,
+        forecast_change=True,
     )
-    recipes.shorten(c, steps=500, batch_size=8)
+    recipes.shorten(c, steps=400, batch_size=8)
 
 
 def _test(c):
     """The smallest of everything."""
     _quick(c)
     c.data.update(in_len=4, out_len=2, twin_years=3)
-    c.model.update(enc_depth=(1,), dec_depth=(1,), block_units=(32,))
+    c.model.update(enc_depth=(1,), dec_depth=(1,), block_units=(16,))
+    c.model.update(enc_pattern="axial", dec_self_pattern="axial")
     c.train.update(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)
     c.eval.batch_size = 32
 

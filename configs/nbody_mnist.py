@@ -36,6 +36,7 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
         out_len=10,
         num_digits=3,
         size=64,
+        space_step=1,
         canvas=128,
         every=5,
         mode="r0",
@@ -53,35 +54,38 @@ def _paper(c):
 
 
 def _quick(c):
-    """A small model, and enough generated sequences that none is seen twice."""
-    c.data.update(validation=64, test=100)
+    """A small model of frames of half the size, and new sequences at every step."""
+    c.data.update(space_step=2, validation=64, test=100)
     c.model.update(
         base_units=16,
         block_units=(16, 64),
         num_heads=2,
         enc_depth=(1, 1),
         dec_depth=(1, 1),
-        enc_pattern="divided_st,full",
-        dec_self_pattern="divided_st,full",
         stem="stack_conv",
-        stem_stages=((16, (1, 4, 4), 1),),
+        stem_stages=((16, (1, 2, 2), 1),),
         num_global_vectors=4,
     )
-    recipes.shorten(c, steps=600, batch_size=4)
+    recipes.shorten(c, steps=800, batch_size=4)
 
 
 def _test(c):
     """The smallest of everything."""
     _quick(c)
     c.data.update(
-        size=32, canvas=64, in_len=4, out_len=3, train=32, validation=8, test=8
+        size=32,
+        space_step=1,
+        canvas=64,
+        in_len=4,
+        out_len=3,
+        train=32,
+        validation=8,
+        test=8,
     )
     c.model.update(
         block_units=(16,),
         enc_depth=(1,),
         dec_depth=(1,),
-        enc_pattern="axial",
-        dec_self_pattern="axial",
         stem_stages=((16, (1, 2, 2), 0),),
     )
     c.train.update(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)

@@ -48,6 +48,7 @@ class Settings:
             nothing for the embedded digits.
         num_digits: digits in a generated sequence.
         size: pixels of a generated frame, along each side.
+        space_step: pixels are means of so many times so many.
         in_len: input frames.
         out_len: target frames.
         train: number of generated training sequences, from training digits.
@@ -60,6 +61,7 @@ class Settings:
     digits: str = ""
     num_digits: int = 2
     size: int = 64
+    space_step: int = 1
     in_len: int = 10
     out_len: int = 10
     train: int = 8100
@@ -77,6 +79,7 @@ class Settings:
         settings_lib.check_at_least(settings, 1, ["in_len", "out_len"], "frames")
         settings_lib.check_at_least(settings, 1, ["num_digits"], "digits")
         settings_lib.check_at_least(settings, SMALLEST, ["size"], "pixels")
+        settings_lib.check_at_least(settings, 1, ["space_step"], "pixels")
         settings_lib.check_at_least(settings, 1, SPLITS, "sequences")
         return settings
 
@@ -134,7 +137,7 @@ class GeneratedSequences:
     Args:
         images: uint8 `[m, 28, 28]` digits.
         count: how many sequences.
-        settings: num_digits, size, in_len, out_len.
+        settings: num_digits, size, space_step, in_len, out_len.
         seed: of the data set.
         split: "train", "validation" or "test".
     """
@@ -163,7 +166,7 @@ class GeneratedSequences:
         frames = moving_generator.generate(
             self._images, start, s.in_len + s.out_len, s.size
         )
-        return video.example(frames, s.in_len)
+        return video.example(frames, s.in_len, s.space_step)
 
 
 class FileSequences:
@@ -172,13 +175,12 @@ class FileSequences:
     Args:
         path: the file.
         numbers: which sequences, in which order.
-        in_len: input frames; the first of each sequence.
-        out_len: target frames, those after.
+        settings: in_len, the first frames of each; out_len, those after; space_step.
     """
 
-    def __init__(self, path: Path, numbers: np.ndarray, in_len: int, out_len: int):
+    def __init__(self, path: Path, numbers: np.ndarray, settings: Settings):
         self._path, self._numbers = path, numbers
-        self._in_len, self._frames = in_len, in_len + out_len
+        self._settings = settings
         self._file: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -187,14 +189,16 @@ class FileSequences:
     def __getitem__(self, index: int) -> Example:
         if self._file is None:
             self._file = np.load(self._path, mmap_mode="r")
-        number = int(self._numbers[index])
-        return video.example(self._file[: self._frames, number], self._in_len)
+        s = self._settings
+        frames = self._file[: s.in_len + s.out_len, int(self._numbers[index])]
+        return video.example(frames, s.in_len, s.space_step)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
 
 
 def _generated(settings: Settings, seed: int) -> Dataset:
+    video.check_space_step(settings, (settings.size, settings.size))
     digits = load_digits(settings.digits)
     images = {"train": digits.train, "validation": digits.test, "test": digits.test}
     sources = {
@@ -218,9 +222,10 @@ def _from_file(settings: Settings, path: Path) -> Dataset:
                 f"TFDS ({tfds_source.INFO_FILE})"
             )
         path = path / FILE
-    _, count, _, _ = _check_file(path, settings)
+    _, count, *size = _check_file(path, settings)
+    video.check_space_step(settings, size)
     sources = {
-        split: FileSequences(path, numbers, settings.in_len, settings.out_len)
+        split: FileSequences(path, numbers, settings)
         for split, numbers in split_numbers(count).items()
     }
     return video.dataset(settings, sources, f"MovingMNIST of {path}, {_split(count)}")

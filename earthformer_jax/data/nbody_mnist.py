@@ -65,6 +65,7 @@ class Settings:
         out_len: target frames.
         num_digits: digits in a sequence.
         size: pixels of a frame, along each side.
+        space_step: pixels are means of so many times so many of them.
         canvas: pixels of the canvas the digits move on.
         every: steps from frame to frame.
         mode: "r0", "r1" or "r2": how the attraction falls with distance.
@@ -83,6 +84,7 @@ class Settings:
     out_len: int = 10
     num_digits: int = 3
     size: int = 64
+    space_step: int = 1
     canvas: int = 128
     every: int = 5
     mode: str = "r0"
@@ -123,6 +125,7 @@ class Settings:
         settings_lib.check_at_least(self, 1, ["every"], "steps")
         settings_lib.check_at_least(self, SMALLEST_CANVAS, ["canvas"], "pixels")
         settings_lib.check_at_least(self, SMALLEST_SIZE, ["size"], "pixels")
+        settings_lib.check_at_least(self, 1, ["space_step"], "pixels")
         settings_lib.check_choice(self, "mode", nbody_generator.POWERS)
         if self.size > self.canvas:
             raise ValueError(
@@ -134,6 +137,8 @@ class Settings:
                 raise ValueError(
                     f"config.data.{name}={getattr(self, name)}: expected more than 0"
                 )
+        if not self.path:
+            video.check_space_step(self, (self.size, self.size))
         if not np.isfinite(self.G):
             raise ValueError(f"config.data.G={self.G} is not a number")
 
@@ -166,13 +171,19 @@ class Sequences:
         images: uint8 `[m, 28, 28]` digits.
         rules: how digits move and are drawn.
         in_len: input frames; the others are targets.
+        space_step: see `Settings`.
     """
 
     def __init__(
-        self, draws: Sequence[Draw], images: np.ndarray, rules: Rules, in_len: int
+        self,
+        draws: Sequence[Draw],
+        images: np.ndarray,
+        rules: Rules,
+        in_len: int,
+        space_step: int = 1,
     ):
         self._draws, self._images = draws, images
-        self._rules, self._in_len = rules, in_len
+        self._rules, self._in_len, self._space_step = rules, in_len, space_step
 
     def __len__(self) -> int:
         return len(self._draws)
@@ -184,7 +195,7 @@ class Sequences:
             draw = self._draws[index]
             chosen = self._images[np.asarray(draw.digits)]
             frames = _video(*nbody_generator.cropped(chosen), draw, self._rules)
-            return video.example(np.asarray(frames), self._in_len)
+            return video.example(np.asarray(frames), self._in_len, self._space_step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,7 +331,9 @@ def _generated(settings: Settings, seed: int) -> Dataset:
     for split in SPLITS:
         count = getattr(settings, split)
         draws = RandomDraws(seed, split, count, len(images), rules)
-        sources[split] = Sequences(draws, images, rules, settings.in_len)
+        sources[split] = Sequences(
+            draws, images, rules, settings.in_len, settings.space_step
+        )
     origin = (
         f"N-body MNIST generated (seed {seed}), {_text(rules)}, of the first "
         f"{len(images):,} of {digits.description}"
@@ -350,7 +363,13 @@ def _from_draws(settings: Settings, folder: Path) -> Dataset:
                 "training digits"
             )
     sources = {
-        split: Sequences(saved, digits.train, settings.rules, settings.in_len)
+        split: Sequences(
+            saved,
+            digits.train,
+            settings.rules,
+            settings.in_len,
+            settings.space_step,
+        )
         for split, saved in draws.items()
     }
     origin = (

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import einops
 import numpy as np
 
 from earthformer_jax.data.source import (
@@ -21,13 +22,36 @@ WHITE = 255  # of stored frames, 1 of examples
 MSE_UNITS = "sum over the pixels of a frame"
 
 
-def example(frames: np.ndarray, in_len: int) -> Example:
-    """Inputs and targets of frames `[t, h, w]`: uint8, or float32 in 0..1."""
+def example(frames: np.ndarray, in_len: int, space_step: int = 1) -> Example:
+    """Inputs and targets of frames `[t, h, w]`: uint8, or float32 in 0..1.
+
+    Args:
+        frames: of one sequence.
+        in_len: the first frames, which are inputs.
+        space_step: pixels of the example are means of so many times so many.
+    """
     frames = np.asarray(frames)
     if frames.dtype == np.uint8:
         frames = frames.astype(np.float32) / np.float32(WHITE)
+    if space_step > 1:
+        frames = einops.reduce(
+            frames, "t (h a) (w b) -> t h w", "mean", a=space_step, b=space_step
+        )
     frames = frames[..., None]
     return {"inputs": frames[:in_len], "targets": frames[in_len:]}
+
+
+def check_space_step(settings: Any, size: Sequence[int]) -> None:
+    """Refuses a step that does not divide the frames.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if any(side % settings.space_step for side in size):
+        raise ValueError(
+            f"config.data.space_step={settings.space_step} does not divide frames of "
+            f"{' x '.join(map(str, size))} pixels"
+        )
 
 
 def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Dataset:
@@ -78,7 +102,7 @@ class PreparedSequences:
         source: a split.
         feature: name of the frames, uint8 `[t, h, w, 1]`.
         positions: which examples, in which order.
-        settings: with in_len and out_len.
+        settings: with in_len, out_len and space_step.
 
     Raises:
         ValueError: if the examples are something else, or too short.
@@ -96,14 +120,16 @@ class PreparedSequences:
                 f"{feature!r}, uint8 [time, height, width, 1]; found {found}"
             )
         check_lengths(settings, len(frames), settings.path)
+        check_space_step(settings, frames.shape[1:3])
         self._source, self._feature = source, feature
         self._positions = np.asarray(positions)
         self._in_len = settings.in_len
         self._frames = settings.in_len + settings.out_len
+        self._space_step = settings.space_step
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __getitem__(self, index: int) -> Example:
         frames = self._source[int(self._positions[index])][self._feature]
-        return example(frames[: self._frames, ..., 0], self._in_len)
+        return example(frames[: self._frames, ..., 0], self._in_len, self._space_step)

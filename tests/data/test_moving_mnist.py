@@ -279,3 +279,21 @@ class TestErrors:
             ValueError, match="expected examples with 'image_sequence'.*found {'image'"
         ):
             load(path=str(folder))
+
+
+class TestSpaceStep:
+    def test_pixels_are_means(self):
+        whole, half = (
+            load(train=3, validation=1, test=1, space_step=step).train[2]
+            for step in (1, 2)
+        )
+        for name in ("inputs", "targets"):
+            fine = whole[name]
+            mean = sum(
+                fine[:, i::2, j::2].astype(np.float64) for i in (0, 1) for j in (0, 1)
+            )
+            np.testing.assert_allclose(half[name], mean / 4, atol=1e-6)
+
+    def test_impossible_step(self):
+        with pytest.raises(ValueError, match="space_step=3 does not divide .* 64 x 64"):
+            load(space_step=3)
