@@ -199,7 +199,12 @@ def end_of(date: str, field: str) -> int:
     Raises:
         ValueError: if it is no date.
     """
-    return int((_parse(date, field) + 1).astype("datetime64[m]").astype(np.int64))
+    return int(_next(_parse(date, field)).astype("datetime64[m]").astype(np.int64))
+
+
+def _next(moment):
+    """The following year, month, day, ...: of what a datetime64 counts."""
+    return moment + np.timedelta64(1, np.datetime_data(moment.dtype)[0])
 
 
 def season(minutes: np.ndarray) -> np.ndarray:
@@ -207,7 +212,7 @@ def season(minutes: np.ndarray) -> np.ndarray:
     moments = np.asarray(minutes, np.int64).astype("datetime64[m]")
     years = moments.astype("datetime64[Y]")
     begin = years.astype("datetime64[m]")
-    length = (years + 1).astype("datetime64[m]") - begin
+    length = _next(years).astype("datetime64[m]") - begin
     return (moments - begin) / length
 
 
@@ -237,7 +242,7 @@ def _gregorian(seconds: np.ndarray, calendar: str) -> np.ndarray:
     for i, date in enumerate(cftime.num2date(seconds, EPOCH, calendar)):
         month = np.datetime64(f"{date.year:04d}-{date.month:02d}")
         start = month.astype("datetime64[m]").astype(np.int64)
-        ends = np.array([month, month + 1], "datetime64[D]").astype(np.int64)
+        ends = np.array([month, _next(month)], "datetime64[D]").astype(np.int64)
         day = min(date.day, ends[1] - ends[0]) - 1
         minutes[i] = start + day * DAY + date.hour * 60 + date.minute
     return minutes
