@@ -11,8 +11,13 @@ import importlib
 from collections.abc import Sequence
 
 from flax import linen as nn
+from flax.core import FrozenDict
 
-_MODELS = {"earthformer": ("earthformer_jax.models.earthformer", "Earthformer")}
+_MODELS = {
+    "earthformer": ("earthformer_jax.models.earthformer", "Earthformer"),
+    "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
+    "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),
+}
 
 _DTYPES = ("dtype", "param_dtype")
 
@@ -75,4 +80,6 @@ def _plain(option: str, value):
 def _hashable(value):
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return tuple(_hashable(v) for v in value)
+    if hasattr(value, "items"):
+        return FrozenDict({k: _hashable(v) for k, v in value.items()})
     return value
