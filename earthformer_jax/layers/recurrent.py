@@ -1,0 +1,377 @@
+"""What the recurrent layers share: Keras's options, the LSTM update, the scan.
+
+Inside, sequences are `[t, b, h, w, c]`, time first; outside they are
+`[b, t, h, w, c]`, or `[b, t, c, h, w]` with `data_format="channels_first"`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.ops import convolution
+from earthformer_jax.ops.convolution import Pair
+
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "hard_sigmoid": nn.hard_sigmoid,
+    "relu": nn.relu,
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),
+    "elu": nn.elu,
+    "selu": nn.selu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "silu": nn.silu,
+    "swish": nn.silu,
+    "softplus": nn.softplus,
+    "softsign": nn.soft_sign,
+}
+INITIALIZERS = {
+    "zeros": nn.initializers.zeros,
+    "ones": nn.initializers.ones,
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "glorot_normal": nn.initializers.glorot_normal(),
+    "he_uniform": nn.initializers.he_uniform(),
+    "he_normal": nn.initializers.he_normal(),
+    "lecun_uniform": nn.initializers.lecun_uniform(),
+    "lecun_normal": nn.initializers.lecun_normal(),
+    "orthogonal": nn.initializers.orthogonal(),
+}
+DATA_FORMATS = ("channels_last", "channels_first")
+PAD_MODES = ("zeros", "circular_lon")
+PEEPHOLES = ("none", "channel", "full")
+
+_ELSEWHERE = {
+    "kernel_regularizer": "add the penalty to the loss",
+    "recurrent_regularizer": "add the penalty to the loss",
+    "bias_regularizer": "add the penalty to the loss",
+    "activity_regularizer": "add the penalty to the loss",
+    "kernel_constraint": "project the parameters after the optimiser's step",
+    "recurrent_constraint": "project the parameters after the optimiser's step",
+    "bias_constraint": "project the parameters after the optimiser's step",
+    "seed": "pass rngs={'dropout': key} to apply",
+    "stateful": "use return_state=True and pass the state back as initial_state",
+}
+
+
+def lookup(table: dict[str, Callable], option: str, value) -> Callable:
+    """The function that a name stands for; functions stand for themselves.
+
+    Raises:
+        ValueError: if the name is not in the table.
+    """
+    if callable(value):
+        return value
+    if value is None and table is ACTIVATIONS:
+        return ACTIVATIONS["linear"]
+    if value not in table:
+        raise ValueError(
+            f"{option} must be a function or one of {', '.join(table)}; got {value!r}"
+        )
+    return table[value]
+
+
+def pair(option: str, value: int | Sequence[int]) -> Pair:
+    """Two positive integers, from one or two.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    numbers = (value, value) if isinstance(value, int) else tuple(value)
+    if len(numbers) != 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
+        raise ValueError(
+            f"{option} must be one or two positive integers; got {value!r}"
+        )
+    return numbers
+
+
+def lstm_update(
+    gates: Sequence[jax.Array],
+    cell: jax.Array,
+    peephole: jax.Array | None,
+    activation: Callable,
+    recurrent_activation: Callable,
+) -> tuple[jax.Array, jax.Array]:
+    """(hidden, cell) after one step.
+
+    Args:
+        gates: i, f, c, o, each `[..., c]`, before their activations.
+        cell: `[..., c]`.
+        peephole: `[3, ..., c]` for i, f, o, or None. The first two see the old cell,
+            the last one the new.
+        activation: of candidate and cell, usually tanh.
+        recurrent_activation: of the gates, usually the sigmoid.
+
+    Reference:
+        Shi et al. 2015, equation 3. https://arxiv.org/abs/1506.04214
+    """
+    i, f, z, o = (gate.astype(cell.dtype) for gate in gates)
+    if peephole is not None:
+        peep_i, peep_f, peep_o = peephole.astype(cell.dtype)
+        i, f = i + peep_i * cell, f + peep_f * cell
+    cell = recurrent_activation(f) * cell + recurrent_activation(i) * activation(z)
+    if peephole is not None:
+        o = o + peep_o * cell
+    return recurrent_activation(o) * activation(cell), cell
+
+
+def hold(keep: jax.Array | None, new, old):
+    """`new` where the frame counts, `old` where it is masked.
+
+    Args:
+        keep: float `[b]`, 0 where the frame is masked; None keeps all.
+        new: array or tree of `[b, ...]`.
+        old: the like.
+    """
+    if keep is None:
+        return new
+
+    def choose(n, o):
+        return jnp.where(keep.reshape(-1, *[1] * (n.ndim - 1)) > 0, n, o)
+
+    return jax.tree.map(choose, new, old)
+
+
+class Recurrence(nn.Module):
+    """Options of Keras's ConvLSTM2D, and what surrounds the steps.
+
+    Attributes:
+        filters: channels of state and output.
+        kernel_size: (h, w) of the windows, or one number for both.
+        strides: of the input's window; the recurrent one always has stride 1.
+        padding: "valid" or "same", of the input's window; the recurrent one is "same".
+        data_format: "channels_last" (also None) or "channels_first".
+        dilation_rate: of the input's window; not together with strides.
+        activation: of candidate and cell: a name or a function; None is linear.
+        recurrent_activation: of the gates.
+        use_bias: whether the gates have a bias.
+        kernel_initializer: of weights on the input: a name or a function.
+        recurrent_initializer: of weights on the state.
+        bias_initializer: of the gates' bias.
+        unit_forget_bias: start the forget gate's bias at one.
+        dropout: share of the input's entries dropped, the same ones at all steps.
+        recurrent_dropout: share of the state's entries dropped on their way to the
+            gates, the same ones at all steps.
+        return_sequences: every output, not only the last.
+        return_state: also the last state, for `initial_state` of a later call.
+        go_backwards: read the sequence from its end; outputs come in that order.
+        unroll: whether (or how many steps) the loop is written out.
+        pad_mode: "zeros", or "circular_lon": the width is a circle of longitude.
+        peephole: gates see the cell: "none", "channel" (one weight per channel) or
+            "full" (one per channel and position, which fixes the plane).
+        remat: recompute every step in the backward pass, which saves memory.
+        dtype: of the arithmetic; None follows the input. The cell is float32 at least.
+        param_dtype: of the parameters.
+
+    The regularisers, constraints, `seed` and `stateful` of Keras are refused with what
+    to do instead.
+    """
+
+    filters: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: str = "valid"
+    data_format: str | None = None
+    dilation_rate: int | Sequence[int] = 1
+    activation: str | Callable | None = "tanh"
+    recurrent_activation: str | Callable | None = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: str | Callable = "glorot_uniform"
+    recurrent_initializer: str | Callable = "orthogonal"
+    bias_initializer: str | Callable = "zeros"
+    unit_forget_bias: bool = True
+    kernel_regularizer: None = None
+    recurrent_regularizer: None = None
+    bias_regularizer: None = None
+    activity_regularizer: None = None
+    kernel_constraint: None = None
+    recurrent_constraint: None = None
+    bias_constraint: None = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: None = None
+    return_sequences: bool = False
+    return_state: bool = False
+    go_backwards: bool = False
+    stateful: bool = False
+    unroll: bool | int = False
+    pad_mode: str = "zeros"
+    peephole: str = "none"
+    remat: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def check(self) -> None:
+        """Raises ValueError for options that are unknown or do not go together."""
+        for option, instead in _ELSEWHERE.items():
+            if value := getattr(self, option):
+                raise ValueError(f"{option}={value!r} is not an option here; {instead}")
+        if not isinstance(self.filters, int) or self.filters < 1:
+            raise ValueError(f"filters must be a positive integer; got {self.filters}")
+        pair("kernel_size", self.kernel_size)
+        strides = pair("strides", self.strides)
+        dilation = pair("dilation_rate", self.dilation_rate)
+        if max(strides) > 1 and max(dilation) > 1:
+            raise ValueError(
+                f"strides={strides} and dilation_rate={dilation} do not go together; "
+                "use one of them"
+            )
+        for option, known in (
+            ("data_format", (None, *DATA_FORMATS)),
+            ("pad_mode", PAD_MODES),
+            ("peephole", PEEPHOLES),
+        ):
+            if (value := getattr(self, option)) not in known:
+                raise ValueError(f"{option} must be one of {known}; got {value!r}")
+        if self._padding not in convolution.PADDINGS:
+            raise ValueError(
+                f"padding must be one of {convolution.PADDINGS}; got {self.padding!r}"
+            )
+        if self.wrap and self._padding != "same":
+            raise ValueError(
+                "pad_mode='circular_lon' needs padding='same'; "
+                f"got padding={self.padding!r}"
+            )
+        for option in ("dropout", "recurrent_dropout"):
+            if not 0 <= (rate := getattr(self, option)) < 1:
+                raise ValueError(f"{option} must be in [0, 1); got {rate}")
+
+    @property
+    def wrap(self) -> bool:
+        """Whether the width is a circle."""
+        return self.pad_mode == "circular_lon"
+
+    @property
+    def _padding(self) -> str:
+        return str(self.padding).lower()
+
+    def _function(self, option: str) -> Callable:
+        """The activation or initialiser of that option."""
+        table = INITIALIZERS if option.endswith("initializer") else ACTIVATIONS
+        return lookup(table, option, getattr(self, option))
+
+    def _arithmetic(self, inputs):
+        """The type of the arithmetic."""
+        if self.dtype is not None:
+            return jnp.dtype(self.dtype)
+        floats = inputs is not None and jnp.issubdtype(inputs.dtype, jnp.floating)
+        return jnp.result_type(inputs) if floats else jnp.dtype(jnp.float32)
+
+    def _input(self, inputs, mask, steps, dtype):
+        """Frames `[b, t, h, w, c]` or None, and the mask as float `[t, b]` or None."""
+        if inputs is not None:
+            if inputs.ndim != 5:
+                raise ValueError(
+                    "inputs need five axes (batch, time, height, width, channel); "
+                    f"got shape {tuple(inputs.shape)}"
+                )
+            if steps is not None:
+                raise ValueError(f"steps={steps} is only for inputs=None")
+            inputs = jnp.asarray(inputs)
+            if self._channels_first:
+                inputs = einops.rearrange(inputs, "b t c h w -> b t h w c")
+            inputs = inputs.astype(dtype)
+        elif steps is None or steps < 1:
+            raise ValueError(f"inputs=None needs steps, 1 or more; got {steps}")
+        if mask is not None:
+            if inputs is None or mask.shape != inputs.shape[:2]:
+                raise ValueError(
+                    "mask needs shape (batch, time) of the inputs; got "
+                    f"{tuple(mask.shape)} for inputs "
+                    f"{None if inputs is None else inputs.shape[:2]}"
+                )
+            mask = jnp.asarray(mask).astype(jnp.float32)
+        if self.go_backwards:
+            inputs, mask = jax.tree.map(lambda x: jnp.flip(x, axis=1), (inputs, mask))
+        return inputs, None if mask is None else mask.T
+
+    def _geometry(self, plane: Pair):
+        """(padding of the input's window, output plane)."""
+        kernel, strides = pair("", self.kernel_size), pair("", self.strides)
+        if self.wrap and plane[1] % strides[1]:
+            raise ValueError(
+                f"pad_mode='circular_lon' needs a width that strides divide; got "
+                f"width {plane[1]} and strides {strides}"
+            )
+        dilation = pair("", self.dilation_rate)
+        pads = convolution.plane_padding(
+            plane, kernel, self._padding, strides, dilation
+        )
+        return pads, convolution.output_plane(plane, kernel, pads, strides, dilation)
+
+    def _first_state(self, initial_state, batch, plane, dtype):
+        """(hidden, cell) `[b, h, w, c]`: as given, or zeros."""
+        shape = (batch, *plane, self.filters)
+        types = (dtype, jnp.promote_types(dtype, jnp.float32))
+        if initial_state is None:
+            return tuple(jnp.zeros(shape, t) for t in types)
+        state = tuple(jnp.asarray(x) for x in initial_state)
+        if self._channels_first:
+            state = tuple(einops.rearrange(x, "b c h w -> b h w c") for x in state)
+        if len(state) != 2 or any(x.shape != shape for x in state):
+            raise ValueError(
+                f"initial_state needs h and c of shape {shape} (channels last); got "
+                f"{[tuple(x.shape) for x in state]}"
+            )
+        return tuple(x.astype(t) for x, t in zip(state, types, strict=True))
+
+    def _no_input_state(self, initial_state):
+        """Batch and plane of a layer without inputs, from its initial state."""
+        if initial_state is None:
+            raise ValueError("inputs=None needs an initial_state")
+        shape = jnp.shape(initial_state[0])
+        if len(shape) != 4:
+            raise ValueError(f"initial_state needs four axes; got shape {shape}")
+        return shape[0], shape[2:] if self._channels_first else shape[1:3]
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.data_format == "channels_first"
+
+    def _drop(self, rate, shape, dtype, train):
+        """Factors that drop entries and keep the mean, or None."""
+        if not train or not rate:
+            return None
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
+        return kept.astype(dtype) / (1 - rate)
+
+    def _bias(self):
+        if not self.use_bias:
+            return None
+        init = self._function("bias_initializer")
+
+        def create(key, shape, dtype):
+            bias = init(key, shape, dtype)
+            if self.unit_forget_bias:
+                bias = bias.at[self.filters : 2 * self.filters].set(1)
+            return bias
+
+        return self.param("bias", create, (4 * self.filters,), self.param_dtype)
+
+    def _peephole(self, plane):
+        if self.peephole == "none":
+            return None
+        where = () if self.peephole == "channel" else plane
+        return self.param(
+            "peephole",
+            nn.initializers.zeros,
+            (3, *where, self.filters),
+            self.param_dtype,
+        )
+
+    def _output(self, hidden: jax.Array, state, *more):
+        """What Keras returns for the same options, and `more` behind it."""
+        y = hidden if self.return_sequences else hidden[-1]
+        if self.return_sequences:
+            y = einops.rearrange(y, "t b h w c -> b t h w c")
+        result = (y, *state) if self.return_state else (y,)
+        if self._channels_first:
+            result = tuple(
+                einops.rearrange(x, "... h w c -> ... c h w") for x in result
+            )
+        result = (*result, *more)
+        return result if len(result) > 1 else result[0]

@@ -1,0 +1,119 @@
+"""A scan with a second, rarer step: after every so many steps the state is refined.
+
+Argument conventions, the same in every function here: `step` is (state, x) -> (state,
+y); `refine` is (state, y, x) -> (state, y), applied after step x; `sequence` is a tree
+of arrays with a common first axis; steps are counted from `first`, so that a sequence
+in pieces is refined where the whole one is; `unroll` says whether (or how many steps)
+the loop is written out. All return the last state and the stacked outputs.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def scan(
+    step: Callable,
+    refine: Callable,
+    state,
+    sequence,
+    *,
+    every: int,
+    first: int | jax.Array = 0,
+    unroll: bool | int = False,
+):
+    """`lax.scan(step, ...)` with `refine` after the steps that complete an `every`.
+
+    In chunks, so that nothing is decided while the program runs, unless `first` is not
+    known before. On a CPU a decision costs less than the copies between nested loops.
+
+    Args:
+        step: see above.
+        refine: see above.
+        state: tree of arrays.
+        sequence: see above.
+        every: steps per refinement; 0 never refines.
+        first: steps taken before the sequence.
+        unroll: see above.
+    """
+    if not every:
+        return lax.scan(step, state, sequence, unroll=unroll)
+    decide = isinstance(first, jax.core.Tracer) or jax.default_backend() == "cpu"
+    run = scan_by_step if decide else scan_in_chunks
+    return run(step, refine, state, sequence, every=every, first=first, unroll=unroll)
+
+
+def scan_in_chunks(
+    step: Callable,
+    refine: Callable,
+    state,
+    sequence,
+    *,
+    every: int,
+    first: int = 0,
+    unroll: bool | int = False,
+):
+    """`scan` over chunks of `every` steps that end with a refinement."""
+
+    def plain(state, part):
+        return lax.scan(step, state, part, unroll=unroll)
+
+    def chunk(state, part):
+        state, outputs = plain(state, part)
+        state, y = refine(state, outputs[-1], jax.tree.map(lambda x: x[-1], part))
+        return state, outputs.at[-1].set(y)
+
+    length = len(jax.tree.leaves(sequence)[0])
+    head = min(-first % every, length)
+    chunks = (length - head) // every
+    tail = length - head - chunks * every
+    outputs = []
+
+    if head:
+        part = jax.tree.map(lambda x: x[:head], sequence)
+        run = chunk if (first + head) % every == 0 else plain
+        state, y = run(state, part)
+        outputs.append(y)
+    if chunks:
+        part = jax.tree.map(lambda x: x[head : length - tail], sequence)
+        part = jax.tree.map(lambda x: x.reshape(chunks, every, *x.shape[1:]), part)
+        state, y = lax.scan(chunk, state, part, unroll=unroll)
+        outputs.append(y.reshape(chunks * every, *y.shape[2:]))
+    if tail:
+        part = jax.tree.map(lambda x: x[length - tail :], sequence)
+        state, y = plain(state, part)
+        outputs.append(y)
+    return state, outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs)
+
+
+def scan_by_step(
+    step: Callable,
+    refine: Callable,
+    state,
+    sequence,
+    *,
+    every: int,
+    first: int | jax.Array = 0,
+    unroll: bool | int = False,
+):
+    """`scan` with a decision after every step.
+
+    Under `vmap` the decision stays one, as long as `first` is the same for all.
+    """
+    length = len(jax.tree.leaves(sequence)[0])
+    due = (first + 1 + jnp.arange(length)) % every == 0
+
+    def decide(state, frame):
+        x, now = frame
+        state, y = step(state, x)
+        return lax.cond(
+            now,
+            lambda state, y: refine(state, y, x),
+            lambda state, y: (state, y),
+            state,
+            y,
+        )
+
+    return lax.scan(decide, state, (sequence, due), unroll=unroll)

@@ -1,0 +1,200 @@
+"""Embeddings of steps: pooled states, their season, attention over time."""
+
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.ops import attention
+
+YEAR = 365.2425  # mean length of the Gregorian year, days
+
+
+def day_of_year(time: jax.Array | np.ndarray) -> jax.Array:
+    """Days since the start of a year of 365 days; the same for a date in every year.
+
+    1 January 00:00 is 0, 1 March 00:00 is 59. 29 February lies half-way between its
+    neighbours and passes in half a day.
+
+    Args:
+        time: minutes since 1970-01-01 UTC, of any integer type, or NumPy datetime64.
+
+    Returns:
+        float32, of the same shape.
+
+    Raises:
+        ValueError: if `time` holds neither.
+    """
+    if np.issubdtype(time.dtype, np.datetime64):
+        time = np.asarray(time).astype("datetime64[m]").astype(np.int64)
+    if not jnp.issubdtype(time.dtype, jnp.integer):
+        raise ValueError(
+            f"time needs integers (minutes since 1970) or datetime64; got {time.dtype}"
+        )
+    if isinstance(time, np.ndarray):
+        day, minute = np.divmod(time, 1440)
+    else:
+        day, minute = jnp.divmod(time, 1440)
+    # Days of a calendar whose years start on 1 March, so that leap days come last.
+    # http://howardhinnant.github.io/date_algorithms.html#civil_from_days
+    day = jnp.asarray(day, jnp.int32) + 719468
+    day = day % 146097
+    year = (day - day // 1460 + day // 36524 - day // 146096) // 365
+    day = day - (365 * year + year // 4 - year // 100)
+    part = jnp.asarray(minute, jnp.float32) / 1440
+    usual = jnp.where(day >= 306, day - 306, day + 59) + part
+    return jnp.where(day == 365, 58.5 + part / 2, usual).astype(jnp.float32)
+
+
+def seasonal_encoding(
+    day: jax.Array, features: int, harmonics: int = 4, period: float = YEAR
+) -> jax.Array:
+    """sin and cos of the first harmonics of the year, then zeros: `[..., features]`.
+
+    Args:
+        day: days, of any shape.
+        features: channels, at least 2 * harmonics.
+        harmonics: number of harmonics.
+        period: days of a year.
+
+    Raises:
+        ValueError: if the harmonics do not fit.
+    """
+    if not 0 <= 2 * harmonics <= features:
+        raise ValueError(
+            f"{harmonics} harmonics need {2 * harmonics} features; got {features}"
+        )
+    turns = jnp.asarray(day, jnp.float32)[..., None] / period
+    angle = 2 * jnp.pi * (turns * jnp.arange(1, harmonics + 1) % 1)
+    code = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    code = einops.rearrange(code, "... j p -> ... (j p)")
+    return jnp.concatenate(
+        [code, jnp.zeros((*code.shape[:-1], features - 2 * harmonics))], axis=-1
+    )
+
+
+class SubspaceHead(nn.Module):
+    """A compact embedding of every step of a sequence of states.
+
+    A linear map of the mean and maximum over the plane, plus a fixed code of the
+    season, plus self-attention over the steps and a feed-forward layer.
+
+    Attributes:
+        features: width of the embedding.
+        heads: attention heads; divides features.
+        hidden: width of the feed-forward layer; 0 switches it off.
+        harmonics: harmonics of the year in the seasonal code; 0 switches it off.
+        period: days of a year.
+        causal: attend to earlier steps only, as a forecast must.
+        normalise: embeddings of unit length.
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    features: int = 64
+    heads: int = 4
+    hidden: int = 128
+    harmonics: int = 4
+    period: float = YEAR
+    causal: bool = False
+    normalise: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        states: jax.Array,
+        time: jax.Array | None = None,
+        *,
+        start: int | jax.Array = 0,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Embeds every step.
+
+        Args:
+            states: `[b, t, h, w, c]`.
+            time: int `[b, t]` or `[t]`, minutes since 1970-01-01 UTC; None counts
+                steps as days, from `start`.
+            start: number of the first step where `time` is None.
+            mask: bool `[b, t]`, False for steps that no other may attend to; None
+                allows all.
+
+        Returns:
+            `[b, t, features]`.
+
+        Raises:
+            ValueError: for shapes or options that do not go together.
+        """
+        if states.ndim != 5:
+            raise ValueError(
+                "states need five axes (batch, time, height, width, channel); got "
+                f"shape {tuple(states.shape)}"
+            )
+        b, t = states.shape[:2]
+        if self.heads < 1 or self.features % self.heads:
+            raise ValueError(
+                f"heads must divide features; got {self.heads} heads for "
+                f"{self.features} features"
+            )
+        if time is None:
+            day = start + jnp.arange(t, dtype=jnp.float32)
+        elif time.shape in ((t,), (b, t)):
+            day = day_of_year(time)
+        else:
+            raise ValueError(
+                f"time needs shape ({t},) or ({b}, {t}); got {tuple(time.shape)}"
+            )
+        pooled = jnp.concatenate(
+            [states.mean(axis=(2, 3)), states.max(axis=(2, 3))], axis=-1
+        )
+        query = self._dense("embed", self.features)(pooled)
+        self.sow("intermediates", "pooled", query)
+        season = seasonal_encoding(day, self.features, self.harmonics, self.period)
+        z = query + season.astype(query.dtype)
+        z = z + self._attend(self._norm("attention_norm")(z), mask)
+        if self.hidden:
+            y = self._dense("ffn_1", self.hidden)(self._norm("ffn_norm")(z))
+            z = z + self._dense("ffn_2", self.features)(nn.gelu(y, approximate=False))
+        if self.normalise:
+            wide = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+            length = jnp.sum(jnp.square(wide), axis=-1, keepdims=True)
+            z = (wide * jax.lax.rsqrt(length + 1e-12)).astype(z.dtype)
+        return z
+
+    def _attend(self, z, mask):
+        """Attention of the steps `[b, t, d]` to each other."""
+        b, t = z.shape[:2]
+        qkv = self._dense("qkv", 3 * self.features, use_bias=False)(z)
+        query, key, value = einops.rearrange(
+            qkv, "b t (p a d) -> p 1 b t a d", p=3, a=self.heads
+        )
+        allowed = None
+        if self.causal:
+            allowed = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t))
+        if mask is not None:
+            seen = jnp.broadcast_to(mask[:, None, :], (b, t, t))
+            allowed = seen if allowed is None else allowed & seen
+        y = attention.attend(
+            query, key, value, scale=query.shape[-1] ** -0.5, mask=allowed
+        )
+        y = einops.rearrange(y, "1 b t a d -> b t (a d)")
+        return self._dense("proj", self.features, use_bias=False)(y)
+
+    def _dense(self, name, features, use_bias=True):
+        return nn.Dense(
+            features,
+            use_bias=use_bias,
+            kernel_init=nn.initializers.glorot_uniform(),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
+
+    def _norm(self, name):
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return make_norm("layer_norm", name=name, **types)
