@@ -76,7 +76,7 @@ def test_the_pytorch_port(name, record_property):
 
     y, (grads, input_grad), inside = compute(v, x)
     error = largest(y, want)
-    record_property("golden ConvLSTM encoder-forecaster output error", error)
+    record_property("golden ConvLSTM encoder-forecaster output error", float(error))
     assert error < 1e-5
     (states,) = inside["intermediates"]["states"]
     for scale, state in enumerate(states):
@@ -88,7 +88,7 @@ def test_the_pytorch_port(name, record_property):
         golden_files.group(stored, "param")
     )
     error = largest((grads, input_grad), (want, frames_last(stored["input/inputs"])))
-    record_property("golden ConvLSTM encoder-forecaster gradient error", error)
+    record_property("golden ConvLSTM encoder-forecaster gradient error", float(error))
     assert error < 1e-4
 
 
