@@ -119,6 +119,7 @@ FIELDS: Mapping[str, Field] = {
     "train.num_threads": _integer("threads that read examples; 0: none", 0),
     "train.num_workers": _integer("processes that read examples; 0: none", 0),
     "eval.batch_size": _integer("examples per forecast batch", 1),
+    "eval.clusters": _integer("regimes that embeddings are sorted into", 2),
     "eval.checkpoint": _choice("which checkpoint is scored", "best", "last"),
 }
 
@@ -135,6 +136,7 @@ FREE_TO_CHANGE = frozenset(
         "train.num_workers",
         "eval.batch_size",
         "eval.checkpoint",
+        "eval.clusters",
     }
 )
 

@@ -8,6 +8,7 @@ that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM o
 (the last step is saved), 2 for a wrong input, 1 for a loss that is not finite.
 """
 
+import functools
 import logging
 import os
 import pathlib
@@ -27,8 +28,7 @@ from ml_collections import config_flags
 from earthformer_jax import command_line, data, models
 from earthformer_jax import config as config_lib
 from earthformer_jax.command_line import DONE, WRONG_INPUT, explained
-from earthformer_jax.reports import enso as enso_report
-from earthformer_jax.reports import frames as frames_report
+from earthformer_jax.reports import embedding, enso, frames
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
@@ -37,6 +37,7 @@ from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 from earthformer_jax.training.scalars import NonFiniteError
 
 DIVERGED, STOPPED = 1, 143
+REPORTS = {"enso": enso.score, "frames": frames.score, "embedding": embedding.score}
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -143,10 +144,16 @@ def evaluate(
     logger.info("data: %s", dataset.description)
     logger.info("scoring the checkpoint of step %d", progress.step)
     if jax.process_index() == 0:
-        mesh = mesh_lib.data_mesh(jax.local_devices())
-        forecast = evaluation.make_forecaster(model, jax.device_get(variables), mesh)
-        report = enso_report if dataset.name == "enso" else frames_report
-        report.score(dataset, forecast, workdir, batch_size=config.eval.batch_size)
+        make = functools.partial(
+            evaluation.make_forecaster,
+            model,
+            jax.device_get(variables),
+            mesh_lib.data_mesh(jax.local_devices()),
+        )
+        report, more = REPORTS[dataset.report], {}
+        if dataset.report == "embedding":
+            more = dict(embed=make(method="embed"), clusters=config.eval.clusters)
+        report(dataset, make(), workdir, config.eval.batch_size, **more)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("scored")
 

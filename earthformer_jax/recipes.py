@@ -43,7 +43,7 @@ def training() -> ml_collections.ConfigDict:
         num_threads=2,
         num_workers=0,
     )
-    c.eval = dict(batch_size=16, checkpoint="best")
+    c.eval = dict(batch_size=16, checkpoint="best", clusters=7)
     return c
 
 

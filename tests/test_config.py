@@ -36,6 +36,7 @@ WRONG_VALUES = {
     "train__num_workers": [-1, 0.5],
     "train__num_threads": [-1],
     "eval__batch_size": [0],
+    "eval__clusters": [1, 2.5],
     "eval__checkpoint": ["newest"],
 }
 

@@ -48,7 +48,7 @@ def config_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(models, "create_model", create_model)
-    monkeypatch.setattr(main.frames_report, "score", score)
+    monkeypatch.setitem(main.REPORTS, "frames", score)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "experiment.py"
     path.write_text(textwrap.dedent(CONFIG))

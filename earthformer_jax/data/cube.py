@@ -7,6 +7,7 @@ Without a path the series is the embedded climate twin (`climate_twin`).
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from earthformer_jax.data.cube_windows import (
     HALF_DAY,
     SPLITS,
     Dates,
+    WholeSeries,
     Windows,
     in_range,
     split_periods,
@@ -58,7 +60,7 @@ class Settings:
         space_step: cells are means of so many times so many.
         time_step: use every so manieth frame.
         in_len: input frames.
-        out_len: target frames.
+        out_len: target frames; 0: the input frames themselves, for autoencoders.
         stride: frames from the start of a window to the next one.
         train_from: first training date, "YYYY-MM-DD" or shorter; nothing: the first.
         train_until: last training date; nothing: 70 % of the frames.
@@ -99,6 +101,11 @@ class Settings:
     twin_years: int = 12
 
     @property
+    def restores(self) -> bool:
+        """Whether the targets are the inputs."""
+        return self.out_len == 0
+
+    @property
     def dates(self) -> Dates:
         """The settings that divide the series."""
         names = [field.name for field in dataclasses.fields(Dates)]
@@ -127,15 +134,23 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        lengths = ["in_len", "out_len", "stride", "time_step"]
+        lengths = ["in_len", "stride", "time_step"]
         settings_lib.check_at_least(self, 1, lengths, "frames")
+        settings_lib.check_at_least(self, 0, ["out_len"], "frames")
         settings_lib.check_at_least(self, 1, ["space_step"], "cells")
-        if self.out_len > MAX_LEADS:
+        scored = "out_len" if self.out_len else "in_len"
+        if getattr(self, scored) > MAX_LEADS:
             raise ValueError(
-                f"config.data.out_len={self.out_len}: expected at most {MAX_LEADS} "
-                "frames; take every so manieth with config.data.time_step"
+                f"config.data.{scored}={getattr(self, scored)}: expected at most "
+                f"{MAX_LEADS} frames; take every so manieth with config.data.time_step"
             )
         settings_lib.check_at_least(self, 3, ["twin_years"], "years")
+        if self.restores and self.targets:
+            raise ValueError(
+                f"config.data.targets={','.join(self.targets)} has no meaning with "
+                "config.data.out_len=0, where all variables are restored; choose them "
+                "with config.data.variables"
+            )
         for name in ("variables", "targets"):
             names = getattr(self, name)
             if len(set(names)) < len(names):
@@ -162,6 +177,8 @@ def load(settings: Settings, seed: int) -> Dataset:
     """
     cube, targets = open_series(settings, seed)
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
+    if settings.restores:
+        lengths = dict(in_len=0, out_len=settings.in_len)
     periods = split_periods(cube, settings.dates, **lengths)
     starts = window_starts(cube, periods, **lengths, stride=settings.stride)
     minutes = in_range(cube.minutes)
@@ -174,20 +191,21 @@ def load(settings: Settings, seed: int) -> Dataset:
     normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
     missing = cube_checks.missing_share(cube, periods, normalizer.counted)
     turned = settings.flip and not normalizer.counted.all()
-    windows = {
-        split: Windows(
-            cube.frames,
-            minutes,
-            starts[split],
-            **lengths,
-            normalizer=normalizer,
-            targets=targets,
-            observed=missing is None or missing > 0 or turned,
-            calendar=settings.calendar,
-            time_of_day=0 < cube.cadence < HALF_DAY,
-        )
-        for split in SPLITS
-    }
+    make_windows = functools.partial(
+        Windows,
+        cube.frames,
+        minutes,
+        **lengths,
+        normalizer=normalizer,
+        targets=targets,
+        observed=missing is None or missing > 0 or turned,
+        calendar=settings.calendar,
+        time_of_day=0 < cube.cadence < HALF_DAY,
+    )
+    windows = {split: make_windows(starts[split]) for split in SPLITS}
+    whole = None
+    if settings.restores:
+        whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
     weights = loss_weights(cube, normalizer.counted, targets, settings.area_weights)
     scale = tuple(float(x) for x in normalizer.scale[:targets])
     return Dataset(
@@ -219,6 +237,8 @@ def load(settings: Settings, seed: int) -> Dataset:
         ),
         mse_units=MSE_UNITS,
         coordinates=_coordinates(cube),
+        report="embedding" if settings.restores else "frames",
+        whole=whole,
     )
 
 
@@ -353,7 +373,9 @@ def _description(
     every = cube_time.frame_name(cube.cadence)
     parts = [
         f"{label}: {cube}" + (f", every {every}" if every else ""),
-        f"{settings.in_len} -> {settings.out_len} frames",
+        f"{settings.in_len} frames, restored"
+        if settings.restores
+        else f"{settings.in_len} -> {settings.out_len} frames",
         splits,
         units,
     ]

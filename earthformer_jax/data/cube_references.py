@@ -35,14 +35,14 @@ def references(
     - damped_persistence: climatology, and the departure of the last frame from it times
       a factor for each lead and variable;
     - climatology: the mean cycles of year and day, or the mean of every cell where
-      nothing tells them.
+      nothing tells them. Where the targets are the inputs (`in_len` 0), it alone.
 
     Args:
         cube: the data.
         period: training frames.
         normalizer: to model units.
         train: training examples.
-        in_len: input frames.
+        in_len: input frames; 0: the inputs are the target frames.
         out_len: target frames.
         targets: channels of the targets.
     """
@@ -73,6 +73,8 @@ def references(
         forecast = later + factors()[:, None, None, :] * departure
         return _like_targets(batch, forecast, out_len, targets)
 
+    if in_len == 0:
+        return {"climatology": climatology}
     return {
         "persistence": persistence(out_len, targets),
         "damped_persistence": damped,
@@ -117,9 +119,10 @@ def _mean_frames(
     if "time" not in batch:
         mean = normalizer.of_climatology(climatology, None)[None, ..., :targets]
         return mean, mean
-    time = np.asarray(batch["time"], np.int64)[:, in_len - 1 :]
+    time = np.asarray(batch["time"], np.int64)
     fields = normalizer.of_climatology(climatology, time)[..., :targets]
-    return fields[:, :1], fields[:, 1:]
+    last = max(in_len - 1, 0)
+    return fields[:, last : last + 1], fields[:, in_len:]
 
 
 def _like_targets(batch: Batch, fields, out_len: int, targets: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Windows of input and target frames cut from a time series, and their periods."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Windows:
             frames: of the series.
             minutes: of the frames, or None.
             starts: first input frame of each window.
-            in_len: input frames.
+            in_len: input frames; 0: the inputs are the target frames.
             out_len: target frames.
             normalizer: to model units.
             targets: the first so many channels are targets.
@@ -83,12 +83,13 @@ class Windows:
         target, stop = start + self._in_len, start + self._in_len + self._out_len
         minutes = None if self._minutes is None else self._minutes[start:stop]
         values = self._normalizer(self._frames.read(start, stop), minutes)
-        inputs = fill_forward(values[: target - start])
+        seen = self._in_len or self._out_len
+        inputs = fill_forward(values[:seen])
         targets = values[target - start :, ..., : self._targets]
         known = np.isfinite(targets)
         example = {}
         if self._calendar:
-            season = calendar_channels(minutes[: target - start], self._time_of_day)
+            season = calendar_channels(minutes[:seen], self._time_of_day)
             season = np.broadcast_to(
                 season[:, None, None, :], (*inputs.shape[:3], season.shape[-1])
             )
@@ -100,6 +101,78 @@ class Windows:
         if minutes is not None:
             example["time"] = minutes.astype(np.int32)
         return example
+
+
+class WholeSeries:
+    """Every frame of a series, in windows that overlap by half.
+
+    Examples are those of `Windows`, and say of each of their frames
+
+    - `frame`: int32 `[t]`, its number in the series;
+    - `split`: int8 `[t]`, the number of its split in `SPLITS`, -1 outside all;
+    - `central`: bool `[t]`, whether no other window has it closer to its middle. Every
+      frame is central once.
+
+    Pieces of the series that are shorter than a window are left out.
+    """
+
+    def __init__(
+        self,
+        make_windows: Callable[[np.ndarray], Windows],
+        segments: np.ndarray,
+        length: int,
+        periods: Mapping[str, Period],
+    ):
+        """Makes a source.
+
+        Args:
+            make_windows: source of the windows with given starts.
+            segments: int `[s, 2]`, first frame and end of the pieces.
+            length: frames of a window.
+            periods: of the splits.
+        """
+        pieces = [cover(int(a), int(b), length) for a, b in segments if b - a >= length]
+        self._starts = np.concatenate([starts for starts, _ in pieces])
+        self._central = np.concatenate([central for _, central in pieces])
+        self._length, self._periods = length, dict(periods)
+        self._windows = make_windows(self._starts)
+
+    @property
+    def frame_count(self) -> int:
+        """Frames of the series that are in a window."""
+        return int(self._central.sum())
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        frame = self._starts[index] + np.arange(self._length)
+        split = np.full(self._length, -1, np.int8)
+        for number, name in enumerate(SPLITS):
+            first, stop = self._periods[name]
+            split[(first <= frame) & (frame < stop)] = number
+        return self._windows[index] | {
+            "frame": frame.astype(np.int32),
+            "split": split,
+            "central": self._central[index],
+        }
+
+
+def cover(first: int, stop: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows over frames first..stop - 1, and which of their frames are central.
+
+    Returns:
+        starts int64 `[n]`, and bool `[n, length]`.
+    """
+    last = stop - length
+    starts = np.append(np.arange(first, last, max(1, length // 2)), last)
+    frames = np.arange(first, stop)
+    middle = starts + (length - 1) / 2
+    # Of two windows as near the earlier one: it has seen more before this frame.
+    nearest = np.searchsorted((middle[1:] + middle[:-1]) / 2, frames, side="left")
+    central = np.zeros((len(starts), length), bool)
+    central[nearest, frames - starts[nearest]] = True
+    return starts.astype(np.int64), central
 
 
 def fill_forward(values: np.ndarray) -> np.ndarray:
@@ -143,8 +216,11 @@ def split_periods(cube: Cube, dates: Dates, in_len: int, out_len: int) -> dict:
     frames = cube.frames.shape[0]
     need = in_len + 3 * out_len
     if frames < need:
+        wanted = f"config.data.in_len={in_len} and out_len={out_len} need"
+        if not in_len:
+            wanted = f"config.data.in_len={out_len} needs"
         raise ValueError(
-            f"config.data.in_len={in_len} and out_len={out_len} need {need} frames or "
+            f"{wanted} {need} frames or "
             "more, a training window and the targets of validation and test; "
             f"{cube.label} has {frames}{_when(cube, 0, frames)}. "
             + ("Shorten them" if in_len + out_len > 2 else "It is too short")
@@ -261,7 +337,9 @@ def _without_dates(cube: Cube, dates: Dates, out_len: int) -> dict[str, Period]:
 def _no_window(
     cube: Cube, split: str, first: int, stop: int, in_len: int, out_len: int
 ) -> str:
-    if split == "train":
+    if in_len == 0:
+        need = f"{out_len} frames in a row"
+    elif split == "train":
         need = f"{in_len} input and {out_len} target frames in a row"
     else:
         need = f"{out_len} target frames after {in_len} input frames in a row"

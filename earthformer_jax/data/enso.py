@@ -401,6 +401,7 @@ def _assemble(
     loss_weights = counted[None, :, :, None].astype(np.float32)
     return EnsoDataset(
         name=settings.name,
+        report="enso",
         description=(
             f"{description}; {settings.in_len} -> {settings.out_len} months; "
             f"{_split_text(windows, periods)}; {units}"

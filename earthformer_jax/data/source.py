@@ -91,6 +91,9 @@ class Dataset:
         display: how people look at the fields.
         mse_units: the units "mse" is reported in.
         coordinates: of the grid, for example `latitude` `[h]` and `longitude` `[w]`.
+        report: the module of `reports` that scores and draws.
+        whole: the whole series in windows for embeddings, or None, see
+            `data.cube_windows.WholeSeries`.
     """
 
     name: str
@@ -106,6 +109,8 @@ class Dataset:
     display: Display = Display()
     mse_units: str = "(model units)^2"
     coordinates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    report: str = "frames"
+    whole: Source | None = None
 
     def example(self) -> Example:
         """An example of the size a model sees, which `augment` may have yet to cut.

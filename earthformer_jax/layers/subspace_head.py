@@ -85,6 +85,9 @@ class SubspaceHead(nn.Module):
 
     Attributes:
         features: width of the embedding.
+        plane_features: 0: the map is of the mean and maximum of every channel, which
+            do not tell where something is. Else every position is first reduced to so
+            many channels, and the map is of all positions.
         heads: attention heads; divides features.
         hidden: width of the feed-forward layer; 0 switches it off.
         harmonics: harmonics of the year in the seasonal code; 0 switches it off.
@@ -96,6 +99,7 @@ class SubspaceHead(nn.Module):
     """
 
     features: int = 64
+    plane_features: int = 0
     heads: int = 4
     hidden: int = 128
     harmonics: int = 4
@@ -111,6 +115,7 @@ class SubspaceHead(nn.Module):
         states: jax.Array,
         time: jax.Array | None = None,
         *,
+        day: jax.Array | None = None,
         start: int | jax.Array = 0,
         mask: jax.Array | None = None,
     ) -> jax.Array:
@@ -118,9 +123,11 @@ class SubspaceHead(nn.Module):
 
         Args:
             states: `[b, t, h, w, c]`.
-            time: int `[b, t]` or `[t]`, minutes since 1970-01-01 UTC; None counts
-                steps as days, from `start`.
-            start: number of the first step where `time` is None.
+            time: int `[b, t]` or `[t]`, minutes since 1970-01-01 UTC; without it and
+                `day`, steps are counted as days from `start`.
+            day: days since the start of the year, `[b, t]` or `[t]`, if those are known
+                and `time` is not.
+            start: number of the first step where neither is given.
             mask: bool `[b, t]`, False for steps that no other may attend to; None
                 allows all.
 
@@ -141,18 +148,18 @@ class SubspaceHead(nn.Module):
                 f"heads must divide features; got {self.heads} heads for "
                 f"{self.features} features"
             )
-        if time is None:
-            day = start + jnp.arange(t, dtype=jnp.float32)
-        elif time.shape in ((t,), (b, t)):
+        if time is not None and day is not None:
+            raise ValueError("give time or day, not both")
+        for name, value in (("time", time), ("day", day)):
+            if value is not None and value.shape not in ((t,), (b, t)):
+                raise ValueError(
+                    f"{name} needs shape ({t},) or ({b}, {t}); got {tuple(value.shape)}"
+                )
+        if time is not None:
             day = day_of_year(time)
-        else:
-            raise ValueError(
-                f"time needs shape ({t},) or ({b}, {t}); got {tuple(time.shape)}"
-            )
-        pooled = jnp.concatenate(
-            [states.mean(axis=(2, 3)), states.max(axis=(2, 3))], axis=-1
-        )
-        query = self._dense("embed", self.features)(pooled)
+        elif day is None:
+            day = start + jnp.arange(t, dtype=jnp.float32)
+        query = self._dense("embed", self.features)(self._pool(states))
         self.sow("intermediates", "pooled", query)
         season = seasonal_encoding(day, self.features, self.harmonics, self.period)
         z = query + season.astype(query.dtype)
@@ -165,6 +172,14 @@ class SubspaceHead(nn.Module):
             length = jnp.sum(jnp.square(wide), axis=-1, keepdims=True)
             z = (wide * jax.lax.rsqrt(length + 1e-12)).astype(z.dtype)
         return z
+
+    def _pool(self, states):
+        """`[b, t, p]` of `[b, t, h, w, c]`."""
+        if not self.plane_features:
+            means, peaks = states.mean(axis=(2, 3)), states.max(axis=(2, 3))
+            return jnp.concatenate([means, peaks], axis=-1)
+        places = self._dense("plane", self.plane_features)(states)
+        return einops.rearrange(places, "b t h w c -> b t (h w c)")
 
     def _attend(self, z, mask):
         """Attention of the steps `[b, t, d]` to each other."""

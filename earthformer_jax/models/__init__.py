@@ -17,6 +17,7 @@ _MODELS = {
     "earthformer": ("earthformer_jax.models.earthformer", "Earthformer"),
     "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
     "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),
+    "conv_autoencoder": ("earthformer_jax.models.conv_autoencoder", "ConvAutoencoder"),
 }
 
 _DTYPES = ("dtype", "param_dtype")

@@ -9,16 +9,20 @@ from earthformer_jax.plotting.animation import forecast_animation, save_animatio
 from earthformer_jax.plotting.fields import render_frames
 from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
 from earthformer_jax.plotting.maps import forecast_maps
+from earthformer_jax.plotting.regimes import field_table, projection, regime_calendar
 from earthformer_jax.plotting.skill import lead_curves, skill_curves
 from earthformer_jax.plotting.style import look, save, step_of
 
 __all__ = [
     "contact_sheet",
+    "field_table",
     "forecast_animation",
     "forecast_frames",
     "forecast_maps",
     "lead_curves",
     "look",
+    "projection",
+    "regime_calendar",
     "render_frames",
     "save",
     "save_animation",

@@ -47,7 +47,10 @@ def make_scorer(
 
 
 def make_forecaster(
-    model: nn.Module, variables: Variables, mesh: jax.sharding.Mesh
+    model: nn.Module,
+    variables: Variables,
+    mesh: jax.sharding.Mesh,
+    method: str | None = None,
 ) -> Callable[[Batch], np.ndarray]:
     """A model with its variables as a function of host batches.
 
@@ -55,14 +58,17 @@ def make_forecaster(
         model: forecaster.
         variables: of the model.
         mesh: devices of this process to forecast on.
+        method: of the model, "embed"; None: the forecast.
 
     Returns:
         Function from a batch with "inputs" `[b, t, h, w, c]`, b a multiple of the
-        number of devices, to forecasts `[b, k, h, w, c]`.
+        number of devices, to forecasts `[b, k, h, w, c]`, or what `method` gives.
     """
     everywhere = mesh_lib.replicated(mesh)
     variables = jax.device_put(variables, everywhere)
-    apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+    apply = jax.jit(
+        lambda variables, x: model.apply(variables, x, train=False, method=method)
+    )
 
     def forecast(batch: Batch) -> np.ndarray:
         inputs = mesh_lib.put_batch(mesh, {"inputs": batch["inputs"]})["inputs"]

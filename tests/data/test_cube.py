@@ -343,3 +343,51 @@ class TestSettings:
         with pytest.raises(ValueError, match="of 'T' are -999, far from all other"):
             load(path=path)
         assert load(path=path, missing=-999).train[0]["observed"].mean() < 1
+
+
+class TestAutoencoders:
+    """Data whose targets are the inputs: out_len = 0."""
+
+    def test_targets_are_the_inputs(self, path):
+        dataset = load(path=path, in_len=6, out_len=0, calendar=True)
+        assert dataset.report == "embedding"
+        for split in ("train", "validation", "test"):
+            example = getattr(dataset, split)[0]
+            assert example["inputs"].shape == (6, 4, 5, 4)
+            np.testing.assert_array_equal(
+                example["inputs"][..., :2], example["targets"]
+            )
+            assert example["time"].shape == (6,)
+
+    def test_splits_share_no_frame(self, path):
+        dataset = load(path=path, in_len=6, out_len=0)
+        last = dataset.train[len(dataset.train) - 1]["time"][-1]
+        assert last < dataset.validation[0]["time"][0]
+
+    def test_climatology_is_the_only_reference(self, path):
+        dataset = load(path=path, in_len=6, out_len=0)
+        (batch,) = pipeline.evaluation_batches([dataset.test[0]], 1)
+        assert set(dataset.references) == {"climatology"}
+        assert dataset.references["climatology"](batch).shape == (1, 6, 4, 5, 2)
+
+    def test_gaps_are_filled_in_the_input_and_no_target(self, ds, tmp_path):
+        ds["T"][50:53, 1, 2] = np.nan
+        path = cube_files.write(ds, tmp_path / "gaps.nc")
+        dataset = load(path=path, in_len=6, out_len=0)
+        gappy = [
+            e
+            for e in map(dataset.train.__getitem__, range(len(dataset.train)))
+            if not e["observed"].all()
+        ]
+        assert len(gappy) == 8
+        assert all(np.isfinite(e["inputs"]).all() for e in gappy)
+
+    def test_refusals(self, path):
+        with pytest.raises(ValueError, match="targets=T has no meaning"):
+            load(path=path, in_len=6, out_len=0, targets="T")
+        with pytest.raises(ValueError, match="in_len=500: expected at most 128"):
+            load(path=path, in_len=500, out_len=0)
+        with pytest.raises(ValueError, match="in_len=60 needs 180 frames"):
+            load(path=path, in_len=60, out_len=0)
+        with pytest.raises(ValueError, match="out_len=-1: expected 0 or more"):
+            load(path=path, out_len=-1)

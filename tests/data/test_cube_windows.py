@@ -238,3 +238,45 @@ class TestWindows:
         assert cube_windows.in_range(None) is None
         assert cube_windows.in_range(minutes(3, DAY, "9000-01-01")) is None
         assert cube_windows.in_range(minutes(3)) is not None
+
+
+class TestWholeSeries:
+    @pytest.mark.parametrize("length", [1, 2, 5, 8])
+    @pytest.mark.parametrize("frames", [8, 9, 23, 24])
+    def test_every_frame_is_central_once(self, frames, length):
+        starts, central = cube_windows.cover(3, 3 + frames, length)
+        seen = (starts[:, None] + np.arange(length))[central]
+        np.testing.assert_array_equal(np.sort(seen), 3 + np.arange(frames))
+        np.testing.assert_array_equal(seen, np.sort(seen))
+        assert starts[0] == 3 and starts[-1] == 3 + frames - length
+
+    def test_inside_it_is_the_middle(self):
+        _, central = cube_windows.cover(0, 40, 8)
+        want = [False, False, True, True, True, True, False, False]
+        assert (central[1:-1] == want).all()
+
+    def test_of_two_windows_as_near_the_earlier_has_seen_more(self):
+        starts, central = cube_windows.cover(0, 21, 5)
+        np.testing.assert_array_equal(starts[:2], [0, 2])
+        np.testing.assert_array_equal(central[1], [False, False, True, True, False])
+
+    def test_examples(self):
+        data = series(30, pieces=[3, 12, 15])
+        periods = {"train": (2, 15), "validation": (15, 20), "test": (20, 29)}
+
+        def make(starts):
+            return windows(data, starts, in_len=0, out_len=4)
+
+        whole = cube_windows.WholeSeries(make, data.segments, 4, periods)
+        examples = [whole[i] for i in range(len(whole))]
+        frames = np.concatenate([e["frame"][e["central"]] for e in examples])
+        splits = np.concatenate([e["split"][e["central"]] for e in examples])
+        np.testing.assert_array_equal(frames, np.arange(3, 30))  # 0..2 are too short
+        assert whole.frame_count == 27
+        np.testing.assert_array_equal(splits, 12 * [0] + 5 * [1] + 9 * [2] + [-1])
+        for example in examples:
+            np.testing.assert_array_equal(
+                example["targets"][:, 0, 0, 0], example["frame"]
+            )
+            np.testing.assert_array_equal(example["inputs"], example["targets"])
+        pickle.loads(pickle.dumps(windows(data, [3], in_len=0)))

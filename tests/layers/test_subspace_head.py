@@ -123,6 +123,19 @@ def test_a_shifted_window_shifts_what_goes_into_attention():
     np.testing.assert_allclose(run(call=dict(start=10)), dates, atol=1e-5)
 
 
+def test_days_may_be_given_instead_of_times():
+    time = minutes(*np.arange("2015-03-01", "2015-03-07", dtype="datetime64[D]"))
+    by_day = run(call={"day": day_of_year(time)})
+    np.testing.assert_array_equal(by_day, run(time=time))
+
+
+def test_the_mean_and_maximum_forget_places_and_the_plane_does_not():
+    turned = jnp.flip(states(), axis=3)
+    chex.assert_trees_all_close(run(turned), run(), atol=1e-5)
+    difference = run(turned, plane_features=2) - run(plane_features=2)
+    assert jnp.abs(difference).max() > 0.01
+
+
 def test_order_does_not_matter_without_a_season():
     """Attention over steps knows them by their code alone."""
     order = np.array([3, 0, 5, 1, 4, 2])

@@ -137,7 +137,7 @@ def config(**changes) -> ml_collections.ConfigDict:
         num_threads=1,
         num_workers=0,
     )
-    c.eval = dict(batch_size=4, checkpoint="best")
+    c.eval = dict(batch_size=4, checkpoint="best", clusters=7)
     for name, value in changes.items():
         section, field = name.split("__") if "__" in name else (None, name)
         (c[section] if section else c)[field] = value
