@@ -47,6 +47,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         ConfigError: with one line, if a flag, the config file, its variant or a field
             cannot be understood.
     """
+    argv = with_model(argv)
     file = config_argument(argv)
     if file and not os.path.exists(file.partition(":")[0]):
         raise config_lib.ConfigError(
@@ -62,13 +63,26 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         raise config_lib.ConfigError(_reason(error)) from error
 
 
+def with_model(argv: Sequence[str]) -> list[str]:
+    """Arguments in which --config.model.name also chooses the options of that model.
+
+    "--config=FILE:quick --config.model.name=M" has "--config=FILE:quick,M" then.
+    """
+    argv, name = list(argv), _argument(argv, "config.model.name")
+    file = config_argument(argv)
+    if not name or not file or "," in file:
+        return argv
+    there = next(i for i, x in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", x))
+    behind = argv[there].partition("=")[1] == "="
+    path, _, variant = file.partition(":")
+    chosen = f"{path}:{variant},{name}"
+    argv[there if behind else there + 1] = f"--config={chosen}" if behind else chosen
+    return argv
+
+
 def config_argument(argv: Sequence[str]) -> str | None:
     """The argument of --config, in either form of writing it."""
-    for argument, following in zip(argv, [*argv[1:], None], strict=True):
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if match:
-            return match[1] or following
-    return None
+    return _argument(argv, "config")
 
 
 @contextlib.contextmanager
@@ -84,6 +98,14 @@ def explained(what: str) -> Iterator[None]:
         message = str(error.args[0] if isinstance(error, KeyError) else error)
         where = "" if message.startswith(("config.", "--")) else f"{what}: "
         raise config_lib.ConfigError(where + message) from error
+
+
+def _argument(argv: Sequence[str], flag: str) -> str | None:
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        match = re.fullmatch(rf"--?{re.escape(flag)}(?:=(.*))?", argument)
+        if match:
+            return match[1] or following
+    return None
 
 
 def _reason(error: flags.Error) -> str:

@@ -181,7 +181,7 @@ def _default_workdir(config_file: str) -> pathlib.Path:
     """runs/enso-quick for configs/enso.py:quick."""
     file, _, variant = config_file.partition(":")
     name = pathlib.Path(file).stem
-    return pathlib.Path("runs", f"{name}-{variant}" if variant else name)
+    return pathlib.Path("runs", "-".join([name, *filter(None, variant.split(","))]))
 
 
 def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:

@@ -8,7 +8,28 @@ Reference:
     official recipe where the tables are silent.
 """
 
+import typing
+
 import ml_collections
+from flax.core import FrozenDict
+
+from earthformer_jax import models
+
+_RECURRENT = dict(
+    features=(16, 24, 32), kernels=(5, 3, 3), up_kernels=(4, 4, 4), stem_features=8
+)
+_ONE_SCALE = dict(features=(4,), kernels=(3,), strides=(2,), up_kernels=(4,))
+# Sizes of the small variants by model, where another than the config's own is chosen.
+SMALL = {
+    "quick": {
+        "conv_lstm": _RECURRENT,
+        "fa_conv_lstm": _RECURRENT,
+    },
+    "test": {
+        "conv_lstm": _ONE_SCALE | dict(stem_features=4),
+        "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
+    },
+}
 
 
 def training() -> ml_collections.ConfigDict:
@@ -98,15 +119,57 @@ def choose(changes: dict, variant: str, file: str):
 
     Args:
         changes: functions by variant; the first is the default.
-        variant: what stands behind the colon of --config=FILE:VARIANT.
+        variant: what stands behind the colon of --config=FILE:VARIANT: "quick", or
+            with another model "quick,conv_lstm".
         file: name of the config file, for the message.
 
     Raises:
-        ValueError: if there is no such variant.
+        ValueError: if there is no such variant or model.
     """
+    variant, _, model = variant.partition(",")
     variant = variant or next(iter(changes))
     if variant not in changes:
         raise ValueError(
             f"{file}:{variant} is unknown; use one of {', '.join(changes)}"
         )
-    return changes[variant]
+    if not model:
+        return changes[variant]
+    options = model_options(model, variant)
+
+    def change(c):
+        changes[variant](c)
+        if c.model.name != model:
+            c.model = options
+
+    return change
+
+
+def model_options(name: str, variant: str) -> dict:
+    """Options of a model in place of the one a config was made for.
+
+    Args:
+        name: one of `models.names()`.
+        variant: "quick" and "test" are small; others have the size of the paper.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    defaults = {
+        option: _config_value(field)
+        for option, field in models.fields(name).items()
+        if option != "param_dtype"
+    }
+    return {"name": name, **defaults, **SMALL.get(variant, {}).get(name, {})}
+
+
+def _config_value(field):
+    """The default of an option, of a type that --config.model.OPTION can change."""
+    if field.name == "dtype":
+        return ""
+    if isinstance(field.default, FrozenDict):
+        return dict(field.default)
+    if field.default is None:
+        (kind,) = (t for t in typing.get_args(field.type) if t is not type(None))
+        is_plain = typing.get_origin(kind) is None  # else Sequence[int] and the like
+        return ml_collections.config_dict.placeholder(kind if is_plain else tuple)
+    return field.default

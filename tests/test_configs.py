@@ -4,10 +4,11 @@ import functools
 import importlib.util
 import pathlib
 
+import ml_collections
 import pytest
 
 from earthformer_jax import config as config_lib
-from earthformer_jax import main, recipes
+from earthformer_jax import main, models, recipes
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -49,3 +50,28 @@ def test_the_recipe_is_complete():
     config = recipes.training()
     config.data, config.model = dict(name="x"), dict(name="y")
     config_lib.check(config)
+
+
+@pytest.mark.parametrize("name", [n for n in models.names() if n != "conv_autoencoder"])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_model_on_every_data_set(file, name):
+    """`--config=FILE:test,MODEL` gives a model of those data."""
+    if file.stem == "climate_embedding":
+        pytest.skip("its targets are its inputs")
+    config = module(file).get_config(f"test,{name}")
+    assert config.model.name == name
+    dataset, model = main.build(config)
+    main.loop.check_model(config, model, dataset.example())
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_options_of_models_are_those_of_their_classes(name):
+    options = recipes.model_options(name, "paper")
+    assert {*options, "param_dtype"} - {"name"} <= {*models.fields(name), "param_dtype"}
+    config = ml_collections.ConfigDict(dict(model=options))
+    assert config_lib.to_json(config)
+
+
+def test_unknown_models_are_refused():
+    with pytest.raises(ValueError, match="unknown model 'gru'; the models are"):
+        module(FILES[0]).get_config("quick,gru")

@@ -88,7 +88,8 @@ class SubspaceHead(nn.Module):
         plane_features: 0: the map is of the mean and maximum of every channel, which
             do not tell where something is. Else every position is first reduced to so
             many channels, and the map is of all positions.
-        heads: attention heads; divides features.
+        heads: attention heads, which divide features; 0 switches the attention over
+            steps off.
         hidden: width of the feed-forward layer; 0 switches it off.
         harmonics: harmonics of the year in the seasonal code; 0 switches it off.
         period: days of a year.
@@ -143,7 +144,7 @@ class SubspaceHead(nn.Module):
                 f"shape {tuple(states.shape)}"
             )
         b, t = states.shape[:2]
-        if self.heads < 1 or self.features % self.heads:
+        if self.heads < 0 or (self.heads and self.features % self.heads):
             raise ValueError(
                 f"heads must divide features; got {self.heads} heads for "
                 f"{self.features} features"
@@ -163,7 +164,8 @@ class SubspaceHead(nn.Module):
         self.sow("intermediates", "pooled", query)
         season = seasonal_encoding(day, self.features, self.harmonics, self.period)
         z = query + season.astype(query.dtype)
-        z = z + self._attend(self._norm("attention_norm")(z), mask)
+        if self.heads:
+            z = z + self._attend(self._norm("attention_norm")(z), mask)
         if self.hidden:
             y = self._dense("ffn_1", self.hidden)(self._norm("ffn_norm")(z))
             z = z + self._dense("ffn_2", self.features)(nn.gelu(y, approximate=False))

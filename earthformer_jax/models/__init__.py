@@ -28,6 +28,19 @@ def names() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
+def fields(name: str) -> dict[str, dataclasses.Field]:
+    """The options of a model by name: their types and defaults.
+
+    Raises:
+        ValueError: for an unknown model; the known ones are named.
+    """
+    return {
+        field.name: field
+        for field in dataclasses.fields(_model_class(name))
+        if field.name not in ("input_shape", "target_shape", "parent", "name")
+    }
+
+
 def create_model(
     name: str, input_shape: Sequence[int], target_shape: Sequence[int], **options
 ) -> nn.Module:
@@ -44,15 +57,7 @@ def create_model(
         ValueError: for an unknown name or option (the nearest ones are named), or
             options that do not go together.
     """
-    if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
-    module, attribute = _MODELS[name]
-    model_class = getattr(importlib.import_module(module), attribute)
-    known = [
-        f.name
-        for f in dataclasses.fields(model_class)
-        if f.name not in ("input_shape", "target_shape", "parent", "name")
-    ]
+    model_class, known = _model_class(name), fields(name)
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=3) or sorted(known)
@@ -67,6 +72,13 @@ def create_model(
     if hasattr(model, "check"):
         model.check()
     return model
+
+
+def _model_class(name: str) -> type[nn.Module]:
+    if name not in _MODELS:
+        raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
+    module, attribute = _MODELS[name]
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _plain(option: str, value):

@@ -49,7 +49,7 @@ class ConvAutoencoder(nn.Module):
         embedding: width of the embedding.
         plane_features: channels that every position keeps on its way to the embedding
             and back; 0: the head sees mean and maximum of the plane only.
-        heads: of the attention over steps.
+        heads: of the attention over steps; 0 switches it off.
         hidden: width of the head's feed-forward layer; 0 switches it off.
         harmonics: of the year in the head's seasonal code; without calendar none.
         dtype: of the arithmetic; None is float32.
@@ -95,7 +95,7 @@ class ConvAutoencoder(nn.Module):
                 f"cell_options: the cell {self.cell!r} has no option "
                 f"{', '.join(sorted(unknown))}"
             )
-        if self.embedding < 1 or self.heads < 1 or self.embedding % self.heads:
+        if self.embedding < 1 or self.heads < 0 or self.embedding % max(self.heads, 1):
             raise ValueError(
                 f"heads must divide embedding; got {self.heads} heads for an embedding "
                 f"of {self.embedding}"

@@ -136,6 +136,12 @@ def test_the_mean_and_maximum_forget_places_and_the_plane_does_not():
     assert jnp.abs(difference).max() > 0.01
 
 
+def test_without_heads_steps_do_not_see_each_other():
+    changed = states().at[:, 2].add(1.0)
+    apart = jnp.abs(run(changed, heads=0) - run(heads=0)).max(axis=(0, 2))
+    assert apart[2] > 0.01 and jnp.delete(apart, 2).max() == 0
+
+
 def test_order_does_not_matter_without_a_season():
     """Attention over steps knows them by their code alone."""
     order = np.array([3, 0, 5, 1, 4, 2])

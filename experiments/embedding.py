@@ -1,0 +1,303 @@
+r"""Embeddings of days: ConvLSTM beside FAConvLSTM, and FAConvLSTM part by part.
+
+    python experiments/embedding.py                          # synthetic waves
+    python experiments/embedding.py --path=ncep.nc --clusters=7
+    python experiments/embedding.py --compare=parts          # ablation
+
+The mean seasons are removed from the data: with them, k-means finds the seasons and
+nothing else (adjusted Rand index 0.01, of principal components as of all networks).
+Trains autoencoders that differ in nothing but their cells (the quick variant of
+configs/climate_embedding.py) with several seeds:
+
+    cells   ConvLSTM; FAConvLSTM as wide, with as many parameters, and as wide for the
+            same time
+    parts   FAConvLSTM, and with each of its parts off in turn
+
+and writes table.md: error of the restored test days, regimes by k-means judged by six
+scores in the fields, and for the synthetic waves, whose regimes are known, the adjusted
+Rand index and how well a linear classifier reads the regime of test days from an
+embedding. Principal components of the same number stand beside. Every training has its
+own folder; those that are complete are not repeated.
+"""
+
+import argparse
+import importlib.util
+import json
+import logging
+import pathlib
+import time
+
+import jax
+import numpy as np
+import optax
+import xarray as xr
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from earthformer_jax import main as earthformer_main
+from earthformer_jax.data.cube_windows import SPLITS
+from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.metrics import clusters as cluster_lib
+from earthformer_jax.reports import embedding
+from earthformer_jax.training import evaluation, loop, mesh
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training import step as step_lib
+from earthformer_jax.training.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parents[1]
+TIMED_STEPS = 15
+PARTS = {
+    "FAConvLSTM": {},
+    "no axial attention": dict(cell_options=dict(attention_every=0)),
+    "no squeeze-and-excitation": dict(cell_options=dict(squeeze=0)),
+    "no peepholes": dict(cell_options=dict(peephole="none")),
+    "one dilation": dict(cell_options=dict(dilations=(1,))),
+    "no activation after mixing": dict(cell_options=dict(mix_activation=None)),
+    "windows of input and state apart": dict(cell_options=dict(share_taps=False)),
+    "bottleneck half as wide": dict(cell_options=dict(bottleneck=8)),
+    "no attention over days": dict(heads=0),
+    "no seasonal code": dict(harmonics=0),
+}
+COLUMNS = (
+    ("parameters", "parameters", "{:,.0f}"),
+    ("step_ms", "ms / step", "{:.0f}"),
+    ("steps", "steps", "{:.0f}"),
+    ("mse", "test MSE", "{:.3f}"),
+    ("probe", "probe", "{:.3f}"),
+    ("rand_index", "ARI", "{:.3f}"),
+    ("silhouette", "silhouette", "{:.3f}"),
+    ("davies_bouldin", "Davies-Bouldin", "{:.2f}"),
+    ("calinski_harabasz", "Calinski-Harabasz", "{:.0f}"),
+    ("rmse", "RMSE", "{:.3f}"),
+    ("average_variance", "variance", "{:.5f}"),
+    ("inter_distance", "inter-cluster", "{:.3f}"),
+)
+
+
+def load_module(path: pathlib.Path):
+    """A Python file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_config(a, seed: int, steps: int, model: dict):
+    """The quick variant with other data, seed, steps and model options."""
+    file = load_module(ROOT / "configs" / "climate_embedding.py")
+    c = file.get_config("quick").unlock()
+    c.seed = seed
+    c.data.path = str(a.path)
+    c.data.calendar = True
+    c.data.anomalies = not a.seasons
+    c.model.update(model)
+    c.train.update(steps=steps, validate_every=max(steps // 2, 1), log_every=100)
+    c.eval.clusters = a.clusters
+    return c.lock()
+
+
+def parameters(a, model: dict) -> int:
+    """Trained numbers of a model."""
+    dataset, module = earthformer_main.build(make_config(a, 0, 1, model))
+    shape = dataset.example()["inputs"].shape
+    variables = state_lib.abstract_variables(module, shape)
+    return state_lib.count_parameters(variables["params"])
+
+
+def step_seconds(a, model: dict) -> float:
+    """Median time of a training step, compiled before."""
+    config = make_config(a, 0, 1, model)
+    dataset, module = earthformer_main.build(config)
+    tx = optax.adam(1e-3)
+    state = state_lib.create_state(
+        jax.random.key(0),
+        model=module,
+        tx=tx,
+        input_shape=dataset.example()["inputs"].shape,
+    )
+    examples = [dataset.train[i] for i in range(config.train.batch_size)]
+    batch = {k: np.stack([e[k] for e in examples]) for k in ("inputs", "targets")}
+
+    @jax.jit
+    def step(state):
+        weights = np.asarray(dataset.loss_weights, np.float32)
+        options = dict(model=module, tx=tx, learning_rate=lambda _: 1e-3)
+        return step_lib.update(state, batch, loss_weights=weights, **options)[0]
+
+    times = []
+    for _ in range(TIMED_STEPS + 1):
+        start = time.perf_counter()
+        state = jax.block_until_ready(step(state))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def wide_as(a, target: int) -> int:
+    """Features, a multiple of 8, that give an FAConvLSTM as many parameters."""
+    widths = range(16, 257, 8)
+    counts = [parameters(a, dict(cell="fa_conv_lstm", features=f)) for f in widths]
+    return widths[int(np.argmin(np.abs(np.array(counts) - target)))]
+
+
+def cell_variants(a) -> dict[str, tuple[dict, int]]:
+    """Model options and steps by name."""
+    dense, factorised = dict(cell="conv_lstm"), dict(cell="fa_conv_lstm")
+    wide = factorised | dict(features=wide_as(a, parameters(a, dense)))
+    ratio = step_seconds(a, dense) / step_seconds(a, factorised)
+    return {
+        "ConvLSTM": (dense, a.steps),
+        "FAConvLSTM, equal width": (factorised, a.steps),
+        "FAConvLSTM, equal parameters": (wide, a.steps),
+        "FAConvLSTM, equal time": (factorised, round(a.steps * ratio)),
+    }
+
+
+def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
+    """Trains and judges one autoencoder; the numbers of one row of the table."""
+    folder = a.out / name.replace(" ", "_").replace(",", "") / str(seed)
+    result_file = folder / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    config = make_config(a, seed, steps, model)
+    dataset, module = earthformer_main.build(config)
+    start = time.perf_counter()
+    if not loop.train(config, folder, dataset=dataset, model=module):
+        raise SystemExit("stopped; run again to continue")
+    seconds = time.perf_counter() - start
+    shape = dataset.example()["inputs"].shape
+    like = state_lib.abstract_variables(module, shape)
+    everywhere = mesh.replicated(mesh.data_mesh())
+    variables, _ = Checkpoints(folder / "checkpoints").restore_variables(
+        "best", mesh.abstract(like, everywhere)
+    )
+    args = module, jax.device_get(variables), mesh.data_mesh()
+    embed = evaluation.make_forecaster(*args, method="embed")
+    score = evaluation.make_scorer(module, dataset.metric, mesh.data_mesh())
+    series = embedding.gather(dataset, embed, config.eval.batch_size)
+    scores = score(variables, evaluation_batches(dataset.test, config.eval.batch_size))
+    result = dict(
+        parameters=state_lib.count_parameters(variables["params"]),
+        steps=steps,
+        seconds=seconds,
+        mse=scores["mse"],
+        **judge(a, series, series.embeddings),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    result_file.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def judge(a, series: embedding.Series, points: np.ndarray) -> dict[str, float]:
+    """Scores of regimes found from points `[n, d]`, one for every frame."""
+    judged = embedding.judge(series, points[series.kept], a.clusters)
+    result = {k: v["mean"] for k, v in judged["in the fields"].items()}
+    truth = known_regimes(a, series)
+    if truth is not None:
+        training, test = (series.split == SPLITS.index(s) for s in ("train", "test"))
+        found = [
+            cluster_lib.agreement(
+                cluster_lib.k_means(points, a.clusters, seed, fit=training), truth
+            )
+            for seed in range(embedding.SEEDS)
+        ]
+        classify = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        classify.fit(points[training], truth[training])
+        result["rand_index"] = float(np.mean(found))
+        result["probe"] = float(
+            balanced_accuracy_score(truth[test], classify.predict(points[test]))
+        )
+    return result
+
+
+def known_regimes(a, series: embedding.Series) -> np.ndarray | None:
+    """Regimes of all frames, where the file tells them."""
+    with xr.open_dataset(a.path) as file:
+        if "regime" not in file:
+            return None
+        return file["regime"].sel(time=series.dates).values
+
+
+def components(a) -> dict:
+    """The row of principal components."""
+    config = make_config(a, 0, 1, dict(cell="conv_lstm"))
+    dataset, _ = earthformer_main.build(config)
+    width = config.model.embedding
+
+    def blank(batch):
+        return np.zeros((*np.shape(batch["targets"])[:2], width), np.float32)
+
+    series = embedding.gather(dataset, blank, config.eval.batch_size)
+    found = embedding.Components(series, width)
+    metric = dataset.metric
+    sums = metric.init()
+    for batch in evaluation_batches(dataset.test, config.eval.batch_size):
+        sums = metric.update(sums, found.restore(batch), batch)
+    points = np.zeros((len(series.frame), found.count), np.float32)
+    points[series.kept] = found.scores(series.fields)
+    if len(series.kept) < len(points):
+        raise SystemExit(f"{a.path}: more than {len(series.kept)} frames")
+    return dict(mse=metric.compute(sums)["mse"], **judge(a, series, points))
+
+
+def table(rows: dict[str, list[dict]]) -> str:
+    """Markdown: mean and, over several seeds, standard deviation."""
+    columns = [c for c in COLUMNS if any(c[0] in r[0] for r in rows.values())]
+    heads = ["", *(head for _, head, _ in columns)]
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    for name, results in rows.items():
+        cells = [name]
+        for key, _, form in columns:
+            values = [r[key] for r in results if key in r]
+            text = form.format(np.mean(values)) if values else ""
+            if len(values) > 1 and np.std(values) > 0:
+                text += f" ± {form.format(np.std(values))}"
+            cells.append(text)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a comparison and writes its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--compare", choices=("cells", "parts"), default="cells")
+    parser.add_argument("--path", default="", help="NetCDF; nothing: synthetic waves")
+    parser.add_argument(
+        "--seasons", action="store_true", help="keep the mean seasons in the data"
+    )
+    parser.add_argument("--clusters", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--out", type=pathlib.Path, default=None)
+    a = parser.parse_args(arguments)
+    a.out = a.out or pathlib.Path("runs", f"embedding-{a.compare}")
+    a.out.mkdir(parents=True, exist_ok=True)
+    if not a.path:
+        a.path = a.out / "waves.nc"
+        if not a.path.exists():
+            load_module(ROOT / "experiments" / "wave_regimes.py").make(8, 0).to_netcdf(
+                a.path
+            )
+    logging.basicConfig(level=logging.WARNING)
+    earthformer_main.cache_compilations()
+    if a.compare == "cells":
+        variants = cell_variants(a)
+    else:
+        base = dict(cell="fa_conv_lstm")
+        variants = {name: (base | more, a.steps) for name, more in PARTS.items()}
+    rows = {"principal components": [components(a)]}
+    for name, (model, steps) in variants.items():
+        cost = dict(step_ms=1e3 * step_seconds(a, model))
+        rows[name] = []
+        for seed in range(a.seeds):
+            rows[name].append(cost | run(a, name, model, steps, seed))
+            print(name, seed, json.dumps(rows[name][-1]), flush=True)
+        (a.out / "table.md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
