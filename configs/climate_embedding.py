@@ -27,28 +27,7 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
     """Returns the locked config of a variant."""
     change = recipes.choose(VARIANTS, variant, "configs/climate_embedding.py")
     c = recipes.training()
-    c.data = dict(
-        name="climate",
-        path="",  # nothing: the embedded twin
-        variables=(),  # nothing: all that share a grid
-        level=(),
-        axes="",
-        missing=(),
-        region=(),
-        space_step=1,
-        time_step=1,
-        in_len=8,
-        out_len=0,  # the targets are the inputs
-        stride=1,
-        train_from="",
-        train_until="",  # nothing: 70 % of the frames
-        validate_until="",  # nothing: half of the rest
-        test_until="",
-        anomalies=False,
-        calendar=True,
-        area_weights=True,
-        twin_years=12,
-    )
+    c.data = recipes.cube(in_len=8, out_len=0, calendar=True)  # targets: the inputs
     c.model = dict(
         name="conv_autoencoder",
         cell="fa_conv_lstm",

@@ -28,30 +28,7 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
     """Returns the locked config of a variant."""
     change = recipes.choose(VARIANTS, variant, "configs/custom.py")
     c = recipes.training()
-    c.data = dict(
-        name="custom",
-        path="",  # nothing: the embedded climate twin
-        variables=(),  # nothing: all that share a grid
-        targets=(),  # nothing: all variables
-        level=(),
-        axes="",
-        missing=(),
-        region=(),
-        space_step=1,
-        time_step=1,
-        in_len=10,
-        out_len=5,
-        stride=1,
-        train_from="",
-        train_until="",  # nothing: 70 % of the frames
-        validate_until="",  # nothing: half of the rest
-        test_until="",
-        anomalies=False,
-        calendar=False,
-        flip=False,
-        area_weights=True,
-        twin_years=12,
-    )
+    c.data = recipes.cube(name="custom")
     c.model = recipes.earthformer(stem_scale=(1, 2, 2))
     change(c)
     return c.lock()

@@ -68,6 +68,35 @@ def training() -> ml_collections.ConfigDict:
     return c
 
 
+def cube(**changes) -> dict:
+    """Settings of climate cubes and own files (`data.cube.Settings`), and changes."""
+    options = dict(
+        name="climate",
+        path="",  # nothing: the embedded climate twin
+        variables=(),  # nothing: all that share a grid
+        targets=(),  # nothing: all variables
+        level=(),
+        axes="",
+        missing=(),
+        region=(),
+        space_step=1,
+        time_step=1,
+        in_len=10,
+        out_len=5,
+        stride=1,
+        train_from="",
+        train_until="",  # nothing: 70 % of the frames
+        validate_until="",  # nothing: half of the rest
+        test_until="",
+        anomalies=False,
+        calendar=False,
+        flip=False,
+        area_weights=True,
+        twin_years=12,
+    )
+    return options | changes
+
+
 def earthformer(**changes) -> dict:
     """Options of the Earthformer of table 8 with 8 global vectors, and changes."""
     options = dict(
