@@ -84,7 +84,12 @@ def run(
     else:
         workdir_lib.check_same_model(config, workdir)
     dataset, model = build(config)
-    if mode == "train" and not loop.train(
+    loop.check_model(config, model, dataset.example())
+    learns = bool(_variables(dataset, model)["params"])
+    if mode == "train" and not learns:
+        logger.info("%s has no parameters: nothing to train", config.model.name)
+        workdir_lib.write_config(config, workdir)
+    elif mode == "train" and not loop.train(
         config, workdir, dataset=dataset, model=model
     ):
         return STOPPED
@@ -136,13 +141,14 @@ def evaluate(
         raise config_lib.ConfigError(f"the test split of {dataset.name!r} is empty")
     example = dataset.test[0]
     loop.check_model(config, model, example)
-    like = state_lib.abstract_variables(model, example["inputs"].shape)
-    everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
-    variables, progress = Checkpoints(workdir / "checkpoints").restore_variables(
-        config.eval.checkpoint, mesh_lib.abstract(like, everywhere)
-    )
     logger.info("data: %s", dataset.description)
-    logger.info("scoring the checkpoint of step %d", progress.step)
+    variables = _variables(dataset, model)
+    if variables["params"]:
+        everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
+        variables, progress = Checkpoints(workdir / "checkpoints").restore_variables(
+            config.eval.checkpoint, mesh_lib.abstract(variables, everywhere)
+        )
+        logger.info("scoring the checkpoint of step %d", progress.step)
     if jax.process_index() == 0:
         make = functools.partial(
             evaluation.make_forecaster,
@@ -156,6 +162,11 @@ def evaluate(
         report(dataset, make(), workdir, config.eval.batch_size, **more)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("scored")
+
+
+def _variables(dataset: Any, model: nn.Module) -> state_lib.Variables:
+    """Shapes and types of the model's variables."""
+    return state_lib.abstract_variables(model, dataset.example()["inputs"].shape)
 
 
 def cache_compilations() -> None:

@@ -72,6 +72,16 @@ def call(*arguments):
 
 
 class TestTrainAndEvaluate:
+    @pytest.mark.parametrize("mode", ["train", "evaluate"])
+    def test_models_without_parameters_are_scored_at_once(
+        self, config_file, tmp_path, monkeypatch, mode
+    ):
+        monkeypatch.setattr(models, "create_model", lambda *a, **k: toy.StillModel())
+        assert call(f"--config={config_file}", f"--workdir={tmp_path}/run") == 0
+        assert call(f"--workdir={tmp_path}/run", f"--mode={mode}") == 0
+        assert (tmp_path / "run" / "scores.json").exists()
+        assert not (tmp_path / "run" / "checkpoints").exists()
+
     def test_writes_a_workdir(self, config_file, tmp_path, capsys):
         assert call(f"--config={config_file}", f"--workdir={tmp_path / 'w'}") == 0
         names = {path.name for path in (tmp_path / "w").iterdir()}

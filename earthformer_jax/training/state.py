@@ -67,7 +67,7 @@ def create_state(
     names = ("params", "dropout", "sampling")
     keys = dict(zip(names, jax.random.split(init_key, len(names)), strict=True))
     variables = model.init(keys, jnp.zeros((1, *input_shape)), train=False)
-    params = variables["params"]
+    params = variables.get("params", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -90,7 +90,9 @@ def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> Variab
     inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     init = functools.partial(model.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), inputs)
-    return with_batch_stats(variables["params"], variables.get("batch_stats", {}))
+    return with_batch_stats(
+        variables.get("params", {}), variables.get("batch_stats", {})
+    )
 
 
 def count_parameters(params: Any) -> int:

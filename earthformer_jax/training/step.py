@@ -78,7 +78,8 @@ def update(
         state: before the step.
         batch: "inputs" `[b, t, h, w, c]`, "targets" `[b, k, h, w, c]`, and "observed"
             like "targets" where some of them are unknown.
-        model: forecaster; what it sows into `losses` is added to the loss.
+        model: forecaster; what it sows into `losses` is added to the loss. One that
+            `uses_targets` learns with scheduled sampling: it is given targets and step.
         tx: optimiser that `state.opt_state` belongs to.
         learning_rate: the schedule inside `tx`, for the record.
         loss_weights: as in `weighted_mse`.
@@ -95,10 +96,14 @@ def update(
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
     def loss_fn(params, batch_stats, micro, key):
+        teaching = {}
+        if getattr(model, "uses_targets", False):
+            teaching = dict(targets=micro["targets"], step=state.step)
         forecast, changed = model.apply(
             state_lib.with_batch_stats(params, batch_stats),
             micro["inputs"],
             train=True,
+            **teaching,
             rngs={
                 "dropout": jax.random.fold_in(key, 0),
                 "sampling": jax.random.fold_in(key, 1),

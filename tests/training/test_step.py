@@ -92,6 +92,15 @@ class TestUpdate:
         assert_close(parts.params, whole.params)
         assert_close(scalars_of_parts, scalars)
 
+    @pytest.mark.parametrize("micro_batches", [1, 2])
+    def test_targets_and_step_for_models_that_use_them(self, batch, micro_batches):
+        step, state = make(toy.PupilModel())
+        state = state.replace(step=jnp.int32(3))
+        step = jax.jit(functools.partial(step, micro_batches=micro_batches))
+        _, scalars = step(state, batch)
+        want = np.mean((1 + 3 * batch["targets"] - batch["targets"]) ** 2)
+        np.testing.assert_allclose(scalars["loss"], want, rtol=1e-5)
+
     def test_gradient_by_hand(self, batch):
         model = toy.ToyModel(dropout=0.0)
         step, state = make(model)

@@ -88,6 +88,26 @@ class ToyModel(nn.Module):
         return x.reshape(b, t, h, w, c)
 
 
+class PupilModel(nn.Module):
+    """Forecasts a parameter; in training a share of the targets, larger with steps."""
+
+    uses_targets = True
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False, targets=None, step=None):
+        level = self.param("level", nn.initializers.ones, ())
+        forecast = jnp.broadcast_to(level, inputs.shape)
+        return forecast + step * targets if train else forecast
+
+
+class StillModel(nn.Module):
+    """Persistence, which has no parameters."""
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False):
+        return jnp.broadcast_to(inputs[:, -1:], inputs.shape)
+
+
 def dataset(**changes) -> Dataset:
     """48 training and 10 validation examples."""
     defaults = dict(
