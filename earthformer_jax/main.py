@@ -115,6 +115,11 @@ def build(config: ml_collections.ConfigDict) -> tuple[Any, nn.Module]:
             target_shape=example["targets"].shape,
             **options,
         )
+    if dataset.report == "embedding" and not hasattr(model, "embed"):
+        raise config_lib.ConfigError(
+            f"config.model.name={name!r} has no embeddings; with config.data.out_len=0 "
+            "(targets are the inputs) use 'conv_autoencoder'"
+        )
     return dataset, model
 
 

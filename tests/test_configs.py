@@ -75,3 +75,10 @@ def test_options_of_models_are_those_of_their_classes(name):
 def test_unknown_models_are_refused():
     with pytest.raises(ValueError, match="unknown model 'gru'; the models are"):
         module(FILES[0]).get_config("quick,gru")
+
+
+def test_forecasters_embed_nothing():
+    config = module(FILES[0].with_name("climate.py")).get_config("test")
+    config.data.out_len = 0
+    with pytest.raises(config_lib.ConfigError, match="'earthformer' has no embeddings"):
+        main.build(config)
