@@ -146,16 +146,7 @@ def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figu
     channels = display.channels[:SHEET_CHANNELS]
     t, k = len(examples[0]["inputs"]), len(examples[0]["targets"])
     before, after = every(t, SHEET_COLUMNS), every(k, SHEET_COLUMNS)
-    fields = [
-        [
-            (
-                shown(x["inputs"], channel, c)[before],
-                shown(x["targets"], channel, c, x.get("observed"))[after],
-            )
-            for c, channel in enumerate(channels)
-        ]
-        for x in examples
-    ]
+    fields = [_sheet_fields(x, channels, before, after) for x in examples]
     colours = [
         colours_of(
             channel.colormap,
@@ -164,33 +155,15 @@ def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figu
         )
         for c, channel in enumerate(channels)
     ]
-    h, w = examples[0]["targets"].shape[1:3]
-    count = len(examples) * len(channels)
-    columns = len(before) + len(after)
-    cell = max(0.75, min(1.5, 15 / columns)) * min(1, w / h)
-    title_height = 0.32 * (1 + len(title) // 150) if title else 0
-    top = HEADER + title_height  # inches
-    width = columns * (cell + 0.06) + 2.0
-    height = max(count * (cell * h / w + 0.2) + top, 1.8)
+    rows = len(examples) * len(channels)
+    title_height = 0.32 * (1 + len(title) // 150) if title else 0  # inches
     with mpl.rc_context(STYLE | {"font.size": 9}):
-        figure = Figure(figsize=(width, height), layout="compressed")
-        FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(
-            rect=(0, 0, 1, 1 - top / height),
-            w_pad=0.03,
-            h_pad=0.02,
-            hspace=0,
-            wspace=0,
+        figure, left, right = _sheet_panels(
+            rows,
+            (len(before), len(after)),
+            examples[0]["targets"].shape[1:3],
+            HEADER + title_height,
         )
-        grid = figure.subplots(
-            count,
-            columns + 1,
-            squeeze=False,
-            width_ratios=[1] * len(before) + [0.15] + [1] * len(after),
-        )
-        for axes in grid[:, len(before)]:
-            axes.set_axis_off()
-        left, right = grid[:, : len(before)], grid[:, len(before) + 1 :]
         for i, example in enumerate(examples):
             labels, day = _frame_labels(example, display.frame, t, before, after)
             for c, channel in enumerate(channels):
@@ -210,32 +183,77 @@ def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figu
                 row = i * len(channels)
                 for axes, label in zip([*left[row], *right[row]], labels, strict=True):
                     axes.set_title(label, fontsize=7, color="0.35", pad=2)
+        panels = np.concatenate([left, right], axis=1)
         for c, channel in enumerate(channels):
-            share = slice(c * count // len(channels), (c + 1) * count // len(channels))
+            share = slice(c * rows // len(channels), (c + 1) * rows // len(channels))
             colour_bar(
                 figure,
-                grid[share],
+                panels[share],
                 colours[c],
                 label_of(channel),
                 pad=0.01,
                 aspect=30,
                 fraction=0.02,
             )
-        figure.draw_without_rendering()  # the frames find their places
-        figure.set_layout_engine("none")
-        _header(figure, left[0], "Inputs", INPUT_COLOUR)
-        _header(figure, right[0], "Targets", TARGET_COLOUR)
-        if title:
-            edge = left[0, 0].get_position()
-            figure.text(
-                edge.x0,
-                edge.y1 + HEADER / height,
-                _wrapped(title, figure),
-                fontsize=11,
-                fontweight="bold",
-                va="bottom",
-            )
+        _sheet_headings(figure, left[0], right[0], title)
     return figure
+
+
+def _sheet_fields(example: Mapping, channels, before, after) -> list:
+    """(input frames, target frames) as shown, of each channel."""
+    return [
+        (
+            shown(example["inputs"], channel, c)[before],
+            shown(example["targets"], channel, c, example.get("observed"))[after],
+        )
+        for c, channel in enumerate(channels)
+    ]
+
+
+def _sheet_panels(rows: int, columns: tuple[int, int], size: tuple[int, int], top):
+    """A figure, and its panels for inputs `[rows, n]` and targets `[rows, m]`.
+
+    Args:
+        rows: of panels.
+        columns: n and m.
+        size: height and width of a field.
+        top: inches that are left free above.
+    """
+    n, m = columns
+    h, w = size
+    cell = max(0.75, min(1.5, 15 / (n + m))) * min(1, w / h)
+    height = max(rows * (cell * h / w + 0.2) + top, 1.8)
+    figure = Figure(
+        figsize=((n + m) * (cell + 0.06) + 2.0, height), layout="compressed"
+    )
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(
+        rect=(0, 0, 1, 1 - top / height), w_pad=0.03, h_pad=0.02, hspace=0, wspace=0
+    )
+    grid = figure.subplots(
+        rows, n + m + 1, squeeze=False, width_ratios=[1] * n + [0.15] + [1] * m
+    )
+    for axes in grid[:, n]:
+        axes.set_axis_off()
+    return figure, grid[:, :n], grid[:, n + 1 :]
+
+
+def _sheet_headings(figure: Figure, left, right, title: str) -> None:
+    """Words above the first row of panels, once all have found their places."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    _header(figure, left, "Inputs", INPUT_COLOUR)
+    _header(figure, right, "Targets", TARGET_COLOUR)
+    if title:
+        edge = left[0].get_position()
+        figure.text(
+            edge.x0,
+            edge.y1 + HEADER / figure.get_figheight(),
+            _wrapped(title, figure),
+            fontsize=11,
+            fontweight="bold",
+            va="bottom",
+        )
 
 
 def _header(figure: Figure, row, text: str, colour) -> None:
