@@ -19,15 +19,19 @@ _RECURRENT = dict(
     features=(16, 24, 32), kernels=(5, 3, 3), up_kernels=(4, 4, 4), stem_features=8
 )
 _ONE_SCALE = dict(features=(4,), kernels=(3,), strides=(2,), up_kernels=(4,))
+# True frames are gone when a short training is half over, not after 50,000 steps.
+_SAMPLING = dict(sampling_rate=1 / 300, sampling_stop=300)
 # Sizes of the small variants by model, where another than the config's own is chosen.
 SMALL = {
     "quick": {
         "conv_lstm": _RECURRENT,
         "fa_conv_lstm": _RECURRENT,
+        "predrnn": dict(num_layers=2, features=32, kernel_size=3, **_SAMPLING),
     },
     "test": {
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
+        "predrnn": dict(num_layers=1, features=4, kernel_size=3, **_SAMPLING),
     },
 }
 

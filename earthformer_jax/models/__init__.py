@@ -17,6 +17,7 @@ _MODELS = {
     "earthformer": ("earthformer_jax.models.earthformer", "Earthformer"),
     "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
     "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),
+    "predrnn": ("earthformer_jax.models.predrnn", "PredRNN"),
     "conv_autoencoder": ("earthformer_jax.models.conv_autoencoder", "ConvAutoencoder"),
 }
 

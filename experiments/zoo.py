@@ -1,0 +1,117 @@
+r"""Every model on N-body MNIST and ENSO, through the ordinary command, in one table.
+
+    python experiments/zoo.py                  # small models, hours on two CPU cores
+    python experiments/zoo.py --configs=enso --models=unet,earthformer --variant=quick
+
+Runs `python -m earthformer_jax.main --config=configs/CONFIG.py:VARIANT,MODEL` for each,
+one after the other, and writes table.md: scores of the test examples from scores.json,
+and from the log of the run the parameters and the median time of a training step; the
+peak memory is that of the whole process. Runs that are complete are not repeated.
+Small variants say how models behave when trained for minutes, not which is best.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+
+from earthformer_jax import models
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Columns by config: score, heading, format.
+SCORES = {
+    "nbody_mnist": (
+        ("mse", "MSE", "{:.2f}"),
+        ("mae", "MAE", "{:.1f}"),
+        ("ssim", "SSIM", "{:.3f}"),
+    ),
+    "enso": (
+        ("c_nino34_m", "C-Nino3.4-M", "{:.3f}"),
+        ("c_nino34_wm", "C-Nino3.4-WM", "{:.3f}"),
+        ("mse", "MSE (K²)", "{:.3f}"),
+    ),
+}
+
+
+def run(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
+    """Trains and scores one model; the numbers of its row."""
+    folder = out / f"{config}-{model}"
+    result_file = folder / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "earthformer_jax.main", f"--workdir={folder}"),
+        f"--config={ROOT / 'configs' / config}.py:{variant},{model}",
+    ]
+    log = folder / "log.txt"
+    with log.open("a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed; see {log}")
+    text = log.read_text()
+    parameters = re.search(r"([\d,]+) parameters", text)
+    paces = [float(x) for x in re.findall(r"([\d.e-]+) s/step", text)]
+    result = dict(
+        parameters=int(parameters[1].replace(",", "")) if parameters else 0,
+        seconds_per_step=statistics.median(paces) if paces else None,
+        peak_mib=usage.ru_maxrss / 1024,
+        forecasts=json.loads((folder / "scores.json").read_text())["forecasts"],
+    )
+    result_file.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def table(config: str, results: dict[str, dict]) -> str:
+    """Markdown: a row for each model, and for each reference forecast."""
+    scores = SCORES[config]
+    heads = ["model", *(h for _, h, _ in scores), "parameters", "s / step", "peak MiB"]
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    for name, result in results.items():
+        cells = [form.format(result["forecasts"]["model"][k]) for k, _, form in scores]
+        pace = result["seconds_per_step"]
+        cells += [
+            f"{result['parameters']:,}" if result["parameters"] else "",
+            f"{pace:.2f}" if pace else "",
+            f"{result['peak_mib']:,.0f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    references = next(iter(results.values()))["forecasts"]
+    for name in [n for n in references if n != "model"]:
+        cells = [form.format(references[name][k]) for k, _, form in scores]
+        lines.append(f"| *{name}* | {' | '.join([*cells, '', '', ''])} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs all models and writes the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    forecasters = [n for n in models.names() if n != "conv_autoencoder"]
+    parser.add_argument("--configs", default=",".join(SCORES))
+    parser.add_argument("--models", default=",".join(forecasters))
+    parser.add_argument("--variant", default="quick")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/zoo"))
+    a = parser.parse_args(arguments)
+    a.out = a.out.absolute()
+    for config in a.configs.split(","):
+        if config not in SCORES:
+            parser.error(f"--configs={config}: expected some of {', '.join(SCORES)}")
+        results = {}
+        for model in a.models.split(","):
+            if model not in forecasters:
+                parser.error(f"--models={model}: expected {', '.join(forecasters)}")
+            results[model] = run(config, a.variant, model, a.out)
+            print(config, model, "done", flush=True)
+            (a.out / f"{config}.md").write_text(table(config, results))
+        print(table(config, results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
