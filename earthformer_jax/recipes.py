@@ -27,11 +27,13 @@ SMALL = {
         "conv_lstm": _RECURRENT,
         "fa_conv_lstm": _RECURRENT,
         "predrnn": dict(num_layers=2, features=32, kernel_size=3, **_SAMPLING),
+        "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
     },
     "test": {
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "predrnn": dict(num_layers=1, features=4, kernel_size=3, **_SAMPLING),
+        "e3d_lstm": dict(num_layers=1, features=4, norm_epsilon=1e-5, **_SAMPLING),
     },
 }
 

@@ -18,6 +18,7 @@ _MODELS = {
     "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
     "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),
     "predrnn": ("earthformer_jax.models.predrnn", "PredRNN"),
+    "e3d_lstm": ("earthformer_jax.models.e3d_lstm", "E3DLSTM"),
     "conv_autoencoder": ("earthformer_jax.models.conv_autoencoder", "ConvAutoencoder"),
 }
 

@@ -1,0 +1,39 @@
+"""Recall: attention of a state over all the states that came before it."""
+
+import jax
+import jax.numpy as jnp
+
+
+def recall(
+    query: jax.Array, history: jax.Array, known: jax.Array | int | None = None
+) -> jax.Array:
+    """What every position of a state finds in the history, its keys and its values.
+
+    Every position of all past states is looked at, and logits are not scaled. A
+    history that grows with the steps of a loop is a buffer of fixed size here, of
+    which the first `known` slices count.
+
+    Args:
+        query: `[b, l, h, w, c]`.
+        history: `[b, s, h, w, c]`: the past states, one behind the other along s.
+        known: number of slices that count, at least 1, may be traced; None is all.
+
+    Returns:
+        `[b, l, h, w, c]`: softmax(query history^T) history over s, h, w, in the type
+        of the history.
+
+    Reference:
+        Wang et al. 2019, Eidetic 3D LSTM: A Model for Video Prediction and Beyond,
+        the RECALL function. https://openreview.net/forum?id=B1lKS2AqtX
+    """
+    logits = jnp.einsum(
+        "blhwc,bsijc->blhwsij",
+        query.astype(history.dtype),
+        history,
+        preferred_element_type=jnp.promote_types(history.dtype, jnp.float32),
+    )
+    counts = None
+    if known is not None:
+        counts = (jnp.arange(history.shape[1]) < known)[:, None, None]
+    weights = jax.nn.softmax(logits, axis=(-3, -2, -1), where=counts)
+    return jnp.einsum("blhwsij,bsijc->blhwc", weights.astype(history.dtype), history)
