@@ -2,6 +2,8 @@
 
 python -m earthformer_jax.main --config=configs/enso.py:quick --workdir=runs/quick
 python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
+python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
+python -m earthformer_jax.main --mode=summary --all
 
 Any field can be changed: --config.optim.lr=3e-4. The same command continues a training
 that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM or Ctrl-C
@@ -28,7 +30,7 @@ from ml_collections import config_flags
 from earthformer_jax import command_line, data, models
 from earthformer_jax import config as config_lib
 from earthformer_jax.command_line import DONE, WRONG_INPUT, explained
-from earthformer_jax.reports import embedding, enso, frames
+from earthformer_jax.reports import embedding, enso, frames, summary
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
@@ -50,7 +52,13 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for all output; default runs/<config>-<variant>."
 )
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate"], "Train and score, or score only."
+    "mode",
+    "train",
+    ["train", "evaluate", "summary"],
+    "Train and score, score only, or print what the model consists of and costs.",
+)
+_ALL = flags.DEFINE_bool(
+    "all", False, "With --mode=summary: all models, at the sizes of the paper."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join a multi-process job (jax.distributed.initialize)."
@@ -174,6 +182,19 @@ def _variables(dataset: Any, model: nn.Module) -> state_lib.Variables:
     return state_lib.abstract_variables(model, dataset.example()["inputs"].shape)
 
 
+def summarize(config: ml_collections.ConfigDict) -> str:
+    """Layers and costs of the model of a config.
+
+    Raises:
+        ConfigError: if the config, its data or its model cannot be used.
+    """
+    config_lib.check(config)
+    dataset, model = build(config)
+    example = dataset.example()
+    shapes = example["inputs"].shape, example["targets"].shape
+    return summary.describe(model, *shapes, f"{config.model.name} on {dataset.name}")
+
+
 def cache_compilations() -> None:
     """Keeps compiled programs in the user's cache folder, if it can be written.
 
@@ -214,6 +235,18 @@ def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     return _CONFIG.value, pathlib.Path(workdir)
 
 
+def _summary() -> str:
+    """What --mode=summary prints."""
+    if not _ALL.value:
+        return summarize(_choose()[0])
+    if _CONFIG.value is not None or _WORKDIR.value is not None:
+        raise config_lib.ConfigError(
+            "--all takes the sizes of the paper; leave out --config and --workdir"
+        )
+    with explained("--all"):
+        return summary.zoo()
+
+
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be understood."""
     try:
@@ -243,6 +276,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise config_lib.ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
+        if _MODE.value == "summary":
+            print(_summary())
+            return DONE
+        if _ALL.value:
+            raise config_lib.ConfigError("--all needs --mode=summary")
         config, workdir = _choose()
         if _DISTRIBUTED.value:
             jax.distributed.initialize()

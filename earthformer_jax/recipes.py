@@ -8,12 +8,14 @@ Reference:
     official recipe where the tables are silent.
 """
 
+import pathlib
 import typing
 
 import ml_collections
 from flax.core import FrozenDict
 
 from earthformer_jax import models
+from earthformer_jax.models import paper
 
 _RECURRENT = dict(
     features=(16, 24, 32), kernels=(5, 3, 3), up_kernels=(4, 4, 4), stem_features=8
@@ -26,12 +28,14 @@ SMALL = {
     "quick": {
         "conv_lstm": _RECURRENT,
         "fa_conv_lstm": _RECURRENT,
+        "unet": dict(features=(16, 32, 64), center_features=128, norm_momentum=0.9),
         "predrnn": dict(num_layers=2, features=32, kernel_size=3, **_SAMPLING),
         "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
     },
     "test": {
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
+        "unet": dict(features=(4,), center_features=8, norm_momentum=0.9),
         "predrnn": dict(num_layers=1, features=4, kernel_size=3, **_SAMPLING),
         "e3d_lstm": dict(num_layers=1, features=4, norm_epsilon=1e-5, **_SAMPLING),
     },
@@ -169,7 +173,8 @@ def choose(changes: dict, variant: str, file: str):
         )
     if not model:
         return changes[variant]
-    options = model_options(model, variant)
+    data = pathlib.PurePath(file).stem
+    options = model_options(model, variant, data)
 
     def change(c):
         changes[variant](c)
@@ -179,12 +184,13 @@ def choose(changes: dict, variant: str, file: str):
     return change
 
 
-def model_options(name: str, variant: str) -> dict:
+def model_options(name: str, variant: str, data: str = "") -> dict:
     """Options of a model in place of the one a config was made for.
 
     Args:
         name: one of `models.names()`.
         variant: "quick" and "test" are small; others have the size of the paper.
+        data: the data set, which the paper's size depends on.
 
     Raises:
         ValueError: if there is no such model.
@@ -194,7 +200,11 @@ def model_options(name: str, variant: str) -> dict:
         for option, field in models.fields(name).items()
         if option != "param_dtype"
     }
-    return {"name": name, **defaults, **SMALL.get(variant, {}).get(name, {})}
+    if variant in SMALL:
+        size = SMALL[variant].get(name, {})
+    else:
+        size = paper.PAPER_OPTIONS.get(name, {}).get(data, {})
+    return {"name": name, **defaults, **size}
 
 
 def _config_value(field):

@@ -21,6 +21,7 @@ own folder; those that are complete are not repeated.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -244,11 +245,16 @@ def components(a) -> dict:
     sums = metric.init()
     for batch in evaluation_batches(dataset.test, config.eval.batch_size):
         sums = metric.update(sums, found.restore(batch), batch)
-    points = np.zeros((len(series.frame), found.count), np.float32)
-    points[series.kept] = found.scores(series.fields)
-    if len(series.kept) < len(points):
-        raise SystemExit(f"{a.path}: more than {len(series.kept)} frames")
-    return dict(mse=metric.compute(sums)["mse"], **judge(a, series, points))
+    points = found.scores(series.fields)
+    judged = dataclasses.replace(
+        series,
+        embeddings=points,
+        frame=series.frame[series.kept],
+        split=series.split[series.kept],
+        time=series.time[series.kept],
+        kept=np.arange(len(points)),
+    )
+    return dict(mse=metric.compute(sums)["mse"], **judge(a, judged, points))
 
 
 def table(rows: dict[str, list[dict]]) -> str:

@@ -66,7 +66,7 @@ def test_every_model_on_every_data_set(file, name):
 
 @pytest.mark.parametrize("name", models.names())
 def test_options_of_models_are_those_of_their_classes(name):
-    options = recipes.model_options(name, "paper")
+    options = recipes.model_options(name, "paper", "enso")
     assert {*options, "param_dtype"} - {"name"} <= {*models.fields(name), "param_dtype"}
     config = ml_collections.ConfigDict(dict(model=options))
     assert config_lib.to_json(config)
@@ -82,3 +82,10 @@ def test_forecasters_embed_nothing():
     config.data.out_len = 0
     with pytest.raises(config_lib.ConfigError, match="'earthformer' has no embeddings"):
         main.build(config)
+
+
+def test_sizes_of_the_paper():
+    config = module(FILES[0].with_name("enso.py")).get_config("paper,unet")
+    assert config.model.features == (32, 64, 128)
+    config = module(FILES[0].with_name("sevir.py")).get_config("paper,predrnn")
+    assert config.model.downsampling == 8

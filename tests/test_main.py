@@ -118,6 +118,38 @@ class TestTrainAndEvaluate:
         assert call(f"--config={config_file}") == 143
 
 
+class TestSummary:
+    def test_prints_layers_and_costs_and_writes_nothing(
+        self, config_file, tmp_path, capsys
+    ):
+        assert call(f"--config={config_file}", "--mode=summary") == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("toy on toy: 3x4x4x1 to 3x4x4x1\n")
+        assert "| first " in printed and "multiply-adds " in printed
+        assert [path.name for path in tmp_path.iterdir()] == ["experiment.py"]
+
+    def test_options_on_the_command_line(self, config_file, capsys):
+        assert call(f"--config={config_file}", "--mode=summary") == 0
+        more = "--config.model.features=16"
+        assert call(f"--config={config_file}", "--mode=summary", more) == 0
+        assert "1x8 " in (printed := capsys.readouterr().out) and "1x16 " in printed
+
+    def test_of_a_workdir(self, config_file, tmp_path, capsys):
+        workdir = f"--workdir={tmp_path / 'w'}"
+        assert call(f"--config={config_file}", workdir) == 0
+        before = sorted(tmp_path.rglob("*"))
+        assert call(workdir, "--mode=summary") == 0
+        assert "toy on toy" in capsys.readouterr().out
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_of_all_models(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(main.summary, "zoo", lambda: "the zoo")
+        assert call("--mode=summary", "--all") == 0
+        assert capsys.readouterr().out == "the zoo\n"
+        assert not any(tmp_path.iterdir())
+
+
 WRONG = {
     "no config": ([], "--config is missing"),
     "no such file": (["--config=absent.py"], "file absent.py does not exist"),
@@ -164,6 +196,19 @@ WRONG = {
     ),
     "unknown flag": (["--config={file}", "--wokdir=w"], "flag 'wokdir'"),
     "unknown mode": (["--config={file}", "--mode=test"], "--mode=test"),
+    "summary of nothing": (["--mode=summary"], "--config is missing"),
+    "summary of a wrong config": (
+        ["--config={file}", "--mode=summary", "--config.optim.lr=-1"],
+        "config.optim.lr = -1.0; expected a number greater than 0",
+    ),
+    "all without summary": (
+        ["--config={file}", "--all"],
+        "--all needs --mode=summary",
+    ),
+    "all and a config": (
+        ["--config={file}", "--mode=summary", "--all"],
+        "--all takes the sizes of the paper; leave out --config",
+    ),
     "stray argument": (["--config={file}", "fast"], "unexpected arguments: fast"),
     "evaluate before training": (
         ["--config={file}", "--mode=evaluate"],

@@ -14,6 +14,8 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 _MODELS = {
+    "persistence": ("earthformer_jax.models.persistence", "Persistence"),
+    "unet": ("earthformer_jax.models.unet", "UNet"),
     "earthformer": ("earthformer_jax.models.earthformer", "Earthformer"),
     "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
     "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),

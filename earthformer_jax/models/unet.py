@@ -1,0 +1,199 @@
+"""UNet: frames are channels, planes are halved and doubled again with skip connections.
+
+Every level of the encoder convolves twice and keeps its planes for the decoder before
+max-pooling halves them; the centre works on the smallest planes; every level of the
+decoder doubles the planes, puts the kept ones in front, and convolves twice. All output
+frames are the channels of one 1 x 1 convolution.
+
+Reference:
+    Veillette, Samsi and Mattioli 2020, SEVIR: A Storm Event Imagery Dataset for Deep
+    Learning Applications in Radar and Satellite Meteorology, NeurIPS (the nowcasting
+    baseline); Ronneberger et al. 2015, U-Net. https://arxiv.org/abs/1505.04597;
+    Gao et al. 2022, Earthformer. https://arxiv.org/abs/2207.05833 (table 11)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers.batch_norm import BatchNorm
+
+
+class UNet(nn.Module):
+    """The UNet of the SEVIR paper, with batch normalisation.
+
+    The defaults are the paper's for MovingMNIST, N-body MNIST (16.6 million parameters)
+    and SEVIR; for ICAR-ENSO it has three levels, `features=(32, 64, 128)`, around the
+    same centre (12.1 million).
+
+    Attributes:
+        input_shape: (T, H, W, C_in).
+        target_shape: (K, H, W, C_out). Planes that 2 to the power of the number of
+            levels does not divide are enlarged with zeros behind, and the forecast is
+            cut to size.
+        features: channels of each level, from the finest.
+        center_features: channels of the centre.
+        norm_momentum: share of the running statistics of batch normalisation that a
+            training step keeps; less than 0.99 for trainings of a few hundred steps.
+        dtype: of the arithmetic; None is float32.
+        param_dtype: of the parameters.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    target_shape: tuple[int, int, int, int]
+    features: Sequence[int] = (32, 64, 128, 256)
+    center_features: int = 1024
+    norm_momentum: float = 0.99
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def check(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        for name, shape in (
+            ("input_shape", self.input_shape),
+            ("target_shape", self.target_shape),
+        ):
+            if len(shape) != 4 or min(shape) < 1:
+                raise ValueError(
+                    f"{name} needs four positive integers (T, H, W, C); "
+                    f"got {tuple(shape)}"
+                )
+        if tuple(self.input_shape[1:3]) != tuple(self.target_shape[1:3]):
+            raise ValueError(
+                "input and target need the same height and width; got input_shape "
+                f"{tuple(self.input_shape)} and target_shape "
+                f"{tuple(self.target_shape)}"
+            )
+        if not self.features or min(self.features) < 1:
+            raise ValueError(
+                "features needs a positive number of channels for each level; "
+                f"got {tuple(self.features)}"
+            )
+        if self.center_features < 1:
+            raise ValueError(
+                f"center_features must be at least 1; got {self.center_features}"
+            )
+        if not 0 <= self.norm_momentum < 1:
+            raise ValueError(
+                "norm_momentum must be at least 0 and less than 1; "
+                f"got {self.norm_momentum}"
+            )
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+        """Forecasts the next frames.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            train: whether batch normalisation uses, and updates with, the statistics of
+                this batch.
+
+        Returns:
+            float32 `[b, K, H, W, C_out]`.
+
+        Raises:
+            ValueError: for options that do not go together, or inputs of another shape
+                than `input_shape`.
+        """
+        self.check()
+        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
+            raise ValueError(
+                "inputs need shape (batch, T, H, W, C) = "
+                f"(batch, {', '.join(map(str, self.input_shape))}); "
+                f"got {tuple(inputs.shape)}"
+            )
+        dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
+        options = dict(
+            momentum=self.norm_momentum, dtype=dtype, param_dtype=self.param_dtype
+        )
+        height, width = self.input_shape[1:3]
+        whole = 2 ** len(self.features)
+        grow = [(0, -size % whole) for size in (height, width)]
+        x = einops.rearrange(inputs.astype(dtype), "b t h w c -> b h w (t c)")
+        x = jnp.pad(x, ((0, 0), *grow, (0, 0)))
+
+        skips = []
+        for level, features in enumerate(self.features):
+            x = ConvBlock(features, name=f"encoder_{level}", **options)(x, train=train)
+            skips.append(x)
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = ConvBlock(self.center_features, name="center", **options)(x, train=train)
+        for level in reversed(range(len(self.features))):
+            x = DecoderBlock(self.features[level], name=f"decoder_{level}", **options)(
+                x, skips[level], train=train
+            )
+
+        steps, *_, channels = self.target_shape
+        x = nn.Conv(
+            steps * channels,
+            (1, 1),
+            kernel_init=nn.initializers.glorot_uniform(),
+            dtype=dtype,
+            param_dtype=self.param_dtype,
+            name="head",
+        )(x)
+        forecast = einops.rearrange(
+            x[:, :height, :width], "b h w (k c) -> b k h w c", k=steps
+        )
+        return forecast.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+class ConvBlock(nn.Module):
+    """Twice: 3 x 3 convolution, batch normalisation, ReLU. `[b, h, w, c]`."""
+
+    features: int
+    momentum: float = 0.99
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        for i in range(2):
+            x = nn.Conv(
+                self.features,
+                (3, 3),
+                kernel_init=nn.initializers.glorot_uniform(),
+                name=f"conv_{i}",
+                **types,
+            )(x)
+            x = BatchNorm(self.momentum, name=f"norm_{i}", **types)(x, train=train)
+            x = nn.relu(x)
+        return x
+
+
+class DecoderBlock(nn.Module):
+    """Doubles the planes, joins the encoder's, and a `ConvBlock`.
+
+    `[b, h, w, c]` and `[b, 2h, 2w, features]` to `[b, 2h, 2w, features]`. Upsampled and
+    kept planes are normalised together, with the kept ones in front.
+    """
+
+    features: int
+    momentum: float = 0.99
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, skip: jax.Array, *, train: bool = False
+    ) -> jax.Array:
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = nn.ConvTranspose(
+            self.features,
+            (2, 2),
+            (2, 2),
+            padding="VALID",
+            kernel_init=nn.initializers.glorot_uniform(),
+            name="up",
+            **types,
+        )(x)
+        x = jnp.concatenate([skip, x], axis=-1)
+        x = BatchNorm(self.momentum, name="norm", **types)(x, train=train)
+        return ConvBlock(self.features, self.momentum, name="convs", **types)(
+            nn.relu(x), train=train
+        )
