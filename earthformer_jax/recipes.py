@@ -23,6 +23,8 @@ _RECURRENT = dict(
 _ONE_SCALE = dict(features=(4,), kernels=(3,), strides=(2,), up_kernels=(4,))
 # True frames are gone when a short training is half over, not after 50,000 steps.
 _SAMPLING = dict(sampling_rate=1 / 300, sampling_stop=300)
+# Data of values 0 to 1, which a sigmoid may forecast.
+UNIT_RANGE = ("moving_mnist", "nbody_mnist", "sevir")
 # Sizes of the small variants by model, where another than the config's own is chosen.
 SMALL = {
     "quick": {
@@ -30,6 +32,12 @@ SMALL = {
         "fa_conv_lstm": _RECURRENT,
         "unet": dict(features=(16, 32, 64), center_features=128, norm_momentum=0.9),
         "predrnn": dict(num_layers=2, features=32, kernel_size=3, **_SAMPLING),
+        "phydnet": dict(
+            features=16,
+            norm_groups=8,
+            convcell_features=(32, 32),
+            teacher_steps=300,
+        ),
         "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
     },
     "test": {
@@ -37,6 +45,15 @@ SMALL = {
         "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "unet": dict(features=(4,), center_features=8, norm_momentum=0.9),
         "predrnn": dict(num_layers=1, features=4, kernel_size=3, **_SAMPLING),
+        "phydnet": dict(
+            features=4,
+            norm_groups=2,
+            phycell_features=(9,),
+            phycell_kernel=3,
+            phycell_groups=3,
+            convcell_features=(8,),
+            teacher_steps=300,
+        ),
         "e3d_lstm": dict(num_layers=1, features=4, norm_epsilon=1e-5, **_SAMPLING),
     },
 }
@@ -204,6 +221,8 @@ def model_options(name: str, variant: str, data: str = "") -> dict:
         size = SMALL[variant].get(name, {})
     else:
         size = paper.PAPER_OPTIONS.get(name, {}).get(data, {})
+    if "output" in defaults and data not in UNIT_RANGE:
+        size = size | dict(output="linear")
     return {"name": name, **defaults, **size}
 
 

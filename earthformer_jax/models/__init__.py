@@ -20,6 +20,7 @@ _MODELS = {
     "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
     "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),
     "predrnn": ("earthformer_jax.models.predrnn", "PredRNN"),
+    "phydnet": ("earthformer_jax.models.phydnet", "PhyDNet"),
     "e3d_lstm": ("earthformer_jax.models.e3d_lstm", "E3DLSTM"),
     "conv_autoencoder": ("earthformer_jax.models.conv_autoencoder", "ConvAutoencoder"),
 }
