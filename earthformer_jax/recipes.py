@@ -30,6 +30,7 @@ SMALL = {
     "quick": {
         "conv_lstm": _RECURRENT,
         "fa_conv_lstm": _RECURRENT,
+        "rainformer": dict(features=16, heads=(2, 2, 4, 8)),
         "unet": dict(features=(16, 32, 64), center_features=128, norm_momentum=0.9),
         "predrnn": dict(num_layers=2, features=32, kernel_size=3, **_SAMPLING),
         "phydnet": dict(
@@ -43,6 +44,7 @@ SMALL = {
     "test": {
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
+        "rainformer": dict(features=8, heads=(1, 1, 1, 1), head_dim=4, window=2),
         "unet": dict(features=(4,), center_features=8, norm_momentum=0.9),
         "predrnn": dict(num_layers=1, features=4, kernel_size=3, **_SAMPLING),
         "phydnet": dict(

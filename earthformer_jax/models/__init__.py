@@ -22,6 +22,7 @@ _MODELS = {
     "predrnn": ("earthformer_jax.models.predrnn", "PredRNN"),
     "phydnet": ("earthformer_jax.models.phydnet", "PhyDNet"),
     "e3d_lstm": ("earthformer_jax.models.e3d_lstm", "E3DLSTM"),
+    "rainformer": ("earthformer_jax.models.rainformer", "Rainformer"),
     "conv_autoencoder": ("earthformer_jax.models.conv_autoencoder", "ConvAutoencoder"),
 }
 

@@ -1,0 +1,220 @@
+"""The global half of Rainformer: Swin blocks, and attention over channels.
+
+Planes are `[b, h, w, c]`. Kernels and biases start as PyTorch's layers do.
+
+Reference:
+    Bai et al. 2022, Rainformer: Features Extraction Balanced Network for Radar-Based
+    Precipitation Nowcasting, IEEE GRSL 19 (its code is the authority here); Liu et al.
+    2021, Swin Transformer. https://arxiv.org/abs/2103.14030
+"""
+
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.ops import attention, cuboid
+from earthformer_jax.ops.cuboid import CuboidSpec
+
+REDUCTION = 16  # channels to hidden units of the channel attentions
+LEAST_HIDDEN = 10  # of the one behind a window attention
+
+
+def dense(features: int, fan_in: int, *, name: str, use_bias: bool = True, **types):
+    """A linear layer that starts as PyTorch's."""
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        kernel_init=initializers.torch_kernel,
+        bias_init=initializers.torch_bias(fan_in),
+        name=name,
+        **types,
+    )
+
+
+def maximum(x: jax.Array, axis: int) -> jax.Array:
+    """The largest value along an axis, whose gradient goes to one position.
+
+    That of `jnp.max` goes to all positions equal to the maximum, and is 0 / 0 where
+    the compiler computes `x` twice and rounds it differently.
+    """
+    index = jnp.argmax(jax.lax.stop_gradient(x), axis, keepdims=True)
+    others = [a for a in range(x.ndim) if a != axis % x.ndim]
+    position = jnp.expand_dims(jnp.arange(x.shape[axis]), others)
+    return jnp.where(position == index, x, 0).sum(axis)
+
+
+def window_mask(plane: tuple[int, int], window: int) -> np.ndarray:
+    """bool `[n, q, s]`: True where positions of a shifted window were neighbours.
+
+    Computed once for every (h, w) of the plane and side of the windows.
+    """
+    return cuboid.attention_mask((1, *plane), _cut(window, shifted=True), "zeros")
+
+
+def _cut(window, shifted):
+    """Windows as cuboids of one frame; half a window of shift, rounded down."""
+    step = window // 2 if shifted else 0
+    return CuboidSpec((1, window, window), shift=(0, step, step))
+
+
+class ChannelAttention(nn.Module):
+    """`x * sigmoid(f(mean of the plane) + g(maximum of the plane))`.
+
+    f and g are perceptrons with one hidden layer. The code has two such layers: behind
+    every window attention f and g differ, in CASA they are one.
+
+    Attributes:
+        shared: f and g are the same; decides the hidden width too, C // 16, replaced by
+            C where that is 0 (shared) or less than 10 (not shared).
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    shared: bool
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, h, w, c]` to the same."""
+        features = x.shape[-1]
+        least = 1 if self.shared else LEAST_HIDDEN
+        hidden = features // REDUCTION
+        hidden = hidden if hidden >= least else features
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+        def perceptron(name):
+            up = dense(hidden, features, name=f"{name}_hidden", **types)
+            down = dense(features, hidden, name=f"{name}_out", **types)
+            return lambda pooled: down(nn.relu(up(pooled)))
+
+        positions = einops.rearrange(x, "b h w c -> b (h w) c")
+        mean, largest = positions.mean(1), maximum(positions, 1)
+        if self.shared:
+            of_mean = of_largest = perceptron("mlp")
+        else:
+            of_mean, of_largest = perceptron("mean"), perceptron("max")
+        gain = nn.sigmoid(of_mean(mean) + of_largest(largest))
+        self.sow("intermediates", "gain", gain)
+        return x * gain[:, None, None]
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside square windows, then attention over channels.
+
+    Attributes:
+        heads: number of attention heads.
+        head_dim: width of a head; heads * head_dim need not be the channels.
+        window: side of the windows; divides the plane.
+        shifted: roll the plane by half a window before it is cut. What meets in a
+            window only because of that does not see each other.
+        relative_position: a bias for every offset between key and query, the same for
+            all heads; else one for every pair of positions in a window.
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    heads: int
+    head_dim: int
+    window: int
+    shifted: bool
+    relative_position: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, h, w, c]` to the same.
+
+        Raises:
+            ValueError: if the windows do not fill the plane.
+        """
+        _, h, w, features = x.shape
+        if h % self.window or w % self.window:
+            raise ValueError(
+                f"windows of side {self.window} do not fill a plane of {(h, w)}; use "
+                "a window that divides both"
+            )
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        spec, grid = _cut(self.window, self.shifted), (1, h, w)
+
+        inner = self.heads * self.head_dim
+        qkv = dense(3 * inner, features, name="qkv", use_bias=False, **types)(x)
+        windows = cuboid.decompose(qkv[:, None], spec, "zeros")
+        query, key, value = einops.rearrange(
+            windows, "b n q (three a d) -> three b n q a d", three=3, a=self.heads
+        )
+        attended = attention.attend(
+            query,
+            key,
+            value,
+            scale=self.head_dim**-0.5,
+            bias=self._bias(spec)[None],
+            mask=window_mask((h, w), self.window) if self.shifted else None,
+        )
+        attended = einops.rearrange(attended, "b n q a d -> b n q (a d)")
+        y = cuboid.merge(attended, spec, grid, "zeros")[:, 0]
+        y = dense(features, inner, name="out", **types)(y)
+        return ChannelAttention(shared=False, name="channel_attention", **types)(y)
+
+    def _bias(self, spec):
+        """`[q, s]` added to the scores."""
+        init = nn.initializers.normal(1.0)
+        if not self.relative_position:
+            shape = (spec.volume, spec.volume)
+            return self.param("position_bias", init, shape, self.param_dtype)
+        shape = (2 * self.window - 1,) * 2
+        table = self.param("position_bias", init, shape, self.param_dtype)
+        # Rows of the table count from query to key, those of the index back.
+        index = attention.relative_position_index(spec.size, spec.size, spec.size).T
+        return table.reshape(-1)[index]
+
+
+class SwinBlock(nn.Module):
+    """`x + attention(norm(x))`, then `x + perceptron(norm(x))` with an exact GELU.
+
+    Attributes:
+        hidden: width inside the perceptron.
+        heads: number of attention heads.
+        head_dim: width of a head.
+        window: side of the windows.
+        shifted: roll the plane by half a window.
+        relative_position: as in `WindowAttention`.
+        dtype: of the arithmetic; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    hidden: int
+    heads: int
+    head_dim: int
+    window: int
+    shifted: bool
+    relative_position: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, h, w, c]` to the same."""
+        features = x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        attend = WindowAttention(
+            self.heads,
+            self.head_dim,
+            self.window,
+            self.shifted,
+            self.relative_position,
+            name="attention",
+            **types,
+        )
+        x = x + attend(make_norm("layer_norm", name="attention_norm", **types)(x))
+        y = make_norm("layer_norm", name="ffn_norm", **types)(x)
+        y = dense(self.hidden, features, name="ffn_1", **types)(y)
+        y = nn.gelu(y, approximate=False)
+        return x + dense(features, self.hidden, name="ffn_2", **types)(y)
