@@ -56,3 +56,10 @@ class TestAddingAModel:
             models.create_model("trend", (2, 3, 4, 1), (3, 3, 4, 1), slop=1.0)
         with pytest.raises(ValueError, match="two input frames"):
             models.create_model("trend", (1, 3, 4, 1), (3, 3, 4, 1))
+
+
+@pytest.mark.slow
+def test_recurrent_layers():
+    space = {}
+    exec(blocks("recurrent.md")[0], space)
+    assert space["y"].shape == space["h"].shape == (2, 32, 32, 64)
