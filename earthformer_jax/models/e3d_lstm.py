@@ -31,13 +31,6 @@ from earthformer_jax.layers import frame_coder, scheduled_sampling
 from earthformer_jax.layers.eidetic_lstm import NORM_EPSILON, EideticLSTM
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 
-# Options by data set, Earthformer's table 11.
-SETTINGS = {
-    "mnist": {},
-    "enso": {},
-    "sevir": dict(downsampling=8),
-}
-
 
 class Step(nn.Module):
     """Reads one frame and predicts the next one: all layers and the head.

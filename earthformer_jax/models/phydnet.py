@@ -14,8 +14,6 @@ Reference:
     Unsupervised Video Prediction. https://arxiv.org/abs/2003.01460
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import einops
@@ -30,16 +28,6 @@ from earthformer_jax.ops.moments import moment_loss
 
 SHRINK = 4  # frame to latent field
 OUTPUTS = {"sigmoid": nn.sigmoid, "linear": lambda x: x}
-
-# Gao et al. 2022, Earthformer (https://arxiv.org/abs/2207.05833), table 11, by data
-# set: 3.1, 3.1 and 13.7 million parameters.
-PAPER_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "nbody_mnist": {},
-        "icar_enso": {},
-        "sevir": {"convcell_features": (256, 256, 256, 64)},
-    }
-)
 
 
 class PhyDNet(nn.Module):

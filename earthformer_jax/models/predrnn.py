@@ -33,12 +33,7 @@ from earthformer_jax.layers.frame_coder import (
 from earthformer_jax.layers.spatiotemporal_lstm import SpatiotemporalLSTM
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 
-# Options by data set, Earthformer's table 11; and those that make it PredRNN-V2.
-SETTINGS = {
-    "mnist": {},
-    "enso": {},
-    "sevir": dict(downsampling=8),
-}
+# Options that make it PredRNN-V2.
 V2 = dict(decoupling=True, reverse_sampling=True)
 
 

@@ -12,8 +12,8 @@ import pytest
 from earthformer_jax.interop import tf_e3d_lstm
 from earthformer_jax.layers import scheduled_sampling
 from earthformer_jax.layers.eidetic_lstm import EideticLSTM
-from earthformer_jax.models import e3d_lstm
 from earthformer_jax.models.e3d_lstm import E3DLSTM
+from earthformer_jax.models.paper import PAPER_OPTIONS
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 from tests import golden_files
 
@@ -116,7 +116,7 @@ def test_the_tensorflow_model(kind, monkeypatch, record_property):
     ],
 )
 def test_parameters_of_the_paper(data, shape, count):
-    model = E3DLSTM(shape, shape, **e3d_lstm.SETTINGS[data])
+    model = E3DLSTM(shape, shape, **PAPER_OPTIONS["e3d_lstm"].get(data, {}))
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     v = jax.eval_shape(model.init, jax.random.key(0), x)
     assert sum(a.size for a in jax.tree.leaves(v)) == count

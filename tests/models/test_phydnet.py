@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax.interop import torch_phydnet
-from earthformer_jax.models.phydnet import PAPER_OPTIONS, PhyDNet
+from earthformer_jax.models.paper import PAPER_OPTIONS
+from earthformer_jax.models.phydnet import PhyDNet
 from earthformer_jax.ops.moments import moment_loss
 from tests import golden_files
 
@@ -164,13 +165,13 @@ def test_the_published_forecast(record_property):
 @pytest.mark.parametrize(
     ("data", "shape", "count"),
     [
-        ("nbody_mnist", (10, 64, 64, 1), 3_091_732),
-        ("icar_enso", (12, 24, 48, 1), 3_091_732),
+        ("mnist", (10, 64, 64, 1), 3_091_732),
+        ("enso", (12, 24, 48, 1), 3_091_732),
         ("sevir", (13, 384, 384, 1), 13_710_612),
     ],
 )
 def test_parameters_of_the_paper(data, shape, count):
-    model = PhyDNet(shape, shape, **PAPER_OPTIONS[data])
+    model = PhyDNet(shape, shape, **PAPER_OPTIONS["phydnet"].get(data, {}))
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     v = jax.eval_shape(model.init, jax.random.key(0), x)
     assert set(v) == {"params"}
