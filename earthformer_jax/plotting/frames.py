@@ -287,7 +287,8 @@ def _frame_labels(example, frame: str, t: int, before, after) -> tuple[list, str
         leads = [i - t + 1 for i in before] + [i + 1 for i in after]
         return [lead_label(frame, lead, short=True) for lead in leads], ""
     minutes = np.asarray(example["time"], np.int64)
-    picked = minutes[[*before, *(t + i for i in after)]]
+    first_target = t if len(minutes) > t else 0  # 0: the targets are the inputs
+    picked = minutes[[*before, *(first_target + i for i in after)]]
     times = picked.astype("datetime64[m]")
     if np.ptp(minutes) <= 3 * DAY and np.any(np.diff(minutes) % DAY):
         return [str(x)[11:] for x in times], str(minutes[0].astype("datetime64[m]"))[

@@ -118,3 +118,14 @@ class TestContactSheet:
         figure = plotting.contact_sheet([example(c=1, time=time)], display, "")
         axes = panels(figure)[0]
         assert axes.get_title() == first and axes.get_ylabel() == row
+
+
+def test_targets_that_are_the_inputs_have_their_times():
+    fields = np.random.default_rng(0).normal(size=(4, 3, 5, 1)).astype(np.float32)
+    days = np.arange("2001-02-27", "2001-03-03", dtype="datetime64[D]")
+    minutes = days.astype("datetime64[m]").astype(np.int32)
+    figure = plotting.contact_sheet(
+        [{"inputs": fields, "targets": fields, "time": minutes}], Display(), "made"
+    )
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == 2 * ["02-27", "02-28", "03-01", "03-02"]
