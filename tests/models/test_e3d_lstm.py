@@ -167,7 +167,7 @@ def test_export_for_any_batch():
     shape = jax.ShapeDtypeStruct((b, *IN), x.dtype)
     artifact = jax.export.export(jax.jit(lambda x: model.apply(v, x)))(shape)
     want = jax.jit(model.apply)(v, x)
-    np.testing.assert_allclose(artifact.call(x), want, atol=1e-6)
+    np.testing.assert_allclose(artifact.call(x), want, atol=1e-5)
 
 
 def test_any_size():
@@ -176,7 +176,7 @@ def test_any_size():
     grown = jnp.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)))
     larger = model.clone(input_shape=(3, 6, 8, 1), target_shape=(2, 6, 8, 1))
     want = jax.jit(larger.apply)(v, grown)[:, :, :5, :7]
-    np.testing.assert_allclose(jax.jit(model.apply)(v, x), want, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(v, x), want, atol=1e-5)
 
 
 def test_losses_by_hand():

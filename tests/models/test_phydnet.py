@@ -197,7 +197,7 @@ def test_planes_are_enlarged_with_zeros():
     larger = PhyDNet((3, 8, 12, 2), (1, 8, 12, 1), **SMALL)
     grown = jnp.pad(x, ((0, 0), (0, 0), (0, 1), (0, 3), (0, 0)))
     want = jax.jit(larger.apply)(v, grown)[:, :, :7, :9]
-    np.testing.assert_allclose(jax.jit(model.apply)(v, x), want, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(v, x), want, atol=1e-5)
 
 
 def test_export_for_any_batch():
@@ -205,7 +205,7 @@ def test_export_for_any_batch():
     (b,) = jax.export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
     artifact = jax.export.export(jax.jit(lambda x: model.apply(v, x)))(shape)
-    np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-6)
+    np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-5)
 
 
 def test_the_teacher():
@@ -279,7 +279,7 @@ def test_the_losses():
 def test_what_can_be_looked_at():
     model, v, x = make()
     y, sown = jax.jit(functools.partial(model.apply, mutable="intermediates"))(v, x)
-    np.testing.assert_allclose(y, jax.jit(model.apply)(v, x), atol=1e-6)
+    np.testing.assert_allclose(y, jax.jit(model.apply)(v, x), atol=1e-5)
     shapes = {k: s[0].shape for k, s in sown["intermediates"].items()}
     assert shapes == {
         "restored": (2, 2, 8, 12, 1),

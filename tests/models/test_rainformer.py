@@ -206,7 +206,7 @@ def test_any_size():
     larger = Rainformer((3, 8, 12, 1), (2, 8, 12, 3), **SMALL)
     grown = jnp.pad(x, ((0, 0), (0, 0), (0, 8 - h), (0, 12 - w), (0, 0)))
     want = jax.jit(larger.apply)(v, grown)[:, :, :h, :w]
-    np.testing.assert_allclose(forecast, want, atol=1e-6)
+    np.testing.assert_allclose(forecast, want, atol=1e-5)
 
 
 def test_frames_and_channels_are_one_axis():
@@ -227,7 +227,7 @@ def test_export_for_any_batch():
     (b,) = jax.export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
     artifact = jax.export.export(jax.jit(lambda x: model.apply(v, x)))(shape)
-    np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-6)
+    np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-5)
 
 
 def test_bfloat16_keeps_float32_parameters_and_forecasts():
