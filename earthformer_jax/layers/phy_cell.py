@@ -13,28 +13,18 @@ Reference:
     Unsupervised Video Prediction. https://arxiv.org/abs/2003.01460
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.loop_conv import LoopConv, keep_convolutions
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.layers.recurrent import lstm_update
 from earthformer_jax.ops.convolution import Pair
-
-
-def each_frame(function: Callable, *sequences: jax.Array) -> Any:
-    """A function of `[n, h, w, c]` arrays, applied to `[t, b, h, w, c]` ones."""
-    steps = len(sequences[0])
-    flat = [einops.rearrange(x, "t b h w c -> (t b) h w c") for x in sequences]
-    return jax.tree.map(
-        lambda y: einops.rearrange(y, "(t b) h w c -> t b h w c", t=steps),
-        function(*flat),
-    )
 
 
 class PhyCell(nn.Module):

@@ -23,8 +23,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.subspace_head import YEAR, SubspaceHead
 from earthformer_jax.models.conv_lstm import CELLS, LEAKY_SLOPE
+from earthformer_jax.models.shapes import check_inputs
 
 SEASON = 2  # channels: cosine and sine of the time of the year
 
@@ -177,19 +179,14 @@ class ConvAutoencoder(nn.Module):
 
     def embed(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
         """`[b, T, embedding]` of `[b, T, H, W, C_in]`."""
-        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
-            raise ValueError(
-                "inputs need shape (batch, T, H, W, C) = "
-                f"(batch, {', '.join(map(str, self.input_shape))}); "
-                f"got {tuple(inputs.shape)}"
-            )
+        check_inputs(inputs, self.input_shape)
         channels = self.target_shape[-1]
         x, calendar = inputs[..., :channels], inputs[:, :, 0, 0, channels:]
         whole = math.prod(self.strides)
         grow = [(0, -size % whole) for size in self.input_shape[1:3]]
         x = jnp.pad(x, ((0, 0), (0, 0), *grow, (0, 0)), mode="edge")
         for conv in self.down:
-            x = nn.leaky_relu(_per_frame(conv, x), LEAKY_SLOPE)
+            x = nn.leaky_relu(each_frame(conv, x), LEAKY_SLOPE)
         states = self.encoder(x, train=train)
         self.sow("intermediates", "states", states)
         if not self.has_calendar:
@@ -206,13 +203,7 @@ class ConvAutoencoder(nn.Module):
         x = self.decoder(x, train=train)
         for conv, stride in zip(self.up, reversed(self.strides), strict=True):
             x = einops.repeat(x, "b t h w c -> b t (h u) (w v) c", u=stride, v=stride)
-            x = nn.leaky_relu(_per_frame(conv, x), LEAKY_SLOPE)
+            x = nn.leaky_relu(each_frame(conv, x), LEAKY_SLOPE)
         x = self.restore(x)
         height, width = self.target_shape[1:3]
         return x[:, :, :height, :width].astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _per_frame(layer, x):
-    """A layer for `[n, h, w, c]`, applied to `[b, t, h, w, c]`."""
-    y = layer(einops.rearrange(x, "b t h w c -> (b t) h w c"))
-    return einops.rearrange(y, "(b t) h w c -> b t h w c", t=x.shape[1])

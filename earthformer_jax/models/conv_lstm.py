@@ -20,7 +20,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,6 +28,8 @@ from flax.core import FrozenDict
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.conv_lstm import ConvLSTM
 from earthformer_jax.layers.fa_conv_lstm import FAConvLSTM
+from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.models.shapes import check_inputs, check_shapes
 
 CELLS = {"conv_lstm": ConvLSTM, "fa_conv_lstm": FAConvLSTM}
 LEAKY_SLOPE = 0.2
@@ -80,21 +81,7 @@ class EncoderForecaster(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        for name, shape in (
-            ("input_shape", self.input_shape),
-            ("target_shape", self.target_shape),
-        ):
-            if len(shape) != 4 or min(shape) < 1:
-                raise ValueError(
-                    f"{name} needs four positive integers (T, H, W, C); "
-                    f"got {tuple(shape)}"
-                )
-        if tuple(self.input_shape[1:3]) != tuple(self.target_shape[1:3]):
-            raise ValueError(
-                "input and target need the same height and width; got input_shape "
-                f"{tuple(self.input_shape)} and target_shape "
-                f"{tuple(self.target_shape)}"
-            )
+        check_shapes(self.input_shape, self.target_shape)
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")
         for name in ("kernels", "strides", "up_kernels"):
@@ -134,12 +121,7 @@ class EncoderForecaster(nn.Module):
                 than `input_shape`.
         """
         self.check()
-        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
-            raise ValueError(
-                "inputs need shape (batch, T, H, W, C) = "
-                f"(batch, {', '.join(map(str, self.input_shape))}); "
-                f"got {tuple(inputs.shape)}"
-            )
+        check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         height, width = self.input_shape[1:3]
         whole = math.prod(self.strides)
@@ -208,7 +190,7 @@ class EncoderForecaster(nn.Module):
             name=f"up_{scale}",
             **self._conv_options(kernel, x),
         )
-        return nn.leaky_relu(_per_frame(conv, x), LEAKY_SLOPE)
+        return nn.leaky_relu(each_frame(conv, x), LEAKY_SLOPE)
 
     def _conv(self, name, features, kernel, stride, x):
         conv = nn.Conv(
@@ -219,7 +201,7 @@ class EncoderForecaster(nn.Module):
             name=name,
             **self._conv_options(kernel, x),
         )
-        return _per_frame(conv, x)
+        return each_frame(conv, x)
 
     def _conv_options(self, kernel, x):
         return dict(
@@ -239,9 +221,3 @@ class FAEncoderForecaster(EncoderForecaster):
 def _pad(kernel: int, stride: int) -> int:
     """Zeros on both sides, for which a stride that divides the size divides it."""
     return -(-(kernel - stride) // 2)
-
-
-def _per_frame(layer, x):
-    """A layer for `[n, h, w, c]`, applied to `[b, t, h, w, c]`."""
-    y = layer(einops.rearrange(x, "b t h w c -> (b t) h w c"))
-    return einops.rearrange(y, "(b t) h w c -> b t h w c", t=x.shape[1])

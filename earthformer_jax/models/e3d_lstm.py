@@ -29,6 +29,7 @@ from jax import lax
 
 from earthformer_jax.layers import frame_coder, scheduled_sampling
 from earthformer_jax.layers.eidetic_lstm import NORM_EPSILON, EideticLSTM
+from earthformer_jax.models.shapes import check_shapes
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 
 
@@ -150,21 +151,7 @@ class E3DLSTM(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        for name, shape in (
-            ("input_shape", self.input_shape),
-            ("target_shape", self.target_shape),
-        ):
-            if len(shape) != 4 or min(shape) < 1:
-                raise ValueError(
-                    f"{name} needs four positive integers (T, H, W, C); "
-                    f"got {tuple(shape)}"
-                )
-        if tuple(self.input_shape[1:3]) != tuple(self.target_shape[1:3]):
-            raise ValueError(
-                "input and target need the same height and width; got input_shape "
-                f"{tuple(self.input_shape)} and target_shape "
-                f"{tuple(self.target_shape)}"
-            )
+        check_shapes(self.input_shape, self.target_shape)
         if self.target_shape[-1] > self.input_shape[-1]:
             raise ValueError(
                 "forecasts are fed back as inputs, so targets need the first channels "

@@ -27,6 +27,7 @@ from earthformer_jax.layers.blocks import (
 from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.layers.stem import Head, Stage, Stem, head_stages
+from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops import patterns, resample
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
@@ -379,7 +380,7 @@ class Earthformer(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        _check_shapes(self.input_shape, self.target_shape)
+        check_shapes(self.input_shape, self.target_shape)
         resample.check_padding(self.padding)
         if len(self.dec_depth) != self.levels:
             raise ValueError(
@@ -449,12 +450,7 @@ class Earthformer(nn.Module):
                 than `input_shape`.
         """
         self.check()
-        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
-            raise ValueError(
-                "inputs need shape (batch, T, H, W, C) = "
-                f"(batch, {', '.join(map(str, self.input_shape))}); "
-                f"got {tuple(inputs.shape)}"
-            )
+        check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         types = dict(dtype=dtype, param_dtype=self.param_dtype)
         options = self._block_options(dtype)
@@ -583,19 +579,6 @@ class Earthformer(nn.Module):
             **types,
         )(z)
         return jnp.broadcast_to(z, (batch, *z.shape[1:]))
-
-
-def _check_shapes(input_shape, target_shape) -> None:
-    for name, shape in (("input_shape", input_shape), ("target_shape", target_shape)):
-        if len(shape) != 4 or min(shape) < 1:
-            raise ValueError(
-                f"{name} needs four positive integers (T, H, W, C); got {tuple(shape)}"
-            )
-    if tuple(input_shape[1:3]) != tuple(target_shape[1:3]):
-        raise ValueError(
-            "input and target need the same height and width; got input_shape "
-            f"{tuple(input_shape)} and target_shape {tuple(target_shape)}"
-        )
 
 
 def memory_grids(model: Earthformer) -> tuple[Grid, ...]:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.models.shapes import check_inputs, check_shapes
+
 
 class Persistence(nn.Module):
     """Repeats the last input frame; has no parameters.
@@ -25,21 +27,7 @@ class Persistence(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for shapes that do not go together."""
-        for name, shape in (
-            ("input_shape", self.input_shape),
-            ("target_shape", self.target_shape),
-        ):
-            if len(shape) != 4 or min(shape) < 1:
-                raise ValueError(
-                    f"{name} needs four positive integers (T, H, W, C); "
-                    f"got {tuple(shape)}"
-                )
-        if tuple(self.input_shape[1:3]) != tuple(self.target_shape[1:3]):
-            raise ValueError(
-                "input and target need the same height and width; got input_shape "
-                f"{tuple(self.input_shape)} and target_shape "
-                f"{tuple(self.target_shape)}"
-            )
+        check_shapes(self.input_shape, self.target_shape)
         if self.target_shape[3] > self.input_shape[3]:
             raise ValueError(
                 f"persistence cannot forecast {self.target_shape[3]} channels from "
@@ -63,12 +51,7 @@ class Persistence(nn.Module):
                 than `input_shape`.
         """
         self.check()
-        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
-            raise ValueError(
-                "inputs need shape (batch, T, H, W, C) = "
-                f"(batch, {', '.join(map(str, self.input_shape))}); "
-                f"got {tuple(inputs.shape)}"
-            )
+        check_inputs(inputs, self.input_shape)
         steps, *_, channels = self.target_shape
         last = inputs[:, -1:, ..., :channels]
         forecast = jnp.repeat(last, steps, axis=1)

@@ -22,8 +22,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers.dcgan import DCGANStack
+from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.loop_conv import keep_convolutions
-from earthformer_jax.layers.phy_cell import CellStack, ConvLSTMCell, PhyCell, each_frame
+from earthformer_jax.layers.phy_cell import CellStack, ConvLSTMCell, PhyCell
+from earthformer_jax.models.shapes import check_shapes
 from earthformer_jax.ops.moments import moment_loss
 
 SHRINK = 4  # frame to latent field
@@ -87,18 +89,8 @@ class PhyDNet(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        for name in ("input_shape", "target_shape"):
-            shape = tuple(getattr(self, name))
-            if len(shape) != 4 or min(shape) < 1:
-                raise ValueError(
-                    f"{name} needs four positive integers (T, H, W, C); got {shape}"
-                )
+        check_shapes(self.input_shape, self.target_shape)
         given, wanted = tuple(self.input_shape), tuple(self.target_shape)
-        if given[1:3] != wanted[1:3]:
-            raise ValueError(
-                "input and target need the same height and width; got input_shape "
-                f"{given} and target_shape {wanted}"
-            )
         if wanted[-1] > given[-1]:
             raise ValueError(
                 "forecasts are fed back, so targets must be the first channels of the "

@@ -31,6 +31,7 @@ from earthformer_jax.layers.frame_coder import (
     stage_features,
 )
 from earthformer_jax.layers.spatiotemporal_lstm import SpatiotemporalLSTM
+from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 
 # Options that make it PredRNN-V2.
@@ -103,21 +104,7 @@ class PredRNN(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        for name, shape in (
-            ("input_shape", self.input_shape),
-            ("target_shape", self.target_shape),
-        ):
-            if len(shape) != 4 or min(shape) < 1:
-                raise ValueError(
-                    f"{name} needs four positive integers (T, H, W, C); "
-                    f"got {tuple(shape)}"
-                )
-        if tuple(self.input_shape[1:3]) != tuple(self.target_shape[1:3]):
-            raise ValueError(
-                "input and target need the same height and width; got input_shape "
-                f"{tuple(self.input_shape)} and target_shape "
-                f"{tuple(self.target_shape)}"
-            )
+        check_shapes(self.input_shape, self.target_shape)
         if self.target_shape[-1] > self.input_shape[-1]:
             raise ValueError(
                 "a forecast is read as the next input, so the inputs need all channels "
@@ -244,12 +231,7 @@ class PredRNN(nn.Module):
         return forecasts[:, -ahead:]
 
     def _check_arrays(self, inputs, train, targets, step):
-        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
-            raise ValueError(
-                "inputs need shape (batch, T, H, W, C) = "
-                f"(batch, {', '.join(map(str, self.input_shape))}); "
-                f"got {tuple(inputs.shape)}"
-            )
+        check_inputs(inputs, self.input_shape)
         if not train:
             return
         if targets is None or step is None:

@@ -27,6 +27,7 @@ from earthformer_jax.layers.rainformer_blocks import (
     PatchExpanding,
     PatchMerging,
 )
+from earthformer_jax.models.shapes import check_inputs, check_shapes
 
 
 class Rainformer(nn.Module):
@@ -73,21 +74,7 @@ class Rainformer(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together."""
-        for name, shape in (
-            ("input_shape", self.input_shape),
-            ("target_shape", self.target_shape),
-        ):
-            if len(shape) != 4 or min(shape) < 1:
-                raise ValueError(
-                    f"{name} needs four positive integers (T, H, W, C); "
-                    f"got {tuple(shape)}"
-                )
-        if tuple(self.input_shape[1:3]) != tuple(self.target_shape[1:3]):
-            raise ValueError(
-                "input and target need the same height and width; got input_shape "
-                f"{tuple(self.input_shape)} and target_shape "
-                f"{tuple(self.target_shape)}"
-            )
+        check_shapes(self.input_shape, self.target_shape)
         if len(self.factors) < 1 or min(self.factors) < 1:
             raise ValueError(
                 "factors needs one positive integer per stage; got "
@@ -130,12 +117,7 @@ class Rainformer(nn.Module):
                 than `input_shape`.
         """
         self.check()
-        if tuple(inputs.shape[1:]) != tuple(self.input_shape):
-            raise ValueError(
-                "inputs need shape (batch, T, H, W, C) = "
-                f"(batch, {', '.join(map(str, self.input_shape))}); "
-                f"got {tuple(inputs.shape)}"
-            )
+        check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         height, width = self.input_shape[1:3]
