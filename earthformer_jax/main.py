@@ -33,7 +33,6 @@ from earthformer_jax.command_line import DONE, WRONG_INPUT, explained
 from earthformer_jax.reports import embedding, enso, frames, summary
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 from earthformer_jax.training.scalars import NonFiniteError
@@ -92,12 +91,7 @@ def run(
     else:
         workdir_lib.check_same_model(config, workdir)
     dataset, model = build(config)
-    loop.check_model(config, model, dataset.example())
-    learns = bool(_variables(dataset, model)["params"])
-    if mode == "train" and not learns:
-        logger.info("%s has no parameters: nothing to train", config.model.name)
-        workdir_lib.write_config(config, workdir)
-    elif mode == "train" and not loop.train(
+    if mode == "train" and not loop.train(
         config, workdir, dataset=dataset, model=model
     ):
         return STOPPED
@@ -153,9 +147,8 @@ def evaluate(
     if len(dataset.test) == 0:
         raise config_lib.ConfigError(f"the test split of {dataset.name!r} is empty")
     example = dataset.test[0]
-    loop.check_model(config, model, example)
+    variables = loop.check_model(config, model, example)
     logger.info("data: %s", dataset.description)
-    variables = _variables(dataset, model)
     if variables["params"]:
         everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
         variables, progress = Checkpoints(workdir / "checkpoints").restore_variables(
@@ -175,11 +168,6 @@ def evaluate(
         report(dataset, make(), workdir, config.eval.batch_size, **more)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("scored")
-
-
-def _variables(dataset: Any, model: nn.Module) -> state_lib.Variables:
-    """Shapes and types of the model's variables."""
-    return state_lib.abstract_variables(model, dataset.example()["inputs"].shape)
 
 
 def summarize(config: ml_collections.ConfigDict) -> str:

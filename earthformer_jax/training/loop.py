@@ -68,7 +68,12 @@ def train(
     config_lib.check_devices(config, mesh.size)
     workdir_lib.check_same_config(config, workdir)
     example = dataset.example()
-    check_model(config, model, example)
+    is_first_process = jax.process_index() == 0
+    if not check_model(config, model, example)["params"]:
+        logger.info("%s has no parameters: nothing to train", config.model.name)
+        if is_first_process:
+            workdir_lib.write_config(config, workdir)
+        return True
 
     plan = make_plan(config.train, len(dataset.train))
     learning_rate = _learning_rate(config.optim, plan.total_steps)
@@ -96,7 +101,6 @@ def train(
         logger.info("training is complete already")
         return True
 
-    is_first_process = jax.process_index() == 0
     if is_first_process:
         workdir_lib.write_config(config, workdir)
     batches = _train_batches(config, dataset)
@@ -157,8 +161,11 @@ def train(
 
 def check_model(
     config: ml_collections.ConfigDict, model: nn.Module, example: Any
-) -> None:
+) -> state_lib.Variables:
     """Refuses a model that cannot forecast the targets of an example.
+
+    Returns:
+        shapes and types of the model's variables.
 
     Raises:
         ConfigError: with the reason.
@@ -177,6 +184,7 @@ def check_model(
             f"model {name!r} forecasts {forecast} but the targets are "
             f"{example['targets'].shape} (time, height, width, channels)"
         )
+    return variables
 
 
 def _learning_rate(optim: ml_collections.ConfigDict, total_steps: int):
