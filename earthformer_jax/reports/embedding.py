@@ -95,7 +95,10 @@ def score(
         f"{components.count} principal components": components.restore,
         **dataset.references,
     }
-    results = scoring.evaluate(dataset, forecasts, batch_size)
+    errors = []
+    results = scoring.evaluate(
+        dataset, forecasts, batch_size, lambda *batch: errors.extend(_errors(*batch))
+    )
     points = {
         "embeddings": series.embeddings[series.kept],
         "principal components": components.scores(series.fields),
@@ -112,7 +115,9 @@ def score(
     write(series, regimes, dataset, workdir / "embeddings.nc")
     scoring.write_json(workdir / "scores.json", scores)
     print(table(scores), flush=True)
-    draw(dataset, series, regimes, forecasts, batch_size, workdir / "figures")
+    typical = int(np.argsort(errors)[(len(errors) - 1) // 2])
+    figures = workdir / "figures"
+    draw(dataset, series, regimes, forecasts, typical, batch_size, figures)
     return scores
 
 
@@ -256,10 +261,14 @@ def draw(
     series: Series,
     regimes: np.ndarray,
     forecasts: Mapping[str, Forecast],
+    example: int,
     batch_size: int,
     folder: Path,
 ) -> None:
-    """Writes regimes.png, composites.png, projection.png and restored.png."""
+    """Writes regimes.png, composites.png, projection.png and restored.png.
+
+    The last one shows the test example of number `example`.
+    """
     axes = dict(
         south_first=dataset.display.south_first, coordinates=dataset.coordinates
     )
@@ -294,9 +303,7 @@ def draw(
         **axes,
     )
     plotting.save(figure, folder / "composites.png")
-    (batch,) = evaluation_batches(
-        [_typical(dataset, forecasts, batch_size)], batch_size
-    )
+    (batch,) = evaluation_batches([dataset.test[example]], batch_size)
     channel = channels[0]
     fields = {"truth": batch["targets"]} | {k: f(batch) for k, f in forecasts.items()}
     length = np.shape(batch["targets"])[1]
@@ -323,14 +330,11 @@ def _plane(points: np.ndarray) -> np.ndarray:
     return np.pad(found, ((0, 0), (0, 2 - count)))
 
 
-def _typical(dataset, forecasts, batch_size):
-    """The test example with the median error of the model."""
-    errors = []
-    for batch in evaluation_batches(dataset.test, batch_size):
-        known = np.broadcast_to(batch.get("observed", True), batch["targets"].shape)
-        squared = np.where(known, forecasts["model"](batch) - batch["targets"], 0) ** 2
-        errors.extend(squared.mean(axis=(1, 2, 3, 4))[np.asarray(batch["valid"])])
-    return dataset.test[int(np.argsort(errors)[(len(errors) - 1) // 2])]
+def _errors(batch: Batch, fields: Mapping[str, np.ndarray]) -> list[float]:
+    """Mean squared error of the model for each real example of a batch."""
+    known = np.broadcast_to(batch.get("observed", True), batch["targets"].shape)
+    squared = np.where(known, fields["model"] - batch["targets"], 0) ** 2
+    return squared.mean(axis=(1, 2, 3, 4))[np.asarray(batch["valid"])].tolist()
 
 
 def _training(split: np.ndarray) -> np.ndarray:
