@@ -6,10 +6,11 @@ import jax
 from flax import linen as nn
 
 from earthformer_jax.layers.initializers import LEAKY_SLOPE
+from earthformer_jax.ops import dense
 
 ACTIVATIONS = {
     "leaky": functools.partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE),
-    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu": dense.gelu,
     "relu": nn.relu,
     "elu": nn.elu,
     "sigmoid": nn.sigmoid,

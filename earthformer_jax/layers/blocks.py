@@ -18,6 +18,7 @@ from earthformer_jax.layers.cuboid_attention import (
 )
 from earthformer_jax.layers.feed_forward import FeedForward
 from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.patterns import CrossSpec
 
 
@@ -139,13 +140,13 @@ class SelfAttentionBlock(nn.Module):
                 **options.attention(),
             )
             dx, dg = _run(layer, x, g, train=train, remat=options.remat >= 2)
-            x = x + dx
+            x = settle(x + dx)
             g = g if g is None else g + dg
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 remat = options.remat >= 1
                 ffn = FeedForward(name=f"ffn_{j}", **options.feed_forward())
-                x = _run(ffn, x, train=train, remat=remat)
+                x = settle(_run(ffn, x, train=train, remat=remat))
                 if g is not None and options.use_global_vector_ffn:
                     ffn = FeedForward(name=f"global_ffn_{j}", **options.feed_forward())
                     g = _run(ffn, g, train=train, remat=remat)
@@ -188,7 +189,7 @@ class CrossAttentionBlock(nn.Module):
                 name=f"attention_{i}",
                 **options.attention(),
             )
-            x = x + _run(
+            dx = _run(
                 layer,
                 x,
                 memory,
@@ -196,8 +197,9 @@ class CrossAttentionBlock(nn.Module):
                 train=train,
                 remat=options.remat >= 2,
             )
+            x = settle(x + dx)
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 ffn = FeedForward(name=f"ffn_{j}", **options.feed_forward())
-                x = _run(ffn, x, train=train, remat=options.remat >= 1)
+                x = settle(_run(ffn, x, train=train, remat=options.remat >= 1))
         return x

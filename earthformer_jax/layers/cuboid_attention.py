@@ -9,9 +9,12 @@ import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.dense import Dense
+from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid
 
@@ -55,7 +58,7 @@ class _Projections(nn.Module):
         return make_norm(self.norm, name=name, **self._types())
 
     def _dense(self, name, features, *, use_bias, kernel_init=None, bias_init=None):
-        return nn.Dense(
+        return Dense(
             features,
             use_bias=use_bias,
             kernel_init=kernel_init or initializers.linear(self.linear_init),
@@ -67,8 +70,11 @@ class _Projections(nn.Module):
     def _heads(self, name, x, features, parts=1):
         """Projects `[..., c]` to `parts` arrays `[..., a, features / a]`."""
         y = self._dense(name, parts * features, use_bias=self.qkv_bias)(x)
-        y = einops.rearrange(y, "... (p a d) -> p ... a d", p=parts, a=self.num_heads)
-        return y[0] if parts == 1 else tuple(y)
+        heads = tuple(
+            einops.rearrange(part, "... (a d) -> ... a d", a=self.num_heads)
+            for part in jnp.split(y, parts, axis=-1)
+        )
+        return heads[0] if parts == 1 else heads
 
     def _scale(self, features):
         if features % self.num_heads:
@@ -140,9 +146,9 @@ class CuboidSelfAttention(_Projections):
         scale = self._scale(features)
         spec = self.spec.fit(grid)
         bias = self._bias_table(self.spec.size, self._bias_index(spec))
-        drop = nn.Dropout(self.proj_drop, deterministic=not train)
+        drop = Dropout(self.proj_drop, train)
 
-        cuboids = cuboid.decompose(self._norm("norm")(x), spec, self.padding)
+        cuboids = settle(cuboid.decompose(self._norm("norm")(x), spec, self.padding))
         query, key, value = self._heads("qkv", cuboids, features, parts=3)
         local = dict(
             scale=scale,
@@ -282,7 +288,7 @@ class CuboidCrossAttention(_Projections):
         index = attention.relative_position_index(cut.size, memory_cut.size, reach)
         bias = self._bias_table(reach, index)
 
-        queries = cuboid.decompose(self._norm("norm")(x), cut, self.padding)
+        queries = settle(cuboid.decompose(self._norm("norm")(x), cut, self.padding))
         keys = cuboid.decompose(memory, memory_cut, self.padding, time_at_front=True)
         query = self._heads("q_proj", queries, features)
         to_global = {}
@@ -323,5 +329,5 @@ class CuboidCrossAttention(_Projections):
         )
         out = einops.rearrange(out, "b n q a d -> b n q (a d)")
         out = self._dense("proj", features, use_bias=True)(out)
-        out = nn.Dropout(self.proj_drop, deterministic=not train)(out)
+        out = Dropout(self.proj_drop, train)(out)
         return cuboid.merge(out, cut, grid, self.padding)

@@ -8,7 +8,11 @@ from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import activate
+from earthformer_jax.layers.dense import Dense
+from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.ops.dense import recompute
+from earthformer_jax.ops.dropout import dropout
 
 
 class FeedForward(nn.Module):
@@ -45,16 +49,26 @@ class FeedForward(nn.Module):
         hidden = self.hidden or self.expansion * features
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         kernel = initializers.linear(self.linear_init)
-        norm = make_norm(self.norm, name="norm", **types)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        norm = make_norm(self.norm, name="norm", **types).bind_weights(features)
+        names = ("ffn_1", "gate") if self.gated else ("ffn_1",)
+        widen = [
+            Dense(hidden, kernel_init=kernel, name=name, **types).bind_weights(features)
+            for name in names
+        ]
+        narrow = Dense(features, kernel_init=kernel, name="ffn_2", **types)
+        drop = Dropout(self.dropout, train)
 
-        y = norm(x) if self.pre_norm else x
-        up = nn.Dense(hidden, kernel_init=kernel, name="ffn_1", **types)(y)
-        if self.gated:
-            gate = nn.Dense(hidden, kernel_init=kernel, name="gate", **types)(y)
-            up = activate(self.activation, gate) * up
-        else:
-            up = activate(self.activation, up)
-        down = nn.Dense(features, kernel_init=kernel, name="ffn_2", **types)(drop(up))
+        # Between the two functions only what they take is kept for the gradient.
+        def enter(x, norm, widen):
+            y = norm(x) if self.pre_norm else x
+            return [layer(y) for layer in widen]
+
+        def leave(wide, narrow, seed):
+            up = activate(self.activation, wide[-1])
+            up = up * wide[0] if self.gated else up
+            return narrow(dropout(up, self.dropout, seed))
+
+        wide = recompute(enter)(x, norm, widen)
+        down = recompute(leave)(wide, narrow.bind_weights(hidden), drop.seed())
         out = x + drop(down)
         return out if self.pre_norm else norm(out)

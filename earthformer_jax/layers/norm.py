@@ -1,10 +1,13 @@
 """Normalisation over channels, with the reference's constants."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from earthformer_jax.ops.dense import layer_norm
 
 EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
 NORMS = ("layer_norm", "rms_norm")
@@ -29,16 +32,58 @@ class RMSNorm(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        shape = (x.shape[-1],)
-        scale = self.param("rms_scale", nn.initializers.ones, shape, self.param_dtype)
-        part = x[..., : int(self.portion * x.shape[-1])].astype(dtype)
-        rms = jnp.sqrt(jnp.mean(jnp.square(part), axis=-1, keepdims=True))
-        y = scale * x / (rms + self.epsilon)
+    def bind_weights(self, features: int) -> jax.tree_util.Partial:
+        """The layer as a pure function of `[..., features]` that carries its weights."""
+        shape, dtype = (features,), self.param_dtype
+        scale = self.param("rms_scale", nn.initializers.ones, shape, dtype)
+        offset = None
         if self.use_offset:
-            y = y + self.param("offset", nn.initializers.zeros, shape, self.param_dtype)
-        return y.astype(x.dtype)
+            offset = self.param("offset", nn.initializers.zeros, shape, dtype)
+        counted = int(self.portion * features)
+        apply = functools.partial(_rms_norm, counted, self.epsilon)
+        return jax.tree_util.Partial(apply, scale, offset)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.bind_weights(x.shape[-1])(x)
+
+
+def _rms_norm(counted, epsilon, scale, offset, x):
+    part = x[..., :counted].astype(jnp.promote_types(x.dtype, jnp.float32))
+    rms = jnp.sqrt(jnp.mean(jnp.square(part), axis=-1, keepdims=True))
+    y = scale * x / (rms + epsilon)
+    if offset is not None:
+        y = y + offset
+    return y.astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis; parameters named as in `nn.LayerNorm`.
+
+    Attributes:
+        epsilon: added to the variance.
+        dtype: of the result; None follows the input.
+        param_dtype: of the parameters.
+    """
+
+    epsilon: float = EPSILON
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def bind_weights(self, features: int) -> jax.tree_util.Partial:
+        """The layer as a pure function of `[..., features]` that carries its weights."""
+        shape, dtype = (features,), self.param_dtype
+        scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+        apply = functools.partial(_layer_norm, self.dtype, self.epsilon)
+        return jax.tree_util.Partial(apply, scale, bias)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.bind_weights(x.shape[-1])(x)
+
+
+def _layer_norm(dtype, epsilon, scale, bias, x):
+    return layer_norm(x.astype(dtype or x.dtype), scale, bias, epsilon)
 
 
 def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):
@@ -48,13 +93,7 @@ def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):
         ValueError: if `kind` is neither.
     """
     if kind == "layer_norm":
-        return nn.LayerNorm(
-            epsilon=EPSILON,
-            use_fast_variance=False,  # the two-pass variance of the reference
-            dtype=dtype,
-            param_dtype=param_dtype,
-            name=name,
-        )
+        return LayerNorm(dtype=dtype, param_dtype=param_dtype, name=name)
     if kind == "rms_norm":
         return RMSNorm(param_dtype=param_dtype, name=name)
     raise ValueError(f"norm must be one of {NORMS}; got {kind!r}")

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
+from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.resample import Grid
 
 
@@ -42,9 +44,9 @@ class PatchMerging(nn.Module):
         """`[b, t, h, w, c]` to `[b, t', h', w', features]`, sizes rounded up."""
         features = self.features or max(self.factor) * x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = resample.patch_merge(x, self.factor, self.padding)
+        x = settle(resample.patch_merge(x, self.factor, self.padding))
         x = make_norm(self.norm, name="norm", **types)(x)
-        return nn.Dense(
+        return Dense(
             features,
             use_bias=False,
             kernel_init=initializers.linear(self.linear_init),

@@ -24,6 +24,7 @@ from earthformer_jax.layers.blocks import (
     CrossAttentionBlock,
     SelfAttentionBlock,
 )
+from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.layers.stem import Head, Stage, Stem, head_stages
@@ -122,7 +123,7 @@ class Encoder(nn.Module):
                     **types,
                 )(x)
                 if g is not None:
-                    g = nn.Dense(
+                    g = Dense(
                         self.global_dim_ratio * self.features[level],
                         kernel_init=initializers.torch_kernel,
                         bias_init=initializers.torch_bias(g.shape[-1]),
@@ -504,7 +505,7 @@ class Earthformer(nn.Module):
         z = Head(
             self._head_stages(), self.stem, self.stem_activation, name="head", **types
         )(z)
-        forecast = nn.Dense(
+        forecast = Dense(
             self.target_shape[-1],
             kernel_init=initializers.linear(self.resample_init),
             name="head_proj",
@@ -572,7 +573,7 @@ class Earthformer(nn.Module):
             z = jnp.repeat(memory[:, -1:], frames, axis=1)
         elif self.start == "mean":
             z = jnp.repeat(memory.mean(axis=1, keepdims=True), frames, axis=1)
-        z = nn.Dense(
+        z = Dense(
             features,
             kernel_init=initializers.linear(self.resample_init),
             name="z_proj",

@@ -1,8 +1,9 @@
 """Softmax attention inside cuboids, with relative position bias and global vectors.
 
-Argument conventions, the same in every function here: queries are `[b, n, q, a, d]`
-(example, cuboid, position, head, width), keys and values `[b, n, s, a, d]`; global
-vectors carry no cuboid axis, `[b, g, a, d]`. Logits and softmax are float32.
+Argument conventions, the same in every public function here: queries are
+`[b, n, q, a, d]` (example, cuboid, position, head, width), keys and values
+`[b, n, s, a, d]`; global vectors carry no cuboid axis, `[b, g, a, d]`. Logits and
+softmax are float32.
 """
 
 import functools
@@ -12,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.ops.dense import settle
+from earthformer_jax.ops.dropout import draw_seed, dropout
 from earthformer_jax.ops.resample import Grid
+from earthformer_jax.ops.softmax_attention import softmax_attention
 
 
 def attend(
@@ -54,24 +58,30 @@ def attend(
     Reference:
         Gao et al. 2022, Earthformer, equations 4 and 7.
     """
-    scores = _scores("bnqad,bnsad->bnaqs", query, key, scale)
-    if bias is not None:
-        scores += bias.astype(scores.dtype)
-    size = key.shape[2]
-    where = None if mask is None else mask[:, None]
+    cuboids = key.shape[1]
+    query, key, value = (_by_head(x) for x in (query * scale, key, value))
     if global_key is not None:
-        far = query if global_query is None else global_query
-        far_scores = _scores("bnqad,bgad->bnaqg", far, global_key, scale)
-        scores = jnp.concatenate([scores, far_scores], axis=-1)
-        if where is not None:
-            seen = np.ones((*where.shape[:-1], global_key.shape[1]), bool)
-            where = np.concatenate([where, seen], axis=-1)
-    weights = jax.nn.softmax(scores, axis=-1, where=where)
-    weights = _dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
-    out = jnp.einsum("bnaqs,bnsad->bnqad", weights[..., :size], value)
-    if global_key is not None:
-        out += jnp.einsum("bnaqg,bgad->bnqad", weights[..., size:], global_value)
-    return out
+        far_key, far_value = (
+            _in_every_cuboid(x, cuboids) for x in (global_key, global_value)
+        )
+        if global_query is not None:
+            # Two kinds of queries side by side; each meets zeros in the other's keys.
+            query = jnp.concatenate([query, _by_head(global_query * scale)], axis=-1)
+            key = jnp.concatenate([key, jnp.zeros_like(key)], axis=-1)
+            far_key = jnp.concatenate([jnp.zeros_like(far_key), far_key], axis=-1)
+        key = jnp.concatenate([key, far_key], axis=-2)
+        value = jnp.concatenate([value, far_value], axis=-2)
+        more = ((0, 0), (0, 0), (0, global_key.shape[1]))
+        bias = None if bias is None else jnp.pad(bias, more)
+        mask = None if mask is None else np.pad(mask, more, constant_values=True)
+    out = softmax_attention(
+        *settle(query, key, value),
+        bias,
+        mask,
+        dropout_rate,
+        _seed(dropout_rate, dropout_key),
+    )
+    return einops.rearrange(out, "b n a q d -> b n q a d")
 
 
 def attend_global(
@@ -108,38 +118,63 @@ def attend_global(
     Reference:
         Gao et al. 2022, Earthformer, equation 8.
     """
-    key = einops.rearrange(key, "b n s a d -> b (n s) a d")
-    value = einops.rearrange(value, "b n s a d -> b (n s) a d")
-    scores = _scores("bgad,bsad->bags", query, key, scale)
-    size = key.shape[1]
-    where = None if valid is None else valid.reshape(-1)
+    vectors, heads = query.shape[1:3]
+    scores = _few_scores(query * scale, key)
+    where = None if valid is None else valid.reshape(-1, 1)
     if global_key is not None:
         own = query if global_query is None else global_query
-        own_scores = _scores("bgad,bsad->bags", own, global_key, scale)
-        scores = jnp.concatenate([scores, own_scores], axis=-1)
+        scores = jnp.concatenate([scores, _few_scores(own * scale, global_key)], 1)
+        value = jnp.concatenate([_positions(value), _positions(global_value)], axis=1)
         if where is not None:
-            where = np.concatenate([where, np.ones(global_key.shape[1], bool)])
-    weights = jax.nn.softmax(scores, axis=-1, where=where)
-    weights = _dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
-    out = jnp.einsum("bags,bsad->bgad", weights[..., :size], value)
-    if global_key is not None:
-        out += jnp.einsum("bags,bsad->bgad", weights[..., size:], global_value)
-    return out
+            where = np.concatenate([where, np.ones((vectors, 1), bool)])
+    weights = jax.nn.softmax(scores, axis=1, where=where)
+    seed = _seed(dropout_rate, dropout_key)
+    weights = dropout(weights, dropout_rate, seed).astype(value.dtype)
+    # Every head's weights meet every head's values; the pairs that belong together are
+    # taken out. For a few vectors that costs less than to sort the positions by head.
+    value = _positions(value)
+    out = jnp.einsum("bsm,bsae->bmae", weights, value)
+    out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=heads)
+    return jnp.einsum("bgaae->bgae", out)
 
 
-def _scores(equation, query, key, scale):
-    """Scaled products in float32, whatever the inputs are (float64 stays float64)."""
+def _few_scores(query, key):
+    """`[b, s, g * a]`: products of a few queries with keys at many positions.
+
+    Args:
+        query: `[b, g, a, d]`, scaled.
+        key: `[b, ..., a, d]`; all axes between are positions.
+    """
+    heads = query.shape[2]
+    own_head = np.eye(heads, dtype=bool)[:, :, None]
+    spread = jnp.where(own_head, query[:, :, :, None], 0)
+    spread = einops.rearrange(spread, "b g h a d -> b (a d) (g h)")
+    key = einops.rearrange(_positions(key), "b s a d -> b s (a d)")
     dtype = jnp.promote_types(query.dtype, jnp.float32)
-    return jnp.einsum(equation, query * scale, key, preferred_element_type=dtype)
+    return jnp.einsum("bsc,bcm->bsm", key, spread, preferred_element_type=dtype)
 
 
-def _dropout(weights, rate, key):
+def _positions(x):
+    """`[b, ..., a, d]` with all axes between made one."""
+    return x.reshape(x.shape[0], -1, *x.shape[-2:])
+
+
+def _by_head(x):
+    return einops.rearrange(x, "b n q a d -> b n a q d")
+
+
+def _in_every_cuboid(x, cuboids):
+    """`[b, g, a, d]` to `[b, n, a, g, d]`."""
+    x = einops.rearrange(x, "b g a d -> b 1 a g d")
+    return jnp.broadcast_to(x, (x.shape[0], cuboids, *x.shape[2:]))
+
+
+def _seed(rate, key):
     if not rate:
-        return weights
+        return None
     if key is None:
         raise ValueError(f"dropout_rate={rate} needs a dropout_key; got None")
-    keep = jax.random.bernoulli(key, 1.0 - rate, weights.shape)
-    return jnp.where(keep, weights / (1.0 - rate), 0.0)
+    return draw_seed(key)
 
 
 @functools.lru_cache(maxsize=1024)

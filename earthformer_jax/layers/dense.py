@@ -1,0 +1,52 @@
+"""A linear layer over channels whose gradient is as fast as its value."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.ops import dense
+
+
+def _apply(dtype, kernel, bias, x):
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
+    return dense.dense(x, kernel, bias)
+
+
+class Dense(nn.Module):
+    """`x @ kernel + bias` over the last axis; parameters named as in `nn.Dense`.
+
+    Attributes:
+        features: channels of the output.
+        use_bias: add a bias.
+        kernel_init: initialiser of the kernel `[c, features]`.
+        bias_init: initialiser of the bias.
+        dtype: of the arithmetic; None follows input and parameters.
+        param_dtype: of the parameters.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Any = initializers.linear("fan_in")
+    bias_init: Any = nn.initializers.zeros
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def bind_weights(self, inputs: int) -> jax.tree_util.Partial:
+        """The layer as a pure function of `[..., inputs]` that carries its weights."""
+        shape = (inputs, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, shape[1:], self.param_dtype)
+        return jax.tree_util.Partial(
+            functools.partial(_apply, self.dtype), kernel, bias
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., c]` to `[..., features]`."""
+        return self.bind_weights(x.shape[-1])(x)

@@ -1,0 +1,29 @@
+"""Dropout as a layer."""
+
+import jax
+from flax import linen as nn
+
+from earthformer_jax.ops.dropout import draw_seed, dropout
+
+
+class Dropout(nn.Module):
+    """Drops elements in training; draws from the random stream "dropout".
+
+    Attributes:
+        rate: share of the elements to be dropped.
+        train: whether it acts.
+    """
+
+    rate: float
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The same shape."""
+        return dropout(x, self.rate, self.seed())
+
+    def seed(self) -> jax.Array | None:
+        """A fresh seed for `ops.dropout.dropout`, or None where nothing is dropped."""
+        if not self.train or not self.rate:
+            return None
+        return draw_seed(self.make_rng("dropout"))
