@@ -10,6 +10,12 @@ that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM o
 (the last step is saved), 2 for a wrong input, 1 for a loss that is not finite.
 """
 
+from earthformer_jax import cpu
+
+if __name__ == "__main__":
+    cpu.restart_with_huge_pages()
+
+# ruff: noqa: E402
 import functools
 import logging
 import os
@@ -275,6 +281,7 @@ def main(argv: Sequence[str]) -> int:
             if jax.process_index() > 0:
                 logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
         cache_compilations()
+        cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
         return run(config, workdir, _MODE.value)
     except (config_lib.ConfigError, CheckpointError, NonFiniteError) as error:
         logger.debug("where it happened", exc_info=True)  # --verbosity=1

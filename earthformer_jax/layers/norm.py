@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def bind_weights(self, features: int) -> jax.tree_util.Partial:
-        """The layer as a pure function of `[..., features]` that carries its weights."""
+        """The layer as a pure function of `[..., c]` that carries its weights."""
         shape, dtype = (features,), self.param_dtype
         scale = self.param("rms_scale", nn.initializers.ones, shape, dtype)
         offset = None
@@ -71,7 +71,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def bind_weights(self, features: int) -> jax.tree_util.Partial:
-        """The layer as a pure function of `[..., features]` that carries its weights."""
+        """The layer as a pure function of `[..., c]` that carries its weights."""
         shape, dtype = (features,), self.param_dtype
         scale = self.param("scale", nn.initializers.ones, shape, dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, dtype)

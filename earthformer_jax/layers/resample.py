@@ -11,8 +11,10 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
+from earthformer_jax.ops.convolution import convolve
 from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.resample import Grid
+from earthformer_jax.ops.upsample import upsample_convolve
 
 
 class PatchMerging(nn.Module):
@@ -58,6 +60,8 @@ class PatchMerging(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour resize of every frame, then one convolution.
 
+    Where the plane grows by whole factors both are one (`ops.upsample`).
+
     Attributes:
         features: channels of the output.
         plane: (h, w) wanted.
@@ -78,16 +82,29 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[b, t, h, w, c]` to `[b, t, *plane, features]`."""
-        b, t = x.shape[:2]
-        x = resample.resize_nearest(x, (t, *self.plane))
+        b, _, h, w, inputs = x.shape
+        shape = (self.kernel, self.kernel, inputs, self.features)
+        weights = _ConvWeights(shape, self.param_dtype, name="conv")()
+        x, kernel, bias = nn.dtypes.promote_dtype(x, *weights, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-        frames = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            padding=self.kernel // 2,
-            kernel_init=initializers.upsample_conv,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="conv",
-        )(frames)
-        return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=b)
+        fh, fw = self.plane[0] / h, self.plane[1] / w
+        if fh % 1 or fw % 1 or not self.kernel % 2:
+            frames = resample.resize_nearest(frames[:, None], (1, *self.plane))[:, 0]
+            padding = ((self.kernel // 2,) * 2,) * 2
+            frames = convolve(frames, kernel, padding)
+        else:
+            frames = upsample_convolve(frames, kernel, (int(fh), int(fw)))
+        return einops.rearrange(frames + bias, "(b t) h w c -> b t h w c", b=b)
+
+
+class _ConvWeights(nn.Module):
+    """Kernel and bias named as those of a convolution layer."""
+
+    shape: tuple[int, int, int, int]
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        init, dtype = initializers.upsample_conv, self.param_dtype
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], dtype)
+        return self.param("kernel", init, self.shape, dtype), bias

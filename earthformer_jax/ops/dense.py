@@ -29,14 +29,26 @@ def settle(*arrays):
     return settled[0] if len(arrays) == 1 else settled
 
 
+def after(first: jax.Array, x: jax.Array) -> jax.Array:
+    """`x`, but not before `first` is computed.
+
+    Compilers are free to do at once what can be done at once: the gradients of weights
+    at the very end, with everything kept that they are computed from; what a gradient
+    computes again, long before it is needed. To the end of compilation an order only
+    survives as arithmetic: something is added, a zero that nobody can foresee.
+    """
+    corner = first[(0,) * first.ndim]
+    return x + jnp.minimum(jnp.abs(corner), 0).astype(x.dtype)
+
+
 def recompute(function):
     """`function` whose gradient keeps only the arguments and computes the rest again.
 
-    Unlike `jax.checkpoint` it waits for the gradient to arrive, so that the compiler
-    can not keep the first results after all.
+    Unlike `jax.checkpoint` it waits for the gradient to arrive, so that a compiler
+    does not keep the first results after all.
 
     Args:
-        function: pure, of positional arguments (trees of arrays).
+        function: pure, of positional arguments (trees of arrays) to a tree of arrays.
     """
 
     @jax.custom_vjp
@@ -44,21 +56,19 @@ def recompute(function):
         return function(*arguments)
 
     def backward(arguments, gradient):
-        arguments, gradient = _settle_tree((arguments, gradient))
+        arrived = jax.tree.leaves(gradient)[0]
+        arguments = jax.tree.map(
+            lambda x: after(arrived, x) if _is_large(x) else x, arguments
+        )
         return jax.vjp(function, *arguments)[1](gradient)
 
     wrapped.defvjp(lambda *arguments: (function(*arguments), arguments), backward)
     return wrapped
 
 
-def _settle_tree(tree):
-    """`settle` for the numbers in a tree; what has no gradient stays as it is."""
-    leaves, structure = jax.tree.flatten(tree)
-    real = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    settled = lax.optimization_barrier([leaves[i] for i in real])
-    for i, x in zip(real, settled, strict=True):
-        leaves[i] = x
-    return structure.unflatten(leaves)
+def _is_large(x):
+    """Whether it is worth while to wait before anything is computed from it."""
+    return jnp.issubdtype(x.dtype, jnp.inexact) and x.ndim > 2
 
 
 @jax.custom_vjp
@@ -91,7 +101,8 @@ def _dense_backward(kept, dy):
         # from turning the product round again.
         dkernel = settle(dy.T @ x).T
     dbias = None if bias is None else dy.sum(axis=0).astype(bias.dtype)
-    return (dy @ kernel.T).reshape(shape), dkernel.astype(kernel.dtype), dbias
+    dx = after(dkernel, dy @ kernel.T).reshape(shape)
+    return dx, dkernel.astype(kernel.dtype), dbias
 
 
 dense.defvjp(_dense_forward, _dense_backward)
@@ -153,8 +164,7 @@ def _layer_norm_forward(x, scale, offset, epsilon):
 def _layer_norm_backward(epsilon, kept, dy):
     del epsilon
     x, mean, inverse, scale, offset = kept
-    x, dy = settle(x, dy)
-    dy = dy.astype(mean.dtype)
+    x, dy = after(dy, x), dy.astype(mean.dtype)
     standard = (x.astype(mean.dtype) - mean) * inverse
     rows = tuple(range(x.ndim - 1))
     dscale = (dy * standard).sum(axis=rows).astype(scale.dtype)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.ops.dense import settle
+from earthformer_jax.ops.dense import after, settle
 from earthformer_jax.ops.dropout import dropout, keep_mask
 
 
@@ -70,7 +70,7 @@ def softmax_attention(
 
     def backward(kept, dout):
         query, key, value, bias, seed, level, out = kept
-        query, key, value, level, dout = settle(query, key, value, level, dout)
+        query, key, value = settle(*(after(dout, x) for x in (query, key, value)))
         turned_bias = None if bias is None else bias.swapaxes(-1, -2)
         scores = _products(key, query, turned_bias)
         weights = jnp.exp(scores - level[..., None, :])  # [b, n, a, s, q]
@@ -82,7 +82,7 @@ def softmax_attention(
         dropped, dweights = weights, _products(value, dout)
         if seed is not None:
             kept = keep_mask(weights.shape, dropout_rate, seed, swap=True)
-            kept = jnp.where(kept, 1.0 / (1.0 - dropout_rate), 0.0)
+            kept = after(dout, jnp.where(kept, 1.0 / (1.0 - dropout_rate), 0.0))
             dropped, dweights = weights * kept, dweights * kept
         dropped = settle(dropped.astype(value.dtype))
         dvalue = jnp.einsum("bnasq,bnaqd->bnasd", dropped, dout)
