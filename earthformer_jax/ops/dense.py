@@ -32,13 +32,17 @@ def settle(*arrays):
 def after(first: jax.Array, x: jax.Array) -> jax.Array:
     """`x`, but not before `first` is computed.
 
-    Compilers are free to do at once what can be done at once: the gradients of weights
-    at the very end, with everything kept that they are computed from; what a gradient
-    computes again, long before it is needed. To the end of compilation an order only
-    survives as arithmetic: something is added, a zero that nobody can foresee.
+    A compiler is free to compute what a gradient needs again long before it is needed,
+    or to see that it is there already. To the end of compilation an order only survives
+    as arithmetic: something is added, a zero that nobody can foresee.
+
+    Args:
+        first: `[b, ...]`.
+        x: `[b, ...]`; examples wait for their own, and so devices for nobody.
     """
-    corner = first[(0,) * first.ndim]
-    return x + jnp.minimum(jnp.abs(corner), 0).astype(x.dtype)
+    corner = first[(slice(None), *(0,) * (first.ndim - 1))]
+    zero = jnp.minimum(jnp.abs(corner), 0).astype(x.dtype)
+    return x + zero.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def recompute(function):
@@ -101,8 +105,7 @@ def _dense_backward(kept, dy):
         # from turning the product round again.
         dkernel = settle(dy.T @ x).T
     dbias = None if bias is None else dy.sum(axis=0).astype(bias.dtype)
-    dx = after(dkernel, dy @ kernel.T).reshape(shape)
-    return dx, dkernel.astype(kernel.dtype), dbias
+    return (dy @ kernel.T).reshape(shape), dkernel.astype(kernel.dtype), dbias
 
 
 dense.defvjp(_dense_forward, _dense_backward)

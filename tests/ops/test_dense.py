@@ -88,5 +88,5 @@ def test_recompute_with_a_seed_that_has_no_gradient():
 
 @pytest.mark.parametrize("value", [0.0, -3.0, np.inf, -np.inf])
 def test_after_changes_nothing(value):
-    x = numbers(3)
-    np.testing.assert_array_equal(dense.after(jnp.full((2, 2), value), x), x)
+    x = numbers(2, 3)
+    np.testing.assert_array_equal(dense.after(jnp.full((2, 4, 5), value), x), x)

@@ -1,0 +1,354 @@
+r"""Our Earthformer and the official one in PyTorch, side by side, on CPU cores.
+
+    python benchmarks/earthformer.py --cases nbody,enso --batch 2 --rounds 5 \
+        --peer earth-forecasting-transformer/src --out benchmarks/results/cpu.json
+    python benchmarks/earthformer.py --table benchmarks/results/cpu.json
+
+Time and peak memory of a forward pass, and of a training step: forward with dropout,
+mean squared error, gradient, clipping, AdamW. Both sides have the same weights and the
+same inputs, and have to agree in their forecasts before anything is timed. Each is a
+process of its own, so that its peak memory is its own; they take turns, call by call,
+so that whatever else the machine does falls on both, and one waits while the other is
+measured.
+
+The official code (https://github.com/amazon-science/earth-forecasting-transformer) is
+looked for in the folder --peer, which holds the package `earthformer`, or among what is
+installed; it needs PyTorch. Without it only ours is measured.
+
+Ours lays the batch over one CPU device per core where the cores divide the batch, and
+runs on huge pages as GNU libc's malloc gives them; the other has them with
+--peer-huge-pages.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+# In place of this folder, whose earthformer.py would hide the package `earthformer`.
+sys.path[0] = str(ROOT)
+
+import numpy as np  # noqa: E402
+
+from benchmarks import cases, machine, report  # noqa: E402
+from benchmarks.processes import Worker  # noqa: E402
+
+MODES = ("forward", "train")
+WARM_UP = 2  # calls
+PAUSE_S = 0.3  # before a turn: threads of the other side stop waiting actively
+LARGEST_DIFFERENCE = 1e-4  # of forecasts, relative to the largest value
+RATE_TURNS = 5
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+
+
+class DisagreementError(RuntimeError):
+    """The two sides do not compute the same."""
+
+
+class Benchmark:
+    """The settings of a run, and what it has found so far."""
+
+    def __init__(self, a: argparse.Namespace):
+        self.a = a
+        self.dropout = 0.0 if a.no_dropout else cases.DROPOUT
+        self.devices = a.devices or machine.largest_divisor(a.batch, machine.cores())
+        self.folder = None  # for weights and forecasts
+        self.missing = ""  # why the official code is not measured
+        self.report = dict(
+            machine=machine.describe() | dict(versions={}),
+            settings=dict(
+                cases=a.cases,
+                modes=a.modes,
+                batch=a.batch,
+                rounds=a.rounds,
+                dropout=self.dropout,
+                devices=self.devices,
+                warm_up=WARM_UP,
+                pause_s=PAUSE_S,
+            ),
+            matrix_gflops={},
+            missing="",
+            differences={},
+            rows=[],
+        )
+
+    def run(self) -> None:
+        """Measures everything; the report is written after every row."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.folder = pathlib.Path(folder)
+            self._measure_rates()
+            for case in self.a.cases:
+                self._measure_case(case)
+
+    def ours(self, **more) -> Worker:
+        """A worker of ours, not yet started by its command."""
+        environment = _environment() | dict(JAX_PLATFORMS="cpu") | more
+        if sys.platform == "linux":
+            environment["GLIBC_TUNABLES"] = _tunables(environment)
+        return Worker("benchmarks.worker_jax", environment)
+
+    def official(self) -> Worker:
+        """A worker of the official code, not yet started by its command."""
+        environment = _environment()
+        if self.a.peer_huge_pages and sys.platform == "linux":
+            environment["GLIBC_TUNABLES"] = _tunables(environment)
+        return Worker("benchmarks.worker_torch", environment)
+
+    def _start(self, stack: contextlib.ExitStack) -> dict[str, Worker]:
+        """Both workers, or ours alone, with their imports done."""
+        workers = {"ours": stack.enter_context(self.ours())}
+        starts = {"ours": workers["ours"].ask("start")}
+        if not self.missing:
+            worker = stack.enter_context(self.official())
+            peer = str(self.a.peer.absolute()) if self.a.peer else ""
+            starts["official"] = worker.ask("start", peer=peer)
+            self.missing = starts["official"].get("missing", "")
+            if self.missing:
+                print(f"ours alone: {self.missing}", flush=True)
+            else:
+                workers["official"] = worker
+        for name in workers:
+            self.report["machine"]["versions"] |= starts[name].pop("versions")
+            self.report["settings"][name] = starts[name]
+        self.report["missing"] = self.missing
+        return workers
+
+    def _measure_rates(self) -> None:
+        """The rate of matrix products, in turns, the best of several."""
+        with contextlib.ExitStack() as stack:
+            workers = self._start(stack)
+            times = {name: [] for name in workers}
+            for _ in range(RATE_TURNS):
+                for name, worker in workers.items():
+                    time.sleep(PAUSE_S)
+                    times[name].append(worker.ask("rate")["seconds"])
+        libraries = dict(ours="JAX", official="PyTorch")
+        self.report["matrix_gflops"] = {
+            libraries[name]: machine.MATRIX_OPERATIONS / min(found) / 1e9
+            for name, found in times.items()
+        }
+
+    def _measure_case(self, case: str) -> None:
+        """Checks that both agree, then measures each mode with new processes."""
+        with self._prepared(case, "forward") as (workers, prepared):
+            self._compare(case, workers)
+            if "forward" in self.a.modes:
+                self._measure(case, "forward", workers, prepared)
+        if "train" in self.a.modes:
+            with self._prepared(case, "train") as (workers, prepared):
+                self._measure(case, "train", workers, prepared)
+
+    @contextlib.contextmanager
+    def _prepared(self, case: str, mode: str):
+        """Workers that are ready to run, and what they say about their models."""
+        arguments = self._arguments(case, mode)
+        weights = self.folder / f"{case}.npz"
+        with contextlib.ExitStack() as stack:
+            workers, prepared = self._start(stack), {}
+            prepared["ours"] = workers["ours"].ask(
+                "prepare", **arguments, devices=self.devices
+            )
+            if mode == "forward":
+                workers["ours"].ask("export", path=str(weights))
+            if "official" in workers:
+                prepared["official"] = workers["official"].ask(
+                    "prepare", **arguments, weights=str(weights)
+                )
+            yield workers, prepared
+
+    def _arguments(self, case: str, mode: str) -> dict:
+        dropout = self.dropout if mode == "train" else 0.0
+        return dict(case=case, mode=mode, batch=self.a.batch, dropout=dropout)
+
+    def _compare(self, case: str, workers: dict[str, Worker]) -> None:
+        """Notes the largest difference of the forecasts.
+
+        Raises:
+            DisagreementError: if it exceeds `LARGEST_DIFFERENCE`.
+        """
+        if "official" not in workers:
+            return
+        forecasts = []
+        for name, worker in workers.items():
+            path = self.folder / f"{name}.npy"
+            worker.ask("forecast", path=str(path))
+            forecasts.append(np.load(path))
+        difference = largest_difference(*forecasts)
+        self.report["differences"][case] = difference
+        print(f"{case}: forecasts differ by {difference:.1e}", flush=True)
+        if not difference <= LARGEST_DIFFERENCE:
+            raise DisagreementError(
+                f"{case}: the forecasts differ by {difference:.2g} of the largest "
+                f"value; more than {LARGEST_DIFFERENCE:g} is another model"
+            )
+
+    def _measure(self, case, mode, workers, prepared) -> None:
+        """One row: calls in turns, then the peaks."""
+        for worker in workers.values():
+            worker.ask("settle", calls=WARM_UP)
+        calls = {name: [] for name in workers}
+        for _ in range(self.a.rounds):
+            for name, worker in workers.items():
+                time.sleep(PAUSE_S)
+                calls[name].append(worker.ask("measure"))
+        row = self._arguments(case, mode)
+        row["multiply_adds"] = prepared["ours"].pop("multiply_adds")
+        for name in ("ours", "official"):
+            row[name] = None
+            if name in workers:
+                row[name] = side(calls[name], workers[name].ask("memory"))
+                row[name] |= prepared[name]
+        if self.a.compile:
+            row["compilation"] = self._compilation(case, mode)
+        rate = max(self.report["matrix_gflops"].values())
+        self.report["rows"].append(row | ratios(row, rate))
+        self._write()
+        print(report.earthformer(self.report), flush=True)
+
+    def _compilation(self, case: str, mode: str) -> dict:
+        """Seconds to lower and compile, in one new process, then in another."""
+        found = {}
+        with tempfile.TemporaryDirectory() as cache:
+            environment = dict(
+                JAX_COMPILATION_CACHE_DIR=cache,
+                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+            )
+            for name in ("cold", "cached"):
+                with self.ours(**environment) as worker:
+                    worker.ask("start")
+                    answer = worker.ask(
+                        "prepare", **self._arguments(case, mode), devices=self.devices
+                    )
+                found[name] = {k: answer[k] for k in ("lower_s", "compile_s")}
+        return found
+
+    def _write(self) -> None:
+        if not self.a.out:
+            return
+        self.a.out.parent.mkdir(parents=True, exist_ok=True)
+        self.a.out.write_text(json.dumps(self.report, indent=2) + "\n")
+        self.a.out.with_suffix(".md").write_text(report.earthformer(self.report))
+
+
+def largest_difference(ours: np.ndarray, official: np.ndarray) -> float:
+    """Largest absolute difference, relative to the largest absolute value.
+
+    Raises:
+        DisagreementError: if the shapes differ.
+    """
+    if ours.shape != official.shape:
+        raise DisagreementError(f"shapes differ: {ours.shape} and {official.shape}")
+    return float(np.abs(ours - official).max() / np.abs(official).max())
+
+
+def side(calls: list[dict], memory: dict) -> dict:
+    """What one side did in its turns."""
+    times = [call["seconds"] for call in calls]
+    return dict(
+        median_s=statistics.median(times),
+        seconds=times,
+        losses=[call["loss"] for call in calls],
+        **memory,
+    )
+
+
+def ratios(row: dict, matrix_gflops: float) -> dict:
+    """What follows from a row: official / ours, operations per second, their share.
+
+    Args:
+        row: with "ours", and "official" or None.
+        matrix_gflops: the rate of matrix products that the share is of.
+    """
+    ours, official = row["ours"], row["official"]
+    passes = 3 if row["mode"] == "train" else 1
+    gflops = 2 * passes * row["multiply_adds"] / ours["median_s"] / 1e9
+    found = dict(gflops=gflops, share=gflops / matrix_gflops)
+    found |= dict(time_ratio=None, memory_ratio=None, loss_difference=None)
+    if official is None:
+        return found
+    found["time_ratio"] = official["median_s"] / ours["median_s"]
+    if ours["peak_mib"] and official["peak_mib"]:
+        found["memory_ratio"] = official["peak_mib"] / ours["peak_mib"]
+    if row["mode"] == "train" and not row["dropout"]:
+        pairs = zip(ours["losses"], official["losses"], strict=True)
+        found["loss_difference"] = max(abs(a - b) / abs(b) for a, b in pairs)
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what would hand out programs compiled earlier."""
+    return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+
+
+def _tunables(environment: dict[str, str]) -> str:
+    others = environment.get("GLIBC_TUNABLES")
+    return f"{others}:{HUGE_PAGES}" if others else HUGE_PAGES
+
+
+def _names(known):
+    """A parser of names with commas in between."""
+
+    def parse(text: str) -> list[str]:
+        found = text.split(",")
+        for name in found:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"{name!r} is unknown; expected some of {','.join(known)}"
+                )
+        return found
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"needs a positive number; got {number}")
+    return number
+
+
+def main() -> None:
+    """Measures what the command line asks for, or prints an earlier table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ",".join(cases.CASES)
+    parser.add_argument(
+        "--cases", type=_names(cases.CASES), default=["nbody", "enso"], help=known
+    )
+    parser.add_argument("--modes", type=_names(MODES), default=list(MODES))
+    parser.add_argument("--batch", type=_positive, default=2, help="examples")
+    parser.add_argument("--rounds", type=_positive, default=5, help="measured calls")
+    parser.add_argument(
+        "--devices",
+        type=_positive,
+        help="CPU devices for ours; default the most that divide the batch",
+    )
+    parser.add_argument("--peer", type=pathlib.Path, help="folder of the official code")
+    parser.add_argument("--peer-huge-pages", action="store_true")
+    parser.add_argument("--no-dropout", action="store_true", help="in training")
+    parser.add_argument(
+        "--compile", action="store_true", help="compilation, cold and from the cache"
+    )
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md beside it")
+    parser.add_argument("--table", type=pathlib.Path, help="an earlier JSON file")
+    a = parser.parse_args()
+    if a.table:
+        print(report.earthformer(json.loads(a.table.read_text())))
+        return
+    if a.devices and a.batch % a.devices:
+        parser.error(f"--devices={a.devices} has to divide --batch={a.batch}")
+    try:
+        Benchmark(a).run()
+    except DisagreementError as error:
+        raise SystemExit(f"benchmarks/earthformer.py: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

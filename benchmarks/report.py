@@ -1,0 +1,113 @@
+"""Reports as Markdown."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+NOTHING = "–"
+
+
+def table(columns: Mapping[str, Callable], rows: Sequence) -> str:
+    """A Markdown table.
+
+    Args:
+        columns: heading -> function of a row that gives the cell; None is `NOTHING`.
+        rows: whatever the functions take.
+    """
+    lines = [list(columns), ["---"] * len(columns)]
+    for row in rows:
+        cells = [cell(row) for cell in columns.values()]
+        lines.append([NOTHING if cell is None else str(cell) for cell in cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(form: str, value: float | None) -> str | None:
+    """A formatted number; None stays None."""
+    return None if value is None else form.format(value)
+
+
+def seconds(value: float | None) -> str | None:
+    """Three digits: "0.0123", "1.23", "12.3"."""
+    if value is None:
+        return None
+    decimals = next((d for limit, d in ((0.1, 4), (1, 3), (10, 2)) if value < limit), 1)
+    return f"{value:.{decimals}f}"
+
+
+def machine_line(machine: Mapping) -> str:
+    """The machine in words."""
+    versions = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
+    memory = machine["memory_gib"]
+    parts = [
+        machine["processor"],
+        f"{machine['cores']} cores",
+        f"{memory} GiB" if memory else None,
+        f"Python {machine['python']}",
+        versions,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def earthformer(report: Mapping) -> str:
+    """Everything that `earthformer.py` found, as Markdown."""
+    rows, rates = report["rows"], report["matrix_gflops"]
+    lines = [
+        machine_line(report["machine"]),
+        "",
+        "Times are medians, peaks are what the process held beyond its imports; a "
+        "ratio is official / ours. A training step counts as three forward passes. "
+        "Product of matrices: "
+        + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items())
+        + ".",
+    ]
+    if report["missing"]:
+        lines += ["", f"The official code was not measured: {report['missing']}."]
+    lines += ["", table(_EARTHFORMER, rows)]
+    if report["differences"]:
+        found = (f"{case} {x:.1e}" for case, x in report["differences"].items())
+        lines += ["", f"Largest relative difference of forecasts: {', '.join(found)}."]
+    compared = [row for row in rows if row.get("loss_difference") is not None]
+    if compared:
+        found = (f"{row['case']} {row['loss_difference']:.1e}" for row in compared)
+        lines += ["", f"Largest relative difference of losses: {', '.join(found)}."]
+    compiled = [row for row in rows if row.get("compilation")]
+    if compiled:
+        lines += ["", table(_COMPILATION, compiled)]
+    return "\n".join(lines) + "\n"
+
+
+def _of(row: Mapping, side: str, key: str):
+    return (row[side] or {}).get(key)
+
+
+def _mode(row: Mapping) -> str:
+    if row["mode"] == "train" and not row["dropout"]:
+        return "train, no dropout"
+    return row["mode"]
+
+
+_EARTHFORMER = {
+    "case": lambda row: row["case"],
+    "mode": _mode,
+    "batch": lambda row: row["batch"],
+    "ours s": lambda row: seconds(_of(row, "ours", "median_s")),
+    "official s": lambda row: seconds(_of(row, "official", "median_s")),
+    "time ratio": lambda row: number("{:.2f}", row["time_ratio"]),
+    "ours peak MiB": lambda row: number("{:,.0f}", _of(row, "ours", "peak_mib")),
+    "official peak MiB": lambda row: number(
+        "{:,.0f}", _of(row, "official", "peak_mib")
+    ),
+    "peak ratio": lambda row: number("{:.2f}", row["memory_ratio"]),
+    "GFLOP/s ours": lambda row: number("{:.0f}", row["gflops"]),
+    "share of the machine's rate": lambda row: number("{:.0%}", row["share"]),
+}
+_COMPILATION = {
+    "case": lambda row: row["case"],
+    "mode": _mode,
+    "lowering s": lambda row: f"{row['compilation']['cold']['lower_s']:.1f}",
+    "compilation s": lambda row: f"{row['compilation']['cold']['compile_s']:.1f}",
+    "from the cache: lowering s": lambda row: (
+        f"{row['compilation']['cached']['lower_s']:.1f}"
+    ),
+    "from the cache: program s": lambda row: (
+        f"{row['compilation']['cached']['compile_s']:.1f}"
+    ),
+}

@@ -1,0 +1,300 @@
+r"""How time grows with frames, height, width, batch and depth at fixed cuboids.
+
+    python benchmarks/scaling.py --out benchmarks/results/scaling.json
+
+Cuboids of 2 x 4 x 4 and cross-attention over 4 frames at a time, whatever the size of
+the field, so that multiply-adds are proportional to frames (in and out), height, width
+and batch, and affine in the number of blocks: stem and head come on top. From a small
+model of one level, without dropout, one size at a time is doubled, or a block is added;
+forward pass and training step take turns over all sizes, the least time of several
+counts (whatever else a machine does only adds to it), and exponents are fitted by least
+squares in log-log. Runs on one CPU device: with more, the batch would also decide how
+many work. Most of the few minutes goes into compiling; JSON, Markdown table and figure.
+"""
+
+import argparse
+import functools
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+import jax  # noqa: E402
+import matplotlib as mpl  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
+
+from benchmarks import jax_cpu, machine, report, worker_jax  # noqa: E402
+from earthformer_jax.models.earthformer import Earthformer  # noqa: E402
+from earthformer_jax.ops.patterns import CrossSpec  # noqa: E402
+from earthformer_jax.plotting.style import OTHER_COLOURS, STYLE, save  # noqa: E402
+from earthformer_jax.reports.multiply_adds import multiply_adds  # noqa: E402
+from earthformer_jax.training import mesh as mesh_lib  # noqa: E402
+
+BASE = dict(frames=4, height=32, width=32, batch=1, depth=1)
+LABELS = dict(
+    frames="T (frames)",
+    height="H (height)",
+    width="W (width)",
+    batch="batch",
+    depth="depth (blocks)",
+)
+MODES = dict(forward="Forward pass", train="Training step")
+BASE_UNITS, CROSS_FRAMES = 32, 4
+COLOURS = ("#b2182b", "#2166ac", *OTHER_COLOURS[:1], *OTHER_COLOURS[2:])
+MARKERS = "osD^v"
+
+
+def model_of(size: Mapping[str, int]) -> Earthformer:
+    """The model of a size, whose cuboids do not grow with it."""
+    shape = (size["frames"], size["height"], size["width"], 1)
+    cross = (CrossSpec((1, 1), n_temporal=size["frames"] // CROSS_FRAMES),)
+    return Earthformer(
+        input_shape=shape,
+        target_shape=shape,
+        base_units=BASE_UNITS,
+        enc_depth=(size["depth"],),
+        dec_depth=(size["depth"],),
+        enc_pattern="video_swin_2x4",
+        dec_self_pattern="video_swin_2x4",
+        dec_cross_pattern=(cross,),
+        num_global_vectors=0,
+        use_global_self_attn=False,
+        attn_drop=0.0,
+        proj_drop=0.0,
+        ffn_drop=0.0,
+    )
+
+
+def sizes(doublings: int) -> dict[str, list[dict[str, int]]]:
+    """By what grows: the base, and the sizes that grow from it."""
+    steps = range(doublings + 1)
+    found = {axis: [BASE[axis] * 2**i for i in steps] for axis in BASE}
+    found["depth"] = [BASE["depth"] + i for i in steps]  # the law is no power
+    return {
+        axis: [BASE | {axis: n} for n in numbers] for axis, numbers in found.items()
+    }
+
+
+class Program:
+    """The compiled forward pass or training step of one size."""
+
+    def __init__(self, size: Mapping[str, int], mode: str, mesh: jax.sharding.Mesh):
+        """Compiles; nothing runs."""
+        self.mode = mode
+        self.seconds = []
+        model, everywhere = model_of(size), mesh_lib.replicated(mesh)
+        params = worker_jax.random_params(model)
+        random, shape = np.random.default_rng(0), (size["batch"], *model.input_shape)
+        inputs = random.normal(size=shape).astype(np.float32)
+        self.multiply_adds = multiply_adds(model.apply, {"params": params}, inputs)
+        if mode == "train":
+            function, self.state = worker_jax.training_step(model, params, everywhere)
+            targets = random.normal(size=shape).astype(np.float32)
+            batch = dict(inputs=inputs, targets=targets)
+        else:
+            function = jax.jit(model.apply, out_shardings=everywhere)
+            self.state, batch = jax.device_put({"params": params}, everywhere), inputs
+        self.batch = jax.device_put(batch, everywhere)
+        self.run = function.lower(self.state, self.batch).compile()
+
+    def measure(self) -> None:
+        """Runs once and notes the time."""
+        start = time.perf_counter()
+        result = jax.block_until_ready(self.run(self.state, self.batch))
+        self.seconds.append(time.perf_counter() - start)
+        if self.mode == "train":
+            self.state, _ = result
+
+
+def measure(doublings: int, rounds: int) -> list[dict]:
+    """One row per mode and size: "mode", the size, multiply-adds, seconds."""
+    mesh = jax_cpu.data_mesh(1)
+    program = functools.cache(
+        lambda mode, size: Program(dict(size), mode, mesh)  # the base occurs once
+    )
+    points = [
+        (mode, axis, size)
+        for mode in MODES
+        for axis, found in sizes(doublings).items()
+        for size in found
+    ]
+    for mode, _, size in points:
+        program(mode, tuple(size.items()))
+    programs = {(mode, tuple(size.items())) for mode, _, size in points}
+    for turn in range(rounds + 1):
+        for mode, size in sorted(programs):
+            program(mode, size).measure()
+            if not turn:
+                program(mode, size).seconds.clear()  # it warmed up
+    rows = []
+    for mode, axis, size in points:
+        found = program(mode, tuple(size.items()))
+        rows.append(
+            dict(
+                mode=mode,
+                axis=axis,
+                size=size,
+                multiply_adds=found.multiply_adds,
+                least_s=min(found.seconds),
+                seconds=found.seconds,
+            )
+        )
+    return rows
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """The power p of y ~ x**p, by least squares in log-log."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def affine(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """(a, b) of y ~ a + b x, by least squares of relative errors."""
+    slope, constant = np.polyfit(x, y, 1, w=1 / np.asarray(y))
+    return float(constant), float(slope)
+
+
+def fits(rows: list[dict]) -> list[dict]:
+    """One row per mode and axis: exponents and affine fits of the least times."""
+    found = []
+    for mode in MODES:
+        for axis in BASE:
+            points = [r for r in rows if r["mode"] == mode and r["axis"] == axis]
+            x = [r["size"][axis] for r in points]
+            y = [r["least_s"] for r in points]
+            constant, slope = affine(x, y)
+            found.append(
+                dict(
+                    mode=mode,
+                    axis=axis,
+                    x=x,
+                    seconds=y,
+                    exponent=exponent(x, y),
+                    last_exponent=exponent(x[-2:], y[-2:]),
+                    multiply_adds_exponent=exponent(
+                        x, [r["multiply_adds"] for r in points]
+                    ),
+                    constant_s=constant,
+                    per_unit_s=slope,
+                )
+            )
+    return found
+
+
+def table(found: list[dict]) -> str:
+    """The fits as Markdown."""
+    columns = {
+        "mode": lambda row: row["mode"],
+        "what grows": lambda row: LABELS[row["axis"]],
+        "sizes": lambda row: ", ".join(map(str, row["x"])),
+        "ms": lambda row: ", ".join(f"{1e3 * s:.1f}" for s in row["seconds"]),
+        "exponent": lambda row: f"{row['exponent']:.2f}",
+        "of the last step": lambda row: f"{row['last_exponent']:.2f}",
+        "of multiply-adds": lambda row: f"{row['multiply_adds_exponent']:.2f}",
+        "theory": lambda row: "affine" if row["axis"] == "depth" else "1",
+        "ms = a + b n": lambda row: (
+            f"{1e3 * row['constant_s']:.1f} + {1e3 * row['per_unit_s']:.2f} n"
+        ),
+    }
+    return report.table(columns, found)
+
+
+def figure(found: list[dict]) -> Figure:
+    """Time against size relative to the base, log-log, a panel per mode."""
+    with mpl.rc_context(STYLE):
+        drawn = Figure(figsize=(9.6, 4.6), layout="constrained")
+        FigureCanvasAgg(drawn)
+        for axes, (mode, title) in zip(
+            drawn.subplots(1, 2, sharex=True), MODES.items(), strict=True
+        ):
+            lines = [row for row in found if row["mode"] == mode]
+            for row, colour, marker in zip(lines, COLOURS, MARKERS, strict=True):
+                axes.plot(
+                    np.asarray(row["x"]) / row["x"][0],
+                    1e3 * np.asarray(row["seconds"]),
+                    color=colour,
+                    marker=marker,
+                    markersize=5,
+                    linewidth=1.8,
+                    label=f"{LABELS[row['axis']]}: {row['exponent']:.2f}",
+                )
+            most = max(len(row["x"]) for row in lines) - 1
+            ends = np.array([1, 2**most])
+            start = 1e3 * lines[0]["seconds"][0]
+            axes.plot(
+                ends,
+                start * ends,
+                color="0.35",
+                linestyle=(0, (5, 2)),
+                linewidth=1.2,
+                label="proportional: 1",
+                zorder=1,
+            )
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log", base=2)
+            axes.set_xticks(2 ** np.arange(most + 1))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} ×"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.grid(color="0.92", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.set_xlabel("Size, relative to the smallest")
+            axes.set_ylabel("Time (ms)")
+            axes.set_title(title, loc="left", fontweight="bold")
+            axes.set_ylim(top=4 * axes.get_ylim()[1])  # room for the legend
+            axes.legend(
+                title="What grows, and fitted exponent",
+                alignment="left",
+                loc="upper left",
+            )
+        drawn.suptitle(
+            "Time of the Earthformer against what grows, at fixed cuboids",
+            x=0.01,
+            ha="left",
+            fontweight="bold",
+        )
+    return drawn
+
+
+def main() -> None:
+    """Measures what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--doublings", type=int, default=3, help="of every size")
+    parser.add_argument("--rounds", type=int, default=5, help="of timing")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="JSON file; .md and .png beside it"
+    )
+    a = parser.parse_args()
+    if a.doublings < 1 or a.rounds < 1:
+        parser.error("--doublings and --rounds need to be positive")
+    rows = measure(a.doublings, a.rounds)
+    found = dict(
+        machine=machine.describe() | dict(versions={"jax": jax.__version__}),
+        setting=dict(doublings=a.doublings, rounds=a.rounds, base=BASE),
+        rows=rows,
+        fits=fits(rows),
+    )
+    smallest = math.prod(BASE[k] for k in ("frames", "height", "width"))
+    text = (
+        f"{report.machine_line(found['machine'])}\n\nLeast time of {a.rounds}; the "
+        f"smallest field has {smallest:,} cells, the model {BASE_UNITS} channels.\n\n"
+        f"{table(found['fits'])}\n"
+    )
+    print(text)
+    if a.out:
+        a.out.parent.mkdir(parents=True, exist_ok=True)
+        a.out.write_text(json.dumps(found, indent=2) + "\n")
+        a.out.with_suffix(".md").write_text(text)
+        save(figure(found["fits"]), a.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

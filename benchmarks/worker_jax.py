@@ -1,0 +1,176 @@
+"""A worker that runs our Earthformer: one case, one mode."""
+
+import os
+import time
+from importlib import metadata
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks import cases, jax_cpu, machine
+from benchmarks.processes import serve
+from earthformer_jax.interop import official
+from earthformer_jax.reports.multiply_adds import multiply_adds
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import optimizer
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training import step as step_lib
+
+
+class Ours:
+    """Its public methods are the commands."""
+
+    def start(self) -> dict:
+        """Versions, and what the process holds after its imports."""
+        self.held = machine.held_mib()
+        return dict(
+            versions={
+                "jax": jax.__version__,
+                "jaxlib": metadata.version("jaxlib"),
+                "optax": optax.__version__,
+            },
+            held_mib=self.held,
+            tunables=os.environ.get("GLIBC_TUNABLES", ""),
+        )
+
+    def rate(self) -> dict:
+        """Time of one product of matrices."""
+        return dict(seconds=jax_cpu.matrix_seconds())
+
+    def prepare(
+        self, case: str, mode: str, batch: int, dropout: float, devices: int
+    ) -> dict:
+        """Builds the model and compiles the program.
+
+        Args:
+            case: one of `cases.CASES`.
+            mode: "forward" or "train".
+            batch: examples.
+            dropout: rate in training.
+            devices: over which the batch is laid.
+        """
+        mesh = jax_cpu.data_mesh(devices)
+        everywhere, spread = mesh_lib.replicated(mesh), mesh_lib.by_example(mesh)
+        self.model = official.earthformer_from_config(cases.options(case, dropout))
+        params = random_params(self.model)
+        batch = jax.device_put(cases.example(case, batch), spread)
+        if mode == "forward":
+            self.state = jax.device_put({"params": params}, everywhere)
+            self.batch = batch["inputs"]
+            function = jax.jit(self.model.apply, out_shardings=spread)
+        else:
+            function, self.state = training_step(self.model, params, everywhere)
+            self.batch = batch
+        self.mode = mode
+        start = time.perf_counter()
+        lowered = function.lower(self.state, self.batch)
+        middle = time.perf_counter()
+        self.program = lowered.compile()
+        end = time.perf_counter()
+        count = multiply_adds(self.model.apply, {"params": params}, batch["inputs"])
+        return dict(
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            multiply_adds=count,
+            lower_s=middle - start,
+            compile_s=end - middle,
+        )
+
+    def export(self, path: str) -> None:
+        """Writes the weights by their official names, .npz."""
+        variables = jax.device_get(self.state)
+        np.savez(path, **official.state_dict_from_params(variables, self.model))
+
+    def forecast(self, path: str) -> None:
+        """Writes the forward result, .npy."""
+        np.save(path, np.asarray(self.program(self.state, self.batch)))
+
+    def settle(self, calls: int) -> None:
+        """Runs without measuring; compilation is no part of the peak any more."""
+        for _ in range(calls):
+            self._call()
+        machine.forget_peak()
+        self.resting = machine.held_mib()
+        self._call()
+
+    def measure(self) -> dict:
+        """Seconds of one call, and its loss in training.
+
+        A call before it is not measured: while the other side had its turn, the system
+        may have taken back the memory, which no step of a training meets.
+        """
+        self._call()
+        start = time.perf_counter()
+        loss = self._call()
+        return dict(seconds=time.perf_counter() - start, loss=loss and float(loss))
+
+    def memory(self) -> dict:
+        """MiB: the peak beyond the imports and in all; beyond them between calls."""
+        peak = machine.peak_mib()
+        return dict(
+            peak_mib=peak and peak - self.held,
+            total_mib=peak,
+            resting_mib=peak and self.resting - self.held,
+        )
+
+    def _call(self):
+        if self.mode == "forward":
+            jax.block_until_ready(self.program(self.state, self.batch))
+            return None
+        self.state, scalars = self.program(self.state, self.batch)
+        jax.block_until_ready((self.state, scalars))
+        return scalars["loss"]
+
+
+def random_params(model):
+    """Parameters of ordinary size, none of them zero, so that all of them matter."""
+    random = np.random.default_rng(1)
+
+    def fill(path, leaf):
+        noise = random.normal(size=leaf.shape).astype(np.float32)
+        name = path[-1].key
+        if name == "kernel":
+            return noise / np.sqrt(np.prod(leaf.shape[:-1], dtype=np.float32))
+        return 0.02 * noise + (name == "scale")
+
+    inputs = jax.ShapeDtypeStruct((1, *model.input_shape), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def training_step(model, params, sharding):
+    """The project's own step, (state, batch) -> (state, scalars), and the first state.
+
+    Dropout, mean squared error, gradient, clipping, AdamW.
+    """
+    rate = optax.constant_schedule(cases.LEARNING_RATE)
+    tx = optimizer.adamw(
+        rate, weight_decay=cases.WEIGHT_DECAY, clip_norm=cases.CLIP_NORM
+    )
+
+    def update(state, batch):
+        return step_lib.update(
+            state,
+            batch,
+            model=model,
+            tx=tx,
+            learning_rate=rate,
+            loss_weights=np.ones((1, 1, 1, 1), np.float32),
+        )
+
+    state = state_lib.TrainState(
+        step=np.zeros((), np.int32),
+        params=params,
+        batch_stats={},
+        opt_state=tx.init(params),
+        ema_params=None,
+        rng=jax.random.key(0, impl="rbg"),
+    )
+    function = jax.jit(update, donate_argnums=0, out_shardings=sharding)
+    return function, jax.device_put(state, sharding)
+
+
+if __name__ == "__main__":
+    ours = Ours()
+    names = "start rate prepare export forecast settle measure memory"
+    serve({name: getattr(ours, name) for name in names.split()})

@@ -1,0 +1,153 @@
+"""A worker that runs the official Earthformer in PyTorch: one case, one mode.
+
+https://github.com/amazon-science/earth-forecasting-transformer
+"""
+
+import os
+import sys
+import time
+import warnings
+
+import numpy as np
+
+from benchmarks import cases, machine
+from benchmarks.processes import serve
+
+
+class Official:
+    """Its public methods are the commands, those of `worker_jax.Ours`."""
+
+    def start(self, peer: str) -> dict:
+        """Imports PyTorch and the official package.
+
+        Args:
+            peer: folder that holds the package, or nothing if it is installed.
+
+        Returns:
+            versions and what the process holds; or {"missing": reason}.
+        """
+        if peer:
+            sys.path.insert(0, peer)
+        try:
+            import torch
+            from earthformer.cuboid_transformer import cuboid_transformer
+        except ImportError as error:
+            return dict(missing=str(error))
+        self.torch = torch
+        self.model_class = cuboid_transformer.CuboidTransformerModel
+        self.held = machine.held_mib()
+        return dict(
+            versions={"torch": torch.__version__},
+            threads=torch.get_num_threads(),
+            held_mib=self.held,
+            tunables=os.environ.get("GLIBC_TUNABLES", ""),
+        )
+
+    def rate(self) -> dict:
+        """Time of one product of matrices."""
+        matrix = self.torch.full((machine.MATRIX_SIZE, machine.MATRIX_SIZE), 0.5)
+        self.torch.matmul(matrix, matrix)
+        start = time.perf_counter()
+        self.torch.matmul(matrix, matrix)
+        return dict(seconds=time.perf_counter() - start)
+
+    def prepare(
+        self, case: str, mode: str, batch: int, dropout: float, weights: str
+    ) -> dict:
+        """Builds the model with our weights.
+
+        Args:
+            case: one of `cases.CASES`.
+            mode: "forward" or "train".
+            batch: examples.
+            dropout: rate in training.
+            weights: .npz by official names.
+        """
+        torch = self.torch
+        torch.manual_seed(0)
+        warnings.filterwarnings("ignore", message="torch.meshgrid")
+        self.model = self.model_class(**cases.options(case, dropout))
+        with np.load(weights) as arrays:
+            state = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        self.model.load_state_dict(state, strict=True)
+        self.model.train(mode == "train")
+        arrays = cases.example(case, batch)
+        self.inputs = torch.from_numpy(arrays["inputs"])
+        self.mode = mode
+        if mode == "train":
+            self.targets = torch.from_numpy(arrays["targets"])
+            self.optimizer = self._optimizer()
+        return dict(parameters=sum(p.numel() for p in self.model.parameters()))
+
+    def forecast(self, path: str) -> None:
+        """Writes the forward result, .npy."""
+        with self.torch.no_grad():
+            np.save(path, self.model(self.inputs).numpy())
+
+    def settle(self, calls: int) -> None:
+        """Runs without measuring; what came before is no part of the peak any more."""
+        for _ in range(calls):
+            self._call()
+        machine.forget_peak()
+        self.resting = machine.held_mib()
+        self._call()
+
+    def measure(self) -> dict:
+        """Seconds of one call, and its loss in training.
+
+        A call before it is not measured: while the other side had its turn, the system
+        may have taken back the memory, which no step of a training meets.
+        """
+        self._call()
+        start = time.perf_counter()
+        loss = self._call()
+        seconds = time.perf_counter() - start
+        return dict(seconds=seconds, loss=None if loss is None else loss.item())
+
+    def memory(self) -> dict:
+        """MiB: the peak beyond the imports and in all; beyond them between calls."""
+        peak = machine.peak_mib()
+        return dict(
+            peak_mib=peak and peak - self.held,
+            total_mib=peak,
+            resting_mib=peak and self.resting - self.held,
+        )
+
+    def _call(self):
+        if self.mode == "forward":
+            with self.torch.inference_mode():
+                self.model(self.inputs)
+            return None
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.torch.nn.functional.mse_loss(self.model(self.inputs), self.targets)
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), cases.CLIP_NORM)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _optimizer(self):
+        """AdamW; as in the official recipe, layer norms and biases do not decay."""
+        nn = self.torch.nn
+        spared = {
+            id(parameter)
+            for module in self.model.modules()
+            if isinstance(module, nn.LayerNorm)
+            for parameter in module.parameters()
+        }
+        groups = {True: [], False: []}
+        for name, parameter in self.model.named_parameters():
+            decays = id(parameter) not in spared and "bias" not in name
+            groups[decays].append(parameter)
+        return self.torch.optim.AdamW(
+            [
+                dict(params=groups[True], weight_decay=cases.WEIGHT_DECAY),
+                dict(params=groups[False], weight_decay=0.0),
+            ],
+            lr=cases.LEARNING_RATE,
+        )
+
+
+if __name__ == "__main__":
+    official = Official()
+    names = "start rate prepare forecast settle measure memory"
+    serve({name: getattr(official, name) for name in names.split()})
