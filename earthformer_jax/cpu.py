@@ -8,6 +8,7 @@ of 2 MiB the system is asked for them 500 times less often.
 Import nothing here that takes long, or that starts JAX.
 """
 
+import contextlib
 import math
 import os
 import platform
@@ -49,8 +50,8 @@ def device_count(batch_sizes: Sequence[int], cores: int) -> int:
 def use_cores(batch_sizes: Sequence[int]) -> None:
     """One CPU device per core, as far as the batches can be shared.
 
-    To be called before JAX looks for devices. The number can be given with the
-    environment variable JAX_NUM_CPU_DEVICES instead.
+    Has no effect once JAX has looked for devices, or where the number was given with
+    the environment variable JAX_NUM_CPU_DEVICES.
 
     Args:
         batch_sizes: examples per batch of everything that will run.
@@ -60,4 +61,5 @@ def use_cores(batch_sizes: Sequence[int]) -> None:
     if jax.config.jax_num_cpu_devices < 1:  # not chosen by the user
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
         count = device_count(batch_sizes, cores or os.cpu_count() or 1)
-        jax.config.update("jax_num_cpu_devices", count)
+        with contextlib.suppress(RuntimeError):  # there are devices already
+            jax.config.update("jax_num_cpu_devices", count)

@@ -281,7 +281,8 @@ def main(argv: Sequence[str]) -> int:
             if jax.process_index() > 0:
                 logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
         cache_compilations()
-        cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
+        if not _DISTRIBUTED.value:
+            cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
         return run(config, workdir, _MODE.value)
     except (config_lib.ConfigError, CheckpointError, NonFiniteError) as error:
         logger.debug("where it happened", exc_info=True)  # --verbosity=1
