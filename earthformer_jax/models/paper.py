@@ -82,6 +82,10 @@ FLOPS_PER_MULTIPLY_ADD: Mapping[str, int] = {"predrnn": 2, "e3d_lstm": 2}
 
 # Where numbers cannot agree.
 REMARKS: Mapping[str, str] = {
+    "earthformer": (
+        "convolutions after up-sampling are folded with it, which takes 4 products "
+        "where the paper's code takes 9"
+    ),
     "conv_lstm": (
         "has no published source, so its first and last convolutions are a choice. "
         "The zeros that the forecaster's first cell reads in other code are not "

