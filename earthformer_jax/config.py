@@ -191,7 +191,8 @@ def check_devices(config: ml_collections.ConfigDict, count: int) -> None:
     }
     _raise(
         f"config.{name} = {size} cannot be shared equally by {count} devices; use a "
-        "multiple of their number, or fewer devices (e.g. CUDA_VISIBLE_DEVICES=0)"
+        "multiple of their number, or fewer devices (CUDA_VISIBLE_DEVICES=0, or "
+        "JAX_NUM_CPU_DEVICES=1 on a CPU)"
         for name, size in batches.items()
         if size % count
     )
