@@ -342,6 +342,8 @@ def main() -> None:
     if a.table:
         print(report.earthformer(json.loads(a.table.read_text())))
         return
+    if a.peer and not (a.peer / "earthformer").is_dir():
+        parser.error(f"--peer={a.peer} holds no package `earthformer`; give its src")
     if a.devices and a.batch % a.devices:
         parser.error(f"--devices={a.devices} has to divide --batch={a.batch}")
     try:

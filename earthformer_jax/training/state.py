@@ -23,8 +23,8 @@ class TrainState:
         opt_state: Optax state.
         ema_params: moving average of the parameters, None if not kept.
         rng: key of the whole training; folded with the step, never consumed. It is of
-            the "rbg" kind: dropout masks compile and run in a fraction of the time
-            of the default kind's, and differ between kinds of devices.
+            the "rbg" kind, which compiles in a fraction of the default kind's time;
+            what is drawn differs between kinds of devices.
     """
 
     step: jax.Array
