@@ -42,6 +42,7 @@ class BlockOptions:
         use_final_proj: output projections of self-attention.
         remat: what is recomputed in the backward pass: 0 nothing, 1 feed-forward
             layers, 2 attention layers too.
+        scan_blocks: equal blocks of a level run as a loop, which is compiled once.
         attn_init: linear initialisation of attention layers.
         ffn_init: linear initialisation of feed-forward layers.
         match_reference: see `CuboidSelfAttention`.
@@ -63,6 +64,7 @@ class BlockOptions:
     use_global_vector_ffn: bool = False
     use_final_proj: bool = True
     remat: int = 0
+    scan_blocks: bool = False
     attn_init: str = "fan_in"
     ffn_init: str = "fan_in"
     match_reference: bool = False

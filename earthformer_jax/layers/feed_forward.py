@@ -63,12 +63,13 @@ class FeedForward(nn.Module):
             y = norm(x) if self.pre_norm else x
             return [layer(y) for layer in widen]
 
-        def leave(wide, narrow, seed):
+        def leave(wide, narrow, seeds):
             up = activate(self.activation, wide[-1])
             up = up * wide[0] if self.gated else up
-            return narrow(dropout(up, self.dropout, seed))
+            down = narrow(dropout(up, self.dropout, seeds[0]))
+            return dropout(down, self.dropout, seeds[1])
 
         wide = recompute(enter)(x, norm, widen)
-        down = recompute(leave)(wide, narrow.bind_weights(hidden), drop.seed())
-        out = x + drop(down)
+        seeds = drop.seed(), drop.seed()
+        out = x + recompute(leave)(wide, narrow.bind_weights(hidden), seeds)
         return out if self.pre_norm else norm(out)

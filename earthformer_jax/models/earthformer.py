@@ -26,6 +26,7 @@ from earthformer_jax.layers.blocks import (
 )
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.embedding import PositionEmbedding
+from earthformer_jax.layers.repeat import repeat
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.layers.stem import Head, Stage, Stem, head_stages
 from earthformer_jax.models.shapes import check_inputs, check_shapes
@@ -131,10 +132,19 @@ class Encoder(nn.Module):
                         **types,
                     )(g)
             specs = self_specs(self.patterns[level], x.shape[1:4])
-            for k in range(depth):
-                x, g = SelfAttentionBlock(
+            blocks = [
+                SelfAttentionBlock(
                     specs, self.options, self.inter_ffn, name=f"block_{level}_{k}"
-                )(x, g, train=train)
+                )
+                for k in range(depth)
+            ]
+            x, g = repeat(
+                self,
+                [(block,) for block in blocks],
+                lambda group, state: group[0](*state, train=train),
+                (x, g),
+                scan=self.options.scan_blocks,
+            )
             memories.append(x)
             global_memories.append(g)
         return memories, global_memories
@@ -200,25 +210,29 @@ class Decoder(nn.Module):
             self_cuts = self_specs(self.self_patterns[level], grid)
             cross_cuts = cross_specs(self.cross_patterns[level], grid)
             late_start = level == top and not self.first_self_attn
-            for k in range(self.depth[level]):
-                if k or not late_start:
-                    x, new_g = SelfAttentionBlock(
-                        self_cuts,
-                        self.options,
-                        self.inter_ffn,
-                        name=f"self_{level}_{k - late_start}",
-                    )(x, g if self.use_self_global else None, train=train)
+            groups = [
+                self._pair(level, k, late_start, self_cuts, cross_cuts)
+                for k in range(self.depth[level])
+            ]
+
+            def step(group, state, memory=memory):
+                x, g = state
+                attend, *cross = group
+                if attend is not None:
+                    x, new_g = attend(
+                        x, g if self.use_self_global else None, train=train
+                    )
                     if self.use_self_global and self.self_update_global:
                         g = new_g
-                if level >= self.cross_start:
-                    x = CrossAttentionBlock(
-                        cross_cuts,
-                        self.options,
-                        self.max_temporal_relative,
-                        self.last_n_frames,
-                        self.inter_ffn,
-                        name=f"cross_{level}_{k}",
-                    )(x, memory, g if self.use_cross_global else None, train=train)
+                for layer in cross:
+                    used = g if self.use_cross_global else None
+                    x = layer(x, memory, used, train=train)
+                return x, g
+
+            state = x, g
+            if late_start:
+                state = step(groups.pop(0), state)
+            x, _ = repeat(self, groups, step, state, scan=self.options.scan_blocks)
             if level:
                 _, _, h, w, features = memories[level - 1].shape
                 x = Upsample(
@@ -236,6 +250,28 @@ class Decoder(nn.Module):
                         **types,
                     )(x)
         return x
+
+    def _pair(self, level, k, late_start, self_cuts, cross_cuts):
+        """Self-attention block number k of a level (or None), and cross-attention."""
+        attend, cross = None, ()
+        if k or not late_start:
+            attend = SelfAttentionBlock(
+                self_cuts,
+                self.options,
+                self.inter_ffn,
+                name=f"self_{level}_{k - late_start}",
+            )
+        if level >= self.cross_start:
+            block = CrossAttentionBlock(
+                cross_cuts,
+                self.options,
+                self.max_temporal_relative,
+                self.last_n_frames,
+                self.inter_ffn,
+                name=f"cross_{level}_{k}",
+            )
+            cross = (block,)
+        return attend, *cross
 
 
 class Earthformer(nn.Module):
@@ -294,6 +330,8 @@ class Earthformer(nn.Module):
         self_attn_use_final_proj: output projections of self-attention.
         remat: recomputed in the backward pass: 0 nothing, 1 feed-forward layers, 2
             attention layers too.
+        scan_blocks: run equal blocks of a level as a loop: less to compile, somewhat
+            slower steps.
         attn_init: linear initialisation of attention, "fan_in" or "fan_out".
         ffn_init: of feed-forward layers.
         resample_init: of patch merging and the decoder's projections.
@@ -350,6 +388,7 @@ class Earthformer(nn.Module):
     use_relative_pos: bool = True
     self_attn_use_final_proj: bool = True
     remat: int = 0
+    scan_blocks: bool = False
     attn_init: str = "fan_in"
     ffn_init: str = "fan_in"
     resample_init: str = "fan_in"
@@ -532,6 +571,7 @@ class Earthformer(nn.Module):
             use_global_vector_ffn=self.use_global_vector_ffn,
             use_final_proj=self.self_attn_use_final_proj,
             remat=int(self.remat),
+            scan_blocks=self.scan_blocks,
             attn_init=self.attn_init,
             ffn_init=self.ffn_init,
             match_reference=self.match_reference,

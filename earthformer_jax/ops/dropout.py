@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.ops.hashed_key import hashed_bits, key_words
+
 
 def draw_seed(key: jax.Array) -> jax.Array:
     """uint32 `[2]` for `dropout`, from a PRNG key of any kind."""
-    return jax.random.bits(key, (2,), jnp.uint32)
+    return key_words(key)
 
 
 def dropout(x: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
@@ -57,16 +59,4 @@ def keep_mask(
         position = position + count * np.uint32(step % 2**32)
         step *= shape[axis]
     threshold = np.uint32(min(round(rate * 2**32), 2**32 - 1))
-    return _hash(_hash(position + seed[0]) ^ seed[1]) >= threshold
-
-
-def _hash(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 in which every bit of `x` changes every bit of the result.
-
-    Reference:
-        C. Wellons 2018, Prospecting for Hash Functions ("lowbias32"),
-        https://nullprogram.com/blog/2018/07/31/
-    """
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
+    return hashed_bits(position, seed) >= threshold

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from earthformer_jax.ops.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
 
 Scalars = dict[str, jax.Array]
@@ -105,7 +106,7 @@ def update(
             train=True,
             **teaching,
             rngs={
-                "dropout": jax.random.fold_in(key, 0),
+                "dropout": hashed_key(jax.random.fold_in(key, 0)),
                 "sampling": jax.random.fold_in(key, 1),
             },
             mutable=["losses", "batch_stats"],

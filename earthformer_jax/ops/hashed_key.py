@@ -1,0 +1,92 @@
+"""PRNG keys that derive others by two integer operations.
+
+A large model derives hundreds of keys for dropout. With JAX's own kinds of keys each
+derivation is a program of a hundred operations, which XLA repeats wherever the result
+is used; they take several times as long to compile as the model's gradient. The keys
+made here are good enough to tell layers and steps apart, and too simple for statistics.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import random as extend_random
+
+
+def hashed_key(key: jax.Array) -> jax.Array:
+    """A key of the hashing kind, from a PRNG key of any kind.
+
+    All functions of `jax.random` accept it, and what is derived from it is of its kind.
+    """
+    words = jax.random.bits(key, (2,), jnp.uint32)
+    return jax.random.wrap_key_data(words, impl=_HASHED)
+
+
+def key_words(key: jax.Array) -> jax.Array:
+    """uint32 `[2]` that stand for a key: of the hashing kind its data, else drawn."""
+    if jax.random.key_impl(key) == _HASHED:
+        return jax.random.key_data(key)
+    return jax.random.bits(key, (2,), jnp.uint32)
+
+
+def hashed_bits(position: jax.Array, words: jax.Array) -> jax.Array:
+    """uint32 like `position`: distinct positions give distinct, mixed-up bits.
+
+    Args:
+        position: uint32.
+        words: uint32 `[2]`, of `key_words`.
+    """
+    return _mix(position * (words[1] | 1) + words[0])
+
+
+def _mix(x):
+    """A bijection of uint32 in which every bit of `x` changes every bit of the result.
+
+    Reference:
+        C. Wellons 2018, Prospecting for Hash Functions ("lowbias32"),
+        https://nullprogram.com/blog/2018/07/31/
+    """
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def _seed(seed):
+    low = seed.astype(jnp.uint32)
+    wide = seed.dtype.itemsize == 8
+    high = (seed >> 32).astype(jnp.uint32) if wide else jnp.zeros_like(low)
+    return _mix(jnp.stack([low, high ^ _OTHER]))
+
+
+def _fold_in(key, data):
+    # What is mixed is known when the program is compiled, where layers are told apart.
+    # The factor makes the order of two foldings matter.
+    return key * _FACTOR + jnp.stack([_mix(data + _OTHER), _mix(data ^ _OTHER)])
+
+
+def _split(key, shape):
+    children = jnp.arange(math.prod(shape), dtype=jnp.uint32)
+    words = jax.vmap(lambda n: _fold_in(_mix(key ^ _OTHER), n))(children)
+    return words.reshape(*shape, 2)
+
+
+def _random_bits(key, bit_width, shape):
+    if bit_width == 64:
+        halves = _random_bits(key, 32, (*shape, 2)).astype(jnp.uint64)
+        return halves[..., 0] << 32 | halves[..., 1]
+    position = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    return (hashed_bits(position, key) >> (32 - bit_width)).astype(f"uint{bit_width}")
+
+
+_OTHER = np.uint32(0x9E3779B9)  # the golden ratio's digits
+_FACTOR = np.uint32(0x915F77F5)  # odd, a multiplier of L'Ecuyer 1999
+_HASHED = extend_random.define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_random_bits,
+    fold_in=_fold_in,
+    name="hashed",
+    tag="hash",
+)
