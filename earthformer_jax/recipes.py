@@ -148,6 +148,8 @@ def earthformer(**changes) -> dict:
         ffn_drop=0.1,
         forecast_change=False,
         remat=0,
+        scan_blocks=False,
+        attn_implementation="xla",
         dtype="",
     )
     return options | changes

@@ -43,6 +43,7 @@ class BlockOptions:
         remat: what is recomputed in the backward pass: 0 nothing, 1 feed-forward
             layers, 2 attention layers too.
         scan_blocks: equal blocks of a level run as a loop, which is compiled once.
+        attn_implementation: see `ops.attention.attend`.
         attn_init: linear initialisation of attention layers.
         ffn_init: linear initialisation of feed-forward layers.
         match_reference: see `CuboidSelfAttention`.
@@ -65,6 +66,7 @@ class BlockOptions:
     use_final_proj: bool = True
     remat: int = 0
     scan_blocks: bool = False
+    attn_implementation: str = "xla"
     attn_init: str = "fan_in"
     ffn_init: str = "fan_in"
     match_reference: bool = False
@@ -82,6 +84,7 @@ class BlockOptions:
             use_relative_pos=self.use_relative_pos,
             separate_global_qkv=self.separate_global_qkv,
             linear_init=self.attn_init,
+            implementation=self.attn_implementation,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )

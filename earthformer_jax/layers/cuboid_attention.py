@@ -34,6 +34,7 @@ class _Projections(nn.Module):
         separate_global_qkv: projections of their own for local-to-global,
             global-to-local and global-to-global attention.
         linear_init: linear initialisation, "fan_in" or "fan_out".
+        implementation: of attention inside cuboids, see `ops.attention.attend`.
         dtype: of the arithmetic; None follows the input.
         param_dtype: of the parameters.
     """
@@ -48,6 +49,7 @@ class _Projections(nn.Module):
     use_relative_pos: bool = True
     separate_global_qkv: bool = False
     linear_init: str = "fan_in"
+    implementation: str = "xla"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -154,6 +156,7 @@ class CuboidSelfAttention(_Projections):
             scale=scale,
             bias=bias,
             mask=cuboid.attention_mask(grid, spec, self.padding),
+            implementation=self.implementation,
             **self._dropout(train),
         )
         new_global = None
@@ -324,6 +327,7 @@ class CuboidCrossAttention(_Projections):
             mask=cuboid.cross_attention_mask(
                 grid, cut, memory_grid, memory_cut, self.padding
             ),
+            implementation=self.implementation,
             **to_global,
             **self._dropout(train),
         )

@@ -30,7 +30,7 @@ from earthformer_jax.layers.repeat import repeat
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.layers.stem import Head, Stage, Stem, head_stages
 from earthformer_jax.models.shapes import check_inputs, check_shapes
-from earthformer_jax.ops import patterns, resample
+from earthformer_jax.ops import attention, patterns, resample
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid, merged_grid
@@ -332,6 +332,8 @@ class Earthformer(nn.Module):
             attention layers too.
         scan_blocks: run equal blocks of a level as a loop: less to compile, somewhat
             slower steps.
+        attn_implementation: of attention inside cuboids, "xla", "library", "cudnn" or
+            "pallas", see `ops.attention.attend`.
         attn_init: linear initialisation of attention, "fan_in" or "fan_out".
         ffn_init: of feed-forward layers.
         resample_init: of patch merging and the decoder's projections.
@@ -389,6 +391,7 @@ class Earthformer(nn.Module):
     self_attn_use_final_proj: bool = True
     remat: int = 0
     scan_blocks: bool = False
+    attn_implementation: str = "xla"
     attn_init: str = "fan_in"
     ffn_init: str = "fan_in"
     resample_init: str = "fan_in"
@@ -422,6 +425,12 @@ class Earthformer(nn.Module):
         """Raises ValueError for options that do not go together."""
         check_shapes(self.input_shape, self.target_shape)
         resample.check_padding(self.padding)
+        attention.implementation_of(self.attn_implementation)
+        if self.attn_implementation in ("library", "cudnn") and self.attn_drop:
+            raise ValueError(
+                f"attn_implementation={self.attn_implementation!r} cannot drop "
+                f"attention weights; got attn_drop={self.attn_drop}, expected 0"
+            )
         if len(self.dec_depth) != self.levels:
             raise ValueError(
                 "enc_depth and dec_depth need one entry per level; got "
@@ -572,6 +581,7 @@ class Earthformer(nn.Module):
             use_final_proj=self.self_attn_use_final_proj,
             remat=int(self.remat),
             scan_blocks=self.scan_blocks,
+            attn_implementation=self.attn_implementation,
             attn_init=self.attn_init,
             ffn_init=self.ffn_init,
             match_reference=self.match_reference,

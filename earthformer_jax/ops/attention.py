@@ -7,6 +7,7 @@ softmax are float32.
 """
 
 import functools
+from collections.abc import Callable
 
 import einops
 import jax
@@ -17,6 +18,8 @@ from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.dropout import draw_seed, dropout
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.softmax_attention import softmax_attention
+
+IMPLEMENTATIONS = ("xla", "library", "cudnn", "pallas")
 
 
 def attend(
@@ -32,6 +35,7 @@ def attend(
     global_value: jax.Array | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    implementation: str = "xla",
 ) -> jax.Array:
     """Attention of every position to its cuboid and to the global vectors.
 
@@ -51,13 +55,20 @@ def attend(
         global_value: `[b, g, a, d]`.
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; needed when `dropout_rate` > 0.
+        implementation: what computes it: "xla" (`ops.softmax_attention`), "library"
+            or "cudnn" (`ops.library_attention`), "pallas" (`ops.pallas_attention`).
 
     Returns:
         `[b, n, q, a, d]` in the type of `value`.
 
+    Raises:
+        ValueError: for an unknown implementation, and what that implementation
+            refuses.
+
     Reference:
         Gao et al. 2022, Earthformer, equations 4 and 7.
     """
+    attention = implementation_of(implementation)
     cuboids = key.shape[1]
     query, key, value = (_by_head(x) for x in (query * scale, key, value))
     if global_key is not None:
@@ -74,7 +85,7 @@ def attend(
         more = ((0, 0), (0, 0), (0, global_key.shape[1]))
         bias = None if bias is None else jnp.pad(bias, more)
         mask = None if mask is None else np.pad(mask, more, constant_values=True)
-    out = softmax_attention(
+    out = attention(
         *settle(query, key, value),
         bias,
         mask,
@@ -82,6 +93,25 @@ def attend(
         _seed(dropout_rate, dropout_key),
     )
     return einops.rearrange(out, "b n a q d -> b n q a d")
+
+
+def implementation_of(name: str) -> Callable[..., jax.Array]:
+    """The function of a name; all take the arguments of `softmax_attention`."""
+    if name == "xla":
+        return softmax_attention
+    # Modules that few need, and that take time to import.
+    if name == "pallas":
+        from earthformer_jax.ops.pallas_attention import pallas_attention
+
+        return pallas_attention
+    if name in ("library", "cudnn"):
+        from earthformer_jax.ops.library_attention import library_attention
+
+        library = "xla" if name == "library" else name
+        return functools.partial(library_attention, implementation=library)
+    raise ValueError(
+        f"attn_implementation is one of {', '.join(IMPLEMENTATIONS)}; got {name!r}"
+    )
 
 
 def attend_global(

@@ -64,6 +64,12 @@ def test_recomputation_changes_no_value(variables, inputs, remat):
     chex.assert_trees_all_close(plain, again, rtol=1e-4, atol=1e-4)
 
 
+def test_attention_of_the_library_gives_the_same(variables, inputs):
+    model = make(attn_implementation="library", attn_drop=0.0)
+    want = make().apply(variables, inputs)
+    np.testing.assert_allclose(model.apply(variables, inputs), want, atol=1e-5)
+
+
 def test_bfloat16_keeps_float32_parameters_and_forecasts(variables, inputs):
     model = make(dtype="bfloat16")
     forecast = model.apply(variables, inputs)
@@ -151,6 +157,8 @@ def test_a_shrunken_cuboid_keeps_true_distances(inputs):
         (dict(pos_embed="sinus"), "position embedding is one of"),
         (dict(ffn_activation="swish"), "activation must be one of"),
         (dict(norm="batch_norm"), "norm must be one of"),
+        (dict(attn_implementation="flash"), "is one of xla, library, cudnn, pallas"),
+        (dict(attn_implementation="library", attn_drop=0.1), "expected 0"),
     ],
 )
 def test_refusals(options, message, inputs):

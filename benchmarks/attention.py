@@ -1,0 +1,274 @@
+r"""What the attention of cuboids costs, four ways, at the sizes of the Earthformers.
+
+    python benchmarks/attention.py
+    python benchmarks/attention.py --cases nbody --types bfloat16 --batch 16
+    python benchmarks/attention.py --cases tiny --batch 1 --interpret
+
+On whatever device JAX has: `softmax_attention` ("xla"), `jax.nn.dot_product_attention`
+by XLA and by cuDNN, and the kernels of `pallas_attention`; forward, and the gradient
+with respect to queries, keys, values and bias with it. The ways take turns, round by
+round; a round makes many calls and waits for the last. What a device cannot do is left
+out, with the reason. Results are compared with those of "xla": in float32 they differ
+by the precision of the device's products.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks import machine, report  # noqa: E402
+from earthformer_jax.ops.library_attention import library_attention  # noqa: E402
+from earthformer_jax.ops.pallas_attention import pallas_attention  # noqa: E402
+from earthformer_jax.ops.softmax_attention import softmax_attention  # noqa: E402
+
+HEADS = 4
+
+
+class Shape(NamedTuple):
+    """Cuboids of an example, queries and keys of a cuboid, width of a head."""
+
+    name: str
+    n: int
+    q: int
+    s: int
+    e: int
+
+
+# Of `benchmarks.cases`: axial attention of the encoder. The 8 more keys are the global
+# vectors.
+SHAPES = {
+    "enso": (
+        Shape("along t", 576, 12, 12, 16),
+        Shape("along h or w", 288, 24, 24, 16),
+        Shape("level 1, along any", 144, 12, 12, 32),
+    ),
+    "enso_paper": (
+        Shape("along t", 576, 12, 20, 16),
+        Shape("along h or w", 288, 24, 32, 16),
+        Shape("level 1, along any", 144, 12, 20, 32),
+    ),
+    "nbody": (
+        Shape("along t", 1024, 10, 10, 16),
+        Shape("along h or w", 320, 32, 32, 16),
+        Shape("level 1, along t", 256, 10, 10, 32),
+        Shape("level 1, along h or w", 160, 16, 16, 32),
+    ),
+    "sevir": (
+        Shape("along t", 1024, 13, 21, 32),
+        Shape("along h or w", 416, 32, 40, 32),
+        Shape("level 1, along t", 256, 13, 21, 64),
+        Shape("level 1, along h or w", 208, 16, 24, 64),
+    ),
+    # to see that everything runs
+    "tiny": (Shape("a few", 2, 4, 6, 8),),
+}
+WAYS: dict[str, Callable] = {
+    "xla": softmax_attention,
+    "library, xla": functools.partial(library_attention, implementation="xla"),
+    "library, cudnn": functools.partial(library_attention, implementation="cudnn"),
+    "pallas": pallas_attention,
+}
+DIRECTIONS = ("forward", "gradient")
+
+
+def arguments(shape: Shape, batch: int, dtype: str) -> dict[str, jax.Array]:
+    """Queries, keys and values of a type, and a bias in float32."""
+    random = np.random.default_rng(0)
+    _, n, q, s, e = shape
+
+    def normal(*sizes, scale=1.0):
+        return jnp.asarray(scale * random.normal(size=sizes), dtype)
+
+    return dict(
+        query=normal(batch, n, HEADS, q, e, scale=e**-0.5),
+        key=normal(batch, n, HEADS, s, e),
+        value=normal(batch, n, HEADS, s, e),
+        bias=normal(HEADS, q, s).astype(jnp.float32),
+    )
+
+
+def function(way: str, direction: str, dropout: float, interpret: bool) -> Callable:
+    """Function of (arguments, seed): the result, or gradients of its mean square."""
+    more = dict(interpret=interpret) if way == "pallas" else {}
+
+    def attend(found, seed):
+        seed = seed if dropout else None
+        return WAYS[way](**found, dropout_rate=dropout, seed=seed, **more)
+
+    def loss(found, seed):
+        return jnp.mean(jnp.square(attend(found, seed).astype(jnp.float32)))
+
+    return attend if direction == "forward" else jax.grad(loss)
+
+
+def missing(way: str, platform: str, interpret: bool) -> str | None:
+    """Why a way does not exist on a platform at all, or None."""
+    if way == "library, cudnn" and platform != "gpu":
+        return f"cuDNN needs an NVIDIA GPU; this is a {platform}"
+    if way == "pallas" and platform != "gpu" and not interpret:
+        return f"the kernels need a GPU or --interpret; this is a {platform}"
+    return None
+
+
+def difference(have, want) -> float:
+    """Largest difference of two trees of arrays, relative to the largest of each."""
+    largest = 0.0
+    for x, y in zip(*map(jax.tree.leaves, (have, want)), strict=True):
+        x, y = (np.asarray(z, np.float32) for z in (x, y))
+        largest = max(largest, float(np.abs(x - y).max() / np.abs(y).max()))
+    return largest
+
+
+def measure(a, case: str, shape: Shape, dtype: str, direction: str) -> dict:
+    """One row: what each way takes, and why those that are not there are not."""
+    found = arguments(shape, a.batch, dtype)
+    seed = jnp.asarray([1, 2], jnp.uint32)
+    row = dict(case=case, **shape._asdict(), dtype=dtype, direction=direction)
+    row |= dict(ways={}, missing={})
+    programs, want = {}, None
+    for way in WAYS:
+        reason = missing(way, jax.default_backend(), a.interpret)
+        if reason:
+            row["missing"][way] = reason
+            continue
+        run = jax.jit(function(way, direction, a.dropout, a.interpret))
+        try:
+            program = run.lower(found, seed).compile()
+            out = jax.block_until_ready(program(found, seed))
+        except Exception as error:  # of many kinds; each says what is not possible
+            row["missing"][way] = (str(error).strip() or repr(error)).splitlines()[0]
+            continue
+        want = out if want is None else want
+        programs[way] = program
+        memory = program.memory_analysis()
+        row["ways"][way] = dict(
+            seconds=[],
+            difference=difference(out, want),
+            temporary_mib=memory.temp_size_in_bytes / 2**20 if memory else None,
+        )
+    for turn in range(a.rounds + 1):  # the first one warms up
+        for way, program in programs.items():
+            start = time.perf_counter()
+            for _ in range(a.calls):
+                out = program(found, seed)
+            jax.block_until_ready(out)
+            if turn:
+                seconds = (time.perf_counter() - start) / a.calls
+                row["ways"][way]["seconds"].append(seconds)
+    for way in row["ways"].values():
+        way["median_s"] = statistics.median(way["seconds"])
+    return row
+
+
+def fastest(row: dict) -> str | None:
+    """The way with the smallest median, None without any."""
+    ways = row["ways"]
+    return min(ways, key=lambda way: ways[way]["median_s"]) if ways else None
+
+
+def progress(row: dict) -> str:
+    """A row in one line."""
+    times = [f"{way} {x['median_s'] * 1e3:.3f} ms" for way, x in row["ways"].items()]
+    return (
+        f"{row['case']} {row['name']}, {row['dtype']}, {row['direction']}: "
+        f"{', '.join(times)}"
+    )
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as Markdown: milliseconds of every way, and the fastest one."""
+
+    def milliseconds(way):
+        def cell(row):
+            found = row["ways"].get(way)
+            return found and f"{found['median_s'] * 1e3:.3f}"
+
+        return cell
+
+    columns = {
+        "case": lambda row: row["case"],
+        "attention": lambda row: row["name"],
+        "cuboids": lambda row: row["n"],
+        "queries x keys": lambda row: f"{row['q']} x {row['s']}",
+        "width": lambda row: row["e"],
+        "type": lambda row: row["dtype"],
+        "direction": lambda row: row["direction"],
+        **{f"{way} ms": milliseconds(way) for way in WAYS},
+        "fastest": fastest,
+    }
+    return report.table(columns, rows)
+
+
+def left_out(rows: list[dict]) -> list[str]:
+    """A line for each way and reason, with the rows that it concerns."""
+    reasons = {}
+    for row in rows:
+        for way, reason in row["missing"].items():
+            what = f"{row['case']} {row['name']} {row['dtype']} {row['direction']}"
+            reasons.setdefault((way, reason), []).append(what)
+    return [
+        f"Left out, {way} ({'all' if len(x) == len(rows) else '; '.join(x)}): {why}"
+        for (way, why), x in reasons.items()
+    ]
+
+
+def main() -> None:
+    """Measures what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cases = [x for x in SHAPES if x != "tiny"]
+    parser.add_argument("--cases", nargs="+", choices=SHAPES, default=cases)
+    parser.add_argument("--types", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--batch", type=int, default=4, help="examples")
+    parser.add_argument("--dropout", type=float, default=0.0, help="rate")
+    parser.add_argument("--rounds", type=int, default=7, help="of timing")
+    parser.add_argument("--calls", type=int, default=20, help="in a round")
+    parser.add_argument(
+        "--interpret", action="store_true", help="run the kernels without a GPU, slowly"
+    )
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md beside it")
+    a = parser.parse_args()
+    rows = []
+    for case in a.cases:
+        for shape in SHAPES[case]:
+            for dtype in a.types:
+                for direction in DIRECTIONS:
+                    rows.append(measure(a, case, shape, dtype, direction))
+                    print(progress(rows[-1]), flush=True)
+    found = dict(
+        machine=machine.describe() | dict(versions={"jax": jax.__version__}),
+        device=jax.devices()[0].device_kind,
+        setting={k: v for k, v in vars(a).items() if k != "out"},
+        rows=rows,
+    )
+    text = "\n\n".join(
+        [
+            f"{report.machine_line(found['machine'])}; device {found['device']}.",
+            f"Batch {a.batch}, {HEADS} heads, dropout {a.dropout}; times are medians "
+            f"of {a.rounds} rounds of {a.calls} calls.",
+            table(rows),
+            *left_out(rows),
+        ]
+    )
+    print(f"\n{text}")
+    if a.out:
+        a.out.parent.mkdir(parents=True, exist_ok=True)
+        a.out.write_text(json.dumps(found, indent=2) + "\n")
+        a.out.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
