@@ -52,8 +52,9 @@ def earthformer(report: Mapping) -> str:
     lines = [
         machine_line(report["machine"]),
         "",
-        "Times are medians, peaks are what the process held beyond its imports; a "
-        "ratio is official / ours. A training step counts as three forward passes. "
+        "Times are medians, peaks are what the process held beyond its imports, ours "
+        "with a program from the cache; a ratio is official / ours. A training step "
+        "counts as three forward passes. "
         "Product of matrices: "
         + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items())
         + ".",

@@ -39,7 +39,13 @@ class Ours:
         return dict(seconds=jax_cpu.matrix_seconds())
 
     def prepare(
-        self, case: str, mode: str, batch: int, dropout: float, devices: int
+        self,
+        case: str,
+        mode: str,
+        batch: int,
+        dropout: float,
+        devices: int,
+        scan_blocks: bool = False,
     ) -> dict:
         """Builds the model and compiles the program.
 
@@ -49,10 +55,13 @@ class Ours:
             batch: examples.
             dropout: rate in training.
             devices: over which the batch is laid.
+            scan_blocks: run equal blocks as a loop.
         """
         mesh = jax_cpu.data_mesh(devices)
         everywhere, spread = mesh_lib.replicated(mesh), mesh_lib.by_example(mesh)
-        self.model = official.earthformer_from_config(cases.options(case, dropout))
+        self.model = official.earthformer_from_config(
+            cases.options(case, dropout)
+        ).clone(scan_blocks=scan_blocks)
         params = random_params(self.model)
         batch = jax.device_put(cases.example(case, batch), spread)
         if mode == "forward":

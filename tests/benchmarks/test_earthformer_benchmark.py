@@ -230,10 +230,7 @@ def test_a_whole_run_without_the_official_code(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "earthformer.py")]
     options = "--cases tiny --batch 2 --rounds 1".split()
     subprocess.run(
-        [*command, *options, f"--out={out}", f"--peer={tmp_path}"],
-        check=True,
-        timeout=300,
-        cwd=tmp_path,
+        [*command, *options, f"--out={out}"], check=True, timeout=300, cwd=tmp_path
     )
     found = json.loads(out.read_text())
     assert "No module named" in found["missing"]
@@ -242,7 +239,18 @@ def test_a_whole_run_without_the_official_code(tmp_path):
         assert row["official"] is None
         assert row["ours"]["median_s"] > 0
         assert row["multiply_adds"] > 0
+        cold, cached = (row["compilation"][k]["compile_s"] for k in ("cold", "cached"))
+        assert cached < cold
     table = subprocess.run(
         [*command, f"--table={out}"], check=True, capture_output=True, text=True
     ).stdout
     assert table.strip() == out.with_suffix(".md").read_text().strip()
+
+
+def test_a_peer_without_the_package_is_refused(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "earthformer.py")]
+    found = subprocess.run(
+        [*command, f"--peer={tmp_path}"], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 2
+    assert "holds no package `earthformer`; give its src" in found.stderr
