@@ -2,11 +2,13 @@ r"""Every model on N-body MNIST and ENSO, through the ordinary command, in one t
 
     python experiments/zoo.py                  # small models, hours on two CPU cores
     python experiments/zoo.py --configs=enso --models=unet,earthformer --variant=quick
+    python experiments/zoo.py --paces          # afterwards, on an idle machine
 
 Runs `python -m earthformer_jax.main --config=configs/CONFIG.py:VARIANT,MODEL` for each,
 one after the other, and writes table.md: scores of the test examples from scores.json,
 and from the log of the run the parameters and the median time of a training step; the
-peak memory is that of the whole process. Runs that are complete are not repeated.
+peak memory is that of the whole process. Runs that are complete are not repeated;
+--paces measures time and memory of them all again, in runs of a few steps.
 Small variants say how models behave when trained for minutes, not which is best. A
 model whose steps take very long is given fewer of them (`SHORTENED`).
 """
@@ -19,6 +21,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 
 from earthformer_jax import models
 
@@ -42,37 +45,72 @@ SHORTENED = {
 }
 
 
+# A short run of every model: enough steps for a median, little to score.
+PACE = dict(steps=30, log_every=5, simulated_steps=0, validate_every=30)
+FEW_EXAMPLES = {
+    "enso": dict(twin_validation=16, twin_test=16),
+    "nbody_mnist": dict(validation=4, test=4),
+}
+
+
+def command_line(config: str, variant: str, model: str, folder: pathlib.Path) -> list:
+    """The ordinary command."""
+    return [
+        *(sys.executable, "-m", "earthformer_jax.main", f"--workdir={folder}"),
+        f"--config={ROOT / 'configs' / config}.py:{variant},{model}",
+    ]
+
+
+def execute(command: list, log: pathlib.Path) -> dict:
+    """Runs a command; its log gives the pace, the system its peak memory."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed; see {log}")
+    paces = [float(x) for x in re.findall(r"([\d.e-]+) s/step", log.read_text())]
+    return dict(
+        seconds_per_step=statistics.median(paces) if paces else None,
+        peak_mib=usage.ru_maxrss / 1024,
+    )
+
+
 def run(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
     """Trains and scores one model; the numbers of its row."""
     folder = out / f"{config}-{model}"
     result_file = folder / "result.json"
     if result_file.exists():
         return json.loads(result_file.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        *(sys.executable, "-m", "earthformer_jax.main", f"--workdir={folder}"),
-        f"--config={ROOT / 'configs' / config}.py:{variant},{model}",
-    ]
+    command = command_line(config, variant, model, folder)
     if variant == "quick":
-        changes = SHORTENED.get((config, model), {})
-        command += [f"--config.train.{key}={value}" for key, value in changes.items()]
-    log = folder / "log.txt"
-    with log.open("a") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed; see {log}")
-    text = log.read_text()
-    parameters = re.search(r"([\d,]+) parameters", text)
-    paces = [float(x) for x in re.findall(r"([\d.e-]+) s/step", text)]
-    result = dict(
+        command += options("train", SHORTENED.get((config, model), {}))
+    result = execute(command, folder / "log.txt")
+    parameters = re.search(r"([\d,]+) parameters", (folder / "log.txt").read_text())
+    result |= dict(
         parameters=int(parameters[1].replace(",", "")) if parameters else 0,
-        seconds_per_step=statistics.median(paces) if paces else None,
-        peak_mib=usage.ru_maxrss / 1024,
         forecasts=json.loads((folder / "scores.json").read_text())["forecasts"],
     )
     result_file.write_text(json.dumps(result, indent=1))
     return result
+
+
+def measure_pace(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
+    """Time of a step and peak memory once more, in place of those of the training."""
+    result_file = out / f"{config}-{model}" / "result.json"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        command = command_line(config, variant, model, folder / "run")
+        command += options("train", PACE) + options("data", FEW_EXAMPLES[config])
+        result = json.loads(result_file.read_text())
+        result |= execute(command, folder / "log.txt")
+    result_file.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def options(part: str, changes: dict) -> list[str]:
+    """Changes of a config as arguments of the command line."""
+    return [f"--config.{part}.{key}={value}" for key, value in changes.items()]
 
 
 def table(config: str, results: dict[str, dict]) -> str:
@@ -105,6 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--configs", default=",".join(SCORES))
     parser.add_argument("--models", default=",".join(forecasters))
     parser.add_argument("--variant", default="quick")
+    parser.add_argument("--paces", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/zoo"))
     a = parser.parse_args(arguments)
     a.out = a.out.absolute()
@@ -116,6 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
             if model not in forecasters:
                 parser.error(f"--models={model}: expected {', '.join(forecasters)}")
             results[model] = run(config, a.variant, model, a.out)
+            if a.paces and model != "persistence":
+                results[model] = measure_pace(config, a.variant, model, a.out)
             print(config, model, "done", flush=True)
             (a.out / f"{config}.md").write_text(table(config, results))
         print(table(config, results), flush=True)
