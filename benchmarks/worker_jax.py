@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from benchmarks import cases, jax_cpu, machine
+from benchmarks.contestant import Contestant
 from benchmarks.processes import serve
 from earthformer_jax.interop import official
 from earthformer_jax.reports.multiply_adds import multiply_adds
@@ -18,7 +19,7 @@ from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib
 
 
-class Ours:
+class Ours(Contestant):
     """Its public methods are the commands."""
 
     def start(self) -> dict:
@@ -93,34 +94,6 @@ class Ours:
     def forecast(self, path: str) -> None:
         """Writes the forward result, .npy."""
         np.save(path, np.asarray(self.program(self.state, self.batch)))
-
-    def settle(self, calls: int) -> None:
-        """Runs without measuring; compilation is no part of the peak any more."""
-        for _ in range(calls):
-            self._call()
-        machine.forget_peak()
-        self.resting = machine.held_mib()
-        self._call()
-
-    def measure(self) -> dict:
-        """Seconds of one call, and its loss in training.
-
-        A call before it is not measured: while the other side had its turn, the system
-        may have taken back the memory, which no step of a training meets.
-        """
-        self._call()
-        start = time.perf_counter()
-        loss = self._call()
-        return dict(seconds=time.perf_counter() - start, loss=loss and float(loss))
-
-    def memory(self) -> dict:
-        """MiB: the peak beyond the imports and in all; beyond them between calls."""
-        peak = machine.peak_mib()
-        return dict(
-            peak_mib=peak and peak - self.held,
-            total_mib=peak,
-            resting_mib=peak and self.resting - self.held,
-        )
 
     def _call(self):
         if self.mode == "forward":

@@ -11,10 +11,11 @@ import warnings
 import numpy as np
 
 from benchmarks import cases, machine
+from benchmarks.contestant import Contestant
 from benchmarks.processes import serve
 
 
-class Official:
+class Official(Contestant):
     """Its public methods are the commands, those of `worker_jax.Ours`."""
 
     def start(self, peer: str) -> dict:
@@ -83,35 +84,6 @@ class Official:
         """Writes the forward result, .npy."""
         with self.torch.no_grad():
             np.save(path, self.model(self.inputs).numpy())
-
-    def settle(self, calls: int) -> None:
-        """Runs without measuring; what came before is no part of the peak any more."""
-        for _ in range(calls):
-            self._call()
-        machine.forget_peak()
-        self.resting = machine.held_mib()
-        self._call()
-
-    def measure(self) -> dict:
-        """Seconds of one call, and its loss in training.
-
-        A call before it is not measured: while the other side had its turn, the system
-        may have taken back the memory, which no step of a training meets.
-        """
-        self._call()
-        start = time.perf_counter()
-        loss = self._call()
-        seconds = time.perf_counter() - start
-        return dict(seconds=seconds, loss=None if loss is None else loss.item())
-
-    def memory(self) -> dict:
-        """MiB: the peak beyond the imports and in all; beyond them between calls."""
-        peak = machine.peak_mib()
-        return dict(
-            peak_mib=peak and peak - self.held,
-            total_mib=peak,
-            resting_mib=peak and self.resting - self.held,
-        )
 
     def _call(self):
         if self.mode == "forward":

@@ -148,7 +148,7 @@ def earthformer(**changes) -> dict:
         ffn_drop=0.1,
         forecast_change=False,
         remat=0,
-        scan_blocks=False,
+        scan_blocks=True,
         attn_implementation="xla",
         dtype="",
     )
