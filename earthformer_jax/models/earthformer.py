@@ -431,6 +431,14 @@ class Earthformer(nn.Module):
                 f"attn_implementation={self.attn_implementation!r} cannot drop "
                 f"attention weights; got attn_drop={self.attn_drop}, expected 0"
             )
+        if self.attn_implementation in ("cudnn", "pallas"):
+            # Asked only here: the question makes JAX look for devices.
+            platform = jax.default_backend()
+            if platform != "gpu":
+                raise ValueError(
+                    f"attn_implementation={self.attn_implementation!r} needs a GPU; "
+                    f"JAX runs on {platform}, use 'xla'"
+                )
         if len(self.dec_depth) != self.levels:
             raise ValueError(
                 "enc_depth and dec_depth need one entry per level; got "

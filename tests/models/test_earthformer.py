@@ -159,6 +159,13 @@ def test_a_shrunken_cuboid_keeps_true_distances(inputs):
         (dict(norm="batch_norm"), "norm must be one of"),
         (dict(attn_implementation="flash"), "is one of xla, library, cudnn, pallas"),
         (dict(attn_implementation="library", attn_drop=0.1), "expected 0"),
+        pytest.param(
+            dict(attn_implementation="pallas"),
+            "needs a GPU",
+            marks=pytest.mark.skipif(
+                "jax.default_backend() == 'gpu'", reason="has one"
+            ),
+        ),
     ],
 )
 def test_refusals(options, message, inputs):
