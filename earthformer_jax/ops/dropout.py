@@ -58,5 +58,9 @@ def keep_mask(
         count = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         position = position + count * np.uint32(step % 2**32)
         step *= shape[axis]
-    threshold = np.uint32(min(round(rate * 2**32), 2**32 - 1))
-    return hashed_bits(position, seed) >= threshold
+    return hashed_bits(position, seed) >= threshold(rate)
+
+
+def threshold(rate: float) -> np.uint32:
+    """Elements whose hashed bits are below are dropped, at a rate less than 1."""
+    return np.uint32(min(round(rate * 2**32), 2**32 - 1))

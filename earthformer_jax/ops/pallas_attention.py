@@ -23,6 +23,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from earthformer_jax.ops.dropout import threshold
 from earthformer_jax.ops.hashed_key import hashed_bits
 
 MAX_WIDTH = 256  # of a head; wider ones do not fit a processor's own memory
@@ -446,8 +447,7 @@ def _kept(plan, inputs, cuboid, head, rows, columns):
         jnp.uint32
     )[None]
     words = inputs["seed"][0], inputs["seed"][1]
-    threshold = np.uint32(min(round(plan.rate * 2**32), 2**32 - 1))
-    kept = hashed_bits(position, words) >= threshold
+    kept = hashed_bits(position, words) >= threshold(plan.rate)
     return jnp.where(kept, np.float32(1.0 / (1.0 - plan.rate)), np.float32(0.0))
 
 
