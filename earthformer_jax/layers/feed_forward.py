@@ -57,19 +57,20 @@ class FeedForward(nn.Module):
         ]
         narrow = Dense(features, kernel_init=kernel, name="ffn_2", **types)
         drop = Dropout(self.dropout, train)
+        seeds = drop.seed(), drop.seed()
 
-        # Between the two functions only what they take is kept for the gradient.
-        def enter(x, norm, widen):
+        def enter(x, weights):
+            norm, widen = weights
             y = norm(x) if self.pre_norm else x
             return [layer(y) for layer in widen]
 
-        def leave(wide, narrow, seeds):
+        def leave(wide, weights):
+            narrow, seeds = weights
             up = activate(self.activation, wide[-1])
             up = up * wide[0] if self.gated else up
             down = narrow(dropout(up, self.dropout, seeds[0]))
             return dropout(down, self.dropout, seeds[1])
 
-        wide = recompute(enter)(x, norm, widen)
-        seeds = drop.seed(), drop.seed()
-        out = x + recompute(leave)(wide, narrow.bind_weights(hidden), seeds)
+        weights = (norm, widen), (narrow.bind_weights(hidden), seeds)
+        out = x + recompute(enter, leave)(x, *weights)
         return out if self.pre_norm else norm(out)

@@ -29,6 +29,16 @@ def settle(*arrays):
     return settled[0] if len(arrays) == 1 else settled
 
 
+def as_rows(x: jax.Array) -> jax.Array:
+    """`[..., c]` as `[n, c]`, and the compiler keeps it so.
+
+    Where products of two arrays are summed over their last axis, XLA's CPU compiler
+    makes a batch of scalar products of it, which takes ten times as long if the batch
+    has several axes.
+    """
+    return settle(x.reshape(-1, x.shape[-1]))
+
+
 def after(first: jax.Array, x: jax.Array) -> jax.Array:
     """`x`, but not before `first` is computed.
 
@@ -45,28 +55,44 @@ def after(first: jax.Array, x: jax.Array) -> jax.Array:
     return x + zero.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def recompute(function):
-    """`function` whose gradient keeps only the arguments and computes the rest again.
+def recompute(*functions):
+    """Functions in a row, whose gradient keeps what each of them takes.
 
-    Unlike `jax.checkpoint` it waits for the gradient to arrive, so that a compiler
-    does not keep the first results after all.
+    Everything inside them is computed again. Unlike `jax.checkpoint` that waits for the
+    gradient to arrive, so that a compiler does not keep the first results after all.
 
     Args:
-        function: pure, of positional arguments (trees of arrays) to a tree of arrays.
+        functions: pure, `function(x, weights) -> x`; x and weights are trees of arrays.
+
+    Returns:
+        Function of the first x and of one tree of weights per function.
     """
 
     @jax.custom_vjp
-    def wrapped(*arguments):
-        return function(*arguments)
+    def wrapped(x, *weights):
+        return forward(x, *weights)[0]
 
-    def backward(arguments, gradient):
+    def forward(x, *weights):
+        taken = []
+        for function, own in zip(functions, weights, strict=True):
+            taken.append((x, own))
+            x = function(x, own)
+        return x, taken
+
+    def backward(taken, gradient):
+        # All wait for the same: what becomes of the gradient on its way is then read
+        # by its products alone, and can be fused with them.
         arrived = jax.tree.leaves(gradient)[0]
-        arguments = jax.tree.map(
-            lambda x: after(arrived, x) if _is_large(x) else x, arguments
-        )
-        return jax.vjp(function, *arguments)[1](gradient)
+        found = []
+        for function, arguments in zip(functions[::-1], taken[::-1], strict=True):
+            arguments = jax.tree.map(
+                lambda x: after(arrived, x) if _is_large(x) else x, arguments
+            )
+            gradient, own = jax.vjp(function, *arguments)[1](gradient)
+            found.append(own)
+        return gradient, *found[::-1]
 
-    wrapped.defvjp(lambda *arguments: (function(*arguments), arguments), backward)
+    wrapped.defvjp(forward, backward)
     return wrapped
 
 
@@ -97,7 +123,7 @@ def _dense_forward(x, kernel, bias):
 def _dense_backward(kept, dy):
     x, kernel, bias = kept
     shape, (inputs, outputs) = x.shape, kernel.shape
-    x, dy = settle(x.reshape(-1, inputs), dy.reshape(-1, outputs))
+    x, dy = as_rows(x), as_rows(dy)
     if inputs <= outputs:
         dkernel = x.T @ dy
     else:
@@ -167,16 +193,18 @@ def _layer_norm_forward(x, scale, offset, epsilon):
 def _layer_norm_backward(epsilon, kept, dy):
     del epsilon
     x, mean, inverse, scale, offset = kept
-    x, dy = after(dy, x), dy.astype(mean.dtype)
+    shape = x.shape
+    x, dy, mean, inverse = (
+        as_rows(array) for array in (after(dy, x), dy.astype(mean.dtype), mean, inverse)
+    )
     standard = (x.astype(mean.dtype) - mean) * inverse
-    rows = tuple(range(x.ndim - 1))
-    dscale = (dy * standard).sum(axis=rows).astype(scale.dtype)
-    doffset = dy.sum(axis=rows).astype(offset.dtype)
+    dscale = (dy * standard).sum(axis=0).astype(scale.dtype)
+    doffset = dy.sum(axis=0).astype(offset.dtype)
     slope = dy * scale
     along = (slope * standard).mean(axis=-1, keepdims=True)
     level, along = settle(slope.mean(axis=-1, keepdims=True), along)
     dx = inverse * (slope - level - standard * along)
-    return dx.astype(x.dtype), dscale, doffset
+    return dx.astype(x.dtype).reshape(shape), dscale, doffset
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.ops.dense import after, settle
+from earthformer_jax.ops.dense import after, as_rows, settle
 from earthformer_jax.ops.dropout import dropout, keep_mask
 
 
@@ -77,8 +77,8 @@ def softmax_attention(
         if mask is not None:
             weights = jnp.where(mask.swapaxes(-1, -2), weights, 0.0)
         # Sum over keys of weight times its gradient.
-        along = jnp.sum((dout * out).astype(weights.dtype), axis=-1)
-        weights, along = settle(weights, along)
+        along = jnp.sum((as_rows(dout) * as_rows(out)).astype(weights.dtype), axis=-1)
+        weights, along = settle(weights, along.reshape(out.shape[:-1]))
         dropped, dweights = weights, _products(value, dout)
         if seed is not None:
             kept = keep_mask(weights.shape, dropout_rate, seed, swap=True)

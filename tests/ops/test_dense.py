@@ -65,6 +65,27 @@ def test_layer_norm_of_half_precision_has_wide_statistics():
     np.testing.assert_allclose(have.astype(jnp.float32), want, atol=0.02)
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4), (2, 1, 3, 5, 4)])
+def test_as_rows(shape):
+    x = numbers(*shape)
+    np.testing.assert_array_equal(dense.as_rows(x), x.reshape(-1, 4))
+
+
+def test_recompute_of_functions_in_a_row_keeps_what_each_takes():
+    def enter(x, kernel):
+        return {"wide": jnp.tanh(x @ kernel)}
+
+    def leave(y, kernel):
+        return jnp.sin(y["wide"] * 2) @ kernel
+
+    x, *kernels = numbers(2, 5, 4), numbers(4, 6, seed=1), numbers(6, 3, seed=2)
+    ours = dense.recompute(enter, leave)
+    assert_same(ours, lambda x, a, b: leave(enter(x, a), b), x, *kernels)
+    _, residuals = jax.eval_shape(lambda *a: jax.vjp(ours, *a), x, *kernels)
+    shapes = sorted(r.shape for r in jax.tree.leaves(residuals))
+    assert shapes == [(2, 5, 4), (2, 5, 6), (4, 6), (6, 3)]
+
+
 def test_recompute_keeps_only_its_arguments():
     def function(x, weights):
         return jnp.tanh(x @ weights["a"]) @ weights["b"]
