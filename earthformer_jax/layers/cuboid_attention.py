@@ -1,5 +1,6 @@
 """Cuboid self- and cross-attention: projections around `ops.attention`."""
 
+import functools
 from typing import Any
 
 import einops
@@ -69,14 +70,55 @@ class _Projections(nn.Module):
             **self._types(),
         )
 
-    def _heads(self, name, x, features, parts=1):
-        """Projects `[..., c]` to `parts` arrays `[..., a, features / a]`."""
-        y = self._dense(name, parts * features, use_bias=self.qkv_bias)(x)
-        heads = tuple(
-            einops.rearrange(part, "... (a d) -> ... a d", a=self.num_heads)
-            for part in jnp.split(y, parts, axis=-1)
+    def _enter(self, x, spec: CuboidSpec, *, time_at_front=False):
+        """What is to be projected of a field `[b, t, h, w, c]`, and what follows.
+
+        The cut comes first, for sorting is cheapest where the channels are fewest.
+        Where it pads, and the projections make zeros of zeros, it follows them: there
+        is less to project.
+
+        Returns:
+            the field, or its cuboids `[b, n, q, c]`; and a function of what they are
+            projected to, which makes cuboids of it.
+        """
+        cut = functools.partial(
+            cuboid.decompose,
+            spec=spec,
+            padding=self.padding,
+            time_at_front=time_at_front,
         )
-        return heads[0] if parts == 1 else heads
+        if _pads(spec, x.shape[1:4]) and not self.qkv_bias:
+            return x, cut
+        return settle(cut(x)), lambda cuboids: cuboids
+
+    def _leave(self, out, spec: CuboidSpec, grid: Grid, train, *, project=True):
+        """`[b, n, q, a, d]` merged to `[b, *grid, c]` and projected."""
+        out = einops.rearrange(out, "b n q a d -> b n q (a d)")
+        pads = _pads(spec, grid)
+        if pads:
+            out = cuboid.merge(out, spec, grid, self.padding)
+        if project:
+            out = self._dense("proj", out.shape[-1], use_bias=True)(out)
+            out = Dropout(self.proj_drop, train)(out)
+        return out if pads else cuboid.merge(out, spec, grid, self.padding)
+
+    def _heads(self, name, features, parts=1):
+        """A projection to `parts` times `features` channels, sorted by head.
+
+        Returns:
+            function of an array `[..., c]`, and of another that is called with the
+            result, to `parts` arrays `[..., a, features / a]`.
+        """
+        layer = self._dense(name, parts * features, use_bias=self.qkv_bias)
+
+        def project(x, then=lambda y: y):
+            heads = tuple(
+                einops.rearrange(then(part), "... (a d) -> ... a d", a=self.num_heads)
+                for part in jnp.split(layer(x), parts, axis=-1)
+            )
+            return heads[0] if parts == 1 else heads
+
+        return project
 
     def _scale(self, features):
         if features % self.num_heads:
@@ -148,10 +190,9 @@ class CuboidSelfAttention(_Projections):
         scale = self._scale(features)
         spec = self.spec.fit(grid)
         bias = self._bias_table(self.spec.size, self._bias_index(spec))
-        drop = Dropout(self.proj_drop, train)
 
-        cuboids = settle(cuboid.decompose(self._norm("norm")(x), spec, self.padding))
-        query, key, value = self._heads("qkv", cuboids, features, parts=3)
+        entered = self._enter(self._norm("norm")(x), spec)
+        query, key, value = self._heads("qkv", features, parts=3)(*entered)
         local = dict(
             scale=scale,
             bias=bias,
@@ -162,7 +203,7 @@ class CuboidSelfAttention(_Projections):
         new_global = None
         if global_vectors is not None:
             g = self._norm("global_norm")(global_vectors)
-            to_global, from_global = self._global_heads(g, cuboids, query, key, value)
+            to_global, from_global = self._global_heads(g, entered, query, key, value)
             local |= to_global
             new_global = attention.attend_global(
                 **from_global,
@@ -180,40 +221,38 @@ class CuboidSelfAttention(_Projections):
                     kernel_init=initializers.torch_kernel,
                     bias_init=initializers.torch_bias(width),
                 )(new_global)
-                new_global = drop(new_global)
+                new_global = Dropout(self.proj_drop, train)(new_global)
 
         out = attention.attend(query, key, value, **local)
-        out = einops.rearrange(out, "b n q a d -> b n q (a d)")
-        if self.use_final_proj:
-            out = drop(self._dense("proj", features, use_bias=True)(out))
-        return cuboid.merge(out, spec, grid, self.padding), new_global
+        out = self._leave(out, spec, grid, train, project=self.use_final_proj)
+        return out, new_global
 
-    def _global_heads(self, g, cuboids, query, key, value):
+    def _global_heads(self, g, entered, query, key, value):
         """Queries, keys and values of attention to and from the global vectors."""
-        features = cuboids.shape[-1]
+        features = entered[0].shape[-1]
         if not self.separate_global_qkv:
-            g_query, g_key, g_value = self._heads("global_qkv", g, features, parts=3)
+            g_query, g_key, g_value = self._heads("global_qkv", features, parts=3)(g)
             to_global = dict(global_key=g_key, global_value=g_value)
             from_global = dict(query=g_query, key=key, value=value)
             if self.use_global_self_attn:
                 from_global |= to_global
             return to_global, from_global
         width = g.shape[-1]
-        g_key, g_value = self._heads("l2g_global_kv", g, features, parts=2)
+        g_key, g_value = self._heads("l2g_global_kv", features, parts=2)(g)
         to_global = dict(
-            global_query=self._heads("l2g_q", cuboids, features),
+            global_query=self._heads("l2g_q", features)(*entered),
             global_key=g_key,
             global_value=g_value,
         )
         from_global = dict(
-            query=self._heads("g2l_global_q", g, features),
-            key=self._heads("g2l_k", cuboids, features),
-            value=self._heads("g2l_v", cuboids, width),
+            query=self._heads("g2l_global_q", features)(g),
+            key=self._heads("g2l_k", features)(*entered),
+            value=self._heads("g2l_v", width)(*entered),
         )
         if self.use_global_self_attn:
             own_query, own_key, own_value = self._heads(
-                "g2g_global_qkv", g, width, parts=3
-            )
+                "g2g_global_qkv", width, parts=3
+            )(g)
             from_global |= dict(
                 global_query=own_query, global_key=own_key, global_value=own_value
             )
@@ -291,33 +330,18 @@ class CuboidCrossAttention(_Projections):
         index = attention.relative_position_index(cut.size, memory_cut.size, reach)
         bias = self._bias_table(reach, index)
 
-        queries = settle(cuboid.decompose(self._norm("norm")(x), cut, self.padding))
-        keys = cuboid.decompose(memory, memory_cut, self.padding, time_at_front=True)
-        query = self._heads("q_proj", queries, features)
+        queries = self._enter(self._norm("norm")(x), cut)
+        keys = self._enter(memory, memory_cut, time_at_front=True)
+        query = self._heads("q_proj", features)(*queries)
+        to_keys = self._heads("kv_proj", features, parts=2)
+        key, value = to_keys(*keys)
         to_global = {}
-        if global_vectors is None or self.separate_global_qkv:
-            key, value = self._heads("kv_proj", keys, features, parts=2)
-        if global_vectors is not None and self.separate_global_qkv:
-            g_key, g_value = self._heads(
-                "l2g_global_kv", global_vectors, features, parts=2
-            )
-            to_global = dict(
-                global_query=self._heads("l2g_q", queries, features),
-                global_key=g_key,
-                global_value=g_value,
-            )
-        elif global_vectors is not None:
-            # one projection serves the windows and the global vectors
-            b, n, s, _ = keys.shape
-            together = jnp.concatenate(
-                [einops.rearrange(keys, "b n s c -> b (n s) c"), global_vectors], 1
-            )
-            key, value = self._heads("kv_proj", together, features, parts=2)
-            to_global = dict(global_key=key[:, n * s :], global_value=value[:, n * s :])
-            key, value = (
-                einops.rearrange(y[:, : n * s], "b (n s) a d -> b n s a d", n=n)
-                for y in (key, value)
-            )
+        if global_vectors is not None:
+            if self.separate_global_qkv:
+                to_keys = self._heads("l2g_global_kv", features, parts=2)
+                to_global["global_query"] = self._heads("l2g_q", features)(*queries)
+            g_key, g_value = to_keys(global_vectors)
+            to_global |= dict(global_key=g_key, global_value=g_value)
         out = attention.attend(
             query,
             key,
@@ -331,7 +355,8 @@ class CuboidCrossAttention(_Projections):
             **to_global,
             **self._dropout(train),
         )
-        out = einops.rearrange(out, "b n q a d -> b n q (a d)")
-        out = self._dense("proj", features, use_bias=True)(out)
-        out = Dropout(self.proj_drop, train)(out)
-        return cuboid.merge(out, cut, grid, self.padding)
+        return self._leave(out, cut, grid, train)
+
+
+def _pads(spec: CuboidSpec, grid: Grid) -> bool:
+    return spec.padded(grid) != tuple(grid)

@@ -11,7 +11,7 @@ from earthformer_jax.layers.activation import activate
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.norm import make_norm
-from earthformer_jax.ops.dense import recompute
+from earthformer_jax.ops.dense import as_rows, recompute
 from earthformer_jax.ops.dropout import dropout
 
 
@@ -66,10 +66,13 @@ class FeedForward(nn.Module):
 
         def leave(wide, weights):
             narrow, seeds = weights
-            up = activate(self.activation, wide[-1])
-            up = up * wide[0] if self.gated else up
+            # The rows of a product: the activation can then take their place.
+            rows = [as_rows(x) for x in wide]
+            up = activate(self.activation, rows[-1])
+            up = up * rows[0] if self.gated else up
             down = narrow(dropout(up, self.dropout, seeds[0]))
-            return dropout(down, self.dropout, seeds[1])
+            down = dropout(down, self.dropout, seeds[1])
+            return down.reshape(*wide[0].shape[:-1], features)
 
         weights = (norm, widen), (narrow.bind_weights(hidden), seeds)
         out = x + recompute(enter, leave)(x, *weights)

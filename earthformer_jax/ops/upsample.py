@@ -7,64 +7,87 @@ taps that is 4 instead of 9 products per output.
 """
 
 import functools
+from typing import NamedTuple
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.ops.convolution import Padding, convolve, pad
+from earthformer_jax.ops.convolution import Padding, Pair, convolve, pad
+from earthformer_jax.ops.dense import as_rows, settle
+
+
+class Windows(NamedTuple):
+    """How a window along one axis of the enlarged field reads the small one.
+
+    Attributes:
+        taps: float32 `[factor, n, kernel]`, 1 where a tap of a phase's window reads the
+            n-th point of the small field's window.
+        padding: zeros before and behind the small field.
+        skipped: phases of the first window that lie before the enlarged field.
+    """
+
+    taps: np.ndarray
+    padding: Pair
+    skipped: int
 
 
 @functools.lru_cache(maxsize=64)
-def phase_taps(factor: int, kernel: int) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Which points of the small field the taps of each phase read, along one axis.
+def windows(factor: int, kernel: int) -> Windows:
+    """Windows of the small field that start at the same point for all their phases.
 
     Args:
         factor: of the up-sampling.
         kernel: odd length of the window, which is centred on its output.
-
-    Returns:
-        float32 `[factor, n, kernel]`, 1 where a tap reads the n-th point of the phase's
-        window, and where the windows start, relative to the point under the output.
     """
     reach = kernel // 2
-    point = np.array(
-        [[(p + tap - reach) // factor for tap in range(kernel)] for p in range(factor)]
-    )
-    starts = point.min(axis=1)
-    size = int((point.max(axis=1) - starts).max()) + 1
-    taps = (point - starts[:, None])[:, None] == np.arange(size)[:, None]
-    taps = taps.astype(np.float32)
+    # Output o reads from point (o - reach) // factor on; its phase is the remainder.
+    point = np.add.outer(np.arange(factor), np.arange(kernel)) // factor
+    size = int(point.max()) + 1
+    taps = (point[:, None] == np.arange(size)[:, None]).astype(np.float32)
     taps.setflags(write=False)
-    return taps, tuple(int(s) for s in starts)
+    padding = (-(-reach // factor), size + (-1 - reach) // factor)
+    return Windows(taps, padding, -reach % factor)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """`convolve`; XLA's CPU compiler has no fast kernel gradient for even windows."""
+    """`convolve`, whose gradients are matrix products.
+
+    XLA's CPU compiler is slow at those of convolutions with even windows.
+    """
     return convolve(x, kernel, padding)
 
 
 def _convolve_backward(padding, kept, dy):
     x, kernel = kept
-    (dx,) = jax.vjp(lambda x: convolve(x, kernel, padding), x)[1](dy)
-    kh, kw, c, g = kernel.shape
-    h, w = dy.shape[1:3]
-    wide, dy = pad(x, padding), dy.reshape(-1, g)
-    taps = [
-        wide[:, i : i + h, j : j + w].reshape(-1, c).T @ dy
-        for i in range(kh)
-        for j in range(kw)
+    (n, h, w, c), (kh, kw, _, _) = x.shape, kernel.shape
+    rows, columns = dy.shape[1:3]
+    taps = [(i, j) for i in range(kh) for j in range(kw)]
+    wide, dy = pad(x, padding), as_rows(dy)
+    dkernel = [
+        wide[:, i : i + rows, j : j + columns].reshape(-1, c).T @ dy for i, j in taps
     ]
-    return dx, jnp.stack(taps).reshape(kernel.shape)
+    by_output = einops.rearrange(kernel, "kh kw c g -> g (kh kw c)")
+    parts = settle(dy @ by_output).reshape(n, rows, columns, len(taps), c)
+    # What an output gave to each of its taps goes back to the point the tap has read.
+    dx = sum(
+        jnp.pad(
+            parts[..., tap, :],
+            ((0, 0), (i, kh - 1 - i), (j, kw - 1 - j), (0, 0)),
+        )
+        for tap, (i, j) in enumerate(taps)
+    )
+    (top, _), (left, _) = padding
+    dx = dx[:, top : top + h, left : left + w]
+    return dx, jnp.stack(dkernel).reshape(kernel.shape)
 
 
 _convolve.defvjp(lambda x, k, p: (convolve(x, k, p), (x, k)), _convolve_backward)
 
 
-def upsample_convolve(
-    x: jax.Array, kernel: jax.Array, factors: tuple[int, int]
-) -> jax.Array:
+def upsample_convolve(x: jax.Array, kernel: jax.Array, factors: Pair) -> jax.Array:
     """Nearest-neighbour up-sampling, then a convolution with zeros around the field.
 
     Args:
@@ -75,30 +98,16 @@ def upsample_convolve(
     Returns:
         `[n, h * factor, w * factor, g]`.
     """
-    n, h, w, _ = x.shape
-    (fh, fw), (kh, kw, c, g) = factors, kernel.shape
-    (rows, row_starts), (columns, column_starts) = (
-        phase_taps(f, k) for f, k in zip(factors, (kh, kw), strict=True)
-    )
-    taps = jnp.einsum(
+    _, h, w, _ = x.shape
+    (fh, fw), (kh, kw, _, _) = factors, kernel.shape
+    rows, columns = windows(fh, kh), windows(fw, kw)
+    folded = jnp.einsum(
         "pia,qjb,abcg->ijcpqg",
-        rows.astype(kernel.dtype),
-        columns.astype(kernel.dtype),
+        rows.taps.astype(kernel.dtype),
+        columns.taps.astype(kernel.dtype),
         kernel,
     )
-    taps = taps.reshape(rows.shape[1], columns.shape[1], c, fh * fw * g)
-    padding = tuple(
-        (-min(starts), size - 1 + max(starts))
-        for starts, size in ((row_starts, len(taps)), (column_starts, taps.shape[1]))
-    )
-    y = _convolve(x, taps, padding)
-    y = y.reshape(*y.shape[:-1], fh, fw, g)
-    phases = [
-        [
-            y[:, i - row_starts[0] :][:, :h, j - column_starts[0] :][:, :, :w, p, q]
-            for q, j in enumerate(column_starts)
-        ]
-        for p, i in enumerate(row_starts)
-    ]
-    y = jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2)
-    return y.reshape(n, h * fh, w * fw, g)
+    folded = einops.rearrange(folded, "i j c p q g -> i j c (p q g)")
+    y = _convolve(x, folded, (rows.padding, columns.padding))
+    y = einops.rearrange(y, "n a b (p q g) -> n (a p) (b q) g", p=fh, q=fw)
+    return y[:, rows.skipped :, columns.skipped :][:, : h * fh, : w * fw]

@@ -7,7 +7,7 @@ import pytest
 
 from earthformer_jax.ops.convolution import convolve
 from earthformer_jax.ops.resample import resize_nearest
-from earthformer_jax.ops.upsample import phase_taps, upsample_convolve
+from earthformer_jax.ops.upsample import upsample_convolve, windows
 
 
 @pytest.mark.parametrize("factors", [(1, 1), (2, 2), (1, 2), (3, 2), (4, 1)])
@@ -36,8 +36,8 @@ def test_equals_both_in_turn(factors, kernel):
 
 
 def test_a_factor_of_two_halves_the_window():
-    taps, starts = phase_taps(2, 3)
-    assert starts == (-1, 0)
-    # First phase: one tap on the point before, two on the point itself.
-    np.testing.assert_array_equal(taps[0], [[1, 0, 0], [0, 1, 1]])
-    np.testing.assert_array_equal(taps[1], [[1, 1, 0], [0, 0, 1]])
+    """Outputs 2a + 1 and 2a + 2 read points a and a + 1, and nothing else."""
+    taps, padding, skipped = windows(2, 3)
+    np.testing.assert_array_equal(taps[0], [[1, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(taps[1], [[1, 0, 0], [0, 1, 1]])
+    assert padding == (1, 1) and skipped == 1
