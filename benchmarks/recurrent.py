@@ -2,6 +2,7 @@ r"""What ConvLSTM, FAConvLSTM and Keras's ConvLSTM2D cost, side by side.
 
     python benchmarks/recurrent.py
     python benchmarks/recurrent.py --filters 64 --channels 7 --size 41 --out cost.json
+    python benchmarks/recurrent.py --unroll 2 5 10
 
 Parameters and multiply-adds come from the formulas and from the compiled program, time
 and temporary memory from running it: forward, and a training step (loss, gradient with
@@ -112,6 +113,18 @@ def layers(a) -> list[Layer]:
             return FAConvLSTM(**options, bottleneck=r, **more)
 
         found.append(flax_layer(name, cost, make))
+    cost = factorised_cost(*sizes, r, a.size)
+    for steps in a.unroll:
+
+        def dense_layer(steps=steps, **more):
+            return ConvLSTM(**options, unroll=steps, **more)
+
+        def factorised_layer(steps=steps, **more):
+            return FAConvLSTM(**options, bottleneck=r, unroll=steps, **more)
+
+        suffix = f", unroll={steps}"
+        found.append(flax_layer(f"ConvLSTM{suffix}", dense, dense_layer))
+        found.append(flax_layer(f"FAConvLSTM{suffix}", cost, factorised_layer))
     return [layer for layer in found if layer]
 
 
@@ -188,6 +201,7 @@ COLUMNS = {
     "training ms": ("training_ms", "{:.1f}"),
     "forward MiB": ("forward_temporary_mib", "{:.1f}"),
     "training MiB": ("training_temporary_mib", "{:.1f}"),
+    "compiling s": ("training_compile_s", "{:.1f}"),
 }
 
 
@@ -221,6 +235,13 @@ def main() -> None:
         ("rounds", 7, "of timing"),
     ):
         parser.add_argument(f"--{option}", type=int, default=default, help=meaning)
+    parser.add_argument(
+        "--unroll",
+        type=int,
+        nargs="*",
+        default=[],
+        help="also with so many steps of the loop written out",
+    )
     parser.add_argument("--keras", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     a = parser.parse_args()

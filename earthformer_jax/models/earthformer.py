@@ -332,8 +332,8 @@ class Earthformer(nn.Module):
             attention layers too.
         scan_blocks: run equal blocks of a level as a loop: less to compile, somewhat
             slower steps.
-        attn_implementation: of attention inside cuboids, "xla", "library", "cudnn" or
-            "pallas", see `ops.attention.attend`.
+        attn_implementation: of attention inside cuboids, "xla", "library", "cudnn",
+            "pallas" or "auto", see `ops.attention.attend`.
         attn_init: linear initialisation of attention, "fan_in" or "fan_out".
         ffn_init: of feed-forward layers.
         resample_init: of patch merging and the decoder's projections.

@@ -19,7 +19,7 @@ from earthformer_jax.ops.dropout import draw_seed, dropout
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.softmax_attention import softmax_attention
 
-IMPLEMENTATIONS = ("xla", "library", "cudnn", "pallas")
+IMPLEMENTATIONS = ("xla", "library", "cudnn", "pallas", "auto")
 
 
 def attend(
@@ -56,7 +56,8 @@ def attend(
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; needed when `dropout_rate` > 0.
         implementation: what computes it: "xla" (`ops.softmax_attention`), "library"
-            or "cudnn" (`ops.library_attention`), "pallas" (`ops.pallas_attention`).
+            or "cudnn" (`ops.library_attention`), "pallas" (`ops.pallas_attention`),
+            "auto" (`ops.fastest_attention`: the fastest of them, by measurement).
 
     Returns:
         `[b, n, q, a, d]` in the type of `value`.
@@ -104,6 +105,10 @@ def implementation_of(name: str) -> Callable[..., jax.Array]:
         from earthformer_jax.ops.pallas_attention import pallas_attention
 
         return pallas_attention
+    if name == "auto":
+        from earthformer_jax.ops.fastest_attention import fastest_attention
+
+        return fastest_attention
     if name in ("library", "cudnn"):
         from earthformer_jax.ops.library_attention import library_attention
 

@@ -157,7 +157,10 @@ def test_a_shrunken_cuboid_keeps_true_distances(inputs):
         (dict(pos_embed="sinus"), "position embedding is one of"),
         (dict(ffn_activation="swish"), "activation must be one of"),
         (dict(norm="batch_norm"), "norm must be one of"),
-        (dict(attn_implementation="flash"), "is one of xla, library, cudnn, pallas"),
+        (
+            dict(attn_implementation="flash"),
+            "is one of xla, library, cudnn, pallas, auto",
+        ),
         (dict(attn_implementation="library", attn_drop=0.1), "expected 0"),
         pytest.param(
             dict(attn_implementation="pallas"),
