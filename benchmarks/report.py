@@ -52,9 +52,9 @@ def earthformer(report: Mapping) -> str:
     lines = [
         machine_line(report["machine"]),
         "",
-        "Times are medians, peaks are what the process held beyond its imports, ours "
-        "with a program from the cache; a ratio is official / ours. A training step "
-        "counts as three forward passes. "
+        "Times are medians. Peaks are what the process held beyond its imports, and in "
+        "all; ours takes its program from the cache. A training step counts as three "
+        "forward passes. "
         "Product of matrices: "
         + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items())
         + ".",
@@ -91,12 +91,17 @@ _EARTHFORMER = {
     "batch": lambda row: row["batch"],
     "ours s": lambda row: seconds(_of(row, "ours", "median_s")),
     "official s": lambda row: seconds(_of(row, "official", "median_s")),
-    "time ratio": lambda row: number("{:.2f}", row["time_ratio"]),
+    "time: official / ours": lambda row: number("{:.2f}", row["time_ratio"]),
     "ours peak MiB": lambda row: number("{:,.0f}", _of(row, "ours", "peak_mib")),
     "official peak MiB": lambda row: number(
         "{:,.0f}", _of(row, "official", "peak_mib")
     ),
-    "peak ratio": lambda row: number("{:.2f}", row["memory_ratio"]),
+    "peak: ours / official": lambda row: number("{:.2f}", row["memory_share"]),
+    "ours in all MiB": lambda row: number("{:,.0f}", _of(row, "ours", "total_mib")),
+    "official in all MiB": lambda row: number(
+        "{:,.0f}", _of(row, "official", "total_mib")
+    ),
+    "in all: ours / official": lambda row: number("{:.2f}", row["total_memory_share"]),
     "GFLOP/s ours": lambda row: number("{:.0f}", row["gflops"]),
     "share of the machine's rate": lambda row: number("{:.0%}", row["share"]),
 }

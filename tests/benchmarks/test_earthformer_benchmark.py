@@ -132,7 +132,8 @@ class TestNumbers:
     def test_ratios(self):
         forward, train = a_report()["rows"]
         assert forward["time_ratio"] == train["time_ratio"] == 3.0
-        assert forward["memory_ratio"] == 2.5
+        assert forward["memory_share"] == 0.4
+        assert forward["total_memory_share"] == pytest.approx(1100 / 2600)
         assert forward["gflops"] == pytest.approx(40.0)  # 2 * 10 / 0.5
         assert train["gflops"] == pytest.approx(30.0)  # 3 * 2 * 10 / 2
         assert train["share"] == pytest.approx(0.3)
@@ -179,7 +180,8 @@ class TestNumbers:
 class TestTables:
     def test_both_sides(self):
         text = report.earthformer(a_report())
-        row = "| nbody | train | 2 | 2.00 | 6.00 | 3.00 | 1,000 | 2,500 | 2.50 | 30 |"
+        row = "| nbody | train | 2 | 2.00 | 6.00 | 3.00 | 1,000 | 2,500 | 0.40 |"
+        row += " 1,100 | 2,600 | 0.42 | 30 |"
         assert row + " 30% |" in text
         assert "| nbody | forward | 2 | 0.500 | 1.50 |" in text
         assert "JAX 100 GFLOP/s, PyTorch 80 GFLOP/s" in text
@@ -188,7 +190,10 @@ class TestTables:
     def test_ours_alone(self):
         text = report.earthformer(a_report(with_official=False))
         assert "not measured: No module named 'torch'" in text
-        assert "| nbody | train | 2 | 2.00 | – | – | 1,000 | – | – | 30 | 30% |" in text
+        row = (
+            "| nbody | train | 2 | 2.00 | – | – | 1,000 | – | – | 1,100 | – | – | 30 |"
+        )
+        assert row + " 30% |" in text
 
     def test_layers(self):
         rows = [
