@@ -11,15 +11,17 @@ Reference:
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import activate
+from earthformer_jax.layers.conv_weights import ConvWeights
+from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
+from earthformer_jax.ops.frame_convolution import convolve_frames
 from earthformer_jax.ops.resample import Grid, merged_grid
 
 KINDS = ("conv", "stack_conv")
@@ -76,22 +78,20 @@ class ConvLayers(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[b, t, h, w, c]` to `[b, t, h, w, features]`."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
         for i in range(self.layers):
-            frames = nn.Conv(
-                self.features,
-                (3, 3),
-                padding=1,
-                kernel_init=initializers.torch_kernel,
-                bias_init=initializers.torch_bias(9 * frames.shape[-1]),
+            inputs = x.shape[-1]
+            weights = ConvWeights(
+                (3, 3, inputs, self.features),
+                initializers.torch_kernel,
+                initializers.torch_bias(9 * inputs),
+                self.param_dtype,
                 name=f"conv_{i}",
-                **types,
-            )(frames)
-            frames = make_group_norm(self.groups, name=f"group_norm_{i}", **types)(
-                frames
-            )
-            frames = activate(self.activation, frames)
-        return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=x.shape[0])
+            )()
+            x, kernel, bias = nn.dtypes.promote_dtype(x, *weights, dtype=self.dtype)
+            x = convolve_frames(x, kernel) + bias
+            norm = make_group_norm(self.groups, name=f"group_norm_{i}", **types)
+            x = activate(self.activation, each_frame(norm, x))
+        return x
 
 
 class Stem(nn.Module):

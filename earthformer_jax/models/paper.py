@@ -84,7 +84,8 @@ FLOPS_PER_MULTIPLY_ADD: Mapping[str, int] = {"predrnn": 2, "e3d_lstm": 2}
 REMARKS: Mapping[str, str] = {
     "earthformer": (
         "convolutions after up-sampling are folded with it, which takes 4 products "
-        "where the paper's code takes 9"
+        "where the paper's code takes 9, and linear layers do not see the frames that "
+        "attention along time is padded with on ENSO"
     ),
     "conv_lstm": (
         "has no published source, so its first and last convolutions are a choice. "

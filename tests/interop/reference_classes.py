@@ -16,10 +16,11 @@ from earthformer_jax.layers.cuboid_attention import (
 )
 from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.feed_forward import FeedForward
+from earthformer_jax.layers.hierarchy import Decoder, Encoder
 from earthformer_jax.layers.norm import RMSNorm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.layers.stem import Head, HeadStage, Stage, Stem
-from earthformer_jax.models.earthformer import Decoder, Encoder, level_features
+from earthformer_jax.models.earthformer import level_features
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 
