@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
-from earthformer_jax.layers.conv_weights import ConvWeights
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
@@ -85,12 +84,7 @@ class Upsample(nn.Module):
         """`[b, t, h, w, c]` to `[b, t, *plane, features]`."""
         b, _, h, w, inputs = x.shape
         shape = (self.kernel, self.kernel, inputs, self.features)
-        weights = ConvWeights(
-            shape,
-            initializers.upsample_conv,
-            param_dtype=self.param_dtype,
-            name="conv",
-        )()
+        weights = _ConvWeights(shape, self.param_dtype, name="conv")()
         x, kernel, bias = nn.dtypes.promote_dtype(x, *weights, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
         fh, fw = self.plane[0] / h, self.plane[1] / w
@@ -101,3 +95,16 @@ class Upsample(nn.Module):
         else:
             frames = upsample_convolve(frames, kernel, (int(fh), int(fw)))
         return einops.rearrange(frames + bias, "(b t) h w c -> b t h w c", b=b)
+
+
+class _ConvWeights(nn.Module):
+    """Kernel and bias named as those of a convolution layer."""
+
+    shape: tuple[int, int, int, int]
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        init, dtype = initializers.upsample_conv, self.param_dtype
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], dtype)
+        return self.param("kernel", init, self.shape, dtype), bias

@@ -15,13 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import activate
-from earthformer_jax.layers.conv_weights import ConvWeights
+from earthformer_jax.layers.frame_conv import FrameConv
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
-from earthformer_jax.ops.frame_convolution import convolve_frames
 from earthformer_jax.ops.resample import Grid, merged_grid
 
 KINDS = ("conv", "stack_conv")
@@ -79,16 +77,7 @@ class ConvLayers(nn.Module):
         """`[b, t, h, w, c]` to `[b, t, h, w, features]`."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         for i in range(self.layers):
-            inputs = x.shape[-1]
-            weights = ConvWeights(
-                (3, 3, inputs, self.features),
-                initializers.torch_kernel,
-                initializers.torch_bias(9 * inputs),
-                self.param_dtype,
-                name=f"conv_{i}",
-            )()
-            x, kernel, bias = nn.dtypes.promote_dtype(x, *weights, dtype=self.dtype)
-            x = convolve_frames(x, kernel) + bias
+            x = FrameConv(self.features, name=f"conv_{i}", **types)(x)
             norm = make_group_norm(self.groups, name=f"group_norm_{i}", **types)
             x = activate(self.activation, each_frame(norm, x))
         return x
