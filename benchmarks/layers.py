@@ -10,6 +10,7 @@ inputs. Both levels: 10 x 32 x 32 positions of 64 channels, 10 x 16 x 16 of 128.
 layers take turns, round by round, so that whatever else the machine does falls on all
 of them. Beside the multiply-adds stands the rate at which they are done, as a share of
 that of a product of large matrices; the gradient counts as three forward passes.
+Large memory pages, as with the command line.
 """
 
 import argparse
@@ -23,15 +24,16 @@ from collections.abc import Callable
 
 sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
-import einops  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import linen as nn  # noqa: E402
 
 from benchmarks import jax_cpu, machine, report  # noqa: E402
+from earthformer_jax import cpu  # noqa: E402
 from earthformer_jax.layers.cuboid_attention import CuboidSelfAttention  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
+from earthformer_jax.layers.frame_conv import FrameConv  # noqa: E402
 from earthformer_jax.layers.resample import PatchMerging, Upsample  # noqa: E402
 from earthformer_jax.ops.cuboid import CuboidSpec  # noqa: E402
 from earthformer_jax.reports.multiply_adds import multiply_adds  # noqa: E402
@@ -39,17 +41,6 @@ from earthformer_jax.training import mesh as mesh_lib  # noqa: E402
 
 LEVELS = ((10, 32, 32, 64), (10, 16, 16, 128))  # t, h, w, c
 HEADS, GLOBAL_VECTORS, WINDOW = 4, 8, 4
-
-
-class FrameConvolution(nn.Module):
-    """A 3 x 3 convolution of every frame, as in stem and head."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[b, t, h, w, c]` to the same shape."""
-        frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-        frames = nn.Conv(x.shape[-1], (3, 3), padding=1, name="conv")(frames)
-        return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=len(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +75,7 @@ def layers(shape: tuple[int, int, int, int]) -> list[Layer]:
         Layer("feed-forward", FeedForward(), (shape,)),
         Layer("merging 2 x 2", PatchMerging(), (shape,)),
         Layer("up-sampling 2 x 2", Upsample(c, (2 * h, 2 * w)), (shape,)),
-        Layer("convolution 3 x 3", FrameConvolution(), (shape,)),
+        Layer("convolution 3 x 3", FrameConv(c), (shape,)),
     ]
 
 
@@ -167,6 +158,7 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     """Measures what the command line asks for."""
+    cpu.restart_with_huge_pages()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -10,6 +10,7 @@ forward pass and training step take turns over all sizes, the least time of seve
 counts (whatever else a machine does only adds to it), and exponents are fitted by least
 squares in log-log. Runs on one CPU device: with more, the batch would also decide how
 many work. Most of the few minutes goes into compiling; JSON, Markdown table and figure.
+Large memory pages, as with the command line.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
 
 from benchmarks import jax_cpu, machine, report, worker_jax  # noqa: E402
+from earthformer_jax import cpu  # noqa: E402
 from earthformer_jax.models.earthformer import Earthformer  # noqa: E402
 from earthformer_jax.ops.patterns import CrossSpec  # noqa: E402
 from earthformer_jax.plotting.style import OTHER_COLOURS, STYLE, save  # noqa: E402
@@ -264,6 +266,7 @@ def figure(found: list[dict]) -> Figure:
 
 def main() -> None:
     """Measures what the command line asks for."""
+    cpu.restart_with_huge_pages()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
