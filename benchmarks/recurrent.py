@@ -245,6 +245,8 @@ def main() -> None:
     parser.add_argument("--keras", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     a = parser.parse_args()
+    if min(a.unroll, default=1) < 1:
+        parser.error(f"--unroll needs positive numbers of steps; got {a.unroll}")
     rows = measure(a)
     setting = {k: v for k, v in vars(a).items() if k != "out"}
     machine = dict(

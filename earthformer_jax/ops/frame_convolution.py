@@ -29,8 +29,20 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Returns:
         `[b, t, h, w, g]`.
+
+    Raises:
+        ValueError: for other shapes.
     """
+    if x.ndim != 5 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
+        raise ValueError(
+            "x needs the shape (b, t, h, w, c) and the kernel (kh, kw, c, g); got "
+            f"{x.shape} and {kernel.shape}"
+        )
     kh, kw, c, _ = kernel.shape
+    if not kh % 2 or not kw % 2:
+        raise ValueError(
+            f"a frame keeps its size under windows with odd sides; got {kh} x {kw}"
+        )
     padding = ((kh // 2,) * 2, (kw // 2,) * 2)
     if jax.default_backend() != "cpu" or c < LEAST_CHANNELS:
         return _convolve(x, kernel, padding)

@@ -92,3 +92,16 @@ def test_examples_on_several_devices():
     np.testing.assert_allclose(
         program(*arguments), lib.kernel_gradient(x, dy, padding), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    "shape, window, message",
+    [
+        ((2, 4, 4, 3), (3, 3, 3, 2), r"\(b, t, h, w, c\).*got \(2, 4, 4, 3\)"),
+        ((1, 2, 4, 4, 3), (3, 3, 5, 2), r"got .* and \(3, 3, 5, 2\)"),
+        ((1, 2, 4, 4, 3), (2, 3, 3, 2), "odd sides; got 2 x 3"),
+    ],
+)
+def test_errors(shape, window, message):
+    with pytest.raises(ValueError, match=message):
+        lib.convolve_frames(jnp.ones(shape), jnp.ones(window))
