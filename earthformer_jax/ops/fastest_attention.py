@@ -111,6 +111,7 @@ def fastest(call: Call) -> str:
     chosen = min(times, key=times.get) if times else names[0]
     listed = ", ".join(f"{name} {1e3 * t:.3f} ms" for name, t in times.items())
     logger.info("attention %s: %s, of %s", call.query, chosen, listed)
+    # Read once more: another process may have chosen meanwhile.
     _write(file, _read(file) | {entry: chosen})
     return chosen
 
