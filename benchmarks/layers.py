@@ -30,13 +30,13 @@ import numpy as np  # noqa: E402
 from flax import linen as nn  # noqa: E402
 
 from benchmarks import jax_cpu, machine, report  # noqa: E402
-from earthformer_jax import cpu  # noqa: E402
-from earthformer_jax.layers.cuboid_attention import CuboidSelfAttention  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
 from earthformer_jax.layers.frame_conv import FrameConv  # noqa: E402
 from earthformer_jax.layers.resample import PatchMerging, Upsample  # noqa: E402
+from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
 from earthformer_jax.ops.cuboid import CuboidSpec  # noqa: E402
-from earthformer_jax.reports.multiply_adds import multiply_adds  # noqa: E402
+from earthformer_jax.profiling.multiply_adds import multiply_adds  # noqa: E402
+from earthformer_jax.run import cpu  # noqa: E402
 from earthformer_jax.training import mesh as mesh_lib  # noqa: E402
 
 LEVELS = ((10, 32, 32, 64), (10, 16, 16, 128))  # t, h, w, c

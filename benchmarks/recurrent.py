@@ -29,7 +29,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from earthformer_jax.layers import ConvLSTM, FAConvLSTM  # noqa: E402
+from earthformer_jax.models.recurrent import ConvLSTM, FAConvLSTM  # noqa: E402
 
 
 def dense_cost(c: int, f: int, k: int) -> tuple[int, float]:

@@ -32,11 +32,11 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
 
 from benchmarks import jax_cpu, machine, report, worker_jax  # noqa: E402
-from earthformer_jax import cpu  # noqa: E402
-from earthformer_jax.models.earthformer import Earthformer  # noqa: E402
+from earthformer_jax.models.earthformer.model import Earthformer  # noqa: E402
 from earthformer_jax.ops.patterns import CrossSpec  # noqa: E402
 from earthformer_jax.plotting.style import OTHER_COLOURS, STYLE, save  # noqa: E402
-from earthformer_jax.reports.multiply_adds import multiply_adds  # noqa: E402
+from earthformer_jax.profiling.multiply_adds import multiply_adds  # noqa: E402
+from earthformer_jax.run import cpu  # noqa: E402
 from earthformer_jax.training import mesh as mesh_lib  # noqa: E402
 
 BASE = dict(frames=4, height=32, width=32, batch=1, depth=1)

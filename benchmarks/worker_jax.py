@@ -12,7 +12,7 @@ from benchmarks import cases, jax_cpu, machine
 from benchmarks.contestant import Contestant
 from benchmarks.processes import serve
 from earthformer_jax.interop import official
-from earthformer_jax.reports.multiply_adds import multiply_adds
+from earthformer_jax.profiling.multiply_adds import multiply_adds
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import optimizer
 from earthformer_jax.training import state as state_lib

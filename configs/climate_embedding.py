@@ -20,7 +20,7 @@ Variants, as in --config=configs/climate_embedding.py:quick
 
 import ml_collections
 
-from earthformer_jax import recipes
+from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:

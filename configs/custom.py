@@ -21,7 +21,7 @@ Variants, as in --config=configs/custom.py:quick
 
 import ml_collections
 
-from earthformer_jax import recipes
+from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:

@@ -10,7 +10,7 @@ that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM o
 (the last step is saved), 2 for a wrong input, 1 for a loss that is not finite.
 """
 
-from earthformer_jax import cpu
+from earthformer_jax.run import cpu
 
 if __name__ == "__main__":
     cpu.restart_with_huge_pages()
@@ -33,10 +33,12 @@ from absl import app, flags
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from earthformer_jax import command_line, data, models
-from earthformer_jax import config as config_lib
-from earthformer_jax.command_line import DONE, WRONG_INPUT, explained
-from earthformer_jax.reports import embedding, enso, frames, summary
+from earthformer_jax import data, models
+from earthformer_jax.profiling import summary
+from earthformer_jax.reports import embedding, enso, frames
+from earthformer_jax.run import command_line
+from earthformer_jax.run import config as config_lib
+from earthformer_jax.run.command_line import DONE, WRONG_INPUT, explained
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import workdir as workdir_lib

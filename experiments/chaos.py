@@ -31,8 +31,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from earthformer_jax import plotting
-from earthformer_jax.data import moving_generator, nbody_generator
-from earthformer_jax.data.digits import load_digits
+from earthformer_jax.data.mnist import moving_generator, nbody_generator
+from earthformer_jax.data.mnist.digits import load_digits
 from earthformer_jax.plotting.style import STYLE
 
 FRAMES = 101

@@ -38,7 +38,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from earthformer_jax import main as earthformer_main
-from earthformer_jax.data.cube_windows import SPLITS
+from earthformer_jax.data.cubes.windows import SPLITS
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import embedding

@@ -44,7 +44,7 @@ class TestAddingAModel:
         np.testing.assert_allclose(model.apply(variables, inputs), want, rtol=1e-5)
 
     def test_configs_know_it_and_its_options(self, trend):
-        from tests.test_configs import FILES, module
+        from tests.run.test_configs import FILES, module
 
         config = module(FILES[0].with_name("climate.py")).get_config("test,trend")
         assert config.model.slope == 0.5

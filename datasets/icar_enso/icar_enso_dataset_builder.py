@@ -8,7 +8,7 @@ See `datasets/README.md`; the layout is that of `earthformer_jax.data.icar_tfds`
 import numpy as np
 import tensorflow_datasets as tfds
 
-from earthformer_jax.data import icar_tfds
+from earthformer_jax.data.enso import icar_tfds
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 
 

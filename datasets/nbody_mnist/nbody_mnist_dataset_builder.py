@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from earthformer_jax.data import nbody_mnist
+from earthformer_jax.data.mnist import nbody_mnist
+from earthformer_jax.data.mnist.video import SPLITS, WHITE
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
-from earthformer_jax.data.video import SPLITS, WHITE
 
 
 @dataclasses.dataclass(eq=False)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from earthformer_jax.data import sevir
-from earthformer_jax.data.sevir_windows import block_maximum
+from earthformer_jax.data.sevir import sevir
+from earthformer_jax.data.sevir.windows import block_maximum
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 
 

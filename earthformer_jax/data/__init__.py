@@ -8,12 +8,12 @@ from earthformer_jax.data.source import Dataset
 
 # Each module has `load(config, seed) -> Dataset`; it is imported when it is asked for.
 MODULES = {
-    "enso": "enso",
-    "moving_mnist": "moving_mnist",
-    "nbody_mnist": "nbody_mnist",
-    "sevir": "sevir",
-    "climate": "climate",
-    "custom": "custom",
+    "enso": "enso.enso",
+    "moving_mnist": "mnist.moving_mnist",
+    "nbody_mnist": "mnist.nbody_mnist",
+    "sevir": "sevir.sevir",
+    "climate": "cubes.climate",
+    "custom": "cubes.custom",
 }
 
 

@@ -25,11 +25,12 @@ from pathlib import Path
 
 from absl import flags
 
-from earthformer_jax import command_line, data
-from earthformer_jax.command_line import DONE, WRONG_INPUT
-from earthformer_jax.config import ConfigError
-from earthformer_jax.data import inspect as inspect_lib
-from earthformer_jax.data import show as show_lib
+from earthformer_jax import data
+from earthformer_jax.look import inspect as inspect_lib
+from earthformer_jax.look import show as show_lib
+from earthformer_jax.run import command_line
+from earthformer_jax.run.command_line import DONE, WRONG_INPUT
+from earthformer_jax.run.config import ConfigError
 
 HELP = ("--help", "-h", "help")
 

@@ -93,7 +93,7 @@ class Dataset:
         coordinates: of the grid, for example `latitude` `[h]` and `longitude` `[w]`.
         report: the module of `reports` that scores and draws.
         whole: the whole series in windows for embeddings, or None, see
-            `data.cube_windows.WholeSeries`.
+            `data.cubes.windows.WholeSeries`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Weights of Keras's ConvLSTM2D to and from those of `layers.ConvLSTM`.
+"""Weights of Keras's ConvLSTM2D to and from those of `models.recurrent.ConvLSTM`.
 
     variables = keras.conv_lstm_params(keras_layer.get_weights())
     y = ConvLSTM(filters=64, kernel_size=3, padding="same").apply(variables, x)

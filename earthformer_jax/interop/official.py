@@ -18,8 +18,12 @@ import numpy as np
 from earthformer_jax.interop import torch_names
 from earthformer_jax.interop.official_options import model_options
 from earthformer_jax.interop.state_dict_file import read_state_dict
-from earthformer_jax.layers.hierarchy import cross_specs, per_level, self_specs
-from earthformer_jax.models.earthformer import Earthformer, memory_grids
+from earthformer_jax.models.earthformer.hierarchy import (
+    cross_specs,
+    per_level,
+    self_specs,
+)
+from earthformer_jax.models.earthformer.model import Earthformer, memory_grids
 from earthformer_jax.ops import attention
 
 __all__ = [

@@ -29,7 +29,7 @@ _CELL = re.compile(r"(.*e3d-lstm/)e3d0/conv3d/kernel")
 def eidetic_lstm_params(
     variables: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Parameters of one `layers.eidetic_lstm.EideticLSTM`.
+    """Parameters of one `models.recurrent.eidetic_lstm.EideticLSTM`.
 
     Args:
         variables: TensorFlow's names to arrays; of normalisation either all or none.
@@ -73,7 +73,7 @@ def eidetic_lstm_params(
 
 
 def e3d_lstm_params(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of `models.e3d_lstm.E3DLSTM` without downsampling.
+    """Variables of `models.recurrent.e3d_lstm.E3DLSTM` without downsampling.
 
     Args:
         variables: TensorFlow's names, with or without ":0", to arrays: those of the

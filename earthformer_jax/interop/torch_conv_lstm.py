@@ -21,7 +21,7 @@ _SCALES = re.compile(r"encoder\.rnn(\d+)\._conv\.weight")
 def conv_lstm_params(
     state_dict: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """Parameters of one `layers.ConvLSTM` with peephole "full" (or "none").
+    """Parameters of one `models.recurrent.ConvLSTM` with peephole "full" (or "none").
 
     Args:
         state_dict: torch names to arrays: `_conv.weight`, `_conv.bias` and, if the
@@ -47,7 +47,7 @@ def conv_lstm_params(
 
 
 def encoder_forecaster_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of `models.conv_lstm.EncoderForecaster`.
+    """Variables of `models.recurrent.encoder_forecaster.EncoderForecaster`.
 
     Args:
         state_dict: torch names to arrays or tensors.

@@ -26,7 +26,7 @@ _STACKS = {
 
 
 def phydnet_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of `models.phydnet.PhyDNet`.
+    """Variables of `models.recurrent.phydnet.PhyDNet`.
 
     Args:
         state_dict: torch names to arrays or tensors.
@@ -59,19 +59,19 @@ def phydnet_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def dcgan_block_params(
     state_dict: dict[str, Any], prefix: str = "main.", *, transposed: bool = False
 ) -> dict[str, Any]:
-    """Parameters of one `layers.dcgan.DCGANBlock`; takes them out of the state dict."""
+    """Parameters of one `dcgan.DCGANBlock`; takes them out of the state dict."""
     conv = _conv(state_dict, f"{prefix}0", transposed=transposed)
     return {"conv": conv, "norm": _norm(state_dict, f"{prefix}1", conv)}
 
 
 def phycell_params(state_dict: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Parameters of a `layers.phy_cell.CellStack` of PhyCells; takes them out."""
+    """Parameters of a `phy_cell.CellStack` of PhyCells; takes them out."""
     names = _cells(state_dict, f"{prefix}cell_list.", "F.conv1.weight")
     return {f"cells_{i}": phycell_cell_params(state_dict, n) for i, n in names}
 
 
 def phycell_cell_params(state_dict: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Parameters of one `layers.phy_cell.PhyCell`; takes them out."""
+    """Parameters of one `models.recurrent.phy_cell.PhyCell`; takes them out."""
     derivative = _conv(state_dict, f"{prefix}F.conv1")
     features = derivative["kernel"].shape[2]
     gates = _split(_conv(state_dict, f"{prefix}convgate"), features)
@@ -85,7 +85,7 @@ def phycell_cell_params(state_dict: dict[str, Any], prefix: str = "") -> dict[st
 
 
 def convcell_params(state_dict: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Parameters of a `layers.phy_cell.CellStack` of ConvLSTM cells; takes them out."""
+    """Parameters of a `phy_cell.CellStack` of ConvLSTM cells; takes them out."""
     names = _cells(state_dict, f"{prefix}cell_list.", "conv.weight")
     return {f"cells_{i}": convcell_cell_params(state_dict, n) for i, n in names}
 
@@ -93,7 +93,7 @@ def convcell_params(state_dict: dict[str, Any], prefix: str = "") -> dict[str, A
 def convcell_cell_params(
     state_dict: dict[str, Any], prefix: str = ""
 ) -> dict[str, Any]:
-    """Parameters of one `layers.phy_cell.ConvLSTMCell`; takes them out."""
+    """Parameters of one `models.recurrent.phy_cell.ConvLSTMCell`; takes them out."""
     conv = _conv(state_dict, f"{prefix}conv")
     features = len(conv["bias"]) // 4
     gates = _split(conv, conv["kernel"].shape[2] - features)

@@ -17,7 +17,7 @@ _LAYER = re.compile(r"cell_list\.(\d+)\.conv_last\.weight")
 
 
 def cell_params(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Parameters of one `layers.spatiotemporal_lstm.SpatiotemporalLSTMCell`.
+    """Parameters of one `models.recurrent.spatiotemporal_lstm.SpatiotemporalLSTMCell`.
 
     Args:
         state_dict: torch names to arrays: `conv_x.0.weight`, ... `conv_last.weight`,
@@ -50,7 +50,7 @@ def cell_params(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, An
 
 
 def stack_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of `layers.spatiotemporal_lstm.SpatiotemporalLSTM`.
+    """Parameters of `models.recurrent.spatiotemporal_lstm.SpatiotemporalLSTM`.
 
     Args:
         state_dict: torch names to arrays or tensors: those of the cells,
@@ -83,7 +83,7 @@ def stack_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def predrnn_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of `models.predrnn.PredRNN` without downsampling.
+    """Variables of `models.recurrent.predrnn.PredRNN` without downsampling.
 
     Args:
         state_dict: torch names to arrays or tensors.

@@ -20,7 +20,7 @@ import numpy as np
 
 from earthformer_jax.interop import torch_names
 from earthformer_jax.interop.torch_names import Rule
-from earthformer_jax.models.rainformer import Rainformer
+from earthformer_jax.models.rainformer.model import Rainformer
 
 _IGNORED = ("num_batches_tracked", "upper_lower_mask", "left_right_mask")
 _DEAD = re.compile(r"(?:^|\.)conv_[23]\.[01]\.(?:weight|bias)$")
@@ -74,7 +74,7 @@ def _rules(scales: int) -> tuple[Rule, ...]:
 def rainformer_variables(
     state_dict: Mapping[str, Any], model: Rainformer
 ) -> dict[str, Any]:
-    """Variables of a `models.rainformer.Rainformer`.
+    """Variables of a `models.rainformer.model.Rainformer`.
 
     Args:
         state_dict: torch names to arrays or tensors.

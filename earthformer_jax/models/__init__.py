@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from flax import linen as nn
 from flax.core import FrozenDict
 
+# The module and class of each model; it is imported when it is asked for.
 _MODELS = {
-    "persistence": ("earthformer_jax.models.persistence", "Persistence"),
-    "unet": ("earthformer_jax.models.unet", "UNet"),
-    "earthformer": ("earthformer_jax.models.earthformer", "Earthformer"),
-    "conv_lstm": ("earthformer_jax.models.conv_lstm", "EncoderForecaster"),
-    "fa_conv_lstm": ("earthformer_jax.models.conv_lstm", "FAEncoderForecaster"),
-    "predrnn": ("earthformer_jax.models.predrnn", "PredRNN"),
-    "phydnet": ("earthformer_jax.models.phydnet", "PhyDNet"),
-    "e3d_lstm": ("earthformer_jax.models.e3d_lstm", "E3DLSTM"),
-    "rainformer": ("earthformer_jax.models.rainformer", "Rainformer"),
-    "conv_autoencoder": ("earthformer_jax.models.conv_autoencoder", "ConvAutoencoder"),
+    "persistence": (f"{__name__}.persistence", "Persistence"),
+    "unet": (f"{__name__}.unet", "UNet"),
+    "earthformer": (f"{__name__}.earthformer.model", "Earthformer"),
+    "conv_lstm": (f"{__name__}.recurrent.encoder_forecaster", "EncoderForecaster"),
+    "fa_conv_lstm": (f"{__name__}.recurrent.encoder_forecaster", "FAEncoderForecaster"),
+    "predrnn": (f"{__name__}.recurrent.predrnn", "PredRNN"),
+    "phydnet": (f"{__name__}.recurrent.phydnet", "PhyDNet"),
+    "e3d_lstm": (f"{__name__}.recurrent.e3d_lstm", "E3DLSTM"),
+    "rainformer": (f"{__name__}.rainformer.model", "Rainformer"),
+    "conv_autoencoder": (f"{__name__}.recurrent.conv_autoencoder", "ConvAutoencoder"),
 }
 
 _DTYPES = ("dtype", "param_dtype")

@@ -16,7 +16,7 @@ import xarray as xr
 from sklearn.decomposition import PCA
 
 from earthformer_jax import plotting
-from earthformer_jax.data.cube_windows import SPLITS
+from earthformer_jax.data.cubes.windows import SPLITS
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Batch, Dataset, Forecast
 from earthformer_jax.metrics import clusters as cluster_lib

@@ -26,7 +26,7 @@ def score(
     """Scores a model beside the references on all test windows, and reports it.
 
     Args:
-        dataset: an ENSO data set (`data.enso.EnsoDataset`).
+        dataset: an ENSO data set (`data.enso.enso.EnsoDataset`).
         forecast_fn: batch -> `[b, k, h, w, c]` in model units.
         workdir: where scores.json and figures/ are written.
         batch_size: windows per call of a forecast.

@@ -16,8 +16,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from earthformer_jax import config as config_lib
 from earthformer_jax.data import pipeline
+from earthformer_jax.run import config as config_lib
 from earthformer_jax.training import evaluation, feed, optimizer
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib

@@ -4,7 +4,7 @@ import pathlib
 
 import ml_collections
 
-from earthformer_jax import config as config_lib
+from earthformer_jax.run import config as config_lib
 
 CONFIG_FILE = "config.json"
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cases, earthformer, layers, machine, report, scaling
 from earthformer_jax import models
 from earthformer_jax.interop import official
-from tests.test_configs import module
+from tests.run.test_configs import module
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from earthformer_jax import data
-from earthformer_jax.data import icar_tfds, nbody_mnist, pipeline
+from earthformer_jax.data import pipeline
+from earthformer_jax.data.enso import icar_tfds
+from earthformer_jax.data.mnist import nbody_mnist
 from tests import golden_files
 from tests.data import sst_files
 

@@ -5,22 +5,27 @@ from typing import Any, NamedTuple
 
 from earthformer_jax.interop import official, torch_names
 from earthformer_jax.interop.official_options import model_options
-from earthformer_jax.layers.blocks import (
+from earthformer_jax.layers.embedding import PositionEmbedding
+from earthformer_jax.layers.feed_forward import FeedForward
+from earthformer_jax.layers.norm import RMSNorm
+from earthformer_jax.layers.resample import PatchMerging, Upsample
+from earthformer_jax.models.earthformer.blocks import (
     BlockOptions,
     CrossAttentionBlock,
     SelfAttentionBlock,
 )
-from earthformer_jax.layers.cuboid_attention import (
+from earthformer_jax.models.earthformer.cuboid_attention import (
     CuboidCrossAttention,
     CuboidSelfAttention,
 )
-from earthformer_jax.layers.embedding import PositionEmbedding
-from earthformer_jax.layers.feed_forward import FeedForward
-from earthformer_jax.layers.hierarchy import Decoder, Encoder
-from earthformer_jax.layers.norm import RMSNorm
-from earthformer_jax.layers.resample import PatchMerging, Upsample
-from earthformer_jax.layers.stem import Head, HeadStage, Stage, Stem
-from earthformer_jax.models.earthformer import level_features
+from earthformer_jax.models.earthformer.hierarchy import Decoder, Encoder
+from earthformer_jax.models.earthformer.model import level_features
+from earthformer_jax.models.earthformer.stem import (
+    Head,
+    HeadStage,
+    Stage,
+    Stem,
+)
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.interop import keras as interop
-from earthformer_jax.layers import ConvLSTM
+from earthformer_jax.models.recurrent import ConvLSTM
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.interop import torch_predrnn
-from earthformer_jax.models.predrnn import PredRNN
+from earthformer_jax.models.recurrent.predrnn import PredRNN
 
 
 def state_dict(layers=2, features=2, channels=4, plane=None, adapter=True):

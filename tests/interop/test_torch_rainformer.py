@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax.interop import torch_rainformer
-from earthformer_jax.layers import rainformer_blocks as blocks
-from earthformer_jax.models.rainformer import Rainformer
+from earthformer_jax.models.rainformer import blocks
+from earthformer_jax.models.rainformer.model import Rainformer
 from tests import golden_files
 
 NET = dict(features=4, heads=(1, 1, 2, 2), head_dim=4, window=2)

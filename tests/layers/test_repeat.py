@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from earthformer_jax.models.earthformer import Earthformer
+from earthformer_jax.models.earthformer.model import Earthformer
 
 SHAPE = (2, 4, 4, 1)
 

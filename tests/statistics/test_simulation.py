@@ -3,7 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from earthformer_jax.statistics import simulation, twin
+from earthformer_jax.data.enso import twin
+from earthformer_jax.statistics import simulation
 
 
 @functools.cache

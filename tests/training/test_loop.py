@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
-from earthformer_jax.config import ConfigError
+from earthformer_jax.run.config import ConfigError
 from earthformer_jax.training import loop, scalars
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.scalars import NonFiniteError

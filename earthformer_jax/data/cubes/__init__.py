@@ -1,0 +1,1 @@
+"""Any time series of fields: climate cubes and the user's own files."""

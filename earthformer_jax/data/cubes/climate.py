@@ -1,0 +1,30 @@
+"""Climate cubes: several variables on a grid, forecast from days or months before.
+
+- no path: the embedded climate twin (`data.cubes.twin`), synthetic daily weather;
+- NetCDF files or Zarr stores of a reanalysis, a climate model, observations.
+
+By default the model sees anomalies from the seasonal cycle of the training period in
+units of their standard deviation, and the season beside them. The engine is
+`data.cubes.cube`, with the settings of `data.cubes.cube.Settings`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from earthformer_jax.data.cubes import cube
+from earthformer_jax.data.source import Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(cube.Settings):
+    """The fields of `config.data`; see `data.cubes.cube.Settings`."""
+
+    name: str = "climate"
+    anomalies: bool = True
+    calendar: bool = True
+
+
+def load(config: Mapping[str, Any], seed: int) -> Dataset:
+    """Loads the data set (`data.cubes.cube.load`)."""
+    return cube.load(Settings.from_config(config, "the climate data"), seed)

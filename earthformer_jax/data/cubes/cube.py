@@ -1,0 +1,415 @@
+"""A data set from any time series of fields: climate cubes and one's own files.
+
+What `config.data.path` means is opened as a series (`cube_file`), divided by date and
+cut into windows (`cube_windows`), normalised by the training period
+(`cube_statistics`), and held against forecasts without a model (`cube_references`).
+Without a path the series is the embedded climate twin (`climate_twin`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax.data import settings as settings_lib
+from earthformer_jax.data.augment import Augment
+from earthformer_jax.data.cubes import checks, twin
+from earthformer_jax.data.cubes.references import references
+from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
+from earthformer_jax.data.cubes.windows import (
+    HALF_DAY,
+    SPLITS,
+    Dates,
+    WholeSeries,
+    Windows,
+    in_range,
+    split_periods,
+    split_text,
+    window_starts,
+)
+from earthformer_jax.data.readers import series, times
+from earthformer_jax.data.readers.frames import ArrayFrames
+from earthformer_jax.data.readers.layout import Wanted, nearest
+from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.source import Channel, Dataset, Display
+from earthformer_jax.metrics.channels import ChannelScores
+from earthformer_jax.metrics.sums import MAX_LEADS
+
+MSE_UNITS = "(standard deviations)^2"
+MIN_AREA = 1e-3  # cos(latitude) at a pole: its cells still count a little
+REGION = ("south", "north", "west", "east")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.data`.
+
+    Attributes:
+        name: "climate" or "custom".
+        path: nothing for the climate twin; else a NetCDF, HDF5 or .npy file, a Zarr
+            store, or a pattern of many, "data/*.nc".
+        variables: their names, "T,P"; nothing: all that share a grid.
+        targets: those that are forecast; nothing: all of them.
+        level: place along every further dimension, "500" or "level=500"; several,
+            "500,850", become several variables.
+        axes: of HDF5 and .npy arrays, letters of n (sequences), t, h, w, c (channels):
+            "thw", "nhwt"; nothing: guessed.
+        missing: values that mark what is missing, beside those the file declares.
+        region: south, north, west, east in degrees; nothing: all.
+        space_step: cells are means of so many times so many.
+        time_step: use every so manieth frame.
+        in_len: input frames.
+        out_len: target frames; 0: the input frames themselves, for autoencoders.
+        stride: frames from the start of a window to the next one.
+        train_from: first training date, "YYYY-MM-DD" or shorter; nothing: the first.
+        train_until: last training date; nothing: 70 % of the frames.
+        validate_until: last validation date; nothing: half of the rest.
+        test_until: last test date; nothing: the last.
+        anomalies: remove the mean cycles of year and day of every cell, known from the
+            training period, and not just the mean of every variable.
+        calendar: give the model cosine and sine of the season, and of the time of the
+            day where frames are less than half a day apart.
+        flip: turn training examples over in either direction at random, for fields
+            without an up or down, such as radar pictures.
+        area_weights: cells count by cos(latitude) in loss and scores, where the grid
+            has latitudes by rows.
+        twin_years: length of the climate twin.
+    """
+
+    name: str = "custom"
+    path: str = ""
+    variables: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    level: tuple[str, ...] = ()
+    axes: str = ""
+    missing: tuple[float, ...] = ()
+    region: tuple[float, ...] = ()
+    space_step: int = 1
+    time_step: int = 1
+    in_len: int = 10
+    out_len: int = 5
+    stride: int = 1
+    train_from: str = ""
+    train_until: str = ""
+    validate_until: str = ""
+    test_until: str = ""
+    anomalies: bool = False
+    calendar: bool = False
+    flip: bool = False
+    area_weights: bool = True
+    twin_years: int = 12
+
+    @property
+    def restores(self) -> bool:
+        """Whether the targets are the inputs."""
+        return self.out_len == 0
+
+    @property
+    def dates(self) -> Dates:
+        """The settings that divide the series."""
+        names = [field.name for field in dataclasses.fields(Dates)]
+        return Dates(**{name: str(getattr(self, name)) for name in names})
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], what: str) -> "Settings":
+        """Fills in defaults and checks what can be checked without a file.
+
+        Args:
+            config: `config.data`.
+            what: the data, for messages.
+
+        Raises:
+            ValueError: on an unknown field or an impossible value.
+        """
+        given = settings_lib.fill(cls, config, what)
+        settings = dataclasses.replace(
+            given,
+            **{name: _words(getattr(given, name)) for name in ("variables", "targets")},
+            level=_words(given.level),
+            missing=_numbers(given, "missing"),
+            region=_numbers(given, "region"),
+        )
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        lengths = ["in_len", "stride", "time_step"]
+        settings_lib.check_at_least(self, 1, lengths, "frames")
+        settings_lib.check_at_least(self, 0, ["out_len"], "frames")
+        settings_lib.check_at_least(self, 1, ["space_step"], "cells")
+        scored = "out_len" if self.out_len else "in_len"
+        if getattr(self, scored) > MAX_LEADS:
+            raise ValueError(
+                f"config.data.{scored}={getattr(self, scored)}: expected at most "
+                f"{MAX_LEADS} frames; take every so manieth with config.data.time_step"
+            )
+        settings_lib.check_at_least(self, 3, ["twin_years"], "years")
+        if self.restores and self.targets:
+            raise ValueError(
+                f"config.data.targets={','.join(self.targets)} has no meaning with "
+                "config.data.out_len=0, where all variables are restored; choose them "
+                "with config.data.variables"
+            )
+        for name in ("variables", "targets"):
+            names = getattr(self, name)
+            if len(set(names)) < len(names):
+                raise ValueError(f"config.data.{name}={','.join(names)} repeats a name")
+        if self.region:
+            ordered = len(self.region) == 4 and self.region[0] < self.region[1]
+            if not ordered or self.region[2] == self.region[3]:
+                raise ValueError(
+                    f"config.data.region={','.join(f'{x:g}' for x in self.region)}: "
+                    f"expected {', '.join(REGION)} in degrees, such as 35,60,-10,30"
+                )
+
+
+def load(settings: Settings, seed: int) -> Dataset:
+    """Makes the data set.
+
+    Args:
+        settings: checked settings.
+        seed: of the climate twin.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `settings.path`.
+        ValueError: if a file, a date or a setting cannot be used; the message says why.
+    """
+    cube, targets = open_series(settings, seed)
+    lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
+    if settings.restores:
+        lengths = dict(in_len=0, out_len=settings.in_len)
+    periods = split_periods(cube, settings.dates, **lengths)
+    starts = window_starts(cube, periods, **lengths, stride=settings.stride)
+    minutes = in_range(cube.minutes)
+    if settings.calendar and minutes is None:
+        raise ValueError(
+            f"config.data.calendar=True needs dates; {cube.label} has none. Set it to "
+            "False"
+        )
+    cube = series.in_memory(cube)
+    normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
+    missing = checks.missing_share(cube, periods, normalizer.counted)
+    turned = settings.flip and not normalizer.counted.all()
+    make_windows = functools.partial(
+        Windows,
+        cube.frames,
+        minutes,
+        **lengths,
+        normalizer=normalizer,
+        targets=targets,
+        observed=missing is None or missing > 0 or turned,
+        calendar=settings.calendar,
+        time_of_day=0 < cube.cadence < HALF_DAY,
+    )
+    windows = {split: make_windows(starts[split]) for split in SPLITS}
+    whole = None
+    if settings.restores:
+        whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
+    weights = loss_weights(cube, normalizer.counted, targets, settings.area_weights)
+    scale = tuple(float(x) for x in normalizer.scale[:targets])
+    return Dataset(
+        name=settings.name,
+        description=_description(
+            settings,
+            cube,
+            normalizer,
+            missing,
+            split_text(cube, periods, starts),
+            units,
+        ),
+        **windows,
+        loss_weights=weights,
+        metric=ChannelScores(names=cube.names[:targets], scale=scale, weights=weights),
+        references=references(
+            cube,
+            periods["train"],
+            normalizer,
+            windows["train"],
+            **lengths,
+            targets=targets,
+        ),
+        augment=Augment(flip_height=True, flip_width=True) if settings.flip else None,
+        display=Display(
+            channels=_channels(cube, normalizer, targets),
+            frame=times.frame_name(cube.cadence),
+            south_first=cube.south_first,
+        ),
+        mse_units=MSE_UNITS,
+        coordinates=_coordinates(cube),
+        report="embedding" if settings.restores else "frames",
+        whole=whole,
+    )
+
+
+def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:
+    """The series of the settings, its values not yet read, and how many are targets.
+
+    The targets are its first variables.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `settings.path`.
+        ValueError: if it cannot be used.
+    """
+    if not settings.path:
+        return _twin(settings, seed)
+    cube = series.open_cube(
+        settings.path,
+        Wanted(settings.variables, settings.level, settings.axes, settings.missing),
+        region=settings.region,
+        space_step=settings.space_step,
+        time_step=settings.time_step,
+    )
+    checks.check_values(cube)
+    return _targets_first(cube, settings.targets)
+
+
+def loss_weights(
+    cube: Cube, counted: np.ndarray, targets: int, area: bool
+) -> np.ndarray:
+    """`[1, h, w, c]` float32: cos(latitude) or 1 where observed, their mean 1; else 0.
+
+    Args:
+        cube: with its grid.
+        counted: bool `[h, w, c]`.
+        targets: channels of the targets.
+        area: weights by cos(latitude), if there are latitudes of the rows.
+    """
+    weights = counted[None, ..., :targets].astype(np.float64)
+    if area and cube.latitude is not None and cube.latitude.ndim == 1:
+        cosine = np.cos(np.deg2rad(cube.latitude))
+        weights *= np.maximum(cosine, MIN_AREA)[:, None, None]
+    return (weights / weights[weights > 0].mean()).astype(np.float32)
+
+
+def _twin(settings: Settings, seed: int) -> tuple[Cube, int]:
+    for name in ("level", "axes", "missing", "region"):
+        if getattr(settings, name):
+            raise ValueError(
+                f"config.data.{name}={getattr(settings, name)} has no effect on the "
+                "embedded climate twin; give config.data.path, or leave it empty"
+            )
+    for name in ("space_step", "time_step"):
+        if getattr(settings, name) > 1:
+            raise ValueError(
+                f"config.data.{name}={getattr(settings, name)} has no effect on the "
+                "embedded climate twin; give config.data.path, or leave it 1"
+            )
+    cube = twin.make(settings.twin_years, seed)
+    names = settings.variables or cube.names
+    for name in names:
+        if name not in cube.names:
+            there = ", ".join(cube.names)
+            raise ValueError(
+                f"config.data.variables={name}: the embedded climate twin has no such "
+                f"variable{nearest(name, cube.names)} (there are: {there})"
+            )
+    return _targets_first(_chosen(cube, names), settings.targets)
+
+
+def _chosen(cube: Cube, names: Iterable[str]) -> Cube:
+    """The same cube, in memory, with some of its channels in this order."""
+    places = [cube.names.index(name) for name in names]
+    if places == list(range(len(cube.names))):
+        return cube
+    return dataclasses.replace(
+        cube,
+        names=tuple(cube.names[i] for i in places),
+        units=tuple(cube.units[i] for i in places),
+        frames=cube.frames.channels(places),
+    )
+
+
+def _targets_first(cube: Cube, targets: tuple[str, ...]) -> tuple[Cube, int]:
+    """The cube with the targets as its first channels, and their number."""
+    if not targets:
+        return cube, len(cube.names)
+    for name in targets:
+        if name not in cube.names:
+            raise _no_target(name, cube.names)
+    rest = [name for name in cube.names if name not in targets]
+    return _chosen(cube, [*targets, *rest]), len(targets)
+
+
+def _no_target(name: str, names: Iterable[str]) -> ValueError:
+    return ValueError(
+        f"config.data.targets={name} is none of the variables{nearest(name, names)} "
+        f"(there are: {', '.join(names)})"
+    )
+
+
+def _channels(cube: Cube, normalizer: Normalizer, targets: int) -> tuple[Channel, ...]:
+    anomalies = normalizer.climatology is not None
+    return tuple(
+        Channel(
+            name=f"{cube.names[c]} anomaly" if anomalies else cube.names[c],
+            units=cube.units[c],
+            scale=float(normalizer.scale[c]),
+            offset=float(normalizer.offset[c]),
+            colormap="RdBu_r" if anomalies else "viridis",
+        )
+        for c in range(targets)
+    )
+
+
+def _coordinates(cube: Cube) -> dict[str, np.ndarray]:
+    if cube.latitude is None:
+        return {}
+    return {"latitude": cube.latitude, "longitude": cube.longitude}
+
+
+def _description(
+    settings: Settings,
+    cube: Cube,
+    normalizer: Normalizer,
+    missing: float | None,
+    splits: str,
+    units: str,
+) -> str:
+    """One line: which data, windows, splits, units, and what was masked."""
+    label = cube.label
+    if settings.name == "custom" and not settings.path:
+        label += " (no config.data.path was given)"
+    every = times.frame_name(cube.cadence)
+    parts = [
+        f"{label}: {cube}" + (f", every {every}" if every else ""),
+        f"{settings.in_len} frames, restored"
+        if settings.restores
+        else f"{settings.in_len} -> {settings.out_len} frames",
+        splits,
+        units,
+    ]
+    if missing:
+        parts.append(f"{_percent(missing)} of the values are missing and left out")
+    elif missing is None:
+        parts.append("read when needed; missing values are left out")
+    never = 1 - normalizer.counted.mean()
+    if never > 0:
+        parts.append(f"{_percent(never)} of the cells are never observed, weight 0")
+    if not isinstance(cube.frames, ArrayFrames):
+        gigabytes = 4e-9 * float(np.prod(cube.frames.shape, dtype=np.float64))
+        parts[0] += f" ({gigabytes:.3g} GB)"
+    return "; ".join([*parts, *cube.notes])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _words(value) -> tuple[str, ...]:
+    """("T", "P") of "T,P", ("T", "P") or ("T,P",)."""
+    items = [value] if isinstance(value, str | int | float) else list(value)
+    words = [word.strip() for item in items for word in str(item).split(",")]
+    return tuple(word for word in words if word)
+
+
+def _numbers(settings: Settings, name: str) -> tuple[float, ...]:
+    words = _words(getattr(settings, name))
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError:
+        raise ValueError(
+            f"config.data.{name}={','.join(words)}: expected numbers, separated by "
+            "commas"
+        ) from None

@@ -1,0 +1,131 @@
+"""Forecasts of a time series that need no model: persistence and climatology."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from earthformer_jax.data.cubes.statistics import (
+    Climatology,
+    Normalizer,
+    fit_climatology,
+    harmonics,
+    sample,
+)
+from earthformer_jax.data.cubes.windows import Period
+from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.source import Batch, Forecast, Source, persistence
+
+DAMPING_WINDOWS = 400  # of the training split that the damping is estimated from
+
+
+def references(
+    cube: Cube,
+    period: Period,
+    normalizer: Normalizer,
+    train: Source,
+    *,
+    in_len: int,
+    out_len: int,
+    targets: int,
+) -> Mapping[str, Forecast]:
+    """Reference forecasts, fitted to the training period on first use.
+
+    - persistence: the last input frame;
+    - damped_persistence: climatology, and the departure of the last frame from it times
+      a factor for each lead and variable;
+    - climatology: the mean cycles of year and day, or the mean of every cell where
+      nothing tells them. Where the targets are the inputs (`in_len` 0), it alone.
+
+    Args:
+        cube: the data.
+        period: training frames.
+        normalizer: to model units.
+        train: training examples.
+        in_len: input frames; 0: the inputs are the target frames.
+        out_len: target frames.
+        targets: channels of the targets.
+    """
+
+    @functools.cache
+    def base() -> Callable[[Batch], tuple[np.ndarray, np.ndarray]]:
+        if normalizer.climatology is not None:
+            return lambda batch: (np.float32(0), np.float32(0))
+        values, minutes = sample(cube, *period)
+        climatology = fit_climatology(
+            values, minutes, *harmonics(minutes, cube.cadence)
+        )
+        return functools.partial(
+            _mean_frames, climatology, normalizer, in_len=in_len, targets=targets
+        )
+
+    @functools.cache
+    def factors() -> np.ndarray:
+        return damping(train, base(), targets)
+
+    def climatology(batch: Batch) -> np.ndarray:
+        _, later = base()(batch)
+        return _like_targets(batch, later, out_len, targets)
+
+    def damped(batch: Batch) -> np.ndarray:
+        now, later = base()(batch)
+        departure = np.asarray(batch["inputs"])[:, -1:, ..., :targets] - now
+        forecast = later + factors()[:, None, None, :] * departure
+        return _like_targets(batch, forecast, out_len, targets)
+
+    if in_len == 0:
+        return {"climatology": climatology}
+    return {
+        "persistence": persistence(out_len, targets),
+        "damped_persistence": damped,
+        "climatology": climatology,
+    }
+
+
+def damping(train: Source, base: Callable, targets: int) -> np.ndarray:
+    """Regression of each target frame on the last input, both without climatology.
+
+    Args:
+        train: training examples.
+        base: batch -> climatology at the last input and at the targets.
+        targets: channels of the targets.
+
+    Returns:
+        float32 `[k, c]`, between 0 and 1.
+    """
+    count = min(len(train), DAMPING_WINDOWS)
+    products = squares = 0.0
+    for i in np.linspace(0, len(train) - 1, count).astype(int):
+        example = {key: np.asarray(value)[None] for key, value in train[i].items()}
+        now, later = base(example)
+        x = example["inputs"][:, -1:, ..., :targets] - now
+        y = example["targets"] - later
+        known = example.get("observed", np.ones(y.shape, bool))
+        products += np.where(known, x * y, 0).sum(axis=(0, 2, 3), dtype=np.float64)
+        squares += np.where(known, x * x, 0).sum(axis=(0, 2, 3), dtype=np.float64)
+    factors = products / np.where(squares > 0, squares, 1)
+    return np.clip(factors, 0, 1).astype(np.float32)
+
+
+def _mean_frames(
+    climatology: Climatology,
+    normalizer: Normalizer,
+    batch: Batch,
+    *,
+    in_len: int,
+    targets: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Climatology at the last input `[b or 1, 1, ...]` and at the targets."""
+    if "time" not in batch:
+        mean = normalizer.of_climatology(climatology, None)[None, ..., :targets]
+        return mean, mean
+    time = np.asarray(batch["time"], np.int64)
+    fields = normalizer.of_climatology(climatology, time)[..., :targets]
+    last = max(in_len - 1, 0)
+    return fields[:, last : last + 1], fields[:, in_len:]
+
+
+def _like_targets(batch: Batch, fields, out_len: int, targets: int) -> np.ndarray:
+    b, _, h, w, _ = np.shape(batch["inputs"])
+    shape = (b, out_len, h, w, targets)
+    return np.array(np.broadcast_to(fields, shape), np.float32)

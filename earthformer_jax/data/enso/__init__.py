@@ -1,0 +1,1 @@
+"""Monthly sea-surface temperature with a Nino3.4 index: El Nino."""

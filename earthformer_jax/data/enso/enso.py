@@ -1,0 +1,493 @@
+"""El Nino from sea surface temperature: one data set, three origins.
+
+- no path: the embedded stochastic twin (`data.enso.twin`), whose best possible
+  forecast is known;
+- ICAR-ENSO files (`data.enso.icar`), or a folder that TFDS prepared from them
+  (`data.enso.icar_tfds`);
+- any monthly SST or SST anomalies on a regular grid, NetCDF or Zarr
+  (`data.enso.gridded_sst`).
+
+Windows are cut in K of anomaly; the model sees (K - offset) / scale.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax.data import settings as settings_lib
+from earthformer_jax.data import tfds_source
+from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
+from earthformer_jax.data.enso import icar as icar_lib
+from earthformer_jax.data.enso.windows import Periods, WindowSource, period_starts
+from earthformer_jax.data.readers.grid import Grid, point_weights
+from earthformer_jax.data.readers.months import format_month
+from earthformer_jax.data.source import Batch, Channel, Dataset, Display, Source
+from earthformer_jax.metrics.enso import NinoSkill
+from earthformer_jax.statistics import references, simulation
+
+SPLITS = ("train", "validation", "test")
+NORMALIZATIONS = ("auto", "official", "anomaly")
+REFERENCES = ("persistence", "damped_persistence", "lim")
+MIN_OUT_LEN = 3  # the three-month index of the targets needs three of them
+MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none is ever stored
+TWIN_SERIES_MONTHS = 12 * 400  # what reference forecasts of the twin are fitted to
+
+Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.data`.
+
+    Attributes:
+        name: "enso".
+        path: nothing for the twin; else a NetCDF file, a Zarr directory, a directory
+            that holds ICAR-ENSO files, or one that TFDS prepared from them.
+        label_path: ICAR-ENSO labels; nothing: found beside the training file.
+        variable: its name; nothing: found by standard name, usual name or units.
+        train_from: first training month, "YYYY-MM"; nothing: the file's first.
+        train_until: last training month; nothing: 70 % of the months.
+        validate_until: last validation month; nothing: a third of the rest.
+        test_until: last test month; nothing: the file's last.
+        in_len: input months.
+        out_len: target months.
+        split: of CMIP_train.nc, "paper" or "released".
+        normalization: "official" scales the extremes of ICAR-ENSO to 0 and 1;
+            "anomaly" divides by `scale`; "auto" is "official" for the twin and
+            ICAR-ENSO files, "anomaly" for others.
+        scale: K; 0: the standard deviation of the training months.
+        calendar: give the model two more input channels, cosine and sine of the
+            calendar month.
+        simulated: offer simulated months for pre-training: further months of the twin,
+            or a linear system fitted to the training months of a gridded file (none
+            for ICAR-ENSO files, which are simulated themselves).
+        twin_train: number of training windows of the twin.
+        twin_validation: number of validation windows.
+        twin_test: number of test windows. All three default to the paper's numbers.
+    """
+
+    name: str = "enso"
+    path: str = ""
+    label_path: str = ""
+    variable: str = ""
+    train_from: str = ""
+    train_until: str = ""
+    validate_until: str = ""
+    test_until: str = ""
+    in_len: int = 12
+    out_len: int = 14
+    split: str = "paper"
+    normalization: str = "auto"
+    scale: float = 0.0
+    calendar: bool = False
+    simulated: bool = True
+    twin_train: int = 5205
+    twin_validation: int = 334
+    twin_test: int = 1667
+
+    @property
+    def dates(self) -> dict[str, str]:
+        """The settings that divide a file by date."""
+        names = ("train_from", "train_until", "validate_until", "test_until")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Fills in defaults and checks what can be checked without a file.
+
+        Raises:
+            ValueError: on an unknown field or an impossible value.
+        """
+        settings = settings_lib.fill(cls, config, "the ENSO data")
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        settings_lib.check_at_least(self, 1, ["in_len"], "months")
+        if self.out_len < MIN_OUT_LEN:
+            raise ValueError(
+                f"config.data.out_len={self.out_len}: expected {MIN_OUT_LEN} or more "
+                "months; the Nino3.4 skill is that of three-month means"
+            )
+        twin_sizes = [f"twin_{split}" for split in SPLITS]
+        settings_lib.check_at_least(self, 1, twin_sizes, "windows")
+        settings_lib.check_choice(self, "normalization", NORMALIZATIONS)
+        settings_lib.check_choice(self, "split", icar_lib.SPLITS)
+        if self.scale < 0:
+            raise ValueError(f"config.data.scale={self.scale} K is negative")
+        if self.scale and self.normalization == "official":
+            raise ValueError(
+                f"config.data.scale={self.scale} has no effect with "
+                "config.data.normalization='official'; use 'anomaly', or leave it 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """The units a model sees: (K - offset) / scale."""
+
+    offset: float
+    scale: float
+
+    def from_kelvin(self, kelvin):
+        """Model units of anomalies in K."""
+        return (kelvin - self.offset) / self.scale
+
+    def to_kelvin(self, x):
+        """Anomalies in K of model units."""
+        return x * self.scale + self.offset
+
+
+# The reference implementation's scaling to 0..1.
+OFFICIAL = Normalization(icar_lib.SST_MIN, icar_lib.SST_MAX - icar_lib.SST_MIN)
+OFFICIAL_UNITS = "(official ICAR-ENSO units, 0..1)^2"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnsoDataset(Dataset):
+    """An ENSO data set, and what forecasts of it are measured with.
+
+    Attributes:
+        grid: the cells.
+        nino_weights: weights `[h, w]` of the monthly Nino3.4 index, summing to 1.
+        normalization: the units the model sees.
+        index_months: months of the data set's own index: 3 (ICAR-ENSO and the twin,
+            as in the paper) or 1.
+        periods: training, validation and test months, where the splits are periods.
+    """
+
+    grid: Grid
+    nino_weights: np.ndarray
+    normalization: Normalization
+    index_months: int
+    periods: Periods | None = None
+
+    def to_kelvin(self, x):
+        """Anomalies in K of what the model sees."""
+        return self.normalization.to_kelvin(x)
+
+
+class EnsoExamples:
+    """Windows in K as the model sees them, with the Nino3.4 indices of their targets.
+
+    Adds `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the mean
+    of each month and the next two (kept if the window has it), both in K. With
+    `calendar` the inputs have the channels SST, cosine and sine of the calendar month.
+    """
+
+    def __init__(
+        self,
+        windows: Source,
+        normalization: Normalization,
+        nino_weights: np.ndarray,
+        calendar: bool = False,
+    ):
+        self._windows = windows
+        self._normalization = normalization
+        self._weights = nino_weights
+        self._calendar = calendar
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        window = self._windows[index]
+        monthly = np.einsum("khwc,hw->k", window["targets"], self._weights)
+        three_month = window.get("nino34_three_month")
+        if three_month is None:
+            three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
+        inputs = self._scaled(window["inputs"])
+        if self._calendar:
+            inputs = with_calendar(inputs, int(window["start_month"]))
+        return {
+            "inputs": inputs,
+            "targets": self._scaled(window["targets"]),
+            "start_month": np.int32(window["start_month"]),
+            "nino34": monthly.astype(np.float32),
+            "nino34_three_month": three_month.astype(np.float32),
+        }
+
+    def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
+        return np.asarray(self._normalization.from_kelvin(kelvin), np.float32)
+
+
+def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
+    """`[t, h, w, c]` inputs with cosine and sine of their calendar months, `c + 2`.
+
+    Args:
+        inputs: the months before `start_month`.
+        start_month: calendar month of the first target, January = 0.
+    """
+    angle = 2 * np.pi * (start_month + np.arange(-len(inputs), 0)) / 12
+    season = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    season = np.broadcast_to(season[:, None, None], (*inputs.shape[:3], 2))
+    return np.concatenate([inputs, season], axis=-1)
+
+
+def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
+    """Loads the data set that `config.data` describes.
+
+    Args:
+        config: any of the fields of `Settings`.
+        seed: of everything simulated.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if a setting is impossible or a file cannot be used.
+    """
+    settings = Settings.from_config(config)
+    if not settings.path:
+        return _twin(settings, seed)
+    path = Path(settings.path).expanduser()
+    windows = dict(
+        split=settings.split, in_len=settings.in_len, out_len=settings.out_len
+    )
+    if tfds_source.is_prepared(path):
+        return _icar(settings, icar_tfds.load(path, **windows, **settings.dates))
+    icar = icar_lib.find(path)
+    if icar is not None:
+        labels = icar_lib.find_labels(icar, settings.label_path)
+        options = dict(variable=settings.variable, **windows, **settings.dates)
+        return _icar(settings, icar_lib.load(icar, labels, **options))
+    return _gridded(settings, path, seed)
+
+
+def _twin(settings: Settings, seed: int) -> EnsoDataset:
+    grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
+    lengths = settings.in_len, settings.out_len
+    windows = {
+        split: twin.TwinSource(
+            split, getattr(settings, f"twin_{split}"), *lengths, seed
+        )
+        for split in SPLITS
+    }
+    simulated = None
+    if settings.simulated:
+        simulated = twin.TwinSource("simulated", MANY_WINDOWS, *lengths, seed)
+
+    def ceiling(kelvin, start_month):
+        return twin.ceiling_forecast(kelvin, start_month, settings.out_len)
+
+    return _assemble(
+        settings,
+        windows=windows,
+        training=functools.cache(
+            lambda: [twin.training_series(seed, TWIN_SERIES_MONTHS)]
+        ),
+        first_month=0,
+        grid=grid,
+        nino_weights=point_weights(grid),
+        index_months=3,
+        official=True,
+        description=f"embedded stochastic ENSO twin (seed {seed}) on {grid}",
+        simulated=simulated,
+        more_references={"ceiling": ceiling},
+    )
+
+
+def _icar(settings: Settings, data: icar_lib.IcarEnso) -> EnsoDataset:
+    lengths = settings.in_len, settings.out_len
+    return _assemble(
+        settings,
+        windows={
+            s: WindowSource(data.series, data.starts[s], *lengths) for s in SPLITS
+        },
+        training=lambda: [series.fields for series in data.training],
+        first_month=data.training[0].first_month % 12,
+        grid=data.grid,
+        nino_weights=data.nino_weights,
+        index_months=3,
+        official=True,
+        land_counts=True,
+        periods=data.periods,
+        description=data.description,
+    )
+
+
+def _gridded(settings: Settings, path: Path, seed: int) -> EnsoDataset:
+    data = gridded_sst.load(
+        path,
+        variable=settings.variable,
+        out_len=settings.out_len,
+        **settings.dates,
+    )
+    lengths = settings.in_len, settings.out_len
+    starts = period_starts(data.series, data.periods, *lengths)
+    training = [data.series.between(*data.periods.train).fields]
+    simulated = None
+    if settings.simulated:
+        simulated = simulation.simulated_source(
+            training,
+            data.grid.ocean,
+            data.grid.latitude,
+            data.series.first_month % 12,
+            in_len=settings.in_len,
+            out_len=settings.out_len,
+            seed=seed,
+        )
+    return _assemble(
+        settings,
+        windows={s: WindowSource([data.series], [starts[s]], *lengths) for s in SPLITS},
+        training=lambda: training,
+        first_month=data.series.first_month % 12,
+        grid=data.grid,
+        nino_weights=data.nino_weights,
+        index_months=1,
+        official=False,
+        periods=data.periods,
+        description=data.description,
+        simulated=simulated,
+    )
+
+
+def _assemble(
+    settings: Settings,
+    *,
+    windows: Mapping[str, Source],
+    training: Callable[[], Series],
+    first_month: int,
+    grid: Grid,
+    nino_weights: np.ndarray,
+    index_months: int,
+    official: bool,
+    description: str,
+    land_counts: bool = False,
+    periods: Periods | None = None,
+    simulated: Source | None = None,
+    more_references: Mapping[str, Callable] | None = None,
+) -> EnsoDataset:
+    """Puts windows in K, whatever their origin, into one data set.
+
+    Args:
+        settings: the settings.
+        windows: windows in K of each split.
+        training: the training months in K, each series beginning in `first_month`.
+        first_month: calendar month, January = 0.
+        grid: the cells.
+        nino_weights: of the monthly index.
+        index_months: of the data set's own index.
+        official: whether "auto" is the official normalisation.
+        description: the data; windows and units are added here.
+        land_counts: whether land is part of loss and MSE, as it is in the reference
+            implementation.
+        periods: training, validation and test months.
+        simulated: simulated windows in K.
+        more_references: forecasts `(K, start_month) -> K` beside the fitted ones.
+    """
+    normalization, units = _normalization(settings, training, grid.ocean, official)
+
+    def examples(source: Source) -> EnsoExamples:
+        return EnsoExamples(source, normalization, nino_weights, settings.calendar)
+
+    @functools.cache
+    def fitted() -> Mapping[str, Callable]:  # on first use: training needs none of it
+        return references.fit(
+            training(),
+            grid.ocean,
+            first_month,
+            settings.in_len,
+            settings.out_len,
+            latitude=grid.latitude,
+        )
+
+    def reference(name: str) -> Callable:
+        return lambda kelvin, start_month: fitted()[name](kelvin, start_month)
+
+    forecasts = {name: reference(name) for name in REFERENCES}
+    forecasts.update(more_references or {})
+    counted = np.ones_like(grid.ocean) if land_counts else grid.ocean
+    loss_weights = counted[None, :, :, None].astype(np.float32)
+    return EnsoDataset(
+        name=settings.name,
+        report="enso",
+        description=(
+            f"{description}; {settings.in_len} -> {settings.out_len} months; "
+            f"{_split_text(windows, periods)}; {units}"
+        ),
+        train=examples(windows["train"]),
+        validation=examples(windows["validation"]),
+        test=examples(windows["test"]),
+        loss_weights=loss_weights,
+        metric=NinoSkill(
+            nino_weights=nino_weights,
+            out_len=settings.out_len,
+            scale=normalization.scale,
+            offset=normalization.offset,
+            index_months=index_months,
+            pixel_weights=loss_weights,
+            mse_in_kelvin=normalization != OFFICIAL,
+        ),
+        simulated=None if simulated is None else examples(simulated),
+        references={
+            name: _in_model_units(forecast, normalization)
+            for name, forecast in forecasts.items()
+        },
+        grid=grid,
+        nino_weights=nino_weights,
+        normalization=normalization,
+        index_months=index_months,
+        mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
+        display=Display((_channel(normalization),), frame="month", south_first=True),
+        coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
+        periods=periods,
+    )
+
+
+def _normalization(
+    settings: Settings,
+    training: Callable[[], Series],
+    ocean: np.ndarray,
+    official: bool,
+) -> tuple[Normalization, str]:
+    """The normalisation asked for, and its name for people."""
+    kind = settings.normalization
+    if kind == "auto":
+        official_units = official and not settings.scale
+        kind = "official" if official_units else "anomaly"
+    if kind == "official":
+        return OFFICIAL, "official ICAR-ENSO units"
+    scale = settings.scale
+    if not scale:
+        cells = [series[:, ocean] for series in training()]
+        squares = sum(np.square(x, dtype=np.float64).sum() for x in cells)
+        scale = float(np.sqrt(squares / sum(x.size for x in cells)))
+    return Normalization(0.0, scale), f"anomalies / {scale:.3g} K"
+
+
+def _channel(normalization: Normalization) -> Channel:
+    return Channel(
+        "SST anomaly",
+        "K",
+        normalization.scale,
+        normalization.offset,
+        limits=(-3.0, 3.0),
+        colormap="RdBu_r",
+    )
+
+
+def _in_model_units(forecast: Callable, normalization: Normalization) -> Callable:
+    """A forecast from K to K as one from a batch to model units."""
+
+    def from_batch(batch: Batch) -> np.ndarray:
+        sst = np.asarray(batch["inputs"], np.float64)[..., :1]
+        kelvin = normalization.to_kelvin(sst)
+        forecast_kelvin = forecast(kelvin, np.asarray(batch["start_month"]))
+        return normalization.from_kelvin(forecast_kelvin).astype(np.float32)
+
+    return from_batch
+
+
+def _split_text(windows: Mapping[str, Source], periods: Periods | None) -> str:
+    """ "train 1856-01..1979-12 (1463 windows), ..." """
+    parts = []
+    for split in SPLITS:
+        months = ""
+        if periods is not None:
+            first, last = getattr(periods, split)
+            months = f"{format_month(first)}..{format_month(last)} "
+        parts.append(f"{split} {months}({len(windows[split])} windows)")
+    return ", ".join(parts)

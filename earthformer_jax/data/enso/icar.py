@@ -1,0 +1,391 @@
+"""The ICAR-ENSO files: SST anomalies of 32 climate models, and a reanalysis.
+
+A file holds rows of 36 months, `sst (year, month, lat, lon)` in K, one row a year: row
+k + 1 begins 12 months after row k. The label file holds `nino (year, month)`, the
+Nino3.4 index of the month and the next two. Files and constants are those of the
+reference implementation of Earthformer.
+
+Reference:
+    Ham et al. 2019, "Deep learning for multi-year ENSO forecasts"; the files are those
+    of the Tianchi competition "AI Earth" of 2021.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from absl import logging
+
+from earthformer_jax.data.enso.windows import (
+    MonthlySeries,
+    Periods,
+    period_starts,
+    split_periods,
+    window_starts,
+)
+from earthformer_jax.data.readers import cf_file
+from earthformer_jax.data.readers.grid import Grid, point_weights
+
+# Extremes of sst in CMIP_train.nc, K; the reference scales them to 0 and 1.
+SST_MIN = -16.549121856689453
+SST_MAX = 10.198975563049316
+
+ROW_MONTHS = 36
+ROW_STRIDE = 12
+LONGITUDES = (95.0, 330.0)  # both included: 48 of the 72 columns
+
+# CMIP_train.nc: first the CMIP6 models, then those of CMIP5; (models, rows of each).
+CMIP = ((15, 151), (17, 140))
+CMIP_ROWS = sum(models * rows for models, rows in CMIP)
+VALIDATION_MODEL, TEST_MODEL = 30, 31  # the last two of CMIP5
+
+# The paper's numbers of windows need 26 target months and these strides; the released
+# code takes every window of the months it uses.
+PAPER_SPAN = 12 + 26
+PAPER_STRIDES = {"train": 10, "validation": 5, "test": 1}
+SPLITS = ("paper", "released")
+
+TRAIN_FILES = ("CMIP_train.nc", "SODA_train.nc")
+DIMENSIONS = ("year", "month", "lat", "lon")
+
+
+@dataclasses.dataclass(frozen=True)
+class IcarEnso:
+    """An ICAR-ENSO file as monthly series and the windows of each split.
+
+    Attributes:
+        series: one per climate model, with the label's three-month index.
+        starts: per split and series, positions `[n]` of the first input month.
+        training: the months of the training split, one series per model.
+        grid: the cells; land is where sst is 0 throughout training.
+        nino_weights: weights `[h, w]` of the monthly Nino3.4 index.
+        periods: training, validation and test months; None when split by model.
+        description: the file and how it was split.
+    """
+
+    series: list[MonthlySeries]
+    starts: dict[str, list[np.ndarray]]
+    training: list[MonthlySeries]
+    grid: Grid
+    nino_weights: np.ndarray
+    periods: Periods | None
+    description: str
+
+
+def unfold(rows: np.ndarray, stride: int = ROW_STRIDE) -> np.ndarray:
+    """Joins overlapping rows to one series.
+
+    Args:
+        rows: `[n, months, ...]`; row k + 1 begins `stride` months after row k, and
+            `months` is a multiple of `stride`.
+        stride: months between the beginnings of two rows.
+
+    Returns:
+        `[(n - 1) * stride + months, ...]`.
+    """
+    count, months = rows.shape[:2]
+    step = months // stride  # every step-th row is new altogether
+    rest = (count - 1) % step
+    whole = rows[::step].reshape(-1, *rows.shape[2:])
+    return np.concatenate([whole, rows[-1, months - rest * stride :]])
+
+
+def window_index(
+    months: int,
+    in_len: int,
+    out_len: int,
+    *,
+    in_step: int = 1,
+    out_span: int | None = None,
+    stride: int = 1,
+) -> np.ndarray:
+    """The months of every window, as the reference implementation counts them.
+
+    Args:
+        months: length of the series.
+        in_len: input months, `in_step` apart.
+        out_len: target months, `out_span // out_len` apart.
+        in_step: months from one input to the next.
+        out_span: months from the last input to the last target; default: out_len.
+        stride: months from one window to the next.
+
+    Returns:
+        int `[windows, in_len + out_len]`.
+    """
+    out_span = out_len if out_span is None else out_span
+    inputs = np.arange(in_len) * in_step
+    targets = inputs[-1] + np.arange(1, out_len + 1) * (out_span // out_len)
+    starts = window_starts(months, inputs[-1] + 1 + out_span, stride)
+    return starts[:, None] + np.concatenate([inputs, targets])
+
+
+def model_starts(
+    lengths: list[int], split: str, in_len: int, out_len: int
+) -> dict[str, list[np.ndarray]]:
+    """Window starts when whole climate models are the splits.
+
+    Args:
+        lengths: months of each of the 32 series.
+        split: "released" (every window) or "paper" (strides 10, 5 and 1, and windows
+            that leave 26 months for targets, of which the first `out_len` are used).
+        in_len: input months.
+        out_len: target months.
+
+    Returns:
+        for "train", "validation", "test": positions `[n]` for each series.
+
+    Raises:
+        ValueError: if the split is unknown or a series is shorter than a window.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"config.data.split={split!r} is unknown; use one of {SPLITS}")
+    span = in_len + out_len
+    if min(lengths) < span:
+        raise ValueError(
+            f"config.data.in_len={in_len} and out_len={out_len} need {span} months; "
+            f"the shortest climate model has {min(lengths)}"
+        )
+    if split == "paper":
+        span = max(span, PAPER_SPAN)
+    owner = {VALIDATION_MODEL: "validation", TEST_MODEL: "test"}
+    starts = {name: [] for name in PAPER_STRIDES}
+    for model, months in enumerate(lengths):
+        for name, stride in PAPER_STRIDES.items():
+            mine = owner.get(model, "train") == name
+            stride = stride if split == "paper" else 1
+            starts[name].append(window_starts(months if mine else 0, span, stride))
+    return starts
+
+
+def find(path: Path) -> Path | None:
+    """The ICAR-ENSO training file that a path means, or None if it means none.
+
+    Args:
+        path: a directory that holds CMIP_train.nc (preferred) or SODA_train.nc, or a
+            file whose `sst` has dimensions year, month, lat, lon.
+    """
+    if path.is_dir():
+        there = [path / name for name in TRAIN_FILES if (path / name).exists()]
+        return there[0] if there else None
+    with cf_file.opened(path) as dataset:
+        layouts = [set(array.dims) for array in dataset.data_vars.values()]
+        return path if set(DIMENSIONS) in layouts else None
+
+
+def find_labels(train: Path, label_path: str = "") -> Path:
+    """The label file that belongs to a training file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    if label_path:
+        labels = Path(label_path)
+    else:
+        labels = train.with_name(train.name.replace("train", "label"))
+    if not labels.exists() or labels == train:
+        raise FileNotFoundError(
+            f"the labels of {train} are not in {labels}; put the label file beside the "
+            "training file, or give its name with config.data.label_path"
+        )
+    return labels
+
+
+def load(
+    train: Path,
+    labels: Path,
+    *,
+    variable: str = "",
+    split: str = "paper",
+    in_len: int = 12,
+    out_len: int = 14,
+    train_from: str = "",
+    train_until: str = "",
+    validate_until: str = "",
+    test_until: str = "",
+) -> IcarEnso:
+    """Reads an ICAR-ENSO file.
+
+    CMIP_train.nc, known by its 4645 rows, is split by climate model. Any other file is
+    one series and is split by date, counting years as the file's `year` does.
+
+    Args:
+        train: the training file.
+        labels: the label file.
+        variable: name of the temperature; default: "sst".
+        split: "paper" or "released", for CMIP_train.nc.
+        in_len: input months.
+        out_len: target months.
+        train_from: first training month, "YYYY-MM"; default: the file's first.
+        train_until: last training month; default: 70 % of the months.
+        validate_until: last validation month.
+        test_until: last test month; default: the file's last.
+
+    Raises:
+        ValueError: if the files or the settings cannot be used.
+    """
+    dates = dict(
+        train_from=train_from,
+        train_until=train_until,
+        validate_until=validate_until,
+        test_until=test_until,
+    )
+    with cf_file.opened(labels) as dataset:
+        name = cf_file.find_variable(dataset, "nino", labels)
+        nino = cf_file.loaded(dataset[name].transpose("year", "month"), labels)
+    with cf_file.opened(train) as dataset:
+        sst = dataset[cf_file.find_variable(dataset, variable or "sst", train)]
+        sst, latitude, longitude = _on_region(sst, train)
+        _check_rows(sst, nino, train, labels)
+        rows = [n for models, n in CMIP for _ in range(models)]
+        by_model = sst.sizes["year"] == CMIP_ROWS
+        if not by_model:
+            rows = [sst.sizes["year"]]
+        ends = np.cumsum(rows)
+        first_year = int(sst["year"][0]) if "year" in sst.coords else 1
+        series = [
+            MonthlySeries(
+                _unfolded(sst[end - n : end], train, strict=not by_model),
+                12 * (0 if by_model else first_year),
+                unfold(nino[end - n : end]).astype(np.float32),
+            )
+            for n, end in zip(rows, ends, strict=True)
+        ]
+    return assembled(
+        series,
+        (latitude, longitude),
+        by_model=by_model,
+        what=f"{train.name}: ICAR-ENSO 'sst'",
+        split=split,
+        in_len=in_len,
+        out_len=out_len,
+        **dates,
+    )
+
+
+def assembled(
+    series: Sequence[MonthlySeries],
+    cells: tuple[np.ndarray, np.ndarray],
+    *,
+    by_model: bool,
+    what: str,
+    split: str,
+    in_len: int,
+    out_len: int,
+    **dates: str,
+) -> IcarEnso:
+    """Divides series into training, validation and test windows.
+
+    Args:
+        series: one for each climate model, or a single one.
+        cells: latitudes `[h]` and longitudes `[w]`.
+        by_model: divide by climate model, else by date.
+        what: the data, for description and messages.
+        split: "paper" or "released", by climate model.
+        in_len: input months.
+        out_len: target months.
+        **dates: train_from, train_until, validate_until and test_until, "YYYY-MM".
+
+    Raises:
+        ValueError: if the settings cannot be used.
+    """
+    if by_model:
+        given = [f"config.data.{name}" for name, date in dates.items() if date]
+        if given:
+            raise ValueError(
+                f"{what} is split by climate model (config.data.split={split!r}); "
+                f"{' and '.join(given)} cannot be used with it"
+            )
+        starts = model_starts([len(s.fields) for s in series], split, in_len, out_len)
+        periods = None
+        training = [s for s, n in zip(series, starts["train"], strict=True) if len(n)]
+        how = (
+            f"{len(training)} models to train, 1 to validate, 1 to test, {split} "
+            "windows"
+        )
+    else:
+        periods = split_periods(
+            series[0].first_month, series[0].last_month, min_months=out_len, **dates
+        )
+        cut = period_starts(series[0], periods, in_len, out_len)
+        starts = {name: [positions] for name, positions in cut.items()}
+        training = [series[0].between(*periods.train)]
+        how = "split by date"
+    ocean = np.any([np.any(s.fields != 0, axis=0) for s in training], axis=0)
+    grid = Grid(*cells, ocean)
+    return IcarEnso(
+        series=list(series),
+        starts=starts,
+        training=training,
+        grid=grid,
+        nino_weights=point_weights(grid),
+        periods=periods,
+        description=f"{what} on {grid}, {how}",
+    )
+
+
+def _on_region(
+    sst: xr.DataArray, path: Path
+) -> tuple[xr.DataArray, np.ndarray, np.ndarray]:
+    """The columns 95E..330E, and the cell centres."""
+    if set(sst.dims) != set(DIMENSIONS):
+        raise ValueError(
+            f"{path}: {sst.name!r} has dimensions {sst.dims}; expected {DIMENSIONS}"
+        )
+    sst = sst.transpose(*DIMENSIONS)
+    if not {"lat", "lon"} <= set(sst.coords):
+        raise ValueError(f"{path} has no coordinate variables lat and lon")
+    longitude = sst["lon"].values.astype(np.float64)
+    latitude = sst["lat"].values.astype(np.float64)
+    inside = (longitude >= LONGITUDES[0]) & (longitude <= LONGITUDES[1])
+    for axis, values in (("lat", latitude), ("lon", longitude)):
+        if values.size < 2 or np.any(np.diff(values) <= 0):
+            raise ValueError(
+                f"{path}: {axis} must ascend; it runs from {values[0]:g} to "
+                f"{values[-1]:g}. ICAR-ENSO files have lat -55..60 and lon 0..355"
+            )
+    return sst[:, :, :, inside], latitude, longitude[inside]
+
+
+def _check_rows(sst: xr.DataArray, nino: np.ndarray, train: Path, labels: Path) -> None:
+    """Refuses files whose rows are not 36 months, or that do not belong together."""
+    if sst.sizes["month"] != ROW_MONTHS:
+        raise ValueError(
+            f"{train}: rows have {sst.sizes['month']} months; expected {ROW_MONTHS}"
+        )
+    if nino.shape != (sst.sizes["year"], ROW_MONTHS):
+        raise ValueError(
+            f"{labels} has labels for {nino.shape} (year, month) but {train} has sst "
+            f"for {(sst.sizes['year'], ROW_MONTHS)}; they do not belong together"
+        )
+    if not np.all(np.isfinite(nino)):
+        raise ValueError(f"{labels} has missing labels")
+
+
+def _unfolded(rows: xr.DataArray, path: Path, *, strict: bool) -> np.ndarray:
+    """One model's rows as a series, checked where they overlap and for NaN.
+
+    CMIP_train.nc is known to be in order, so there a difference is only reported.
+    """
+    values = cf_file.loaded(rows, path).astype(np.float32, copy=False)
+    years = rows["year"].values if "year" in rows.coords else np.arange(len(values))
+    bad = ~np.isfinite(values).all(axis=(1, 2, 3))
+    if bad.any():
+        raise ValueError(
+            f"{path}: 'sst' has missing values (NaN) in {bad.sum()} of {len(values)} "
+            f"rows, the first is year {years[np.argmax(bad)]}; ICAR-ENSO files have "
+            "none, land is 0"
+        )
+    apart = np.any(values[:-1, ROW_STRIDE:] != values[1:, :-ROW_STRIDE], axis=(1, 2, 3))
+    if apart.any():
+        at = int(np.argmax(apart))
+        message = (
+            f"{path}: the row of year {years[at]} (months 13-36) and the next row "
+            "(months 1-24) should be the same months but differ; the rows are not one "
+            "continuous series"
+        )
+        if strict:
+            raise ValueError(message)
+        logging.warning("%s", message)
+    return unfold(values)

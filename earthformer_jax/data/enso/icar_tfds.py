@@ -1,0 +1,136 @@
+"""ICAR-ENSO as a prepared TFDS folder: what its examples hold, and reading them back.
+
+`datasets/icar_enso` writes the folder. An example is the whole series of one climate
+model on the columns 95E..330E, so that windows are cut when it is read, as many and as
+long as the config says:
+
+    sst          float32 `[m, h, w]`, anomalies in K, land is 0
+    nino         float32 `[m]`, Nino3.4 of the month and the next two, K
+    latitude     float64 `[h]`, degrees north, ascending
+    longitude    float64 `[w]`, degrees east, ascending
+    first_month  int32, month number of the first field (`data.readers.months`)
+    model        int32, number of the climate model
+
+The splits of CMIP are those of the paper: 30 models, 1 and 1. SODA is one series, which
+is split by date when it is read.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from earthformer_jax.data import tfds_source
+from earthformer_jax.data.enso import icar
+from earthformer_jax.data.enso.icar import IcarEnso
+from earthformer_jax.data.enso.windows import MonthlySeries
+from earthformer_jax.data.source import Example
+
+FILES = {"cmip": "CMIP_train.nc", "soda": "SODA_train.nc"}
+MODELS = sum(models for models, _ in icar.CMIP)
+SPLITS = {
+    "cmip": {
+        "train": [
+            model
+            for model in range(MODELS)
+            if model not in (icar.VALIDATION_MODEL, icar.TEST_MODEL)
+        ],
+        "validation": [icar.VALIDATION_MODEL],
+        "test": [icar.TEST_MODEL],
+    },
+    "soda": {"train": [0]},
+}
+
+
+def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
+    """The examples of each split, from the official files.
+
+    Args:
+        folder: holds CMIP_train.nc and CMIP_label.nc, or SODA_train.nc and its labels.
+        kind: "cmip" or "soda".
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if a file cannot be used.
+    """
+    train = Path(folder) / FILES[kind]
+    if not train.exists():
+        raise FileNotFoundError(
+            f"{train} does not exist; put {FILES[kind]} and its label file there"
+        )
+    data = icar.load(train, icar.find_labels(train))
+    models = sum(map(len, SPLITS[kind].values()))
+    if len(data.series) != models:
+        raise ValueError(
+            f"{train} is read as {len(data.series)} series; expected {models}. "
+            f"CMIP_train.nc, and no other file, has {icar.CMIP_ROWS} rows"
+        )
+    return {
+        split: (_example(data, model) for model in numbers)
+        for split, numbers in SPLITS[kind].items()
+    }
+
+
+def _example(data: IcarEnso, model: int) -> Example:
+    series = data.series[model]
+    return {
+        "sst": series.fields,
+        "nino": series.three_month_index,
+        "latitude": data.grid.latitude,
+        "longitude": data.grid.longitude,
+        "first_month": np.int32(series.first_month),
+        "model": np.int32(model),
+    }
+
+
+def load(
+    folder: Path,
+    *,
+    split: str = "paper",
+    in_len: int = 12,
+    out_len: int = 14,
+    **dates: str,
+) -> IcarEnso:
+    """Reads a prepared folder, with the windows `icar.load` makes of the files.
+
+    Args:
+        folder: the folder with dataset_info.json.
+        split: "paper" or "released", for CMIP.
+        in_len: input months.
+        out_len: target months.
+        **dates: train_from, train_until, validate_until and test_until, "YYYY-MM", for
+            SODA.
+
+    Raises:
+        ValueError: if the folder holds other data, or the settings cannot be used.
+    """
+    kept = _open(folder, "train")
+    by_model = len(kept) > 1
+    if by_model:
+        kept += _open(folder, "validation") + _open(folder, "test")
+    series = [
+        MonthlySeries(x["sst"], int(x["first_month"]), x["nino"])
+        for x in sorted(kept, key=lambda x: int(x["model"]))
+    ]
+    return icar.assembled(
+        series,
+        (kept[0]["latitude"], kept[0]["longitude"]),
+        by_model=by_model,
+        what=f"{folder}: prepared ICAR-ENSO 'sst'",
+        split=split,
+        in_len=in_len,
+        out_len=out_len,
+        **dates,
+    )
+
+
+def _open(folder: Path, split: str) -> list[Example]:
+    """All examples of a split, once it is known that they are those of ICAR-ENSO."""
+    source = tfds_source.open_split(folder, split)
+    missing = {"sst", "nino", "latitude", "longitude"} - set(source[0])
+    if missing:
+        raise ValueError(
+            f"config.data.path={folder} holds examples with {', '.join(source[0])}; "
+            f"expected those of ICAR-ENSO, which have {', '.join(sorted(missing))}"
+        )
+    return [source[i] for i in range(len(source))]

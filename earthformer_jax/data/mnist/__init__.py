@@ -1,0 +1,1 @@
+"""MovingMNIST and N-body MNIST: generators and files."""

@@ -1,0 +1,296 @@
+"""MovingMNIST: two digits that move at constant speed and bounce off the walls.
+
+- no path: any number of sequences, generated from digits (`moving_generator`);
+- mnist_test_seq.npy, uint8 (20, 10000, 64, 64), or a folder that holds it;
+- "tfds": the same file as the data set "moving_mnist" of TensorFlow Datasets, or the
+  folder where that is prepared.
+
+Files are split as in the paper: the last tenth of the sequences is for testing, and a
+random tenth of the others, always the same, for validation. Of 10,000 sequences these
+are 8,100, 900 and 1,000.
+
+Reference:
+    Srivastava et al. 2015, https://arxiv.org/abs/1502.04681; the split is that of
+    Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax.data import settings as settings_lib
+from earthformer_jax.data import tfds_source
+from earthformer_jax.data.mnist import moving_generator, video
+from earthformer_jax.data.mnist.digits import TFDS, load_digits
+from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.readers import paths
+from earthformer_jax.data.source import Dataset, Example
+
+FILE = "mnist_test_seq.npy"
+NPY, GZIP = b"\x93NUMPY", b"\x1f\x8b"  # how files begin
+TFDS_NAME, TFDS_SPLIT, TFDS_FEATURE = "moving_mnist", "test", "image_sequence"
+SEQUENCES, FRAMES = 10_000, 20  # of the official file
+SMALLEST = 32  # pixels: digits of 28 need some room
+SPLIT_SEED = 123  # of the paper's split
+LEAST_SEQUENCES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.data`.
+
+    Attributes:
+        name: "moving_mnist".
+        path: nothing to generate sequences; else mnist_test_seq.npy, a folder with it
+            or with data prepared by TFDS, or "tfds".
+        digits: of generated sequences: a folder with the files of MNIST, "tfds", or
+            nothing for the embedded digits.
+        num_digits: digits in a generated sequence.
+        size: pixels of a generated frame, along each side.
+        space_step: pixels are means of so many times so many.
+        in_len: input frames.
+        out_len: target frames.
+        train: number of generated training sequences, from training digits.
+        validation: number of generated validation sequences, from test digits.
+        test: number of generated test sequences, from test digits.
+    """
+
+    name: str = "moving_mnist"
+    path: str = ""
+    digits: str = ""
+    num_digits: int = 2
+    size: int = 64
+    space_step: int = 1
+    in_len: int = 10
+    out_len: int = 10
+    train: int = 8100
+    validation: int = 900
+    test: int = 1000
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Fills in defaults and checks what can be checked without a file.
+
+        Raises:
+            ValueError: on an unknown field or an impossible value.
+        """
+        settings = settings_lib.fill(cls, config, "the MovingMNIST data")
+        settings_lib.check_at_least(settings, 1, ["in_len", "out_len"], "frames")
+        settings_lib.check_at_least(settings, 1, ["num_digits"], "digits")
+        settings_lib.check_at_least(settings, SMALLEST, ["size"], "pixels")
+        settings_lib.check_at_least(settings, 1, ["space_step"], "pixels")
+        settings_lib.check_at_least(settings, 1, SPLITS, "sequences")
+        return settings
+
+
+def load(config: Mapping[str, Any], seed: int) -> Dataset:
+    """Loads the data set that `config.data` describes.
+
+    Args:
+        config: any of the fields of `Settings`.
+        seed: of everything generated.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if a setting is impossible or a file cannot be used.
+    """
+    settings = Settings.from_config(config)
+    if not settings.path:
+        return _generated(settings, seed)
+    if settings.path == TFDS:
+        return _prepared(settings, tfds_source.open_named(TFDS_NAME, TFDS_SPLIT))
+    path = paths.existing(settings.path, "config.data.path")
+    if tfds_source.is_prepared(path):
+        return _prepared(settings, tfds_source.open_split(path, TFDS_SPLIT))
+    return _from_file(settings, path)
+
+
+def split_numbers(count: int) -> dict[str, np.ndarray]:
+    """Numbers of the sequences of each split, of a file of `count`.
+
+    The last tenth is for testing. Validation are the first ceil(m / 10) numbers of a
+    permutation of the other m, training those after. With 10,000 sequences this is
+    scikit-learn's `train_test_split(range(9000), test_size=0.1, random_state=123)`.
+
+    Raises:
+        ValueError: if there are not enough for three splits.
+    """
+    if count < LEAST_SEQUENCES:
+        raise ValueError(
+            f"{count} sequences cannot be divided into training, validation and test; "
+            f"at least {LEAST_SEQUENCES} are needed"
+        )
+    first_test = count - max(count // 10, 1)
+    order = np.random.RandomState(SPLIT_SEED).permutation(first_test)
+    validation = -(-first_test // 10)
+    return {
+        "train": order[validation:],
+        "validation": order[:validation],
+        "test": np.arange(first_test, count),
+    }
+
+
+class GeneratedSequences:
+    """Generated sequences: number i depends on seed, split and i alone.
+
+    Args:
+        images: uint8 `[m, 28, 28]` digits.
+        count: how many sequences.
+        settings: num_digits, size, space_step, in_len, out_len.
+        seed: of the data set.
+        split: "train", "validation" or "test".
+    """
+
+    def __init__(
+        self, images: np.ndarray, count: int, settings: Settings, seed: int, split: str
+    ):
+        self._images = images
+        self._count = count
+        self._settings = settings
+        self._key = (seed, SPLITS.index(split))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sequence {index} of {self._count}")
+        s = self._settings
+        start = moving_generator.draw(
+            np.random.default_rng((*self._key, index)),
+            len(self._images),
+            s.num_digits,
+            s.size,
+        )
+        frames = moving_generator.generate(
+            self._images, start, s.in_len + s.out_len, s.size
+        )
+        return video.example(frames, s.in_len, s.space_step)
+
+
+class FileSequences:
+    """Sequences of a .npy file, uint8 `[t, n, h, w]`, read where it lies.
+
+    Args:
+        path: the file.
+        numbers: which sequences, in which order.
+        settings: in_len, the first frames of each; out_len, those after; space_step.
+    """
+
+    def __init__(self, path: Path, numbers: np.ndarray, settings: Settings):
+        self._path, self._numbers = path, numbers
+        self._settings = settings
+        self._file: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Example:
+        if self._file is None:
+            self._file = np.load(self._path, mmap_mode="r")
+        s = self._settings
+        frames = self._file[: s.in_len + s.out_len, int(self._numbers[index])]
+        return video.example(frames, s.in_len, s.space_step)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+
+def _generated(settings: Settings, seed: int) -> Dataset:
+    video.check_space_step(settings, (settings.size, settings.size))
+    digits = load_digits(settings.digits)
+    images = {"train": digits.train, "validation": digits.test, "test": digits.test}
+    sources = {
+        split: GeneratedSequences(
+            images[split], getattr(settings, split), settings, seed, split
+        )
+        for split in SPLITS
+    }
+    origin = (
+        f"MovingMNIST generated (seed {seed}), {settings.num_digits} digits of "
+        f"{digits.description}"
+    )
+    return video.dataset(settings, sources, origin)
+
+
+def _from_file(settings: Settings, path: Path) -> Dataset:
+    if path.is_dir():
+        if not (path / FILE).is_file():
+            raise FileNotFoundError(
+                f"config.data.path={path} holds neither {FILE} nor data prepared by "
+                f"TFDS ({tfds_source.INFO_FILE})"
+            )
+        path = path / FILE
+    _, count, *size = _check_file(path, settings)
+    video.check_space_step(settings, size)
+    sources = {
+        split: FileSequences(path, numbers, settings)
+        for split, numbers in split_numbers(count).items()
+    }
+    return video.dataset(settings, sources, f"MovingMNIST of {path}, {_split(count)}")
+
+
+def _prepared(settings: Settings, source: tfds_source.TfdsSource) -> Dataset:
+    positions = source.positions()
+    sources = {
+        split: video.PreparedSequences(
+            source, TFDS_FEATURE, positions[numbers], settings
+        )
+        for split, numbers in split_numbers(len(source)).items()
+    }
+    return video.dataset(
+        settings, sources, f"MovingMNIST prepared by TFDS, {_split(len(source))}"
+    )
+
+
+def _split(count: int) -> str:
+    if count == SEQUENCES:
+        return "the paper's split"
+    return f"{count:,} sequences split in the paper's proportions"
+
+
+def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
+    """The shape `(t, n, h, w)` of a file that can be used.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    with open(path, "rb") as opened:
+        start = opened.read(len(NPY))
+    if start.startswith(GZIP):
+        raise ValueError(
+            f"config.data.path={path} is packed; unpack it first: gunzip {path}"
+        )
+    if start != NPY:
+        raise ValueError(
+            f"config.data.path={path} is not a .npy file (it starts with {start!r}); "
+            f"expected {FILE}"
+        )
+    try:
+        file = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"config.data.path={path} cannot be read ({error}): it is truncated or "
+            "damaged; download it again"
+        ) from error
+    shape = file.shape
+    if len(shape) != 4:
+        raise ValueError(
+            f"config.data.path={path} holds an array {shape}; expected (time, "
+            "sequence, height, width)"
+        )
+    if file.dtype != np.uint8:
+        raise ValueError(
+            f"config.data.path={path} is {file.dtype}; expected uint8, 0 to 255. Write "
+            "it again, values of 0..1 with (255 * x).round().astype('uint8')"
+        )
+    if shape[0] != FRAMES and (shape[1] == FRAMES or shape[0] > shape[1]):
+        raise ValueError(
+            f"config.data.path={path} has the axes {shape}; expected (time, sequence, "
+            "height, width). Write it again with numpy.swapaxes(x, 0, 1)"
+        )
+    video.check_lengths(settings, shape[0], str(path))
+    return shape

@@ -1,0 +1,397 @@
+"""N-body MNIST: three digits that attract each other, a chaotic video.
+
+- no path: any number of sequences, generated from digits (`nbody_generator`);
+- a folder with the authors' nbody_train.npz, nbody_val.npz and nbody_test.npz, which
+  hold what was drawn and not the pixels, and MNIST's digits beside it;
+- a folder prepared by TFDS (`datasets/nbody_mnist`).
+
+Reference:
+    Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, section 4.1.
+"""
+
+import dataclasses
+import functools
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from earthformer_jax.data import settings as settings_lib
+from earthformer_jax.data import tfds_source
+from earthformer_jax.data.mnist import nbody_generator, video
+from earthformer_jax.data.mnist.digits import load_digits
+from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
+from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.readers import paths
+from earthformer_jax.data.source import Dataset, Example
+
+FILES = {
+    "train": "nbody_train.npz",
+    "validation": "nbody_val.npz",
+    "test": "nbody_test.npz",
+}
+TFDS_FEATURE = "frames"
+PAPER_DIGITS = 40_000  # the first training images of MNIST, in all splits
+SMALLEST_CANVAS, SMALLEST_SIZE = 48, 16  # pixels
+SEED_RANGE = 2**32
+
+_DIGITS, _PLACE = "digit_indices", "affine_transforms_multipliers"
+_ANGLE, _SPEED = "init_velocity_angle", "init_velocity_magnitude"
+# What else the authors' generator can vary, and the value that leaves it out.
+_NEUTRAL = {
+    "appearance_mult": 1,
+    "scale_variation": 1,
+    "base_rotation_angle": 0,
+    "random_acceleration_magnitude": 0,
+}
+_DISTRACTORS = "distractor_seeds"  # [sequences, steps, distractors, 5]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.data`.
+
+    Attributes:
+        name: "nbody_mnist".
+        path: nothing to generate sequences; else a folder with the authors' .npz files,
+            or one prepared by TFDS.
+        digits: a folder with the files of MNIST, "tfds", or nothing for the embedded
+            digits (which the authors' files do not know).
+        train: number of generated training sequences.
+        validation: number of generated validation sequences.
+        test: number of generated test sequences.
+        in_len: input frames.
+        out_len: target frames.
+        num_digits: digits in a sequence.
+        size: pixels of a frame, along each side.
+        space_step: pixels are means of so many times so many of them.
+        canvas: pixels of the canvas the digits move on.
+        every: steps from frame to frame.
+        mode: "r0", "r1" or "r2": how the attraction falls with distance.
+        G: strength of the attraction.
+        softening: pixels of the canvas; added to distances.
+        max_speed: pixels of the canvas per step.
+    """
+
+    name: str = "nbody_mnist"
+    path: str = ""
+    digits: str = ""
+    train: int = 20_000
+    validation: int = 1000
+    test: int = 1000
+    in_len: int = 10
+    out_len: int = 10
+    num_digits: int = 3
+    size: int = 64
+    space_step: int = 1
+    canvas: int = 128
+    every: int = 5
+    mode: str = "r0"
+    G: float = 0.05
+    softening: float = 10.0
+    max_speed: float = 2.0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Fills in defaults and checks what can be checked without a file.
+
+        Raises:
+            ValueError: on an unknown field or an impossible value.
+        """
+        settings = settings_lib.fill(cls, config, "the N-body MNIST data")
+        settings._check()
+        return settings
+
+    @property
+    def rules(self) -> Rules:
+        """How sequences are made."""
+        return Rules(
+            num_digits=self.num_digits,
+            frames=self.in_len + self.out_len,
+            size=self.size,
+            canvas=self.canvas,
+            every=self.every,
+            mode=self.mode,
+            G=float(self.G),
+            softening=float(self.softening),
+            max_speed=float(self.max_speed),
+        )
+
+    def _check(self) -> None:
+        settings_lib.check_at_least(self, 1, ["in_len", "out_len"], "frames")
+        settings_lib.check_at_least(self, 1, ["num_digits"], "digits")
+        settings_lib.check_at_least(self, 1, SPLITS, "sequences")
+        settings_lib.check_at_least(self, 1, ["every"], "steps")
+        settings_lib.check_at_least(self, SMALLEST_CANVAS, ["canvas"], "pixels")
+        settings_lib.check_at_least(self, SMALLEST_SIZE, ["size"], "pixels")
+        settings_lib.check_at_least(self, 1, ["space_step"], "pixels")
+        settings_lib.check_choice(self, "mode", nbody_generator.POWERS)
+        if self.size > self.canvas:
+            raise ValueError(
+                f"config.data.size={self.size} is larger than "
+                f"config.data.canvas={self.canvas}, which frames are shrunk from"
+            )
+        for name in ("softening", "max_speed"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"config.data.{name}={getattr(self, name)}: expected more than 0"
+                )
+        if not self.path:
+            video.check_space_step(self, (self.size, self.size))
+        if not np.isfinite(self.G):
+            raise ValueError(f"config.data.G={self.G} is not a number")
+
+
+def load(config: Mapping[str, Any], seed: int) -> Dataset:
+    """Loads the data set that `config.data` describes.
+
+    Args:
+        config: any of the fields of `Settings`.
+        seed: of everything generated.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if a setting is impossible or a file cannot be used.
+    """
+    settings = Settings.from_config(config)
+    if not settings.path:
+        return _generated(settings, seed)
+    path = paths.existing(settings.path, "config.data.path")
+    if tfds_source.is_prepared(path):
+        return _prepared(settings, path)
+    return _from_draws(settings, path if path.is_dir() else path.parent)
+
+
+class Sequences:
+    """Rendered sequences.
+
+    Args:
+        draws: what each sequence follows from.
+        images: uint8 `[m, 28, 28]` digits.
+        rules: how digits move and are drawn.
+        in_len: input frames; the others are targets.
+        space_step: see `Settings`.
+    """
+
+    def __init__(
+        self,
+        draws: Sequence[Draw],
+        images: np.ndarray,
+        rules: Rules,
+        in_len: int,
+        space_step: int = 1,
+    ):
+        self._draws, self._images = draws, images
+        self._rules, self._in_len, self._space_step = rules, in_len, space_step
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        with jax.default_device(cpu()):
+            draw = self._draws[index]
+            chosen = self._images[np.asarray(draw.digits)]
+            frames = _video(*nbody_generator.cropped(chosen), draw, self._rules)
+            return video.example(np.asarray(frames), self._in_len, self._space_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomDraws(Sequence):
+    """Draws from a seed: number i depends on seed, split and i alone.
+
+    Attributes:
+        seed: of the data set.
+        split: "train", "validation" or "test".
+        length: how many.
+        images: how many digits there are to choose from.
+        rules: the number of digits and the largest speed.
+    """
+
+    seed: int
+    split: str
+    length: int
+    images: int
+    rules: Rules
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Draw:
+        numbers = (self.seed % SEED_RANGE, SPLITS.index(self.split), index)
+        return _draw(*map(np.uint32, numbers), self.images, self.rules)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedDraws(Sequence):
+    """Draws from one of the authors' files.
+
+    Attributes:
+        arrays: of all sequences.
+    """
+
+    arrays: Draw
+
+    def __len__(self) -> int:
+        return len(self.arrays.digits)
+
+    def __getitem__(self, index: int) -> Draw:
+        return Draw(*(array[index] for array in self.arrays))
+
+
+def read_draws(path: Path) -> SavedDraws:
+    """The draws in one of the authors' files.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is damaged, or has digits that are turned, scaled, dimmed,
+            pushed at random, or accompanied by distractors.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"config.data.path={path.parent} holds no {path.name}; expected "
+            f"{', '.join(FILES.values())}, or data prepared by TFDS "
+            f"({tfds_source.INFO_FILE})"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"config.data.path: {path} is not a complete .npz file ({error}); "
+            "download it again"
+        ) from error
+    missing = [n for n in (_DIGITS, _PLACE, _ANGLE, _SPEED) if n not in found]
+    if missing:
+        raise ValueError(
+            f"config.data.path: {path} has no {', '.join(missing)}; it holds "
+            f"{', '.join(found) or 'nothing'}"
+        )
+    shape = found[_DIGITS].shape
+    expected = {_DIGITS: shape[:2], _PLACE: (*shape, 2), _ANGLE: shape, _SPEED: shape}
+    for name, size in expected.items():
+        if found[name].shape != size or not found[name].size:
+            raise ValueError(
+                f"config.data.path: {path} has {name} of shape {found[name].shape} "
+                f"beside {_DIGITS} of shape {shape}; expected [sequences, digits]"
+                f"{' and 2 numbers each' * (name == _PLACE)}"
+            )
+    for name, neutral in _NEUTRAL.items():
+        if name in found and np.any(found[name] != neutral):
+            raise ValueError(
+                f"config.data.path: {path} has {name} other than {neutral}; only "
+                "sequences of the paper's kind can be shown, without changes of "
+                "brightness and scale, turns, and random pushes"
+            )
+    if found.get(_DISTRACTORS, np.empty(0)).size:
+        raise ValueError(
+            f"config.data.path: {path} has distractors ({_DISTRACTORS} of shape "
+            f"{found[_DISTRACTORS].shape}); only sequences of the paper's kind can be "
+            "shown, which have none"
+        )
+    return SavedDraws(
+        Draw(
+            found[_DIGITS].astype(np.int32),
+            *(found[name].astype(np.float32) for name in (_PLACE, _ANGLE, _SPEED)),
+        )
+    )
+
+
+def cpu() -> jax.Device:
+    """The device that sequences are made on, whatever a model is trained on.
+
+    Raises:
+        ValueError: if JAX was told not to use it.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise ValueError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms} leaves out the CPU, on which "
+            f"N-body MNIST is made; set it to {jax.config.jax_platforms},cpu"
+        ) from error
+
+
+@functools.partial(jax.jit, static_argnames=("images", "rules"))
+def _draw(seed, split, index, images: int, rules: Rules) -> Draw:
+    key = jax.random.key(seed, impl="threefry2x32")
+    key = jax.random.fold_in(jax.random.fold_in(key, split), index)
+    return nbody_generator.draw(key, images, rules)
+
+
+_video = jax.jit(nbody_generator.video, static_argnames="rules")
+
+
+def _generated(settings: Settings, seed: int) -> Dataset:
+    digits = load_digits(settings.digits)
+    images, rules = digits.train[:PAPER_DIGITS], settings.rules
+    sources = {}
+    for split in SPLITS:
+        count = getattr(settings, split)
+        draws = RandomDraws(seed, split, count, len(images), rules)
+        sources[split] = Sequences(
+            draws, images, rules, settings.in_len, settings.space_step
+        )
+    origin = (
+        f"N-body MNIST generated (seed {seed}), {_text(rules)}, of the first "
+        f"{len(images):,} of {digits.description}"
+    )
+    return video.dataset(settings, sources, origin)
+
+
+def _from_draws(settings: Settings, folder: Path) -> Dataset:
+    if not settings.digits:
+        raise ValueError(
+            f"config.data.path={settings.path} names digits of MNIST by their number, "
+            "and config.data.digits is not set; set it to the folder with MNIST's files"
+        )
+    draws = {split: read_draws(folder / name) for split, name in FILES.items()}
+    digits = load_digits(settings.digits)
+    for split, saved in draws.items():
+        numbers = saved.arrays.digits
+        if numbers.shape[1] != settings.num_digits:
+            raise ValueError(
+                f"config.data.num_digits={settings.num_digits}, but sequences of "
+                f"{folder / FILES[split]} have {numbers.shape[1]} digits"
+            )
+        if numbers.min() < 0 or numbers.max() >= len(digits.train):
+            raise ValueError(
+                f"{folder / FILES[split]} names digit {numbers.max()}, but "
+                f"config.data.digits={settings.digits} has {len(digits.train)} "
+                "training digits"
+            )
+    sources = {
+        split: Sequences(
+            saved,
+            digits.train,
+            settings.rules,
+            settings.in_len,
+            settings.space_step,
+        )
+        for split, saved in draws.items()
+    }
+    origin = (
+        f"N-body MNIST of {folder}, {_text(settings.rules)}, with {digits.description}"
+    )
+    return video.dataset(settings, sources, origin)
+
+
+def _prepared(settings: Settings, folder: Path) -> Dataset:
+    sources = {}
+    for split in SPLITS:
+        source = tfds_source.open_split(folder, split)
+        sources[split] = video.PreparedSequences(
+            source, TFDS_FEATURE, range(len(source)), settings
+        )
+    return video.dataset(
+        settings, sources, f"N-body MNIST prepared by TFDS in {folder}"
+    )
+
+
+def _text(rules: Rules) -> str:
+    """ "3 digits, r0" """
+    return f"{rules.num_digits} digits attracting as {rules.mode} with G {rules.G:g}"

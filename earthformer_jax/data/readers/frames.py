@@ -1,0 +1,205 @@
+"""Frames of a series by number, from files or memory."""
+
+import collections
+import dataclasses
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from earthformer_jax.data.readers.formats import SeriesFile
+
+MAX_OPEN = 32  # files at a time
+BLOCK_BYTES = 2**27  # of full resolution, read at once when all is read
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """The part of every stored field that is used, and how it is thinned.
+
+    Attributes:
+        rows: slice of the stored rows.
+        columns: one or two slices of the stored columns, joined in this order.
+        flip: reverse the rows.
+        space_step: cells are means of so many rows and columns; a rest at the end is
+            left out. A mean is known if half of its values are.
+    """
+
+    rows: slice
+    columns: tuple[slice, ...]
+    flip: bool = False
+    space_step: int = 1
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Rows and columns that are read."""
+        width = sum(columns.stop - columns.start for columns in self.columns)
+        return self.rows.stop - self.rows.start, width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        height, width = self.stored
+        return height // self.space_step, width // self.space_step
+
+
+class ArrayFrames:
+    """Frames in memory."""
+
+    def __init__(self, values: np.ndarray):
+        """Keeps float32 `[t, h, w, c]`, NaN where missing."""
+        self.values = values
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(t, h, w, c)."""
+        return self.values.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop - 1, `[n, h, w, c]`, not to be changed."""
+        return self.values[start:stop]
+
+    def channels(self, places: Sequence[int]) -> "ArrayFrames":
+        """The same frames with these channels, in this order."""
+        return ArrayFrames(np.ascontiguousarray(self.values[..., list(places)]))
+
+
+class FileFrames:
+    """Frames read from files when they are asked for.
+
+    Files are opened on first use in each process, a few at a time; many threads may
+    read.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[SeriesFile],
+        table: np.ndarray,
+        cut: Cut,
+        step: int = 1,
+        places: Sequence[int] = (),
+    ):
+        """Makes a reader.
+
+        Args:
+            files: the files.
+            table: int `[t, 3]`: file, sequence and step of each frame.
+            cut: of every field.
+            step: from frame to frame, where nothing interrupts.
+            places: channels of the files, in the order wanted; () for all.
+        """
+        self._files, self._table, self._cut = list(files), table, cut
+        self._step, self._places = step, tuple(places)
+        self._forget()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(t, h, w, c)."""
+        channels = len(self._places or self._files[0].layout.names)
+        return len(self._table), *self._cut.size, channels
+
+    def channels(self, places: Sequence[int]) -> "FileFrames":
+        """The same frames with these channels, in this order."""
+        old = self._places or range(self.shape[3])
+        places = [old[i] for i in places]
+        return FileFrames(self._files, self._table, self._cut, self._step, places)
+
+    def unthinned(self) -> "FileFrames":
+        """The same frames, cells not averaged."""
+        cut = dataclasses.replace(self._cut, space_step=1)
+        return FileFrames(self._files, self._table, cut, self._step, self._places)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop - 1, float32 `[n, h, w, c]`; NaN where missing."""
+        table = self._table[start:stop]
+        if not len(table):
+            return np.empty((0, *self.shape[1:]), np.float32)
+        follows = np.all(np.diff(table, axis=0) == (0, 0, self._step), axis=1)
+        breaks = np.flatnonzero(~follows) + 1
+        parts = [self._piece(piece) for piece in np.split(table, breaks)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def in_memory(self) -> ArrayFrames:
+        """All frames, read once."""
+        values = np.empty(self.shape, np.float32)
+        height, width = self._cut.stored
+        block = max(1, BLOCK_BYTES // (4 * height * width * values.shape[3]))
+        for start in range(0, len(values), block):
+            values[start : start + block] = self.read(start, start + block)
+        return ArrayFrames(values)
+
+    def close(self) -> None:
+        """Closes all files; reading opens them again."""
+        with self._lock:
+            for handle in self._open.values():
+                _close(handle)
+            self._open.clear()
+
+    def _piece(self, table: np.ndarray) -> np.ndarray:
+        """Frames of one sequence of one file, at equal steps."""
+        number, sequence, first = map(int, table[0])
+        steps = slice(first, int(table[-1, 2]) + 1, self._step)
+        cut = self._cut
+        if os.getpid() != self._process:  # what was opened before a fork stays there
+            self._forget()
+        with self._lock:  # a file must not be closed while another thread reads it
+            handle = self._handle(number)
+            read = self._files[number].read
+            parts = [
+                read(handle, sequence, steps, cut.rows, columns)
+                for columns in cut.columns
+            ]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        values = values[..., self._places] if self._places else values
+        values = values[:, ::-1] if cut.flip else values
+        return block_mean(values, cut.space_step)
+
+    def _handle(self, number: int):
+        if number in self._open:
+            self._open.move_to_end(number)
+        else:
+            while len(self._open) >= MAX_OPEN:
+                _close(self._open.popitem(last=False)[1])
+            self._open[number] = self._files[number].open()
+        return self._open[number]
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._open: collections.OrderedDict = collections.OrderedDict()
+        self._process = os.getpid()
+
+    def __getstate__(self):
+        return self._files, self._table, self._cut, self._step, self._places
+
+    def __setstate__(self, state):
+        self._files, self._table, self._cut, self._step, self._places = state
+        self._forget()
+
+
+Frames = ArrayFrames | FileFrames
+
+
+def block_mean(values: np.ndarray, step: int) -> np.ndarray:
+    """Means of step x step cells of `[t, h, w, c]`, of what is observed.
+
+    A rest of rows or columns at the end is left out. NaN where less than half of a
+    block is observed.
+    """
+    if step == 1:
+        return np.ascontiguousarray(values)
+    t, h, w, c = values.shape
+    h, w = h // step, w // step
+    blocks = values[:, : h * step, : w * step].reshape(t, h, step, w, step, c)
+    known = np.isfinite(blocks)
+    count = known.sum(axis=(2, 4))
+    total = np.where(known, blocks, 0).sum(axis=(2, 4), dtype=np.float64)
+    enough = 2 * count >= step**2
+    mean = np.full(total.shape, np.nan, np.float32)
+    mean[enough] = total[enough] / count[enough]
+    return mean
+
+
+def _close(handle) -> None:
+    if hasattr(handle, "close"):
+        handle.close()

@@ -1,0 +1,116 @@
+"""What a file of fields holds, in words that all formats share."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from earthformer_jax.data.readers.times import Times
+
+NUMBERS = "fiub"  # kinds of data types that are read
+MIN_DIMENSIONS = 3  # of a variable that changes in time
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What the user asks of a file.
+
+    Attributes:
+        variables: their names; () for all that lie on one grid.
+        level: "500", or "level=500", of every further dimension.
+        axes: of arrays without names, "thw" or any order of n (sequences), t, h, w and
+            c (channels); "" to guess.
+        missing: values that mark what is missing.
+    """
+
+    variables: tuple[str, ...] = ()
+    level: tuple[str, ...] = ()
+    axes: str = ""
+    missing: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a file holds: `sequences` times `steps` fields of a size.
+
+    Attributes:
+        path: the file.
+        format: "NetCDF", "Zarr", "HDF5" or ".npy".
+        names: of the channels.
+        units: of the channels; "" where unknown.
+        sequences: independent pieces of time.
+        steps: of time, in each.
+        size: rows and columns.
+        times: of the steps, if known (and there is one sequence).
+        latitude: `[h]` or `[h, w]` degrees north, if known.
+        longitude: `[w]` or `[h, w]` degrees east, if known.
+        notes: what was assumed or left out.
+        single: each file is one field, and its place among the files is its time.
+    """
+
+    path: Path
+    format: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    sequences: int
+    steps: int
+    size: tuple[int, int]
+    times: Times | None = None
+    latitude: np.ndarray | None = None
+    longitude: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    single: bool = False
+
+
+def to_float(values: np.ndarray, missing: Sequence[float]) -> np.ndarray:
+    """float32 of stored values; NaN where they are missing or not finite."""
+    values = np.asarray(values)
+    unknown = np.zeros(values.shape, bool)
+    for value in missing:
+        if values.dtype.kind == "f":
+            unknown |= np.isclose(values, value, rtol=1e-6, atol=0)
+        else:
+            unknown |= values == value
+    with np.errstate(over="ignore"):
+        floats = values.astype(np.float32)
+    floats[unknown | ~np.isfinite(floats)] = np.nan
+    return floats
+
+
+def check_numbers(name: str, dtype, path: Path) -> None:
+    """Refuses values that are no numbers.
+
+    Raises:
+        ValueError: naming the type.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind in NUMBERS:
+        return
+    kinds = {
+        "c": "take the real part, or amplitude and phase as two variables",
+        "O": "write plain arrays: objects are not opened, since they can run code",
+        "m": "divide them by a unit, to have numbers",
+        "M": "dates are no field",
+    }
+    remedy = kinds.get(dtype.kind, "store them as numbers")
+    raise ValueError(f"{path}: {name!r} has type {dtype}; expected numbers: {remedy}")
+
+
+def no_variable(path: Path, name: str, there: Iterable[str]) -> ValueError:
+    """The error that a variable asked for is not in a file."""
+    there = list(map(str, there))
+    return ValueError(
+        f"config.data.variables={name}: {path} has no such variable"
+        f"{nearest(name, there)} (of three or more dimensions there are: "
+        f"{', '.join(there) or 'none'})"
+    )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ "; did you mean 'T'?", or nothing if no name is near."""
+    names = list(map(str, names))
+    lower = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""

@@ -1,0 +1,333 @@
+"""Files as one time series of fields: joined, checked, cropped and thinned."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from earthformer_jax.data.readers import formats
+from earthformer_jax.data.readers import times as times_lib
+from earthformer_jax.data.readers.formats import SeriesFile
+from earthformer_jax.data.readers.frames import Cut, FileFrames, Frames
+from earthformer_jax.data.readers.layout import Layout, Wanted
+from earthformer_jax.data.readers.times import Times
+
+# A cube of at most this many bytes of float32 is read once and kept in memory.
+MEMORY_BYTES = 2**30
+GRID_TOLERANCE = 1e-4  # degrees
+
+
+@dataclasses.dataclass(frozen=True)
+class Cube:
+    """A time series of fields of several variables.
+
+    Attributes:
+        label: the file or files, for people.
+        format: "NetCDF", "Zarr", "HDF5" or ".npy".
+        names: of the channels.
+        units: of the channels; "" where unknown.
+        frames: reads them by number.
+        segments: int `[s, 2]`, first frame and end of stretches without interruption.
+        times: of the frames, rising; None if unknown.
+        cadence: minutes from frame to frame; 0 if unknown.
+        latitude: degrees north `[h]`, ascending, or `[h, w]`; None if unknown.
+        longitude: degrees east `[w]` or `[h, w]`; None if unknown.
+        south_first: whether row 0 is the southernmost.
+        notes: what was assumed or left out.
+    """
+
+    label: str
+    format: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    frames: Frames
+    segments: np.ndarray
+    times: Times | None = None
+    cadence: float = 0.0
+    latitude: np.ndarray | None = None
+    longitude: np.ndarray | None = None
+    south_first: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def minutes(self) -> np.ndarray | None:
+        """int64 `[t]` since 1970-01-01 UTC; None if unknown."""
+        return None if self.times is None else self.times.minutes
+
+    def __str__(self) -> str:
+        _, height, width, _ = self.frames.shape
+        text = f"{', '.join(self.names)} on {height} x {width} cells"
+        return text + grid_text(self.latitude, self.longitude)
+
+
+def open_cube(
+    path: str,
+    wanted: Wanted,
+    *,
+    region: tuple[float, ...] = (),
+    space_step: int = 1,
+    time_step: int = 1,
+) -> Cube:
+    """Finds what a path or pattern holds; fields are read later.
+
+    Rows run from south to north where the latitudes of the rows are known (files that
+    run the other way are turned over), and as they are stored otherwise.
+
+    Args:
+        path: a file, a Zarr store, or a pattern of many.
+        wanted: variables, level, axes, missing values.
+        region: (south, north, west, east) in degrees; () for all.
+        space_step: cells are means of so many times so many.
+        time_step: every so manieth frame.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        ValueError: if a file cannot be read or used, or files do not fit together.
+    """
+    files = [formats.open_file(p, wanted) for p in formats.find(path)]
+    for file in files:
+        _check_filled(file.layout)
+    files, times = _in_order(files)
+    layouts = [file.layout for file in files]
+    for layout in layouts[1:]:
+        _check_same(layouts[0], layout)
+    table, segments = _table(layouts, times)
+    if time_step > 1:
+        pieces = [np.arange(start, stop, time_step) for start, stop in segments]
+        chosen = np.concatenate(pieces)
+        ends = np.cumsum([len(piece) for piece in pieces])
+        segments = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+        table, times = table[chosen], None if times is None else times[chosen]
+    first = layouts[0]
+    cut, latitude, longitude = _cut(first, region, space_step)
+    notes = list(dict.fromkeys(note for layout in layouts for note in layout.notes))
+    cadence = times_lib.cadence(times)
+    if times is not None and len(segments) > 1:
+        notes.append(_gaps_text(times, segments, cadence))
+    return Cube(
+        label=_label(path, len(files), first),
+        format=first.format,
+        names=first.names,
+        units=first.units,
+        frames=FileFrames(files, table, cut, time_step),
+        segments=segments,
+        times=times,
+        cadence=cadence,
+        latitude=latitude,
+        longitude=longitude,
+        south_first=_south_first(latitude),
+        notes=tuple(notes),
+    )
+
+
+def in_memory(cube: Cube, limit: int = MEMORY_BYTES) -> Cube:
+    """The same cube with its values read, if they are not more than `limit` bytes."""
+    if not isinstance(cube.frames, FileFrames):
+        return cube
+    if 4 * int(np.prod(cube.frames.shape, dtype=np.int64)) > limit:
+        return cube
+    frames = cube.frames.in_memory()
+    cube.frames.close()
+    return dataclasses.replace(cube, frames=frames)
+
+
+def grid_text(latitude: np.ndarray | None, longitude: np.ndarray | None) -> str:
+    """ " 4.76N..21.9N 30E..50.6E", or nothing."""
+    if latitude is None or longitude is None:
+        return ""
+
+    def degrees(value, positive, negative):
+        return f"{abs(value):.4g}{positive if value >= 0 else negative}"
+
+    south, north = (degrees(f(latitude), "N", "S") for f in (np.min, np.max))
+    west, east = (degrees(f(longitude), "E", "W") for f in (np.min, np.max))
+    return f" {south}..{north} {west}..{east}"
+
+
+def _in_order(files: list[SeriesFile]) -> tuple[list[SeriesFile], Times | None]:
+    """Files by time where they have times, and the times of all steps.
+
+    Raises:
+        ValueError: if some have times and some not, or times do not rise.
+    """
+    known = [file.layout.times is not None for file in files]
+    if not any(known):
+        return files, None
+    if not all(known):
+        without = files[known.index(False)].layout.path
+        raise ValueError(
+            f"{without} has no times, but {files[known.index(True)].layout.path} has; "
+            "use files of one kind"
+        )
+    for file in files:
+        if file.layout.times.calendar != files[0].layout.times.calendar:
+            raise ValueError(
+                f"{file.layout.path} has the calendar {file.layout.times.calendar!r}, "
+                f"{files[0].layout.path} {files[0].layout.times.calendar!r}"
+            )
+        try:
+            times_lib.check_order(file.layout.times)
+        except ValueError as error:
+            raise ValueError(f"{file.layout.path}: {error}") from None
+    files = sorted(files, key=lambda file: file.layout.times.seconds[0])
+    for before, after in zip(files, files[1:], strict=False):
+        end, start = before.layout.times[-1:], after.layout.times[:1]
+        if start.seconds[0] <= end.seconds[0]:
+            raise ValueError(
+                f"{before.layout.path} and {after.layout.path} overlap: one ends at "
+                f"{times_lib.text(end.minutes[0])}, the other begins at "
+                f"{times_lib.text(start.minutes[0])}; leave out what is double"
+            )
+    return files, times_lib.join([file.layout.times for file in files])
+
+
+def _label(path: str, count: int, first: Layout) -> str:
+    """ "sst.nc", or "era*.nc (3 files)"."""
+    return first.path.name if count == 1 else f"{Path(path).name} ({count} files)"
+
+
+def _check_filled(layout: Layout) -> None:
+    height, width = layout.size
+    if not layout.steps or not layout.sequences or not height or not width:
+        raise ValueError(
+            f"{layout.path} is empty: {layout.sequences} sequences of {layout.steps} "
+            f"steps of {height} x {width} cells"
+        )
+
+
+def _check_same(first: Layout, other: Layout) -> None:
+    """Refuses files with other variables or another grid."""
+    where = f"{first.path} and {other.path} do not fit together: "
+    if first.names != other.names:
+        raise ValueError(
+            f"{where}variables {', '.join(first.names)} and {', '.join(other.names)}; "
+            "choose those they share with config.data.variables"
+        )
+    if first.size != other.size:
+        raise ValueError(f"{where}grids of {first.size} and {other.size} cells")
+    for axis in ("latitude", "longitude"):
+        a, b = getattr(first, axis), getattr(other, axis)
+        if a is None or b is None:
+            same = a is b
+        else:
+            same = a.shape == b.shape and np.allclose(a, b, rtol=0, atol=GRID_TOLERANCE)
+        if not same:
+            raise ValueError(f"{where}they have different {axis}s")
+
+
+def _table(
+    layouts: Sequence[Layout], times: Times | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(file, sequence, step) of every frame, and stretches without interruption."""
+    parts = []
+    for number, layout in enumerate(layouts):
+        sequence, step = np.divmod(
+            np.arange(layout.sequences * layout.steps), layout.steps
+        )
+        parts.append(np.stack([np.full_like(step, number), sequence, step], axis=1))
+    table = np.concatenate(parts)
+    if times is not None:
+        starts = times_lib.interruptions(times)
+    elif layouts[0].single:
+        starts = np.zeros(0, int)
+    else:
+        starts = np.flatnonzero(np.any(np.diff(table[:, :2], axis=0), axis=1)) + 1
+    edges = np.concatenate([[0], starts, [len(table)]]).astype(np.int64)
+    return table, np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _cut(
+    layout: Layout, region: tuple[float, ...], space_step: int
+) -> tuple[Cut, np.ndarray | None, np.ndarray | None]:
+    """The part of the fields that is used, and its coordinates."""
+    latitude, longitude = layout.latitude, layout.longitude
+    if latitude is None or longitude is None:
+        latitude = longitude = None
+    height, width = layout.size
+    rows, columns = slice(0, height), (slice(0, width),)
+    regular = latitude is not None and latitude.ndim == longitude.ndim == 1
+    if region:
+        if not regular:
+            what = "none" if latitude is None else "those of a curvilinear grid"
+            raise ValueError(
+                f"config.data.region={_region_text(region)} needs latitudes of rows "
+                f"and longitudes of columns; {layout.path} has {what}. Leave it empty, "
+                "or cut the file"
+            )
+        rows, columns = _find_region(latitude, longitude, region)
+    flip = bool(regular and latitude[rows][0] > latitude[rows][-1])
+    cut = Cut(rows, columns, flip, space_step)
+    if min(cut.size) < 1:
+        raise ValueError(
+            f"config.data.space_step={space_step} leaves nothing of {cut.stored[0]} x "
+            f"{cut.stored[1]} cells"
+        )
+    if latitude is None:
+        return cut, None, None
+    if not regular:
+        coordinates = np.stack([latitude, longitude], axis=-1)[None]
+        coordinates = _thinned(coordinates, space_step)[0]
+        return cut, coordinates[..., 0], coordinates[..., 1]
+    latitude = latitude[rows][::-1] if flip else latitude[rows]
+    longitude = np.concatenate([longitude[part] for part in columns])
+    longitude = np.unwrap(longitude, period=360.0)
+    latitude = _thinned(latitude[None, :, None, None], space_step, (1, 0))
+    longitude = _thinned(longitude[None, None, :, None], space_step, (0, 1))
+    return cut, latitude.ravel(), longitude.ravel()
+
+
+def _thinned(x: np.ndarray, step: int, axes: tuple[int, int] = (1, 1)) -> np.ndarray:
+    """Means of blocks of coordinates `[1, h, w, c]` in float64."""
+    _, h, w, c = x.shape
+    dh, dw = (step if along else 1 for along in axes)
+    x = x[:, : h // dh * dh, : w // dw * dw]
+    return x.reshape(1, h // dh, dh, w // dw, dw, c).mean(axis=(2, 4))
+
+
+def _find_region(
+    latitude: np.ndarray, longitude: np.ndarray, region: tuple[float, ...]
+) -> tuple[slice, tuple[slice, ...]]:
+    """Slices of rows and columns whose centres lie in a region, borders included."""
+    south, north, west, east = region
+    inside = np.flatnonzero((latitude >= south - 1e-6) & (latitude <= north + 1e-6))
+    width = 360.0 if east - west >= 360 else (east - west) % 360
+    distance = (longitude - west + 1e-6) % 360
+    chosen = distance <= width + 2e-6
+    if not len(inside) or not chosen.any():
+        raise ValueError(
+            f"config.data.region={_region_text(region)} holds no cell of the grid"
+            f"{grid_text(latitude, longitude)}; write south, north, west, east in "
+            "degrees"
+        )
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]])))
+    runs = [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+    if len(runs) > 2:
+        raise ValueError(
+            f"config.data.region={_region_text(region)}: the longitudes of the file "
+            "are in no order"
+        )
+    runs.sort(key=lambda run: min(distance[run.start], distance[run.stop - 1]))
+    return slice(int(inside[0]), int(inside[-1]) + 1), tuple(runs)
+
+
+def _region_text(region: tuple[float, ...]) -> str:
+    return ",".join(f"{x:g}" for x in region)
+
+
+def _south_first(latitude: np.ndarray | None) -> bool:
+    if latitude is None:
+        return False
+    return bool(np.mean(latitude[0]) < np.mean(latitude[-1]))
+
+
+def _gaps_text(times: Times, segments: np.ndarray, cadence: float) -> str:
+    """ "2 gaps in time (after 2001-02-03, ...), which no window crosses" """
+    before = [times_lib.text(times.minutes[stop - 1]) for _, stop in segments[:-1]]
+    shown = ", ".join(before[:3]) + (", ..." if len(before) > 3 else "")
+    count = len(before)
+    step = times_lib.frame_name(cadence)
+    return (
+        f"{count} gap{'s' if count > 1 else ''} in steps of {step} (after {shown}), "
+        "crossed by no window"
+    )

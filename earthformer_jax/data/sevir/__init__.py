@@ -1,0 +1,1 @@
+"""SEVIR radar: catalog, files, windows, and a synthetic radar in their place."""

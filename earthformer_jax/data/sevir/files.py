@@ -1,0 +1,310 @@
+"""Events of SEVIR in HDF5 files, read a few frames at a time.
+
+A file holds the data sets `vil`, uint8 (event, row, column, frame), codes 0 to 254 and
+255 for missing pixels, row 0 in the south; and `id`, the names of the events, which
+files made from SEVIR may lack.
+"""
+
+import collections
+import dataclasses
+import difflib
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from earthformer_jax.data.sevir.catalog import Events
+
+DATASET = "vil"
+LAYOUT = "(event, row, column, frame), uint8, with as many rows as columns"
+MINUTES = 5  # between frames where the catalog does not say
+MAX_OPEN = 32  # files per process
+
+
+class VilFiles:
+    """Frames from any of the files below a folder.
+
+    Files are opened when they are read, at most `max_open` at a time. One at a time
+    reads: HDF5 does not let threads read together. Copies in other processes open the
+    files themselves.
+    """
+
+    def __init__(self, root: Path, max_open: int = MAX_OPEN):
+        self._root = root
+        self._max_open = max_open
+        self._forget()
+
+    def read(self, name: str, index: int, frames: slice) -> np.ndarray:
+        """Some frames of event `index` of a file: uint8 `[t, h, w]`.
+
+        Raises:
+            OSError: if the file is not there or damaged.
+        """
+        with self._lock:
+            if self._process != os.getpid():  # a fork shares no handles
+                self._open = collections.OrderedDict()
+                self._process = os.getpid()
+            try:
+                return _frames(self._dataset(name), index, frames)
+            except OSError as error:
+                raise OSError(
+                    f"{self._root / name}: event {index} cannot be read ({error}); if "
+                    "the file is damaged, download it again"
+                ) from error
+
+    def close(self) -> None:
+        """Closes all files; the next read opens them again."""
+        with self._lock:
+            for file in self._open.values():
+                file.close()
+            self._open.clear()
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        if name in self._open:
+            self._open.move_to_end(name)
+        else:
+            while len(self._open) >= self._max_open:
+                self._open.popitem(last=False)[1].close()
+            self._open[name] = h5py.File(self._root / name, "r")
+        return self._open[name][DATASET]
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._open: collections.OrderedDict[str, h5py.File] = collections.OrderedDict()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> tuple[Path, int]:
+        return self._root, self._max_open
+
+    def __setstate__(self, state: tuple[Path, int]) -> None:
+        self._root, self._max_open = state
+        self._forget()
+
+
+def _frames(vil: h5py.Dataset, index: int, frames: slice) -> np.ndarray:
+    """`vil[index, :, :, frames]` with time as the first axis, the quickest way."""
+    start, stop, step = frames.indices(vil.shape[3])
+    if vil.chunks and vil.chunks[3] == 1:  # frames are stored one by one
+        return np.stack([vil[index, :, :, t] for t in range(start, stop, step)])
+    # HDF5 takes several times as long to leave out what is between steps.
+    block = np.moveaxis(vil[index, :, :, start:stop], -1, 0)[::step]
+    return np.ascontiguousarray(block)
+
+
+class EventFiles:
+    """Events of the catalog with their pictures; `events[i]` is one whole event.
+
+    Items are {"vil": uint8 `[t, h, w, 1]`, "time": int32 `[t]` minutes since 1970-01-01
+    UTC, "corners": float32 `[4]`, "event": int32, the row of the catalog}.
+
+    Attributes:
+        frames: `[n]`, frames of every event.
+        size: rows and columns.
+        minutes: from frame to frame, every number that occurs.
+    """
+
+    def __init__(self, files: VilFiles, events: Events, layouts: Mapping):
+        """Makes a source of events whose files passed `check`.
+
+        Args:
+            files: where the pictures are.
+            events: which.
+            layouts: of every file, by name.
+        """
+        self._files = files
+        self._events = events
+        self.frames = np.array([layouts[name].frames for name in events.file_name])
+        self.size = next(iter(layouts.values())).size
+        kinds = {
+            (id(offsets), frames): (offsets, frames)
+            for offsets, frames in zip(events.offsets, self.frames, strict=True)
+        }
+        self.minutes = {
+            int(np.median(np.diff(frame_offsets(*kind)))) for kind in kinds.values()
+        }
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"event {index} of {len(self)}")
+        event = self.read(index, slice(None))
+        return event | {"vil": event["vil"][..., None]}
+
+    def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
+        """Some frames of an event; `vil` without a channel axis."""
+        events = self._events
+        name, number = events.file_name[index], int(events.file_index[index])
+        return {
+            "vil": self._files.read(name, number, frames),
+            "time": self.times(index)[frames],
+            "corners": events.corners[index],
+            "event": events.row[index],
+        }
+
+    def times(self, index: int) -> np.ndarray:
+        """Minutes since 1970-01-01 UTC of all frames of an event, int32."""
+        start = self._events.time[index].astype("datetime64[m]").astype(np.int64)
+        offsets = frame_offsets(self._events.offsets[index], int(self.frames[index]))
+        return (start + offsets).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What one file holds.
+
+    Attributes:
+        events: their number.
+        size: rows and columns of the pictures.
+        frames: per event.
+        ids: names of the events, or None.
+    """
+
+    events: int
+    size: tuple[int, int]
+    frames: int
+    ids: list[str] | None
+
+
+def frame_offsets(offsets: np.ndarray, frames: int) -> np.ndarray | None:
+    """Minutes of `frames` frames from those in the catalog; None if they do not fit.
+
+    The catalog of SEVIR-LR, with every second frame, is that of SEVIR: it is thinned
+    out. Without offsets frames are 5 minutes apart around the time of the event.
+    """
+    if not len(offsets):
+        return MINUTES * (np.arange(frames) - frames // 2)
+    step = max(1, round(len(offsets) / frames))
+    thinned = offsets[::step]
+    return thinned if len(thinned) == frames else None
+
+
+def check(
+    root: Path, events: Events, span: int, skip_missing: bool
+) -> tuple[Events, dict[str, Layout], list[str]]:
+    """Opens every file of some events once and compares it with the catalog.
+
+    Args:
+        root: the folder file names are relative to.
+        events: of the catalog.
+        span: frames that an event needs to be of use.
+        skip_missing: leave events out whose files are not there.
+
+    Returns:
+        the events whose files are there, the layout of every file by name, and what
+        was left out, in words.
+
+    Raises:
+        FileNotFoundError: if files are missing.
+        ValueError: if a file cannot be read or does not fit the catalog.
+    """
+    names = sorted(set(events.file_name))
+    missing = {name for name in names if not (root / name).is_file()}
+    there = np.array([name not in missing for name in events.file_name])
+    left_out = []
+    if missing:
+        count = int(np.sum(~there))
+        listed = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
+        if not (skip_missing and there.any()):
+            hint = (
+                ", or set config.data.skip_missing_files=True to do without their "
+                f"{count} of {len(events)} events"
+            )
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(names)} files of the catalog are not in "
+                f"{root}: {listed}; download them{hint if there.any() else ''}"
+            )
+        left_out.append(f"{count} events of {len(missing)} files that are not there")
+    events = events.take(there)
+    layouts = {n: read_layout(root / n) for n in names if n not in missing}
+    sizes = {layout.size: name for name, layout in layouts.items()}
+    if len(sizes) > 1:
+        (a, in_a), (b, in_b) = list(sizes.items())[:2]
+        raise ValueError(
+            f"{root}: pictures of {a[0]} x {a[1]} in {in_a} and of {b[0]} x {b[1]} in "
+            f"{in_b} cannot be used together; give each a catalog of its own"
+        )
+    for i in range(len(events)):
+        _check_event(root, events, i, layouts[events.file_name[i]], span)
+    return events, layouts, left_out
+
+
+def read_layout(path: Path) -> Layout:
+    """What a file holds.
+
+    Raises:
+        ValueError: if it cannot be read, or has another layout.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _layout(path, file)
+    except OSError as error:
+        size = path.stat().st_size
+        with path.open("rb") as raw:
+            start = raw.read(8)
+        if start[1:4] == b"HDF":
+            raise ValueError(
+                f"{path} ({size} bytes) cannot be read: it is truncated or damaged "
+                f"({error}). Download it again"
+            ) from error
+        raise ValueError(
+            f"{path} is not an HDF5 file ({size} bytes starting with {start!r})"
+        ) from error
+
+
+def _layout(path: Path, file: h5py.File) -> Layout:
+    if not isinstance(file.get(DATASET), h5py.Dataset):
+        names = list(file)
+        near = difflib.get_close_matches(DATASET, names, n=1)
+        hint = f"; is it {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{path} has no data set {DATASET!r}{hint} (it has: {', '.join(names)}); "
+            f"expected {LAYOUT}"
+        )
+    vil = file[DATASET]
+    found = f"{path}: {DATASET!r} is {vil.dtype} of shape {vil.shape}"
+    if vil.dtype != np.uint8:
+        raise ValueError(
+            f"{found}; expected {LAYOUT}: codes 0 to 254, and 255 for missing pixels"
+        )
+    ids = None
+    if "id" in file:
+        ids = [x.decode() if isinstance(x, bytes) else str(x) for x in file["id"][:]]
+    if vil.ndim != 4 or vil.shape[1] != vil.shape[2]:
+        raise ValueError(f"{found}; expected {LAYOUT}: are the axes in another order?")
+    if ids is not None and len(ids) != vil.shape[0]:
+        raise ValueError(
+            f"{found}, but 'id' names {len(ids)} events; expected {LAYOUT}: are the "
+            "axes in another order?"
+        )
+    return Layout(vil.shape[0], (vil.shape[1], vil.shape[2]), vil.shape[3], ids)
+
+
+def _check_event(root: Path, events: Events, i: int, layout: Layout, span: int) -> None:
+    """Refuses a row of the catalog that its file does not fit."""
+    name, index, event = events.file_name[i], events.file_index[i], events.id[i]
+    if index >= layout.events:
+        raise ValueError(
+            f"event {event!r} has file_index={index} in the catalog, but {root / name} "
+            f"holds {layout.events} events"
+        )
+    if layout.ids is not None and layout.ids[index] != event:
+        raise ValueError(
+            f"event {event!r} of the catalog is {layout.ids[index]!r} in {root / name} "
+            f"(file_index={index}); catalog and file do not belong together"
+        )
+    if layout.frames < span:
+        raise ValueError(
+            f"{root / name} has {layout.frames} frames per event, and one example "
+            f"needs {span}; shorten config.data.in_len or out_len, lower "
+            "config.data.time_step, or take its rows out of the catalog"
+        )
+    if frame_offsets(events.offsets[i], layout.frames) is None:
+        raise ValueError(
+            f"event {event!r} has {len(events.offsets[i])} minute_offsets in the "
+            f"catalog, but {layout.frames} frames in {root / name}"
+        )

@@ -1,0 +1,415 @@
+"""Precipitation nowcasting on SEVIR: the next hour of radar pictures from the last.
+
+Pictures of vertically integrated liquid (VIL), coded 0 to 254, from one of
+
+- no path: the embedded radar twin (`data.sevir.twin`);
+- the files of SEVIR or of SEVIR-LR, or others in the same layout (`sevir_catalog`,
+  `sevir_files`);
+- a folder that the TFDS builder prepared, one example per event.
+
+Windows are cut from events and normalised on reading (`sevir_windows`), which never
+takes missing pixels for rain.
+
+Reference:
+    Veillette et al. 2020, SEVIR: A Storm Event Imagery Dataset for Deep Learning
+    Applications in Radar and Satellite Meteorology, NeurIPS; Gao et al. 2022,
+    Earthformer, section 4.2.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax.data import settings as settings_lib
+from earthformer_jax.data import tfds_source
+from earthformer_jax.data.augment import Augment, center_crop, check_crop
+from earthformer_jax.data.readers import paths
+from earthformer_jax.data.sevir import (
+    catalog as catalog_lib,
+)
+from earthformer_jax.data.sevir import (
+    files as files_lib,
+)
+from earthformer_jax.data.sevir import (
+    twin,
+)
+from earthformer_jax.data.sevir import (
+    windows as windows_lib,
+)
+from earthformer_jax.data.sevir.catalog import SPLITS
+from earthformer_jax.data.sevir.files import EventFiles
+from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
+from earthformer_jax.data.source import (
+    Channel,
+    Dataset,
+    Display,
+    Example,
+    Source,
+    persistence,
+)
+from earthformer_jax.metrics.precipitation import RainScores
+
+CATALOG, DATA = "CATALOG.csv", "data"
+SPLIT_RULES = ("date", "fraction")
+MSE_UNITS = "(code / 255)^2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.data`.
+
+    Attributes:
+        name: "sevir".
+        path: nothing for the radar twin; else the folder with CATALOG.csv and data/, or
+            the folder of a prepared TFDS data set.
+        catalog_path: the catalog, if it is elsewhere; `path` is then the folder that
+            file names of the catalog are relative to, or the one above.
+        skip_missing_files: use what is there of SEVIR, without events whose files are
+            not there.
+        max_missing: largest `pct_missing` of an event that is used, in the units of the
+            catalog (SEVIR: a share, 0 to 1). 0 in the paper.
+        split: "date": by the four limits below; "fraction": 70, 15 and 15 % of the
+            events by id, within `train_from` and `test_until`.
+        train_from: training events are later, "YYYY-MM-DD" or "YYYY-MM-DD HH:MM" UTC;
+            nothing: all.
+        train_until: the last training events; validation events are later.
+        validate_until: the last validation events; test events are later.
+        test_until: the last test events; nothing: all.
+        in_len: input frames.
+        out_len: target frames.
+        stride: frames from the start of a window to the next one in the same event.
+        time_step: use every so manieth frame. 2 with `space_step` 3 is SEVIR-LR.
+        space_step: pixels are the maximum of so many times so many.
+        normalization: "01": code / 255; "sevir": (code - 33.44) / 47.54.
+        crop: rows and columns cut out: at random places in training, in the middle
+            otherwise; () for all.
+        flip: training examples are turned over in either direction at random.
+        rotate: training examples are turned by quarters at random.
+        twin_train: number of training windows of the twin.
+        twin_validation: number of validation windows.
+        twin_test: number of test windows. All three default to the paper's numbers.
+    """
+
+    name: str = "sevir"
+    path: str = ""
+    catalog_path: str = ""
+    skip_missing_files: bool = False
+    max_missing: float = 0.0
+    split: str = "date"
+    train_from: str = ""
+    train_until: str = "2019-01-01"
+    validate_until: str = "2019-06-01"
+    test_until: str = ""
+    in_len: int = 13
+    out_len: int = 12
+    stride: int = 12
+    time_step: int = 1
+    space_step: int = 1
+    normalization: str = "01"
+    crop: tuple[int, ...] = ()
+    flip: bool = False
+    rotate: bool = False
+    twin_train: int = 35718
+    twin_validation: int = 9060
+    twin_test: int = 12159
+
+    @property
+    def span(self) -> int:
+        """Frames of the files that one window extends over."""
+        return (self.in_len + self.out_len - 1) * self.time_step + 1
+
+    @property
+    def dates(self) -> catalog_lib.Dates:
+        """Limits of the splits; the outer ones alone where dates divide nothing."""
+        names = ("train_from", "train_until", "validate_until", "test_until")
+        inner = names[1:3] if self.split == "fraction" else ()
+        return catalog_lib.Dates.parse(
+            {name: "" if name in inner else getattr(self, name) for name in names}
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Fills in defaults and checks what can be checked without a file.
+
+        Raises:
+            ValueError: on an unknown field or an impossible value.
+        """
+        settings = settings_lib.fill(cls, config, "the SEVIR data")
+        settings_lib.check_at_least(settings, 1, ["in_len", "out_len"], "frames")
+        settings_lib.check_at_least(settings, 1, ["stride", "time_step"], "frames")
+        settings_lib.check_at_least(settings, 1, ["space_step"], "pixels")
+        twin_sizes = [f"twin_{split}" for split in SPLITS]
+        settings_lib.check_at_least(settings, 1, twin_sizes, "windows")
+        settings_lib.check_choice(settings, "normalization", NORMALIZATIONS)
+        settings_lib.check_choice(settings, "split", SPLIT_RULES)
+        if not settings.max_missing >= 0:
+            raise ValueError(
+                f"config.data.max_missing={settings.max_missing} is negative"
+            )
+        if settings.catalog_path and not settings.path:
+            raise ValueError(
+                f"config.data.catalog_path={settings.catalog_path} needs "
+                "config.data.path, the folder of the files it lists"
+            )
+        dates = settings.dates
+        if settings.split == "date":
+            for name in ("train_until", "validate_until"):
+                if getattr(dates, name) is None:
+                    raise ValueError(
+                        f"config.data.{name}='' is no date; write YYYY-MM-DD, or set "
+                        "config.data.split='fraction' to divide events by number"
+                    )
+        return settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Cropped:
+    """The middle of every example of a source."""
+
+    source: Source
+    crop: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        return center_crop(self.source[index], self.crop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The events of each split, and how windows are cut from them.
+
+    Attributes:
+        events: by split.
+        description: where they are from, and what was left out.
+        time_step: frames from one frame of an example to the next.
+        space_step: see `Settings`.
+    """
+
+    events: Mapping[str, windows_lib.EventSource]
+    description: str
+    time_step: int
+    space_step: int
+
+
+def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
+    """The events of each split that `config.data` selects, whole and as they are coded.
+
+    Args:
+        config: any of the fields of `Settings`; `path` is needed.
+
+    Returns:
+        "train", "validation" and "test": sequences of {"vil": uint8 `[t, h, w, 1]`,
+        "time": int32 `[t]`, "corners": float32 `[4]`, "event": int32}.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if a setting is impossible or a file cannot be used.
+    """
+    settings = Settings.from_config(config)
+    if not settings.path:
+        raise ValueError(
+            f"config.data.path={settings.path!r}: expected the folder with {CATALOG}"
+        )
+    return _files(settings).events
+
+
+def load(config: Mapping[str, Any], seed: int) -> Dataset:
+    """Loads the data set that `config.data` describes.
+
+    Args:
+        config: any of the fields of `Settings`.
+        seed: of the radar twin.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if a setting is impossible or a file cannot be used.
+    """
+    settings = Settings.from_config(config)
+    if not settings.path:
+        origin = _twin(settings, seed)
+    elif tfds_source.is_prepared(settings.path):
+        origin = _prepared(settings)
+    else:
+        origin = _files(settings)
+    normalization = NORMALIZATIONS[settings.normalization]
+    windows = {
+        split: Windows(
+            part,
+            settings.in_len,
+            settings.out_len,
+            stride=settings.stride,
+            time_step=origin.time_step,
+            space_step=origin.space_step,
+            normalization=normalization,
+        )
+        for split, part in origin.events.items()
+    }
+    augment = _augment(settings, windows["train"].size)
+    frame = _frame(origin)
+    return Dataset(
+        name=settings.name,
+        description=_description(settings, origin, windows, frame),
+        train=windows["train"],
+        validation=_cropped(windows["validation"], settings.crop),
+        test=_cropped(windows["test"], settings.crop),
+        loss_weights=np.ones((1, 1, 1, 1), np.float32),
+        metric=RainScores(scale=normalization.scale, offset=normalization.offset),
+        references={"persistence": persistence(settings.out_len, 1)},
+        augment=augment,
+        display=Display(
+            channels=(
+                Channel(
+                    "VIL",
+                    "code",
+                    normalization.scale,
+                    normalization.offset,
+                    limits=(0, 255),
+                    colormap="turbo",
+                ),
+            ),
+            frame=frame,
+            south_first=True,
+        ),
+        mse_units=MSE_UNITS,
+    )
+
+
+def _cropped(source: Source, crop: Sequence[int]) -> Source:
+    return Cropped(source, tuple(crop)) if crop else source
+
+
+def _twin(settings: Settings, seed: int) -> Origin:
+    if twin.DOMAIN % settings.space_step:
+        raise ValueError(
+            f"config.data.space_step={settings.space_step} does not divide the "
+            f"{twin.DOMAIN} pixels of the radar twin"
+        )
+    return Origin(
+        {
+            split: windows_lib.TwinEvents(
+                twin.RadarTwin(
+                    split,
+                    getattr(settings, f"twin_{split}"),
+                    settings.in_len + settings.out_len,
+                    seed,
+                    settings.time_step,
+                    settings.space_step,
+                )
+            )
+            for split in SPLITS
+        },
+        f"embedded radar twin (seed {seed})",
+        time_step=1,
+        space_step=1,
+    )
+
+
+def _prepared(settings: Settings) -> Origin:
+    path = Path(settings.path).expanduser()
+    prepared = {
+        split: windows_lib.PreparedEvents(tfds_source.open_split(path, split))
+        for split in SPLITS
+    }
+    for split, split_events in prepared.items():
+        if split_events.frames[0] < settings.span:
+            raise ValueError(
+                f"config.data.path={settings.path} has {split_events.frames[0]} frames "
+                f"per event ({split}), and one example needs {settings.span}; shorten "
+                "config.data.in_len or out_len, or lower config.data.time_step"
+            )
+    return Origin(
+        prepared,
+        f"SEVIR VIL prepared in {path}",
+        settings.time_step,
+        settings.space_step,
+    )
+
+
+def _files(settings: Settings) -> Origin:
+    catalog, root = _find(settings)
+    every = catalog_lib.read(catalog)
+    used, left_out = catalog_lib.select(every, settings.max_missing, catalog)
+    inside = catalog_lib.within(used, settings.dates, catalog)
+    if len(inside) < len(used):
+        left_out.append(f"{len(used) - len(inside)} events outside the dates")
+    there, layouts, not_there = files_lib.check(
+        root, inside, settings.span, settings.skip_missing_files
+    )
+    left_out += not_there
+    if settings.split == "date":
+        splits = catalog_lib.split_by_date(there, settings.dates)
+    else:
+        splits = catalog_lib.split_by_fraction(there)
+    gaps = int(np.sum(there.pct_missing > 0))
+    files = files_lib.VilFiles(root)
+    return Origin(
+        {split: EventFiles(files, part, layouts) for split, part in splits.items()},
+        f"SEVIR VIL of {catalog} (split by {settings.split}"
+        + (f"; left out: {', '.join(left_out)}" if left_out else "")
+        + f"; {gaps} events with missing pixels, which are masked)",
+        settings.time_step,
+        settings.space_step,
+    )
+
+
+def _find(settings: Settings) -> tuple[Path, Path]:
+    """The catalog, and the folder that its file names are relative to."""
+    path = paths.existing(settings.path, "config.data.path")
+    if settings.catalog_path:
+        catalog = paths.existing(settings.catalog_path, "config.data.catalog_path")
+    elif path.is_file():
+        catalog, path = path, path.parent
+    else:
+        catalog = path / CATALOG
+    if not catalog.is_file():
+        there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
+        raise FileNotFoundError(
+            f"config.data.path={settings.path} holds no {CATALOG} (it has: "
+            f"{there or 'nothing'}); give the folder of {CATALOG} and {DATA}/, or the "
+            "catalog as config.data.catalog_path"
+        )
+    return catalog, path / DATA if (path / DATA).is_dir() else path
+
+
+def _augment(settings: Settings, size: tuple[int, int]) -> Augment | None:
+    """What training examples undergo; `size` is that of the fields."""
+    crop = tuple(settings.crop)
+    if crop:
+        check_crop(size, crop)
+        if settings.rotate and crop[0] != crop[1]:
+            raise ValueError(
+                f"config.data.rotate=True turns by 90 degrees, which config.data.crop="
+                f"{crop} does not allow; crop a square, or use config.data.flip"
+            )
+    if not (crop or settings.flip or settings.rotate):
+        return None
+    return Augment(settings.flip, settings.flip, settings.rotate, crop)
+
+
+def _frame(origin: Origin) -> str:
+    """ "5 min", or "2 or 5 min" if events differ."""
+    minutes = set().union(*(part.minutes for part in origin.events.values()))
+    steps = [str(step * origin.time_step) for step in sorted(minutes)]
+    return f"{' or '.join(steps)} min"
+
+
+def _description(
+    settings: Settings, origin: Origin, windows: Mapping[str, Windows], frame: str
+) -> str:
+    """One line: origin, windows of each split, units."""
+    h, w = windows["train"].size
+    crop = " x ".join(map(str, settings.crop))
+    sizes = ", ".join(
+        f"{split} ({len(windows[split])} windows of {len(origin.events[split])} events)"
+        for split in SPLITS
+    )
+    return (
+        f"{origin.description}; {settings.in_len} -> {settings.out_len} frames of "
+        f"{frame}, {f'{crop} of ' if crop else ''}{h} x {w} pixels; {sizes}; "
+        f"{windows_lib.UNITS[settings.normalization]}"
+    )

@@ -1,0 +1,222 @@
+"""From events of radar codes to the windows a model learns from.
+
+Code 255 marks missing pixels. It is never read as rain: inputs have code 0 there, and
+targets are not `observed`. (The reference implementation of Earthformer reads it as the
+strongest rain, in the few events where the catalog does not tell.)
+"""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from earthformer_jax.data.sevir import twin as twin_lib
+from earthformer_jax.data.sevir.catalog import count_windows
+from earthformer_jax.data.source import Example, Source
+
+MISSING = 255  # code of pixels that were not observed
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """The units a model sees: (code - offset) / scale."""
+
+    scale: float
+    offset: float
+
+    def table(self) -> np.ndarray:
+        """Model units of every code, float32 `[256]`; missing is read as no rain."""
+        codes = np.arange(MISSING + 1)
+        codes[MISSING] = 0
+        return ((codes - self.offset) / self.scale).astype(np.float32)
+
+
+NORMALIZATIONS = {
+    "01": Normalization(255.0, 0.0),
+    "sevir": Normalization(47.54, 33.44),  # deviation and mean of the codes of SEVIR
+}
+UNITS = {"01": "code / 255", "sevir": "(code - 33.44) / 47.54"}
+
+
+def vil_kg_per_m2(code) -> np.ndarray:
+    """Vertically integrated liquid in kg/m2 of codes 0 to 254; NaN for 255.
+
+    0 up to code 5, (code - 2) / 90.66 up to 18, exp((code - 83.9) / 38.9) above.
+
+    Reference:
+        The SEVIR tutorial, https://github.com/MIT-AI-Accelerator/eie-sevir
+    """
+    code = np.asarray(code, np.float64)
+    linear, exponential = (code - 2) / 90.66, np.exp((code - 83.9) / 38.9)
+    vil = np.where(code <= 5, 0.0, np.where(code <= 18, linear, exponential))
+    return np.where(code >= MISSING, np.nan, vil)
+
+
+class EventSource(Protocol):
+    """Events of which some frames can be read.
+
+    Attributes:
+        frames: `[n]`, frames of every event.
+        size: rows and columns.
+        minutes: from frame to frame, every number that occurs.
+    """
+
+    frames: np.ndarray
+    size: tuple[int, int]
+    minutes: set[int]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
+        """ "vil" uint8 `[t, h, w]`, "time" int32 `[t]`, and whatever else is known."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TwinEvents:
+    """Events of the radar twin, one after the other at midnight of successive days."""
+
+    twin: twin_lib.RadarTwin
+
+    @property
+    def frames(self) -> np.ndarray:
+        return np.full(len(self.twin), self.twin.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        side = twin_lib.DOMAIN // self.twin.space_step
+        return side, side
+
+    @property
+    def minutes(self) -> set[int]:
+        return {twin_lib.MINUTES * self.twin.time_step}
+
+    def __len__(self) -> int:
+        return len(self.twin)
+
+    def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
+        (step,) = self.minutes
+        minutes = 24 * 60 * index + step * np.arange(self.twin.frames, dtype=np.int32)
+        return {
+            "vil": self.twin[index][frames],
+            "time": minutes[frames],
+            "event": np.int32(index),
+        }
+
+
+class PreparedEvents:
+    """Events of a prepared TFDS data set; each is read as a whole."""
+
+    def __init__(self, examples: Source):
+        """Makes a source of events from examples with a `vil` `[t, h, w, 1]`.
+
+        Raises:
+            ValueError: if the examples are something else.
+        """
+        self._examples = examples
+        first = examples[0]
+        if not {"vil", "time"} <= set(first):
+            raise ValueError(
+                f"the prepared examples hold {', '.join(first)}; expected events of "
+                "SEVIR, with vil and time"
+            )
+        frames, *size, _ = first["vil"].shape
+        self.frames = np.full(len(examples), frames)
+        self.size = tuple(size)
+        self.minutes = {int(np.median(np.diff(first["time"])))}
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
+        event = self._examples[index]
+        return {
+            **event,
+            "vil": event["vil"][frames, ..., 0],
+            "time": event["time"][frames],
+        }
+
+
+class Windows:
+    """Examples cut from events: `in_len` frames, then `out_len` targets.
+
+    Beside `inputs`, `targets`, `observed` and `time` an example holds `event`, the
+    row of the event in the catalog (its number in the twin), and for real data
+    `corners`, float32 `[4]`: latitude and longitude of the lower left, then of the
+    upper right corner of the whole picture in degrees; NaN if unknown.
+    """
+
+    def __init__(
+        self,
+        events: EventSource,
+        in_len: int,
+        out_len: int,
+        *,
+        stride: int = 12,
+        time_step: int = 1,
+        space_step: int = 1,
+        normalization: Normalization = NORMALIZATIONS["01"],
+    ):
+        """Makes a source; the arguments are those of `Settings`.
+
+        Raises:
+            ValueError: if `space_step` does not divide the pictures.
+        """
+        if any(side % space_step for side in events.size):
+            raise ValueError(
+                f"config.data.space_step={space_step} does not divide the "
+                f"{events.size[0]} x {events.size[1]} pixels of the pictures"
+            )
+        self._events = events
+        self._in_len, self._out_len = in_len, out_len
+        self._stride, self._time_step, self._space_step = stride, time_step, space_step
+        self._units = normalization.table()
+        frames = -(-np.asarray(events.frames) // time_step)
+        counts = count_windows(frames, in_len + out_len, stride)
+        self._ends = np.cumsum(counts)  # windows up to and with each event
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the fields."""
+        h, w = self._events.size
+        return h // self._space_step, w // self._space_step
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        event = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[event - 1]) if event else 0
+        start = (index - first) * self._stride * self._time_step
+        length = (self._in_len + self._out_len) * self._time_step
+        frames = slice(start, start + length, self._time_step)
+        read = dict(self._events.read(event, frames))
+        codes = block_maximum(read.pop("vil"), self._space_step)
+        values, observed = self._units[codes][..., None], codes != MISSING
+        return {
+            "inputs": values[: self._in_len],
+            "targets": values[self._in_len :],
+            "observed": observed[self._in_len :, ..., None],
+            **read,
+        }
+
+
+def block_maximum(codes: np.ndarray, step: int) -> np.ndarray:
+    """Largest code of blocks of pixels; missing where a whole block is missing.
+
+    Args:
+        codes: uint8 `[t, h, w]`, 255 for missing pixels.
+        step: rows and columns of a block, divisors of h and w.
+
+    Returns:
+        uint8 `[t, h / step, w / step]`.
+    """
+    if step == 1:
+        return codes
+    raised = codes + np.uint8(1)  # 255 becomes 0, below all others
+    t, h, w = codes.shape
+    rows = raised.reshape(t, h // step, step, w).max(axis=2)
+    blocks = np.maximum.reduce([rows[:, :, k::step] for k in range(step)])
+    return blocks - np.uint8(1)

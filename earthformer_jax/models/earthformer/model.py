@@ -1,0 +1,427 @@
+"""Earthformer: a hierarchical encoder-decoder of cuboid attention.
+
+The stem shrinks every frame; the encoder alternates blocks of cuboid self-attention
+with patch merging and keeps one memory per level; the decoder starts from learned
+position embeddings of the frames to come, reads the memories by cuboid cross-attention
+from the coarsest level to the finest, and the head restores the frames. All output
+frames are computed at once.
+
+Reference:
+    Gao et al. 2022, Earthformer: Exploring Space-Time Transformers for Earth System
+    Forecasting, NeurIPS. https://arxiv.org/abs/2207.05833
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.layers.dense import Dense
+from earthformer_jax.layers.embedding import PositionEmbedding
+from earthformer_jax.models.earthformer.blocks import BlockOptions
+from earthformer_jax.models.earthformer.hierarchy import (
+    CrossPattern,
+    Decoder,
+    Encoder,
+    SelfPattern,
+    per_level,
+)
+from earthformer_jax.models.earthformer.stem import (
+    Head,
+    Stage,
+    Stem,
+    head_stages,
+)
+from earthformer_jax.models.shapes import check_inputs, check_shapes
+from earthformer_jax.ops import attention, resample
+from earthformer_jax.ops.resample import Grid, merged_grid
+
+START_METHODS = ("zeros", "nearest_interp", "last", "mean")
+
+
+def level_features(
+    base_units: int, levels: int, downsample: Grid, scale_alpha: float = 1.0
+) -> tuple[int, ...]:
+    """Channels of each level: base_units * int((max(downsample) ** alpha) ** level)."""
+    growth = max(downsample) ** scale_alpha
+    return tuple(base_units * int(growth**i) for i in range(levels))
+
+
+class Earthformer(nn.Module):
+    """The direct (not auto-regressive) Earthformer.
+
+    The defaults are the model of table 8 with 8 global vectors. Shapes are without the
+    batch axis.
+
+    Attributes:
+        input_shape: (T, H, W, C_in).
+        target_shape: (K, H, W, C_out).
+        base_units: channels of the finest level.
+        block_units: channels per level; None: `level_features`.
+        scale_alpha: growth of the channels from level to level.
+        num_heads: attention heads, the same at all levels.
+        attn_drop: dropout rate on attention weights.
+        proj_drop: dropout rate after output projections.
+        ffn_drop: dropout rate inside feed-forward layers.
+        downsample: factor between levels along (t, h, w).
+        upsample_kernel: side of the decoder's up-sampling convolutions.
+        enc_depth: encoder blocks per level; its length is the number of levels.
+        enc_pattern: a name of `ops.patterns`, or per level a name or tuple of cuts;
+            "axial,full" is one name per level.
+        enc_use_inter_ffn: feed-forward after every attention layer, or once a block.
+        dec_depth: decoder blocks per level.
+        dec_self_pattern: as `enc_pattern`.
+        dec_cross_pattern: as `enc_pattern`, of cross-attention patterns.
+        dec_cross_start: first level with cross-attention.
+        dec_cross_last_n_frames: attend to the memory's last n frames; None is all.
+        dec_use_inter_ffn: as for the encoder.
+        dec_hierarchical_pos_embed: position embeddings after every up-sampling.
+        dec_use_first_self_attn: start the decoder with self-attention.
+        num_global_vectors: 0 switches everything global off.
+        use_dec_self_global: decoder self-attention uses global vectors.
+        dec_self_update_global: and updates them inside a level.
+        use_dec_cross_global: cross-attention uses global vectors.
+        use_global_vector_ffn: feed-forward layers for the global vectors.
+        use_global_self_attn: global vectors attend to each other.
+        separate_global_qkv: own projections for attention with global vectors.
+        global_dim_ratio: width of global vectors relative to the channels; other than
+            1 needs `separate_global_qkv`.
+        start: the decoder's first state: "zeros" (position embeddings alone), or from
+            the coarsest memory "nearest_interp", "last", "mean".
+        stem: "conv" (one stage) or "stack_conv".
+        stem_scale: factor of the one-stage stem along (t, h, w).
+        stem_conv_layers: convolutions of the one-stage stem.
+        head_conv_layers: convolutions of the one-stage head.
+        stem_stages: (features, factor, convolutions) per stage of a "stack_conv" stem.
+        stem_activation: of stem and head.
+        ffn_activation: of the feed-forward layers.
+        gated_ffn: gated feed-forward layers.
+        norm: "layer_norm" or "rms_norm", of attention and feed-forward layers.
+        padding: "ignore", "zeros" or "nearest", where a size does not divide a grid.
+        pos_embed: "t+h+w" or "t+hw".
+        use_relative_pos: relative position biases.
+        self_attn_use_final_proj: output projections of self-attention.
+        remat: recomputed in the backward pass: 0 nothing, 1 feed-forward layers, 2
+            attention layers too.
+        scan_blocks: run equal blocks of a level as a loop: less to compile, somewhat
+            slower steps.
+        attn_implementation: of attention inside cuboids, "xla", "library", "cudnn",
+            "pallas" or "auto", see `ops.attention.attend`.
+        attn_init: linear initialisation of attention, "fan_in" or "fan_out".
+        ffn_init: of feed-forward layers.
+        resample_init: of patch merging and the decoder's projections.
+        forecast_change: add the last input frame to what the network makes; an option
+            of ours for short training, not in the paper.
+        match_reference: repeat two slips of the reference implementation, see
+            `models.earthformer.cuboid_attention.CuboidSelfAttention`.
+        dtype: of the arithmetic; None is float32.
+        param_dtype: of the parameters.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    target_shape: tuple[int, int, int, int]
+    base_units: int = 64
+    block_units: Sequence[int] | None = None
+    scale_alpha: float = 1.0
+    num_heads: int = 4
+    attn_drop: float = 0.1
+    proj_drop: float = 0.1
+    ffn_drop: float = 0.1
+    downsample: Grid = (1, 2, 2)
+    upsample_kernel: int = 3
+    enc_depth: Sequence[int] = (4, 4)
+    enc_pattern: str | Sequence[SelfPattern] = "axial"
+    enc_use_inter_ffn: bool = True
+    dec_depth: Sequence[int] = (4, 4)
+    dec_self_pattern: str | Sequence[SelfPattern] = "axial"
+    dec_cross_pattern: str | Sequence[CrossPattern] = "cross_1x1"
+    dec_cross_start: int = 0
+    dec_cross_last_n_frames: int | None = None
+    dec_use_inter_ffn: bool = True
+    dec_hierarchical_pos_embed: bool = False
+    dec_use_first_self_attn: bool = False
+    num_global_vectors: int = 8
+    use_dec_self_global: bool = False
+    dec_self_update_global: bool = True
+    use_dec_cross_global: bool = False
+    use_global_vector_ffn: bool = False
+    use_global_self_attn: bool = True
+    separate_global_qkv: bool = False
+    global_dim_ratio: int = 1
+    start: str = "zeros"
+    stem: str = "conv"
+    stem_scale: Grid = (1, 2, 2)
+    stem_conv_layers: int = 2
+    head_conv_layers: int = 1
+    stem_stages: Sequence[Stage | Sequence] = ()
+    stem_activation: str = "leaky"
+    ffn_activation: str = "gelu"
+    gated_ffn: bool = False
+    norm: str = "layer_norm"
+    padding: str = "zeros"
+    pos_embed: str = "t+h+w"
+    use_relative_pos: bool = True
+    self_attn_use_final_proj: bool = True
+    remat: int = 0
+    scan_blocks: bool = False
+    attn_implementation: str = "xla"
+    attn_init: str = "fan_in"
+    ffn_init: str = "fan_in"
+    resample_init: str = "fan_in"
+    forecast_change: bool = False
+    match_reference: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @property
+    def levels(self) -> int:
+        """Number of levels of the hierarchy."""
+        return len(self.enc_depth)
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        if self.block_units is not None:
+            return tuple(self.block_units)
+        return level_features(
+            self.base_units, self.levels, self.downsample, self.scale_alpha
+        )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages of the stem."""
+        if self.stem == "stack_conv":
+            return tuple(Stage(*stage) for stage in self.stem_stages)
+        return (Stage(self.base_units, self.stem_scale, self.stem_conv_layers),)
+
+    def check(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        check_shapes(self.input_shape, self.target_shape)
+        resample.check_padding(self.padding)
+        attention.implementation_of(self.attn_implementation)
+        if self.attn_implementation in ("library", "cudnn") and self.attn_drop:
+            raise ValueError(
+                f"attn_implementation={self.attn_implementation!r} cannot drop "
+                f"attention weights; got attn_drop={self.attn_drop}, expected 0"
+            )
+        if self.attn_implementation in ("cudnn", "pallas"):
+            # Asked only here: the question makes JAX look for devices.
+            platform = jax.default_backend()
+            if platform != "gpu":
+                raise ValueError(
+                    f"attn_implementation={self.attn_implementation!r} needs a GPU; "
+                    f"JAX runs on {platform}, use 'xla'"
+                )
+        if len(self.dec_depth) != self.levels:
+            raise ValueError(
+                "enc_depth and dec_depth need one entry per level; got "
+                f"{tuple(self.enc_depth)} and {tuple(self.dec_depth)}"
+            )
+        if min(*self.enc_depth, *self.dec_depth, 1) < 1:
+            raise ValueError(
+                "every level needs at least one block; got enc_depth "
+                f"{tuple(self.enc_depth)} and dec_depth {tuple(self.dec_depth)}"
+            )
+        if len(self.features) != self.levels or self.features[0] != self.base_units:
+            raise ValueError(
+                f"block_units needs {self.levels} entries that start with base_units "
+                f"{self.base_units}; got {self.features}"
+            )
+        if any(c % self.num_heads for c in self.features):
+            raise ValueError(
+                f"num_heads must divide the channels of every level {self.features}; "
+                f"got {self.num_heads}"
+            )
+        if not 0 <= self.dec_cross_start < self.levels:
+            raise ValueError(
+                f"dec_cross_start must be a level, 0 ... {self.levels - 1}; "
+                f"got {self.dec_cross_start}"
+            )
+        if self.start not in START_METHODS:
+            raise ValueError(
+                f"start must be one of {START_METHODS}; got {self.start!r}"
+            )
+        if not self.stages or self.stages[-1].features != self.base_units:
+            raise ValueError(
+                f"the stem's last stage must have base_units={self.base_units} "
+                f"channels; got stages {self.stages}"
+            )
+        if self.global_dim_ratio != 1 and not self.separate_global_qkv:
+            raise ValueError(
+                f"global_dim_ratio={self.global_dim_ratio} needs "
+                "separate_global_qkv=True"
+            )
+        if self.num_global_vectors < 0:
+            raise ValueError(
+                f"num_global_vectors must be >= 0; got {self.num_global_vectors}"
+            )
+        if self.forecast_change and (
+            self.target_shape[1:3] != self.input_shape[1:3]
+            or self.target_shape[3] > self.input_shape[3]
+        ):
+            raise ValueError(
+                f"forecast_change needs targets {tuple(self.target_shape)} on the grid "
+                f"of the inputs {tuple(self.input_shape)}, with no more channels"
+            )
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+        """Forecasts the next frames.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            train: whether dropout acts (needs the rng "dropout").
+
+        Returns:
+            float32 `[b, K, H, W, C_out]`.
+
+        Raises:
+            ValueError: for options that do not go together, or inputs of another shape
+                than `input_shape`.
+        """
+        self.check()
+        check_inputs(inputs, self.input_shape)
+        dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
+        types = dict(dtype=dtype, param_dtype=self.param_dtype)
+        options = self._block_options(dtype)
+
+        x = Stem(
+            self.stages,
+            self.stem,
+            self.stem_activation,
+            self.padding,
+            self.resample_init,
+            name="stem",
+            **types,
+        )(inputs.astype(dtype))
+        x = PositionEmbedding(
+            x.shape[1:4], self.pos_embed, name="encoder_position", **types
+        )(x)
+        frames_in = x.shape[1]
+
+        memories, global_memories = Encoder(
+            self.enc_depth,
+            self.features,
+            per_level(self.enc_pattern, self.levels, "enc_pattern"),
+            options,
+            self.downsample,
+            self.enc_use_inter_ffn,
+            self.global_dim_ratio,
+            self.resample_init,
+            name="encoder",
+        )(x, self._global_vectors(inputs.shape[0], dtype), train=train)
+
+        z = self._first_state(memories[-1], types)
+        z = Decoder(
+            self.dec_depth,
+            per_level(self.dec_self_pattern, self.levels, "dec_self_pattern"),
+            per_level(self.dec_cross_pattern, self.levels, "dec_cross_pattern"),
+            options,
+            max_temporal_relative=frames_in + self.target_shape[0],
+            cross_start=self.dec_cross_start,
+            last_n_frames=self.dec_cross_last_n_frames,
+            inter_ffn=self.dec_use_inter_ffn,
+            hierarchical_pos_embed=self.dec_hierarchical_pos_embed,
+            pos_embed=self.pos_embed,
+            use_self_global=self.use_dec_self_global,
+            self_update_global=self.dec_self_update_global,
+            use_cross_global=self.use_dec_cross_global,
+            first_self_attn=self.dec_use_first_self_attn,
+            upsample_kernel=self.upsample_kernel,
+            name="decoder",
+        )(z, memories, global_memories, train=train)
+
+        z = Head(
+            self._head_stages(), self.stem, self.stem_activation, name="head", **types
+        )(z)
+        forecast = Dense(
+            self.target_shape[-1],
+            kernel_init=initializers.linear(self.resample_init),
+            name="head_proj",
+            **types,
+        )(z)
+        forecast = forecast.astype(jnp.promote_types(dtype, jnp.float32))
+        if self.forecast_change:
+            forecast += inputs[:, -1:, ..., : self.target_shape[-1]]
+        return forecast
+
+    def _block_options(self, dtype) -> BlockOptions:
+        return BlockOptions(
+            num_heads=self.num_heads,
+            attn_drop=self.attn_drop,
+            proj_drop=self.proj_drop,
+            ffn_drop=self.ffn_drop,
+            ffn_activation=self.ffn_activation,
+            gated_ffn=self.gated_ffn,
+            norm=self.norm,
+            padding=self.padding,
+            use_relative_pos=self.use_relative_pos,
+            separate_global_qkv=self.separate_global_qkv,
+            use_global_self_attn=self.use_global_self_attn,
+            use_global_vector_ffn=self.use_global_vector_ffn,
+            use_final_proj=self.self_attn_use_final_proj,
+            remat=int(self.remat),
+            scan_blocks=self.scan_blocks,
+            attn_implementation=self.attn_implementation,
+            attn_init=self.attn_init,
+            ffn_init=self.ffn_init,
+            match_reference=self.match_reference,
+            dtype=dtype,
+            param_dtype=self.param_dtype,
+        )
+
+    def _head_stages(self):
+        stages = head_stages(self.stages, self.target_shape[:3])
+        if self.stem == "stack_conv":
+            return stages
+        return (stages[0]._replace(conv_layers=self.head_conv_layers),)
+
+    def _global_vectors(self, batch: int, dtype) -> jax.Array | None:
+        """The learned global vectors `[b, g, c]`, or None."""
+        if not self.num_global_vectors:
+            return None
+        vectors = self.param(
+            "global_vectors",
+            initializers.table,
+            (self.num_global_vectors, self.global_dim_ratio * self.base_units),
+            self.param_dtype,
+        )
+        return jnp.broadcast_to(vectors.astype(dtype), (batch, *vectors.shape))
+
+    def _first_state(self, memory: jax.Array, types) -> jax.Array:
+        """The decoder's first state `[b, K, h', w', c']`."""
+        batch, frames = memory.shape[0], self.target_shape[0]
+        _, h, w, features = memory.shape[1:]
+        position = PositionEmbedding(
+            (frames, h, w), self.pos_embed, name="decoder_position", **types
+        )
+        if self.start == "zeros" or self.is_initializing():
+            # Created whatever the method, so that weights of every kind can be loaded.
+            z = position(jnp.zeros((1, frames, h, w, features), memory.dtype))
+        if self.start == "nearest_interp":
+            z = resample.resize_nearest(memory, (frames, h, w))
+        elif self.start == "last":
+            z = jnp.repeat(memory[:, -1:], frames, axis=1)
+        elif self.start == "mean":
+            z = jnp.repeat(memory.mean(axis=1, keepdims=True), frames, axis=1)
+        z = Dense(
+            features,
+            kernel_init=initializers.linear(self.resample_init),
+            name="z_proj",
+            **types,
+        )(z)
+        return jnp.broadcast_to(z, (batch, *z.shape[1:]))
+
+
+def memory_grids(model: Earthformer) -> tuple[Grid, ...]:
+    """(t, h, w) of the memory of each level."""
+    grid = tuple(model.input_shape[:3])
+    for stage in model.stages:
+        grid = merged_grid(grid, stage.factor)
+    grids = [grid]
+    for _ in range(model.levels - 1):
+        grids.append(merged_grid(grids[-1], model.downsample))
+    return tuple(grids)

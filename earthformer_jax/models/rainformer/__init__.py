@@ -1,0 +1,1 @@
+"""Rainformer (Bai et al. 2022)."""

@@ -1,0 +1,209 @@
+"""Autoencoder of sequences of fields: an embedding for every step, and back.
+
+Strided convolutions shrink every frame, a ConvLSTM or FAConvLSTM reads the sequence,
+and a `SubspaceHead` makes one short vector of every step. The decoder sees nothing but
+those vectors: a linear map lays each out as a plane, a second recurrence reads them,
+and convolutions bring the planes back to the size of the frames.
+
+Our design around the parts that the abstract of FAConvLSTM names (recurrence, subspace
+head, temporal attention, seasonal code); its autoencoder is not described there.
+
+Reference:
+    Nji and Wang 2026, Factorized-Attention ConvLSTM for Efficient Feature Extraction in
+    Multivariate Climate Data. https://arxiv.org/abs/2601.10914
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.models.recurrent.encoder_forecaster import CELLS, LEAKY_SLOPE
+from earthformer_jax.models.recurrent.subspace_head import YEAR, SubspaceHead
+from earthformer_jax.models.shapes import check_inputs
+
+SEASON = 2  # channels: cosine and sine of the time of the year
+
+
+class ConvAutoencoder(nn.Module):
+    """Embeds every step of a sequence, and restores the sequence from the embeddings.
+
+    Input channels behind those of the target are the calendar of `config.data`: cosine
+    and sine of the season, and perhaps of the time of the day. The season goes to the
+    head as its code; convolutions see none of them.
+
+    Attributes:
+        input_shape: (T, H, W, C_in).
+        target_shape: (T, H, W, C_out), C_out = C_in, or 2 or 4 less with a calendar.
+        cell: "conv_lstm" or "fa_conv_lstm".
+        features: channels of the cells.
+        strides: of the convolutions before the encoder's cell, one entry each. Planes
+            that they do not divide are enlarged with copies of the edge, and the
+            restored ones are cut to size.
+        cell_kernel: side of the cells' windows.
+        cell_options: further attributes of the cells.
+        embedding: width of the embedding.
+        plane_features: channels that every position keeps on its way to the embedding
+            and back; 0: the head sees mean and maximum of the plane only.
+        heads: of the attention over steps; 0 switches it off.
+        hidden: width of the head's feed-forward layer; 0 switches it off.
+        harmonics: of the year in the head's seasonal code; without calendar none.
+        dtype: of the arithmetic; None is float32.
+        param_dtype: of the parameters.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    target_shape: tuple[int, int, int, int]
+    cell: str = "fa_conv_lstm"
+    features: int = 32
+    strides: Sequence[int] = (2,)
+    cell_kernel: int = 3
+    cell_options: Mapping[str, Any] = FrozenDict()
+    embedding: int = 32
+    plane_features: int = 8
+    heads: int = 4
+    hidden: int = 64
+    harmonics: int = 4
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def check(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        calendar = self.input_shape[-1] - self.target_shape[-1]
+        same = tuple(self.input_shape[:3]) == tuple(self.target_shape[:3])
+        if not same or calendar not in (0, SEASON, 2 * SEASON):
+            raise ValueError(
+                "an autoencoder restores its inputs: the targets must be the input "
+                f"frames, with their calendar or without; got input_shape "
+                f"{tuple(self.input_shape)} and target_shape "
+                f"{tuple(self.target_shape)}. Data sets give such examples with "
+                "config.data.out_len=0"
+            )
+        if self.cell not in CELLS:
+            raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")
+        if not self.strides or min(self.strides) < 1:
+            raise ValueError(
+                f"strides must be at least 1, one or more; got {tuple(self.strides)}"
+            )
+        unknown = set(self.cell_options) - set(CELLS[self.cell].__dataclass_fields__)
+        if unknown:
+            raise ValueError(
+                f"cell_options: the cell {self.cell!r} has no option "
+                f"{', '.join(sorted(unknown))}"
+            )
+        if self.embedding < 1 or self.heads < 0 or self.embedding % max(self.heads, 1):
+            raise ValueError(
+                f"heads must divide embedding; got {self.heads} heads for an embedding "
+                f"of {self.embedding}"
+            )
+        if calendar and not 0 <= 2 * self.harmonics <= self.embedding:
+            raise ValueError(
+                f"harmonics={self.harmonics} need an embedding of at least "
+                f"{2 * self.harmonics}; got {self.embedding}"
+            )
+        for name in ("features", "plane_features", "hidden"):
+            least = int(name == "features")
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}; got {getattr(self, name)}"
+                )
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Height and width that the cells work at."""
+        whole = math.prod(self.strides)
+        return tuple(-(-size // whole) for size in self.input_shape[1:3])
+
+    @property
+    def has_calendar(self) -> bool:
+        """Whether the inputs tell the season."""
+        return self.input_shape[-1] > self.target_shape[-1]
+
+    def setup(self):
+        """Makes the parts."""
+        self.check()
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        kernel = (3, 3)
+        self.down = [
+            nn.Conv(self.features, kernel, (stride, stride), padding="SAME", **types)
+            for stride in self.strides
+        ]
+        cell_options = dict(
+            filters=self.features,
+            kernel_size=self.cell_kernel,
+            padding="same",
+            return_sequences=True,
+            **types,
+        )
+        cell_options |= dict(self.cell_options)
+        self.encoder = CELLS[self.cell](**cell_options)
+        self.head = SubspaceHead(
+            features=self.embedding,
+            plane_features=self.plane_features,
+            heads=self.heads,
+            hidden=self.hidden,
+            harmonics=self.harmonics if self.has_calendar else 0,
+            **types,
+        )
+        self.lay_out = nn.Dense(
+            math.prod(self.plane) * (self.plane_features or self.features), **types
+        )
+        self.decoder = CELLS[self.cell](**cell_options)
+        self.up = [
+            nn.Conv(self.features, kernel, padding="SAME", **types)
+            for _ in self.strides
+        ]
+        self.restore = nn.Conv(self.target_shape[-1], (1, 1), **types)
+
+    def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+        """Embeds and restores.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            train: whether dropout of the cells acts (needs the rng "dropout").
+
+        Returns:
+            float32 `[b, T, H, W, C_out]`.
+
+        Raises:
+            ValueError: for options that do not go together, or inputs of another shape
+                than `input_shape`.
+        """
+        return self.decode(self.embed(inputs, train=train), train=train)
+
+    def embed(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+        """`[b, T, embedding]` of `[b, T, H, W, C_in]`."""
+        check_inputs(inputs, self.input_shape)
+        channels = self.target_shape[-1]
+        x, calendar = inputs[..., :channels], inputs[:, :, 0, 0, channels:]
+        whole = math.prod(self.strides)
+        grow = [(0, -size % whole) for size in self.input_shape[1:3]]
+        x = jnp.pad(x, ((0, 0), (0, 0), *grow, (0, 0)), mode="edge")
+        for conv in self.down:
+            x = nn.leaky_relu(each_frame(conv, x), LEAKY_SLOPE)
+        states = self.encoder(x, train=train)
+        self.sow("intermediates", "states", states)
+        if not self.has_calendar:
+            return self.head(states)
+        turns = jnp.arctan2(calendar[..., 1], calendar[..., 0]) / (2 * jnp.pi)
+        return self.head(states, day=YEAR * turns)
+
+    def decode(self, embeddings: jax.Array, *, train: bool = False) -> jax.Array:
+        """float32 `[b, T, H, W, C_out]` of `[b, T, embedding]`."""
+        h, w = self.plane
+        x = einops.rearrange(
+            self.lay_out(embeddings), "b t (h w c) -> b t h w c", h=h, w=w
+        )
+        x = self.decoder(x, train=train)
+        for conv, stride in zip(self.up, reversed(self.strides), strict=True):
+            x = einops.repeat(x, "b t h w c -> b t (h u) (w v) c", u=stride, v=stride)
+            x = nn.leaky_relu(each_frame(conv, x), LEAKY_SLOPE)
+        x = self.restore(x)
+        height, width = self.target_shape[1:3]
+        return x[:, :, :height, :width].astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,361 @@
+"""E3D-LSTM: eidetic 3D LSTM cells in a stack, which feeds its forecasts back.
+
+Every step reads a clip of the last frames, in patches, and predicts the next frame. A
+memory runs up through the layers of a step and on to the first layer of the next one.
+The context is predicted as well, and that counts in the loss; behind it the stack reads
+its own predictions, or while it learns some of the true frames.
+
+On SEVIR's large frames it works on latents of a convolutional encoder: true frames are
+encoded, predictions are fed back as latents, and a decoder shows them.
+
+The default is E3D-LSTM as in the comparison of Earthformer, 12,898,832 parameters for
+frames of one channel (the paper says 12.9 million); with the latents for SEVIR there
+are 35,645,297 (35.6 million).
+
+Reference:
+    Wang et al. 2019, Eidetic 3D LSTM: A Model for Video Prediction and Beyond.
+    https://openreview.net/forum?id=B1lKS2AqtX; Gao et al. 2022, Earthformer, table 11.
+    https://arxiv.org/abs/2207.05833 (the latents for SEVIR)
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from earthformer_jax.layers import frame_coder
+from earthformer_jax.models.recurrent import scheduled_sampling
+from earthformer_jax.models.recurrent.eidetic_lstm import NORM_EPSILON, EideticLSTM
+from earthformer_jax.models.shapes import check_shapes
+from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
+
+
+class Step(nn.Module):
+    """Reads one frame and predicts the next one: all layers and the head.
+
+    Attributes:
+        channels: of the predicted frame.
+        cells: arguments of the `EideticLSTM` of every layer.
+    """
+
+    channels: int
+    cells: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self, state, frame):
+        """One step of the scan.
+
+        Args:
+            state: number of the step, prediction `[b, h, w, channels]`, frames read
+                before `[b, window - 1, h, w, c]`, memory `[b, window, h, w, f]`, and of
+                every layer hidden, cell (as the memory), history `[b, s, h, w, f]`.
+            frame: the true "frame" `[b, h, w, channels]`, "given" bool `[b]`, whether
+                it is read, and what else is known of it, "further" `[b, h, w, c]`.
+
+        Returns:
+            The state, and the prediction in it.
+        """
+        number, prediction, seen, memory, states = state
+        given = frame["given"][:, None, None, None]
+        x = jnp.where(given, frame["frame"], prediction)
+        x = jnp.concatenate([x, frame["further"]], axis=-1)
+        clip = jnp.concatenate([seen, x[:, None]], axis=1)
+
+        window = clip.shape[1]
+        y, new_states = clip, []
+        for layer, (hidden, cell, history) in enumerate(states):
+            history = lax.dynamic_update_slice_in_dim(
+                history, cell.astype(history.dtype), number * window, axis=1
+            )
+            y, cell, memory = EideticLSTM(**self.cells, name=f"cell_{layer}")(
+                y, hidden, cell, memory, history, (number + 1) * window
+            )
+            new_states.append((y, cell, history))
+
+        head = nn.DenseGeneral(
+            self.channels,
+            axis=(-2, -1),
+            kernel_init=nn.initializers.glorot_uniform(),
+            dtype=self.cells["dtype"],
+            param_dtype=self.cells["param_dtype"],
+            name="head",
+        )
+        prediction = head(jnp.moveaxis(y, 1, -2))
+        state = (number + 1, prediction, clip[:, 1:], memory, tuple(new_states))
+        return state, prediction
+
+
+class E3DLSTM(nn.Module):
+    """Forecaster of stacked eidetic 3D LSTM cells.
+
+    The published schedule of sampling lasts 50,000 steps, and a model that has never
+    read its own forecasts drifts when it must. A shorter training needs a larger
+    `sampling_rate`.
+
+    Attributes:
+        input_shape: (T, H, W, C_in).
+        target_shape: (K, H, W, C_out), C_out at most C_in: the first channels of the
+            inputs are forecast and fed back. Further ones stay as in the last input
+            frame; with downsampling only the latents of frames that were given hold
+            them. Planes that patches and latents do not divide are enlarged with zeros
+            behind, and the forecast is cut to size.
+        num_layers: cells on top of each other.
+        features: channels of every cell.
+        window: frames of a clip.
+        kernel_size: (time, height, width) of the cells' convolutions.
+        patch: side of the patches that are put into the channels. Every position is
+            compared with those of all steps: on large frames the patches are needed.
+        layer_norm: normalise gates and cells.
+        norm_epsilon: added to the variance, see `EideticLSTM`.
+        update_memory: False is the published code, whose memory stays zero.
+        downsampling: how many times smaller than a frame its latent's side is: 1 is no
+            encoder, otherwise a power of two.
+        sampling_start: probability to read a true frame behind the context at first,
+            while learning.
+        sampling_rate: its decrease per step.
+        sampling_stop: number of the first step without them.
+        absolute_weight: weight of absolute errors beside squared ones. 2 is the
+            published loss, up to a factor.
+        context_weight: weight of the predicted frames of the context beside the
+            forecast ones; the published loss sums over all alike.
+        remat: recompute the steps in the backward pass altogether, which saves memory.
+            Otherwise the convolutions are kept, and what follows from them recomputed.
+        dtype: of the arithmetic; None is float32.
+        param_dtype: of the parameters.
+    """
+
+    uses_targets = True
+
+    input_shape: tuple[int, int, int, int]
+    target_shape: tuple[int, int, int, int]
+    num_layers: int = 4
+    features: int = 64
+    window: int = 2
+    kernel_size: Sequence[int] = (2, 5, 5)
+    patch: int = 4
+    layer_norm: bool = True
+    norm_epsilon: float = NORM_EPSILON
+    update_memory: bool = True
+    downsampling: int = 1
+    sampling_start: float = 1.0
+    sampling_rate: float = 2e-5
+    sampling_stop: int = 50_000
+    absolute_weight: float = 2.0
+    context_weight: float = 1.0
+    remat: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def check(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        check_shapes(self.input_shape, self.target_shape)
+        if self.target_shape[-1] > self.input_shape[-1]:
+            raise ValueError(
+                "forecasts are fed back as inputs, so targets need the first channels "
+                f"of the inputs; got {self.input_shape[-1]} channels of inputs and "
+                f"{self.target_shape[-1]} of targets"
+            )
+        if len(self.kernel_size) != 3 or min(self.kernel_size) < 1:
+            raise ValueError(
+                "kernel_size needs three positive integers (time, height, width); got "
+                f"{tuple(self.kernel_size)}"
+            )
+        for name in ("num_layers", "features", "window", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
+        if not 0 <= self.sampling_start <= 1:
+            raise ValueError(
+                f"sampling_start is a probability, in [0, 1]; got {self.sampling_start}"
+            )
+        for name in ("sampling_rate", "absolute_weight", "context_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name} must not be negative; got {getattr(self, name)}"
+                )
+        if self.downsampling != 1:
+            frame_coder.stage_features(self.downsampling)
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        train: bool = False,
+        targets: jax.Array | None = None,
+        step: jax.Array | int | None = None,
+    ) -> jax.Array:
+        """Forecasts the next frames.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            train: whether to sow losses and, given targets, to read some true frames
+                behind the context (needs the rng "sampling").
+            targets: `[b, K, H, W, C_out]`, the frames to be forecast; what is not
+                finite is unknown.
+            step: optimiser steps taken so far, with the targets.
+
+        Returns:
+            float32 `[b, K, H, W, C_out]`.
+
+        Raises:
+            ValueError: for options that do not go together, or arrays of another shape.
+        """
+        self.check()
+        _check_shape("inputs", inputs, self.input_shape)
+        if not train:
+            targets = None
+        if targets is not None:
+            _check_shape("targets", targets, self.target_shape)
+            if step is None:
+                raise ValueError("targets need step, the optimiser steps taken so far")
+        dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
+        frames, further = self._read(inputs, targets)
+        given = self._given(inputs.shape[0], targets, step)
+        predictions = self._roll(frames.astype(dtype), further.astype(dtype), given)
+
+        context, (height, width) = self.input_shape[0] - 1, self.input_shape[1:3]
+        learns = train and self.context_weight > 0
+        shown = predictions if learns else predictions[:, context:]
+        shown = self._show(shown)[:, :, :height, :width]
+        shown = shown.astype(jnp.promote_types(dtype, jnp.float32))
+        forecast = shown[:, -self.target_shape[0] :]
+        if train:
+            self._sow_losses(shown, inputs, targets)
+        return forecast
+
+    def _read(self, inputs, targets):
+        """Frames that the stack reads, and what else is known of them, for each step.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            targets: `[b, K, H, W, C_out]` or None.
+
+        Returns:
+            `[b, T + K - 1, h, w, c]` and `[b, T + K - 1, h, w, c']`; frames that are
+            not known are zero.
+        """
+        ahead, channels = self.target_shape[0] - 1, self.target_shape[-1]
+        if targets is not None and ahead:
+            last = jnp.repeat(inputs[:, -1:, ..., channels:], ahead, axis=1)
+            true = jnp.where(jnp.isfinite(targets), targets, 0)[:, :ahead]
+            true = jnp.concatenate([true.astype(inputs.dtype), last], axis=-1)
+            inputs = jnp.concatenate([inputs, true], axis=1)
+        unit = self.patch * self.downsampling
+        grow = [(0, -size % unit) for size in inputs.shape[2:4]]
+        inputs = jnp.pad(inputs, ((0, 0), (0, 0), *grow, (0, 0)))
+        if self.downsampling > 1:
+            inputs = frame_coder.FrameEncoder(
+                frame_coder.stage_features(self.downsampling),
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name="encoder",
+            )(inputs)
+            channels = inputs.shape[-1]
+        frames, further = (
+            reshape_patch(x, self.patch)
+            for x in (inputs[..., :channels], inputs[..., channels:])
+        )
+        missing = self.input_shape[0] + ahead - inputs.shape[1]
+        grow = ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0))
+        return jnp.pad(frames, grow), jnp.pad(further, grow, mode="edge")
+
+    def _given(self, batch, targets, step):
+        """bool `[b, T + K - 1]`: where the true frame is read."""
+        context, ahead = self.input_shape[0], self.target_shape[0] - 1
+        drawn = jnp.zeros((batch, ahead), bool)
+        if targets is not None and ahead:
+            probability = scheduled_sampling.forward_probability(
+                step,
+                start=self.sampling_start,
+                rate=self.sampling_rate,
+                stop=self.sampling_stop,
+            )
+            known = jnp.isfinite(targets[:, :ahead]).all(axis=(2, 3, 4))
+            key = self.make_rng("sampling")
+            drawn = known & scheduled_sampling.draw(key, probability, batch, ahead)
+        return jnp.concatenate([jnp.ones((batch, context), bool), drawn], axis=1)
+
+    def _roll(self, frames, further, given):
+        """`[b, T + K - 1, h, w, c]`: at each step the prediction of the next frame."""
+        dtype, wide = frames.dtype, jnp.promote_types(frames.dtype, jnp.float32)
+        batch, steps, *plane, channels = frames.shape
+        read = channels + further.shape[-1]
+        shape = (batch, self.window, *plane, self.features)
+        history = (batch, steps * self.window, *plane, self.features)
+        state = (
+            jnp.zeros((), jnp.int32),
+            jnp.zeros((batch, *plane, channels), dtype),
+            jnp.zeros((batch, self.window - 1, *plane, read), dtype),
+            jnp.zeros(shape, wide),
+            tuple(
+                (
+                    jnp.zeros(shape, dtype),
+                    jnp.zeros(shape, wide),
+                    jnp.zeros(history, dtype),
+                )
+                for _ in range(self.num_layers)
+            ),
+        )
+        cells = dict(
+            features=self.features,
+            kernel_size=tuple(self.kernel_size),
+            layer_norm=self.layer_norm,
+            norm_epsilon=self.norm_epsilon,
+            update_memory=self.update_memory,
+            dtype=dtype,
+            param_dtype=self.param_dtype,
+        )
+        # Of a step only the convolutions are kept for the backward pass. The weights
+        # of the recall, every position with every other, would be far too many.
+        policy = jax.checkpoint_policies.save_only_these_names("gates")
+        scan = nn.scan(
+            nn.remat(Step, prevent_cse=False, policy=None if self.remat else policy),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+        )
+        sequence = dict(frame=frames, further=further, given=given)
+        _, predictions = scan(channels, cells, name="step")(state, sequence)
+        return predictions
+
+    def _show(self, predictions):
+        """Predictions of the stack `[b, k, h, w, c]` as frames of pixels."""
+        frames = reshape_patch_back(predictions, self.patch)
+        if self.downsampling == 1:
+            return frames
+        return frame_coder.FrameDecoder(
+            frame_coder.mirrored_features(self.downsampling, self.target_shape[-1]),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="decoder",
+        )(frames)
+
+    def _sow_losses(self, shown, inputs, targets):
+        """Absolute errors of the forecast, and all errors of the predicted context.
+
+        Each is summed, and divided by the number of values that are forecast.
+        """
+        ahead, *_, channels = self.target_shape
+        values = inputs.shape[0] * math.prod(self.target_shape)
+        if targets is not None and self.absolute_weight:
+            error = shown[:, -ahead:] - targets
+            error = jnp.where(jnp.isfinite(targets), error, 0)
+            loss = self.absolute_weight * jnp.sum(jnp.abs(error)) / values
+            self.sow("losses", "absolute", loss)
+        if self.context_weight:
+            error = shown[:, :-ahead] - inputs[:, 1:, ..., :channels]
+            loss = jnp.square(error) + self.absolute_weight * jnp.abs(error)
+            self.sow("losses", "context", self.context_weight * jnp.sum(loss) / values)
+
+
+def _check_shape(name, array, shape):
+    if tuple(array.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{name} need shape (batch, {', '.join(map(str, shape))}), that is (batch, "
+            f"time, height, width, channel); got {tuple(array.shape)}"
+        )

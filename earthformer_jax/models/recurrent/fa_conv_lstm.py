@@ -1,0 +1,367 @@
+"""FAConvLSTM: a ConvLSTM with factorised windows and attention now and then.
+
+    layer = FAConvLSTM(filters=64, kernel_size=3, padding="same", return_state=True)
+    variables = layer.init(jax.random.key(0), x)        # x [b, t, h, w, c]
+    y, h, c = layer.apply(variables, x)
+
+Our implementation from the published abstract. Input and state pass a 1x1 bottleneck to
+R channels; depthwise windows of several dilations, shared by both paths and all gates,
+mix them in space; squeeze-and-excitation weighs the channels; a 1x1 expansion makes the
+gates, which see the cell through peepholes. After every fourth step the state attends
+along its rows and columns. Per position and step this takes R (c + f) + 2 m k^2 R + 4 f
+R multiply-adds where a ConvLSTM takes 4 f k^2 (c + f); in exchange the gates of one
+position span R dimensions at most.
+
+Reference:
+    Nji and Wang 2026, Factorized-Attention ConvLSTM for Efficient Feature Extraction in
+    Multivariate Climate Data. https://arxiv.org/abs/2601.10914
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+from jax.ad_checkpoint import checkpoint_name
+
+from earthformer_jax.layers.axial_attention import (
+    AxialAttention,
+    attend_plane,
+    layer_norm,
+)
+from earthformer_jax.models.recurrent import sparse_scan
+from earthformer_jax.models.recurrent.recurrence import (
+    ACTIVATIONS,
+    Recurrence,
+    hold,
+    lookup,
+    lstm_update,
+    pair,
+)
+from earthformer_jax.models.recurrent.subspace_head import SubspaceHead
+from earthformer_jax.ops import convolution, stencil
+
+NORMS = ("none", "layer")
+ATTENTION_PLACES = ("h", "output")
+
+# Every window's output keeps the variance of white noise.
+_taps = nn.initializers.variance_scaling(
+    1.0, "fan_in", "uniform", in_axis=(1, 2), out_axis=3, batch_axis=0
+)
+
+
+class FAConvLSTM(Recurrence):
+    """Factorised-attention ConvLSTM with the options of Keras's ConvLSTM2D.
+
+    Shapes are those of ConvLSTM2D for the same kernel_size (odd), strides and padding.
+    `dilation_rate` gives way to `dilations`. Dropout drops the same entries for all
+    gates, since one projection serves them all; kernel_initializer is of the
+    projections from the input and to the gates, recurrent_initializer of that from
+    the state.
+
+    Attributes:
+        peephole: as in `Recurrence`.
+        bottleneck: channels R between the projections; None is max(8, filters / 2).
+        dilations: dilation rate of each depthwise branch.
+        share_taps: one set of windows for input and state, not one for each.
+        mix_activation: after the windows: a name or a function; None is linear.
+        squeeze: hidden channels of squeeze-and-excitation; None is max(4, R / 4), 0
+            switches it off.
+        norm: "layer" normalises what the windows give, "none" does not.
+        attention_every: steps from one axial attention to the next; 0 switches it off.
+        attention_features: width of its heads together; None is max(8, filters / 4).
+        attention_heads: number of its heads; None is 4, or fewer so that none is
+            narrower than 8 channels: the softmax, of heads * (h + w) numbers per
+            position, is what attention costs.
+        attention_where: "h": the state goes on as attended; "output": only the output
+            is.
+        return_step: also the number of steps taken so far, for `initial_state`.
+        return_embeddings: also the embedding of every step by a `SubspaceHead`.
+        head: options of that head.
+
+    Reference:
+        Nji and Wang 2026. https://arxiv.org/abs/2601.10914
+    """
+
+    peephole: str = "channel"
+    bottleneck: int | None = None
+    dilations: Sequence[int] = (1, 2, 4)
+    share_taps: bool = True
+    mix_activation: str | None = "silu"
+    squeeze: int | None = None
+    norm: str = "none"
+    attention_every: int = 4
+    attention_features: int | None = None
+    attention_heads: int | None = None
+    attention_where: str = "h"
+    return_step: bool = False
+    return_embeddings: bool = False
+    head: Mapping[str, Any] = FrozenDict()
+
+    def check(self) -> None:
+        """Raises ValueError for options that are unknown or do not go together."""
+        super().check()
+        size = pair("kernel_size", self.kernel_size)
+        if any(k % 2 == 0 for k in size):
+            raise ValueError(f"kernel_size must be odd; got {size}")
+        if pair("dilation_rate", self.dilation_rate) != (1, 1):
+            raise ValueError(
+                f"dilation_rate={self.dilation_rate}: FAConvLSTM has one dilation per "
+                "branch; use dilations, such as dilations=(1, 2, 4)"
+            )
+        if not self.dilations or any(
+            not isinstance(d, int) or d < 1 for d in self.dilations
+        ):
+            raise ValueError(
+                f"dilations needs positive integers; got {tuple(self.dilations)}"
+            )
+        for option, least in (
+            ("bottleneck", 1),
+            ("squeeze", 0),
+            ("attention_every", 0),
+            ("attention_features", 1),
+            ("attention_heads", 1),
+        ):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(
+                    f"{option} must be an integer >= {least}; got {value!r}"
+                )
+        for option, known in (("norm", NORMS), ("attention_where", ATTENTION_PLACES)):
+            if (value := getattr(self, option)) not in known:
+                raise ValueError(f"{option} must be one of {known}; got {value!r}")
+
+    @property
+    def width(self) -> int:
+        """Channels R of the bottleneck."""
+        return self.bottleneck or max(8, self.filters // 2)
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array | None,
+        initial_state: Sequence[jax.Array] | None = None,
+        mask: jax.Array | None = None,
+        *,
+        steps: int | None = None,
+        time: jax.Array | None = None,
+        train: bool = False,
+    ):
+        """Runs over a sequence.
+
+        Args:
+            inputs: `[b, t, h, w, c]`, or `[b, t, c, h, w]` with channels first. None:
+                `steps` frames of zeros.
+            initial_state: h and c `[b, h', w', filters]` (in the data format), and
+                perhaps the number of steps taken so far: a whole sequence attends at
+                the same steps as its pieces do. None starts from zeros.
+            mask: bool `[b, t]`, False where a frame is to be skipped (it counts as a
+                step all the same), or None.
+            steps: number of steps without inputs.
+            time: int `[b, t]` or `[t]`, minutes since 1970, of the frames, for the
+                embeddings; None counts steps as days.
+            train: whether dropout acts (needs the rng "dropout").
+
+        Returns:
+            What ConvLSTM2D returns: the last output or all of them; with return_state
+            followed by h and c; with return_step by the step number; with
+            return_embeddings by the embeddings `[b, t, d]`.
+
+        Raises:
+            ValueError: for options or shapes that do not go together.
+        """
+        self.check()
+        dtype = self._arithmetic(inputs)
+        frames, keep = self._input(inputs, mask, steps, dtype)
+        if frames is None:
+            batch, plane = self._no_input_state(initial_state)
+            channels, pads = self.filters, None
+        else:
+            batch, channels = frames.shape[0], frames.shape[-1]
+            pads, plane = self._geometry(frames.shape[2:4])
+        first, initial_state = _split_step(initial_state)
+        state = self._first_state(initial_state, batch, plane, dtype)
+
+        into = self._kernel("kernel_initializer", "input_projection", channels, dtype)
+        back = self._kernel(
+            "recurrent_initializer", "recurrent_projection", self.filters, dtype
+        )
+        centred = convolution.plane_padding(
+            plane, pair("kernel_size", self.kernel_size), "same"
+        )
+        windows, recurrent_window = self._windows(pads or centred, centred)
+        to_gates = self._gates(dtype)
+        update = functools.partial(
+            lstm_update,
+            peephole=self._peephole(plane),
+            activation=self._function("activation"),
+            recurrent_activation=self._function("recurrent_activation"),
+        )
+
+        if frames is None:
+            mixed = jnp.zeros((steps, batch, *plane, self.width), dtype)
+        else:
+            shape = (batch, 1, *frames.shape[2:])
+            drop = self._drop(self.dropout, shape, dtype, train)
+            frames = frames if drop is None else frames * drop
+            mixed = convolution.pointwise(frames, into)
+            mixed = einops.rearrange(mixed, "b t h w c -> (b t) h w c")
+            strides = pair("strides", self.strides)
+            mixed = stencil.apply(mixed, *windows, plane, strides, self.wrap)
+            mixed = einops.rearrange(
+                mixed, "(b t) h w c -> t b h w c", t=frames.shape[1]
+            )
+        drop = self._drop(self.recurrent_dropout, state[0].shape, dtype, train)
+
+        def step(state, frame):
+            hidden, cell = state
+            kept = hidden if drop is None else hidden * drop
+            pushed = convolution.pointwise(kept, back)
+            pushed = stencil.apply(pushed, *recurrent_window, plane, (1, 1), self.wrap)
+            gates = to_gates(checkpoint_name(frame["mixed"] + pushed, "mixed"))
+            new_hidden, new_cell = update(jnp.split(gates, 4, axis=-1), cell)
+            new = (new_hidden.astype(hidden.dtype), new_cell)
+            state = hold(frame["keep"], new, state)
+            return state, state[0]
+
+        # Of a step only the R mixed channels are kept for the backward pass.
+        policy = jax.checkpoint_policies.save_only_these_names("mixed")
+        step = jax.checkpoint(
+            step, prevent_cse=False, policy=None if self.remat else policy
+        )
+        state, outputs = sparse_scan.scan(
+            step,
+            self._attention(),
+            state,
+            dict(mixed=mixed, keep=keep),
+            every=self.attention_every,
+            first=first,
+            unroll=self.unroll,
+        )
+        more = []
+        if self.return_step:
+            more.append(jnp.asarray(first + len(mixed), jnp.int32))
+        if self.return_embeddings:
+            more.append(self._embed(outputs, time, keep, first))
+        return self._output(outputs, state, *more)
+
+    def _kernel(self, initializer, name, channels, dtype):
+        """A projection to the bottleneck, `[channels, R]`."""
+        init = self._function(initializer)
+        shape = (channels, self.width)
+        return self.param(name, init, shape, self.param_dtype).astype(dtype)
+
+    def _windows(self, pads, centred):
+        """(weights, offsets) of the stencils on the input and on the state."""
+        size = pair("kernel_size", self.kernel_size)
+        branches = len(self.dilations)
+        shape = (branches, *size, self.width)
+        taps = self.param("taps", _taps, shape, self.param_dtype)
+        logits = self.param(
+            "branch_logits", nn.initializers.zeros, (branches,), self.param_dtype
+        )
+        share = nn.softmax(logits)[:, None, None, None]
+        windows = stencil.dilated_taps(share * taps, self.dilations, pads)
+        if not self.share_taps:
+            taps = self.param("recurrent_taps", _taps, shape, self.param_dtype)
+        return windows, stencil.dilated_taps(share * taps, self.dilations, centred)
+
+    def _gates(self, dtype):
+        """The function from the mixed channels to the gates before activation."""
+        types = dict(dtype=self.param_dtype)
+        glorot, zeros = nn.initializers.glorot_uniform(), nn.initializers.zeros
+        activate = lookup(ACTIVATIONS, "mix_activation", self.mix_activation)
+        width = self.width
+        norm = excite = None
+        if self.norm == "layer":
+            norm = (
+                self.param("norm_scale", nn.initializers.ones, (width,), **types),
+                self.param("norm_bias", zeros, (width,), **types),
+            )
+        hidden = max(4, width // 4) if self.squeeze is None else self.squeeze
+        if hidden:
+            excite = (
+                self.param("squeeze_kernel", glorot, (width, hidden), **types),
+                self.param("squeeze_bias", zeros, (hidden,), **types),
+                self.param("excite_kernel", glorot, (hidden, width), **types),
+                self.param("excite_bias", zeros, (width,), **types),
+            )
+        kernel = self.param(
+            "gates_kernel",
+            self._function("kernel_initializer"),
+            (width, 4 * self.filters),
+            **types,
+        ).astype(dtype)
+        bias = self._bias()
+
+        def to_gates(mixed):
+            v = activate(mixed if norm is None else layer_norm(mixed, *norm))
+            if excite is not None:
+                v = v * _excitation(v, *excite).astype(dtype)
+            gates = convolution.pointwise(v, kernel)
+            return gates if bias is None else gates + bias.astype(dtype)
+
+        return to_gates
+
+    def _attention(self):
+        """(state, output, frame) to (state, output), attended to rows and columns."""
+        if not self.attention_every:
+            return None
+        features = self.attention_features or max(8, self.filters // 4)
+        heads = self.attention_heads or max(
+            n for n in (1, 2, 3, 4) if n == 1 or features % n == 0 and features >= 8 * n
+        )
+        weights = AxialAttention(
+            heads=heads,
+            features=features,
+            param_dtype=self.param_dtype,
+            name="attention",
+        ).weights(self.filters)
+
+        def refine(state, output, frame):
+            attended = attend_plane(weights, output, heads)
+            attended = hold(frame["keep"], attended, output)
+            if self.attention_where == "h":
+                state = (attended, state[1])
+            return state, attended
+
+        return jax.checkpoint(refine, prevent_cse=False)
+
+    def _embed(self, outputs, time, keep, first):
+        """Embeddings `[b, t, d]` of the outputs `[t, b, h, w, c]`."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        head = SubspaceHead(**types, **self.head, name="subspace_head")
+        if self.go_backwards and time is not None:
+            time = jnp.flip(time, axis=-1)
+        return head(
+            einops.rearrange(outputs, "t b h w c -> b t h w c"),
+            time,
+            start=first,
+            mask=None if keep is None else keep.T > 0,
+        )
+
+
+def _excitation(v, squeeze, squeeze_bias, excite, excite_bias):
+    """Factors `[b, 1, 1, r]` on the channels of `[b, h, w, r]`, from their means."""
+    mean = v.astype(squeeze.dtype).mean(axis=(1, 2), keepdims=True)
+    hidden = nn.relu(mean @ squeeze + squeeze_bias)
+    return nn.sigmoid(hidden @ excite + excite_bias)
+
+
+def _split_step(initial_state):
+    """(steps taken, (h, c) or None)."""
+    if initial_state is None:
+        return 0, None
+    if len(initial_state) not in (2, 3):
+        raise ValueError(
+            "initial_state needs h and c, and perhaps the number of steps taken; got "
+            f"{len(initial_state)} entries"
+        )
+    first = initial_state[2] if len(initial_state) == 3 else 0
+    if not isinstance(first, jax.core.Tracer):
+        first = int(first)
+    return first, initial_state[:2]

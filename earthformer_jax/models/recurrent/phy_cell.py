@@ -1,0 +1,199 @@
+"""The two recurrences of PhyDNet, and stacks of them.
+
+PhyCell moves its state as a partial differential equation would, by a learned sum of
+derivatives, and corrects the result with what it sees. The ConvLSTM cell has the state
+that no equation describes. Both have three methods, by which `CellStack` runs them:
+
+    zeros(batch, plane, dtype)    the state before the first frame
+    push(frames)                  what depends on frames only, for `[n, h, w, c]`
+    step(state, pushed)           (next state, output `[b, h, w, c]`)
+
+Reference:
+    Le Guen and Thome 2020, Disentangling Physical Dynamics from Unknown Factors for
+    Unsupervised Video Prediction. https://arxiv.org/abs/2003.01460
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.layers.loop_conv import LoopConv, keep_convolutions
+from earthformer_jax.layers.norm import make_group_norm
+from earthformer_jax.models.recurrent.recurrence import lstm_update
+from earthformer_jax.ops.convolution import Pair
+
+
+class PhyCell(nn.Module):
+    """A state under a learned differential equation, corrected by every frame.
+
+    The physical model adds to the state h the sum `F(h)` of `derivatives` filters,
+    group-normalised; there is no nonlinearity. With the gate K, the gain of a Kalman
+    filter,
+
+        predicted = h + F(h)
+        K = sigmoid(W_x * x + W_h * h + b)
+        h' = predicted + K (x - predicted).
+
+    The published code computes the gate from the state before its prediction, and so
+    does this.
+
+    Attributes:
+        features: channels of frames, state and output.
+        derivatives: filters of the physical model; `groups` divides them.
+        kernel_size: odd side of these filters.
+        groups: of the normalisation.
+        dtype: of the arithmetic; None follows inputs and parameters. The state is
+            float32 at least.
+        param_dtype: of the parameters.
+    """
+
+    features: int
+    derivatives: int = 49
+    kernel_size: int = 7
+    groups: int = 7
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def setup(self):
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        self.derivative = LoopConv(self.derivatives, self.kernel_size, **types)
+        self.norm = make_group_norm(self.groups, name=None, **types)
+        self.combination = LoopConv(self.features, 1, **types)
+        gate = dict(fan_in=9 * 2 * self.features, **types)
+        self.gate_input = LoopConv(self.features, **gate)
+        self.gate_state = LoopConv(self.features, use_bias=False, **gate)
+
+    def zeros(self, batch: int, plane: Pair, dtype: Any) -> jax.Array:
+        """The first state `[b, h, w, features]`."""
+        dtype = jnp.promote_types(dtype, jnp.float32)
+        return jnp.zeros((batch, *plane, self.features), dtype)
+
+    def push(
+        self, frames: jax.Array, *, in_loop: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """(frames, their share of the gate), both `[n, h, w, features]`."""
+        return frames, self.gate_input(frames, in_loop=in_loop)
+
+    def step(self, state: jax.Array, pushed) -> tuple[jax.Array, jax.Array]:
+        """(next state, the same as output) from the state and `push` of a frame."""
+        frame, gate = pushed
+        predicted = state + self.physics(state).astype(state.dtype)
+        gate = (gate + self.gate_state(state, in_loop=True)).astype(state.dtype)
+        correction = frame.astype(state.dtype) - predicted
+        state = predicted + nn.sigmoid(gate) * correction
+        return state, state
+
+    def physics(self, state: jax.Array) -> jax.Array:
+        """F: the change of a state in one step, `[b, h, w, features]`."""
+        derivatives = self.norm(self.derivative(state, in_loop=True))
+        return self.combination(derivatives, in_loop=True)
+
+    def derivative_kernel(self) -> jax.Array:
+        """The filters `[k, k, features, derivatives]`."""
+        return self.derivative.variables["params"]["kernel"]
+
+
+class ConvLSTMCell(nn.Module):
+    """ConvLSTM with a bias, gates ordered i, f, o, g, and no peepholes.
+
+    Attributes:
+        features: channels of state and output.
+        inputs: channels of the frames; they bound the initial weights.
+        kernel_size: odd side of the windows.
+        dtype: of the arithmetic; None follows inputs and parameters. The cell is
+            float32 at least.
+        param_dtype: of the parameters.
+
+    Reference:
+        Shi et al. 2015. https://arxiv.org/abs/1506.04214
+    """
+
+    features: int
+    inputs: int
+    kernel_size: int = 3
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def setup(self):
+        options = dict(
+            features=4 * self.features,
+            kernel_size=self.kernel_size,
+            fan_in=self.kernel_size**2 * (self.inputs + self.features),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        self.gates_input = LoopConv(**options)
+        self.gates_state = LoopConv(use_bias=False, **options)
+
+    def zeros(self, batch: int, plane: Pair, dtype: Any) -> Pair:
+        """The first (hidden, cell), `[b, h, w, features]`."""
+        shape = (batch, *plane, self.features)
+        types = (dtype, jnp.promote_types(dtype, jnp.float32))
+        return tuple(jnp.zeros(shape, t) for t in types)
+
+    def push(self, frames: jax.Array, *, in_loop: bool = False) -> jax.Array:
+        """The frames' share of the gates, `[n, h, w, 4 features]`."""
+        return self.gates_input(frames, in_loop=in_loop)
+
+    def step(self, state, pushed: jax.Array):
+        """((hidden, cell), hidden) from the state and `push` of a frame."""
+        hidden, cell = state
+        gates = pushed + self.gates_state(hidden, in_loop=True)
+        i, f, o, g = jnp.split(gates, 4, axis=-1)
+        new, cell = lstm_update((i, f, g, o), cell, None, jnp.tanh, nn.sigmoid)
+        hidden = new.astype(hidden.dtype)
+        return (hidden, cell), hidden
+
+
+class CellStack(nn.Module):
+    """Cells one above the other; each reads the new output of the one below.
+
+    Attributes:
+        cells: `PhyCell`s or `ConvLSTMCell`s, from below.
+        remat: keep nothing of a step for the backward pass but its state.
+    """
+
+    cells: Sequence[nn.Module]
+    remat: bool = False
+
+    def zeros(self, batch: int, plane: Pair, dtype: Any) -> tuple:
+        """The first state of every cell."""
+        return tuple(cell.zeros(batch, plane, dtype) for cell in self.cells)
+
+    def sequence(self, states: Sequence, frames: jax.Array) -> tuple[tuple, jax.Array]:
+        """Runs over frames that are all known.
+
+        Cell after cell, not frame after frame: then all of a cell's input is there
+        before its loop, and what depends on the input only stays outside.
+
+        Args:
+            states: of every cell.
+            frames: `[t, b, h, w, c]`.
+
+        Returns:
+            The last states, and the outputs of the uppermost cell `[t, b, h, w, c']`.
+        """
+        last = []
+        for cell, state in zip(self.cells, states, strict=True):
+            pushed = each_frame(cell.push, frames)
+            step = nn.remat(
+                type(cell).step, prevent_cse=False, policy=keep_convolutions(self.remat)
+            )
+            scan = nn.scan(
+                step, variable_broadcast="params", split_rngs={"params": False}
+            )
+            state, frames = scan(cell, state, pushed)
+            last.append(state)
+        return tuple(last), frames
+
+    def step(self, states: Sequence, frame: jax.Array) -> tuple[tuple, jax.Array]:
+        """One frame `[b, h, w, c]`: (states, output `[b, h, w, c']`), inside a loop."""
+        new = []
+        for cell, state in zip(self.cells, states, strict=True):
+            state, frame = cell.step(state, cell.push(frame, in_loop=True))
+            new.append(state)
+        return tuple(new), frame

@@ -1,0 +1,329 @@
+"""PhyDNet: half of the latent field obeys a differential equation, half anything.
+
+An encoder shrinks each frame by 4. Two branches read the result: PhyCells, whose state
+moves by learned derivatives, and ConvLSTM cells for the rest. The decoder reads the
+sum of the branches and yields the next frame; after the last known frame, its own
+forecast is the next input.
+
+While training the first T - 1 outputs are to restore the context frames 2 ... T, the
+derivative filters are held near true derivatives (`ops.moments`), and one coin per
+step decides whether true frames are fed back in place of forecasts.
+
+Reference:
+    Le Guen and Thome 2020, Disentangling Physical Dynamics from Unknown Factors for
+    Unsupervised Video Prediction. https://arxiv.org/abs/2003.01460
+"""
+
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.layers.loop_conv import keep_convolutions
+from earthformer_jax.models.recurrent.dcgan import DCGANStack
+from earthformer_jax.models.recurrent.phy_cell import CellStack, ConvLSTMCell, PhyCell
+from earthformer_jax.models.shapes import check_shapes
+from earthformer_jax.ops.moments import moment_loss
+
+SHRINK = 4  # frame to latent field
+OUTPUTS = {"sigmoid": nn.sigmoid, "linear": lambda x: x}
+
+
+class PhyDNet(nn.Module):
+    """Forecaster with a physical and a residual branch.
+
+    Where frames have more channels than forecasts, forecasts are the first ones; what
+    is fed back carries the others of the last known frame on.
+
+    With train=True three terms make up the loss of the published code, divided by the
+    number of forecast frames so that its forecast term is the mean over frames that the
+    training step takes: that mean, and sown into "losses" the "reconstruction" of
+    context frames and the "moments".
+
+    Attributes:
+        input_shape: (T, H, W, C_in).
+        target_shape: (K, H, W, C_out), at most C_in channels. Planes that 4 does not
+            divide are enlarged with zeros behind, and the forecast is cut to size.
+        features: channels of the encoder's first layers; the latent field has twice as
+            many.
+        norm_groups: of the group normalisations in encoders and decoders; divides
+            `features`.
+        phycell_features: derivative filters of each PhyCell, from below.
+        phycell_kernel: odd side of these filters.
+        phycell_groups: of the normalisation of their results; divides their numbers.
+        convcell_features: channels of each ConvLSTM cell; the last is 2 features.
+        convcell_kernel: odd side of their windows.
+        output: "sigmoid", for data in [0, 1] as published, or "linear".
+        reconstruction_weight: of the context frames' error.
+        moment_weight: of the moments' error, which needs phycell_kernel**2 filters in
+            the first PhyCell.
+        teacher_steps: the probability of feeding true frames back falls linearly from
+            1 at step 0 to 0 at this step. The published 0.003 per epoch of 10,000
+            examples in batches of 16 is 208,333; with 0 there is no teacher.
+        remat: keep nothing of a step for the backward pass but its state.
+        dtype: of the arithmetic; None follows the inputs, float32 at least.
+        param_dtype: of the parameters.
+    """
+
+    uses_targets = True
+
+    input_shape: tuple[int, int, int, int]
+    target_shape: tuple[int, int, int, int]
+    features: int = 32
+    norm_groups: int = 16
+    phycell_features: tuple[int, ...] = (49,)
+    phycell_kernel: int = 7
+    phycell_groups: int = 7
+    convcell_features: tuple[int, ...] = (128, 128, 64)
+    convcell_kernel: int = 3
+    output: str = "sigmoid"
+    reconstruction_weight: float = 1.0
+    moment_weight: float = 1.0
+    teacher_steps: int = 208_333
+    remat: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def check(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        check_shapes(self.input_shape, self.target_shape)
+        given, wanted = tuple(self.input_shape), tuple(self.target_shape)
+        if wanted[-1] > given[-1]:
+            raise ValueError(
+                "forecasts are fed back, so targets must be the first channels of the "
+                f"inputs; got {given[-1]} input and {wanted[-1]} target channels"
+            )
+        self._check_sizes()
+        if self.output not in OUTPUTS:
+            raise ValueError(
+                f"output must be one of {tuple(OUTPUTS)}; got {self.output!r}"
+            )
+        for name in ("reconstruction_weight", "moment_weight", "teacher_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        moments = self.phycell_kernel**2
+        if self.moment_weight and self.phycell_features[0] != moments:
+            raise ValueError(
+                f"a {self.phycell_kernel}x{self.phycell_kernel} kernel has {moments} "
+                "moments and needs as many filters; got phycell_features "
+                f"{tuple(self.phycell_features)}; change them or set moment_weight=0"
+            )
+
+    def _check_sizes(self):
+        if min(self.features, self.norm_groups, self.phycell_groups) < 1:
+            raise ValueError(
+                "features, norm_groups and phycell_groups must be positive; got "
+                f"{self.features}, {self.norm_groups} and {self.phycell_groups}"
+            )
+        if self.features % self.norm_groups:
+            raise ValueError(
+                f"norm_groups must divide features {self.features}; "
+                f"got {self.norm_groups}"
+            )
+        for name in ("phycell_features", "convcell_features"):
+            if not (sizes := tuple(getattr(self, name))) or min(sizes) < 1:
+                raise ValueError(f"{name} needs positive integers; got {sizes}")
+        if any(n % self.phycell_groups for n in self.phycell_features):
+            raise ValueError(
+                "phycell_groups must divide phycell_features "
+                f"{tuple(self.phycell_features)}; got {self.phycell_groups}"
+            )
+        if self.convcell_features[-1] != 2 * self.features:
+            raise ValueError(
+                "the last ConvLSTM cell needs the channels of the latent field, "
+                f"2 features = {2 * self.features}; got convcell_features "
+                f"{tuple(self.convcell_features)}"
+            )
+        for name in ("phycell_kernel", "convcell_kernel"):
+            if (side := getattr(self, name)) < 1 or side % 2 == 0:
+                raise ValueError(f"{name} must be a positive odd number; got {side}")
+
+    def setup(self):
+        self.check()
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        n, latent = self.features, 2 * self.features
+        stack = dict(groups=self.norm_groups, **types)
+        channels = self.target_shape[-1]
+        self.encoder = DCGANStack((n, n, latent), (2, 1, 2), **stack)
+        self.decoder = DCGANStack(
+            (n, n, channels), (2, 1, 2), up=True, last="conv", **stack
+        )
+        level = dict(features=(latent, latent), strides=(1, 1), **stack)
+        self.physical_encoder = DCGANStack(**level)
+        self.residual_encoder = DCGANStack(**level)
+        self.physical_decoder = DCGANStack(up=True, **level)
+        self.residual_decoder = DCGANStack(up=True, **level)
+        phycells = [
+            PhyCell(latent, count, self.phycell_kernel, self.phycell_groups, **types)
+            for count in self.phycell_features
+        ]
+        below = (latent, *self.convcell_features)
+        convcells = [
+            ConvLSTMCell(size, inputs, self.convcell_kernel, **types)
+            for size, inputs in zip(self.convcell_features, below, strict=False)
+        ]
+        self.physical = CellStack(phycells, self.remat)
+        self.residual = CellStack(convcells, self.remat)
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        train: bool = False,
+        targets: jax.Array | None = None,
+        step: jax.Array | int | None = None,
+    ) -> jax.Array:
+        """Forecasts the next frames.
+
+        With mutable "intermediates", sows for the T + K - 1 steps what each branch
+        alone would decode to ("physical_part", "residual_part") and the last PhyCell's
+        "physical_state", and the "restored" context frames 2 ... T.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            train: whether losses are sown, and targets fed back now and then.
+            targets: `[b, K, H, W, C_out]`, true frames, used while training only; None
+                feeds forecasts back. Needs the rng "sampling".
+            step: optimiser steps taken, which the share of true frames depends on.
+
+        Returns:
+            float32 `[b, K, H, W, C_out]`.
+
+        Raises:
+            ValueError: for options that do not go together, arrays of other shapes than
+                `input_shape` and `target_shape`, or targets without a step.
+        """
+        self._check_arrays(inputs, targets if train else None, step)
+        dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
+        frames = einops.rearrange(inputs.astype(dtype), "b t h w c -> t b h w c")
+        inside = self.is_mutable_collection("intermediates")
+        restore = inside or (train and self.reconstruction_weight > 0)
+
+        states, latent = self._read(frames)
+        known = latent if restore else [x[-1:] for x in latent]
+        images = each_frame(self._decode, *known)
+        later, later_latent = self._continue(
+            states, frames[-1], images[-1], self._teacher(train, targets, step, dtype)
+        )
+        forecast = jnp.concatenate([images[-1:], later])
+
+        if train:
+            self._sow_losses(images[:-1], frames[1:])
+        if inside:
+            whole = [jnp.concatenate(x) for x in zip(latent, later_latent, strict=True)]
+            self._sow_inside(images[:-1], *whole)
+        forecast = einops.rearrange(forecast, "t b h w c -> b t h w c")
+        return forecast.astype(jnp.promote_types(dtype, jnp.float32))
+
+    def _read(self, frames):
+        """States after all known frames, and both branches' outputs `[t, b, h, w, c]`.
+
+        Nothing that surrounds the cells depends on their states, so all frames are
+        encoded at once.
+        """
+        latent = each_frame(self._encode, frames)
+        start = (frames.shape[1], latent[0].shape[2:4], frames.dtype)
+        physical, a = self.physical.sequence(self.physical.zeros(*start), latent[0])
+        residual, b = self.residual.sequence(self.residual.zeros(*start), latent[1])
+        return (physical, residual), (a, b)
+
+    def _continue(self, states, last_frame, image, teacher):
+        """The forecasts after the first, and both branches' outputs, time first."""
+        rest = last_frame[..., self.target_shape[-1] :]
+
+        def advance(model, carry, truth):
+            (physical, residual), image = carry
+            if truth is not None:
+                image = jnp.where(teaching, truth, image)
+            frame = jnp.concatenate([image, rest], axis=-1)
+            for_physical, for_residual = model._encode(frame, in_loop=True)
+            physical, a = model.physical.step(physical, for_physical)
+            residual, b = model.residual.step(residual, for_residual)
+            image = model._decode(a, b, in_loop=True)
+            return ((physical, residual), image), (image, (a, b))
+
+        teaching, truths = teacher
+        scan = nn.scan(
+            nn.remat(advance, prevent_cse=False, policy=keep_convolutions(self.remat)),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            length=self.target_shape[0] - 1,
+        )
+        _, outputs = scan(self, (states, image), truths)
+        return outputs
+
+    def _teacher(self, train, targets, step, dtype):
+        """(whether true frames are fed back, these `[K - 1, b, h, w, c]`), or None."""
+        if not train or targets is None or not self.teacher_steps:
+            return None, None
+        share = 1 - jnp.asarray(step, jnp.float32) / self.teacher_steps
+        key = self.make_rng("sampling")
+        teaching = jax.random.bernoulli(key, jnp.clip(share, 0, 1))
+        truths = einops.rearrange(targets[:, :-1], "b t h w c -> t b h w c")
+        return teaching, truths.astype(dtype)
+
+    def _encode(self, frames, in_loop=False):
+        """What both branches read, from frames `[n, H, W, C_in]`."""
+        height, width = frames.shape[1:3]
+        grow = [(0, -size % SHRINK) for size in (height, width)]
+        x = self.encoder(jnp.pad(frames, ((0, 0), *grow, (0, 0))), in_loop=in_loop)
+        return tuple(
+            encoder(x, in_loop=in_loop)
+            for encoder in (self.physical_encoder, self.residual_encoder)
+        )
+
+    def _decode(self, physical=None, residual=None, in_loop=False):
+        """Images `[n, H, W, C_out]` from the branches, or from one of them."""
+        branches = (
+            (self.physical_decoder, physical),
+            (self.residual_decoder, residual),
+        )
+        x = sum(decoder(x, in_loop=in_loop) for decoder, x in branches if x is not None)
+        height, width = self.target_shape[1:3]
+        image = self.decoder(x, in_loop=in_loop)[:, :height, :width]
+        return OUTPUTS[self.output](image)
+
+    def _sow_losses(self, restored, context):
+        frames = self.target_shape[0]
+        if self.reconstruction_weight:
+            error = restored - context[..., : self.target_shape[-1]]
+            error = jnp.square(error.astype(jnp.float32))
+            loss = jnp.sum(jnp.mean(error, axis=(1, 2, 3, 4)))
+            self.sow(
+                "losses", "reconstruction", self.reconstruction_weight / frames * loss
+            )
+        if self.moment_weight:
+            loss = moment_loss(self.physical.cells[0].derivative_kernel())
+            self.sow("losses", "moments", self.moment_weight / frames * loss)
+
+    def _sow_inside(self, restored, physical, residual):
+        inside = {
+            "restored": restored,
+            "physical_state": physical,
+            "physical_part": each_frame(self._decode, physical),
+            "residual_part": each_frame(
+                lambda residual: self._decode(residual=residual), residual
+            ),
+        }
+        for name, x in inside.items():
+            x = einops.rearrange(x, "t b h w c -> b t h w c")
+            self.sow("intermediates", name, x)
+
+    def _check_arrays(self, inputs, targets, step):
+        for name, array, shape in (
+            ("inputs", inputs, self.input_shape),
+            ("targets", targets, self.target_shape),
+        ):
+            if array is not None and tuple(array.shape[1:]) != tuple(shape):
+                raise ValueError(
+                    f"{name} need shape (batch, {', '.join(map(str, shape))}); "
+                    f"got {tuple(array.shape)}"
+                )
+        if targets is not None and step is None:
+            raise ValueError(
+                "targets need the number of steps taken, which decides how often they "
+                "are fed back; pass step"
+            )

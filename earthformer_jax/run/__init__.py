@@ -1,0 +1,1 @@
+"""From a config to a run: the command line, the checks, and the recipes."""

@@ -1,0 +1,125 @@
+"""What the commands share: one line, and not a traceback, for a wrong input."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from earthformer_jax.run import config as config_lib
+
+DONE, WRONG_INPUT = 0, 2  # exit status
+
+
+def define_config(
+    flag_values: flags.FlagValues, argv: Sequence[str]
+) -> flags.FlagHolder[ml_collections.ConfigDict]:
+    """Defines --config=FILE:VARIANT, with --config.FIELD=VALUE, on flags of one's own.
+
+    Args:
+        flag_values: where the flag is defined.
+        argv: what `parse_flags` will be given.
+    """
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Config file, with a variant after a colon: configs/enso.py:quick.",
+        flag_values=flag_values,
+        lock_config=True,
+        sys_argv=list(argv),
+    )
+
+
+def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]:
+    """Parses flags, among them --config.
+
+    Args:
+        argv: the name of the program, then its arguments.
+        flag_values: the flags; "config" is one of them.
+
+    Returns:
+        what is no flag: the name of the program, and arguments left over.
+
+    Raises:
+        ConfigError: with one line, if a flag, the config file, its variant or a field
+            cannot be understood.
+    """
+    argv = with_model(argv)
+    file = config_argument(argv)
+    if file and not os.path.exists(file.partition(":")[0]):
+        raise config_lib.ConfigError(
+            f"the config file {file.partition(':')[0]} does not exist"
+        )
+    try:
+        return flag_values(list(argv))
+    except (AttributeError, KeyError):
+        if file:
+            _check_fields(argv, flag_values["config"].parser.parse(file))
+        raise
+    except flags.Error as error:
+        raise config_lib.ConfigError(_reason(error)) from error
+
+
+def with_model(argv: Sequence[str]) -> list[str]:
+    """Arguments in which --config.model.name also chooses the options of that model.
+
+    "--config=FILE:quick --config.model.name=M" has "--config=FILE:quick,M" then.
+    """
+    argv, name = list(argv), _argument(argv, "config.model.name")
+    file = config_argument(argv)
+    if not name or not file or "," in file:
+        return argv
+    there = next(i for i, x in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", x))
+    behind = argv[there].partition("=")[1] == "="
+    path, _, variant = file.partition(":")
+    chosen = f"{path}:{variant},{name}"
+    argv[there if behind else there + 1] = f"--config={chosen}" if behind else chosen
+    return argv
+
+
+def config_argument(argv: Sequence[str]) -> str | None:
+    """The argument of --config, in either form of writing it."""
+    return _argument(argv, "config")
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Says which part of the config an error comes from.
+
+    Raises:
+        ConfigError: instead of the errors that wrong settings and files cause.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        message = str(error.args[0] if isinstance(error, KeyError) else error)
+        where = "" if message.startswith(("config.", "--")) else f"{what}: "
+        raise config_lib.ConfigError(where + message) from error
+
+
+def _argument(argv: Sequence[str], flag: str) -> str | None:
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        match = re.fullmatch(rf"--?{re.escape(flag)}(?:=(.*))?", argument)
+        if match:
+            return match[1] or following
+    return None
+
+
+def _reason(error: flags.Error) -> str:
+    """What went wrong: of a config file that raises, the message is a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):
+        return re.sub(r"^\w+Error: ", "", lines[-1])
+    return str(error)
+
+
+def _check_fields(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:
+    """Names the first overridden field that the config does not have."""
+    known = config_lib.flatten(config)
+    for argument in argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        if match and match[1] not in known:
+            raise config_lib.ConfigError(config_lib.unknown_field(match[1], known))

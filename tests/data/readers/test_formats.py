@@ -1,0 +1,112 @@
+"""What a path means, and what a file is."""
+
+import h5py
+import numpy as np
+import pytest
+
+from earthformer_jax.data.readers import formats
+from earthformer_jax.data.readers.arrays import Hdf5File, NpyFile
+from earthformer_jax.data.readers.layout import Wanted
+from earthformer_jax.data.readers.netcdf import NamedFile
+from tests.data import cube_files
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("era_10.nc", "era_9.nc", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "era_1.nc").touch()
+    return tmp_path
+
+
+class TestFind:
+    def test_pattern_is_sorted_by_numbers(self, folder):
+        found = formats.find(f"{folder}/*.nc")
+        assert [path.name for path in found] == ["era_9.nc", "era_10.nc"]
+        found = formats.find(f"{folder}/**/era_?.nc")
+        assert [path.name for path in found] == ["era_1.nc", "era_9.nc"]
+
+    def test_a_name_that_looks_like_a_pattern(self, tmp_path):
+        path = tmp_path / "a[1].nc"
+        path.touch()
+        assert formats.find(str(path)) == [path]
+
+    @pytest.mark.parametrize(
+        ("pattern", "message"),
+        [
+            (
+                "*.nc4",
+                "matches no file.* holds 2 .nc .era_10.nc, era_9.nc., 1 .txt .not",
+            ),
+            ("era_9*.NC", "matches no file; did you mean 'era_9.nc'"),
+            ("*/x/*.nc", "matches no file .*holds 2 .nc .*1 folder"),
+        ],
+    )
+    def test_nothing_matches(self, folder, pattern, message):
+        with pytest.raises(FileNotFoundError, match=f"config.data.path=.*{message}"):
+            formats.find(f"{folder}/{pattern}")
+
+    def test_no_folder(self, folder):
+        with pytest.raises(FileNotFoundError, match="there is no folder .*/no"):
+            formats.find(f"{folder}/no/*.nc")
+        (folder / "empty").mkdir()
+        with pytest.raises(
+            FileNotFoundError, match="matches no file: .*empty is empty"
+        ):
+            formats.find(f"{folder}/empty/*.nc")
+
+    def test_misspelt_file(self, folder):
+        with pytest.raises(FileNotFoundError, match="exist; did you mean 'era_9.nc'"):
+            formats.find(f"{folder}/era9.nc")
+
+    def test_a_folder_of_files(self, folder):
+        with pytest.raises(ValueError, match=r"write a pattern such as '.*/\*.nc'"):
+            formats.find(str(folder))
+
+
+class TestKind:
+    def test_by_content(self, tmp_path):
+        """Names say nothing; NetCDF-4 is HDF5 with named dimensions."""
+        ds = cube_files.dataset(3)
+        for name, form in (("a.dat", "NETCDF4"), ("b.h5", "NETCDF3_CLASSIC")):
+            cube_files.write(ds, tmp_path / name, format=form, engine="netcdf4")
+            assert formats.kind_of(tmp_path / name) is NamedFile
+        cube_files.write(ds, tmp_path / "c.zarr")
+        assert formats.kind_of(tmp_path / "c.zarr") is NamedFile
+        with h5py.File(tmp_path / "d.nc", "w") as file:
+            file["x"] = np.zeros((3, 4, 5))
+        assert formats.kind_of(tmp_path / "d.nc") is Hdf5File
+        with (tmp_path / "e.bin").open("wb") as file:
+            np.save(file, np.zeros((3, 4, 5)))
+        assert formats.kind_of(tmp_path / "e.bin") is NpyFile
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"GRIB1234", "it is GRIB; convert it, for example with 'cdo -f nc copy a"),
+            (b"PK\x03\x04zip", "it is an archive; save one array with np.save"),
+            (b"\x1f\x8b\x08xx", "it is compressed; unpack it with gunzip"),
+            (b"a,b\n1,2", r"is not NetCDF, Zarr, HDF5 or .npy \(7 bytes starting wit"),
+            (b"", r"\(0 bytes starting with b''\); it is truncated or damaged"),
+        ],
+    )
+    def test_refused(self, tmp_path, content, message):
+        path = tmp_path / "a.h5"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            formats.kind_of(path)
+
+    def test_truncated(self, tmp_path):
+        ds = cube_files.dataset(30)
+        for name in ("a.nc", "a.h5"):
+            path = tmp_path / name
+            cube_files.write(ds, path, engine="netcdf4")
+            path.write_bytes(path.read_bytes()[:-300])
+            with pytest.raises(ValueError, match="truncated or damaged"):
+                formats.open_file(path, Wanted())
+
+    def test_folder(self, tmp_path):
+        (tmp_path / "x.nc").mkdir()
+        with pytest.raises(ValueError, match="a folder but no Zarr store"):
+            formats.kind_of(tmp_path / "x.nc")

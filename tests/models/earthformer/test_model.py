@@ -1,0 +1,186 @@
+"""The whole model: shapes, modes, precision, and what it refuses."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from earthformer_jax import models
+from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention
+from earthformer_jax.ops.cuboid import CuboidSpec
+
+INPUT, TARGET = (3, 6, 8, 2), (2, 6, 8, 1)
+SMALL = dict(
+    base_units=16,
+    num_heads=2,
+    enc_depth=(1,),
+    dec_depth=(1,),
+    num_global_vectors=2,
+    enc_pattern="divided_st",
+)
+
+
+def make(**options):
+    return models.create_model("earthformer", INPUT, TARGET, **SMALL | options)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return jax.random.normal(jax.random.key(0), (2, *INPUT))
+
+
+@pytest.fixture(scope="module")
+def variables(inputs):
+    return make().init(jax.random.key(1), inputs)
+
+
+def test_forecast(variables, inputs):
+    forecast = make().apply(variables, inputs)
+    chex.assert_shape(forecast, (2, *TARGET))
+    chex.assert_tree_all_finite(forecast)
+    alone = make().apply(variables, inputs[1:])
+    np.testing.assert_allclose(alone[0], forecast[1], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only(variables, inputs):
+    model = make()
+    want = model.apply(variables, inputs)
+    train = [
+        model.apply(variables, inputs, train=True, rngs={"dropout": jax.random.key(i)})
+        for i in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(train[0], train[1])
+    assert not np.allclose(train[0], train[2])
+    assert not np.allclose(train[0], want)
+
+
+@pytest.mark.parametrize("remat", [1, 2])
+def test_recomputation_changes_no_value(variables, inputs, remat):
+    def gradient(model):
+        return jax.grad(lambda v: jnp.sum(model.apply(v, inputs) ** 2))(variables)
+
+    plain, again = gradient(make()), gradient(make(remat=remat))
+    chex.assert_trees_all_close(plain, again, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_of_the_library_gives_the_same(variables, inputs):
+    model = make(attn_implementation="library", attn_drop=0.0)
+    want = make().apply(variables, inputs)
+    np.testing.assert_allclose(model.apply(variables, inputs), want, atol=1e-5)
+
+
+def test_bfloat16_keeps_float32_parameters_and_forecasts(variables, inputs):
+    model = make(dtype="bfloat16")
+    forecast = model.apply(variables, inputs)
+    assert forecast.dtype == jnp.float32
+    created = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    assert {x.dtype for x in jax.tree.leaves(created)} == {jnp.dtype("float32")}
+    want = make().apply(variables, inputs)
+    assert np.abs(forecast - want).max() < 0.1 * np.abs(want).max()
+
+
+def test_initial_weights_have_the_reference_spread():
+    """Standard deviations of section 4 of the reference's description."""
+    model = models.create_model(
+        "earthformer", (4, 16, 16, 3), (4, 16, 16, 1), base_units=64
+    )
+    v = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3)))["params"]
+    block = v["encoder"]["block_1_0"]
+
+    def spread(x, fan):
+        return float(jnp.std(x)) * fan**0.5
+
+    attention, ffn = block["attention_0"], block["ffn_0"]
+    assert spread(attention["qkv"]["kernel"], 128) == pytest.approx(1, abs=0.02)
+    assert spread(ffn["ffn_2"]["kernel"], 512) == pytest.approx(1, abs=0.02)
+    uniform = 3**-0.5
+    stem = v["stem"]["convs_0"]["conv_1"]
+    assert spread(stem["kernel"], 9 * 64) == pytest.approx(uniform, abs=0.02)
+    assert spread(stem["bias"], 9 * 64) == pytest.approx(uniform, abs=0.15)
+    upsample = v["decoder"]["upsample_0"]["conv"]["kernel"]
+    assert spread(upsample, 9 * 64) == pytest.approx((2 / 1.01) ** 0.5, abs=0.02)
+    assert float(jnp.std(v["global_vectors"])) == pytest.approx(0.02, abs=0.003)
+    table = attention["relative_position_bias"]
+    assert float(jnp.std(table)) == pytest.approx(0.02, abs=0.008)
+
+
+def test_one_pattern_name_per_level():
+    options = SMALL | dict(enc_depth=(1, 1), dec_depth=(1, 1))
+    model = make(**options | dict(enc_pattern="axial, full"))
+    v = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *INPUT)))
+    layers = [
+        sum(name.startswith("attention") for name in v["params"]["encoder"][block])
+        for block in ("block_0_0", "block_1_0")
+    ]
+    assert layers == [3, 1]
+
+
+def test_the_change_from_the_last_frame(variables, inputs):
+    change = make().apply(variables, inputs)
+    forecast = make(forecast_change=True).apply(variables, inputs)
+    last = inputs[:, -1:, ..., : TARGET[-1]]
+    np.testing.assert_allclose(forecast, change + last, atol=1e-6)
+    more_channels = (*TARGET[:3], INPUT[3] + 1)
+    with pytest.raises(ValueError, match="forecast_change needs targets"):
+        models.create_model(
+            "earthformer", INPUT, more_channels, **SMALL, forecast_change=True
+        )
+
+
+def test_a_shrunken_cuboid_keeps_true_distances(inputs):
+    """The bias of two neighbours does not depend on how large the cuboid was made."""
+    x = jax.random.normal(jax.random.key(2), (1, 1, 3, 3, 4))
+    layer = CuboidSelfAttention(num_heads=1, spec=CuboidSpec((1, 4, 4)))
+    v = layer.init(jax.random.key(0), x)
+    small = CuboidSelfAttention(num_heads=1, spec=CuboidSpec((1, 3, 3)))
+    table = v["params"]["relative_position_bias"].reshape(1, 7, 7, 1)
+    inner = table[:, 1:-1, 1:-1].reshape(-1, 1)
+    same = {"params": dict(v["params"]) | {"relative_position_bias": inner}}
+    np.testing.assert_allclose(layer.apply(v, x)[0], small.apply(same, x)[0], atol=1e-6)
+    slip = CuboidSelfAttention(
+        num_heads=1, spec=CuboidSpec((1, 4, 4)), match_reference=True
+    )
+    assert not np.allclose(slip.apply(v, x)[0], small.apply(same, x)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(base_unit=16), "did you mean base_units"),
+        (dict(enc_depth=(0,)), "at least one block"),
+        (dict(start="random"), "start must be one of"),
+        (dict(dec_cross_start=1), "dec_cross_start must be a level"),
+        (dict(stem="stack_conv", stem_stages=((8, (1, 2, 2), 1),)), "last stage"),
+        (dict(num_global_vectors=-1), "must be >= 0"),
+        (dict(enc_pattern=("axial", "axial")), "one for each of 1"),
+        (dict(pos_embed="sinus"), "position embedding is one of"),
+        (dict(ffn_activation="swish"), "activation must be one of"),
+        (dict(norm="batch_norm"), "norm must be one of"),
+        (
+            dict(attn_implementation="flash"),
+            "is one of xla, library, cudnn, pallas, auto",
+        ),
+        (dict(attn_implementation="library", attn_drop=0.1), "expected 0"),
+        pytest.param(
+            dict(attn_implementation="pallas"),
+            "needs a GPU",
+            marks=pytest.mark.skipif(
+                "jax.default_backend() == 'gpu'", reason="has one"
+            ),
+        ),
+    ],
+)
+def test_refusals(options, message, inputs):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(make(**options).init, jax.random.key(0), inputs)
+
+
+def test_inputs_of_another_shape(variables):
+    with pytest.raises(ValueError, match=r"got \(2, 4, 6, 8, 2\)"):
+        make().apply(variables, jnp.zeros((2, 4, 6, 8, 2)))
+
+
+def test_unknown_model():
+    with pytest.raises(ValueError, match="unknown model 'earthfromer'"):
+        models.create_model("earthfromer", INPUT, TARGET)
