@@ -15,6 +15,8 @@ Reference:
 from collections.abc import Mapping
 from typing import Any
 
+from earthformer_jax.models.earthformer.variants import VARIANTS
+
 Shape = tuple[int, int, int, int]
 
 DATA = {
@@ -30,15 +32,9 @@ SHAPES: Mapping[str, tuple[Shape, Shape]] = {
     "enso": ((12, 24, 48, 1), (14, 24, 48, 1)),
 }
 
-_SEVIR = dict(  # table 9
-    base_units=128,
-    enc_depth=(2, 2),
-    dec_depth=(2, 2),
-    stem="stack_conv",
-    stem_stages=((16, (1, 3, 3), 2), (64, (1, 2, 2), 2), (128, (1, 2, 2), 2)),
-)
-_ENSO = dict(stem_scale=(1, 1, 2))
-_NO_GLOBAL = dict(name="earthformer", num_global_vectors=0, use_global_self_attn=False)
+_NO_GLOBAL = {
+    data: dict(name="earthformer", **VARIANTS[f"{data}_no_global"]) for data in DATA
+}
 
 PAPER_OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "persistence": {},
@@ -52,12 +48,8 @@ PAPER_OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "sevir": dict(features=64, heads=(3, 6, 12, 24), head_dim=8, window=12),
         "enso": dict(factors=(1, 2, 2, 2), window=3),
     },
-    "earthformer, no global vectors": {
-        "mnist": _NO_GLOBAL,
-        "sevir": _NO_GLOBAL | _SEVIR,
-        "enso": _NO_GLOBAL | _ENSO,
-    },
-    "earthformer": {"sevir": _SEVIR, "enso": _ENSO},
+    "earthformer, no global vectors": _NO_GLOBAL,
+    "earthformer": {data: VARIANTS[data] for data in DATA},
 }
 
 # Columns #Param (millions) and GFLOPs.
