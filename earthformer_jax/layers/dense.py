@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.ops import dense
 
 
 def _apply(dtype, kernel, bias, x):
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=dtype)
     return dense.dense(x, kernel, bias)
 
 

@@ -90,7 +90,7 @@ class FrameEncoder(nn.Module):
                 features,
                 (KERNEL, KERNEL),
                 (STRIDE, STRIDE),
-                padding=[((KERNEL - STRIDE) // 2,) * 2] * 2,
+                padding=(KERNEL - STRIDE) // 2,
                 name=f"down_{stage}",
                 **_options(self, x),
             )(x)
@@ -122,7 +122,7 @@ class FrameDecoder(nn.Module):
                 features,
                 (KERNEL, KERNEL),
                 (STRIDE, STRIDE),
-                padding=[((KERNEL + STRIDE - 2) // 2,) * 2] * 2,
+                padding=(KERNEL + STRIDE - 2) // 2,
                 name=f"up_{stage}",
                 **_options(self, x),
             )(x)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.ops.frame_convolution import convolve_frames
@@ -35,5 +36,5 @@ class FrameConv(nn.Module):
         kernel = self.param("kernel", init, shape, self.param_dtype)
         init = initializers.torch_bias(self.kernel_size**2 * x.shape[-1])
         bias = self.param("bias", init, (self.features,), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return convolve_frames(x, kernel) + bias

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from earthformer_jax.layers import initializers
@@ -57,7 +58,7 @@ class LoopConv(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", init, (self.features,), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         resize = strided.enlarge if self.transposed else strided.shrink
         y = resize(x, kernel, self.stride, in_loop=in_loop)
         return checkpoint_name(y if bias is None else y + bias, SAVED)

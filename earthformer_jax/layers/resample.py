@@ -6,6 +6,7 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
@@ -85,13 +86,13 @@ class Upsample(nn.Module):
         b, _, h, w, inputs = x.shape
         shape = (self.kernel, self.kernel, inputs, self.features)
         weights = _ConvWeights(shape, self.param_dtype, name="conv")()
-        x, kernel, bias = nn.dtypes.promote_dtype(x, *weights, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, *weights, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
         fh, fw = self.plane[0] / h, self.plane[1] / w
         if fh % 1 or fw % 1 or not self.kernel % 2:
             frames = resample.resize_nearest(frames[:, None], (1, *self.plane))[:, 0]
-            padding = ((self.kernel // 2,) * 2,) * 2
-            frames = convolve(frames, kernel, padding)
+            pad = (self.kernel // 2, self.kernel // 2)
+            frames = convolve(frames, kernel, (pad, pad))
         else:
             frames = upsample_convolve(frames, kernel, (int(fh), int(fw)))
         return einops.rearrange(frames + bias, "(b t) h w c -> b t h w c", b=b)

@@ -53,7 +53,11 @@ def k_means(points: np.ndarray, clusters: int, seed: int, fit=None) -> np.ndarra
             f"{len(chosen)} points cannot be sorted into {clusters} clusters; use "
             "fewer (config.eval.clusters)"
         )
-    found = KMeans(clusters, n_init=10, random_state=seed).fit(chosen)
+    found = KMeans(
+        clusters,
+        n_init=10,  # pyright: ignore[reportArgumentType] (scikit-learn has no types)
+        random_state=seed,
+    ).fit(chosen)
     labels = found.predict(points)
     order = np.argsort(-np.bincount(labels, minlength=clusters), kind="stable")
     return np.argsort(order)[labels]

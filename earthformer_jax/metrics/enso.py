@@ -12,6 +12,8 @@ Reference:
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -39,8 +41,9 @@ def nino34(fields, weights) -> jax.Array:
 
 def three_month_mean(index):
     """Mean of a month and the next two: `[..., k]` to `[..., k - 2]`."""
-    months = index.shape[-1] - WINDOW + 1
-    return sum(index[..., i : i + months] for i in range(WINDOW)) / WINDOW
+    means = index.shape[-1] - WINDOW + 1
+    months = [index[..., i : i + means] for i in range(WINDOW)]
+    return functools.reduce(operator.add, months) / WINDOW
 
 
 def lead_weights(leads: int) -> np.ndarray:

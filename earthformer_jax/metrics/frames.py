@@ -45,8 +45,8 @@ class FrameScores:
         if self.per_frame_sum:
             rows |= {n: height * width * rows[n] for n in ("squared", "absolute")}
         if has_ssim(height, width):
-            fields = (jnp.moveaxis(x, -1, 2) for x in (forecast, targets))
-            alike = ssim(*fields, self.data_range)  # [b, k, c]
+            planes, true_planes = (jnp.moveaxis(x, -1, 2) for x in (forecast, targets))
+            alike = ssim(planes, true_planes, self.data_range)  # [b, k, c]
             whole = jnp.all(keep, axis=(2, 3))
             alike = jnp.mean(jnp.where(whole, alike, 0), axis=2)
             share = jnp.mean(whole, axis=2, dtype=jnp.float32)

@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from earthformer_jax.plotting.frames import (
     colour_bar,
     panel,
 )
-from earthformer_jax.plotting.style import STYLE, lead_label, look
+from earthformer_jax.plotting.style import figure_style, lead_label, look
 
 PALETTE = 256  # colours of a GIF
 FLAT = 0.97  # share of the pixels that have to be of the most frequent colours
@@ -57,7 +56,7 @@ def forecast_animation(
         colours_of(channel.colormap, channel.limits, (inputs[c], truth[c]), levels)
         for c, channel in enumerate(channels)
     ]
-    with mpl.rc_context(STYLE | {"font.size": 9}):
+    with figure_style(font_size=9):
         figure, grid, bars, clock = _stage(
             np.shape(truth[0])[-2:], len(channels), len(columns), title
         )
@@ -185,7 +184,7 @@ def _indexed(frames: np.ndarray) -> list[Image.Image]:
     if counts[rest].sum() > (1 - FLAT) * packed.size or len(rest) > MANY:
         mosaic = Image.fromarray(frames.reshape(count * height, width, 3))
         pixels = np.asarray(indexed := mosaic.quantize(PALETTE))
-        palette = indexed.getpalette()
+        palette = indexed.getpalette() or []
     else:
         colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1)
         colours = colours.astype(np.int32)

@@ -59,12 +59,14 @@ def colours_of(
     """
     values = np.concatenate([np.ravel(np.asarray(f, np.float64)) for f in fields])
     values = values[np.isfinite(values)]
-    if limits is None:
-        limits = np.percentile(values, (0.2, 99.8)) if values.size else (0.0, 1.0)
+    if limits is not None:
+        low, high = map(float, limits)
+    else:
+        low, high = np.percentile(values, (0.2, 99.8)) if values.size else (0.0, 1.0)
+        low, high = float(low), float(high)
         if colormap.lower().removesuffix("_r") in DIVERGING:
-            peak = max(abs(limits[0]), abs(limits[1]))
-            limits = (-peak, peak)
-    low, high = map(float, limits)
+            high = max(abs(low), abs(high))
+            low = -high
     if not high > low:
         low, high = low - 0.5, low + 0.5
     below = values.size and values.min() < low - 1e-6 * (high - low)

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from earthformer_jax.plotting.fields import Colours, colours_of, label_of, shown
-from earthformer_jax.plotting.style import STYLE, lead_label, look, step_of
+from earthformer_jax.plotting.style import figure_style, lead_label, look, step_of
 
 COLUMNS = 6  # lead times of a forecast figure
 SHEET_COLUMNS = 10  # inputs, and as many targets, of a contact sheet
@@ -95,10 +94,12 @@ def forecast_frames(
         len(leads) * (cell + 0.06) + 2.0,
         count * (cell * shape + 0.09) + 0.6 + 0.35 * bool(title),
     )
-    with mpl.rc_context(STYLE | {"font.size": 9}):
-        figure = Figure(figsize=size, layout="compressed")
+    with figure_style(font_size=9):
+        figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, hspace=0, wspace=0)
+        figure.set_layout_engine(
+            "compressed", w_pad=0.03, h_pad=0.03, hspace=0, wspace=0
+        )
         grid = figure.subplots(count, len(leads), squeeze=False)
         for axes in grid[0, :blank]:
             axes.set(xticks=[], yticks=[])
@@ -157,7 +158,7 @@ def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figu
     ]
     rows = len(examples) * len(channels)
     title_height = 0.32 * (1 + len(title) // 150) if title else 0  # inches
-    with mpl.rc_context(STYLE | {"font.size": 9}):
+    with figure_style(font_size=9):
         figure, left, right = _sheet_panels(
             rows,
             (len(before), len(after)),
@@ -223,12 +224,15 @@ def _sheet_panels(rows: int, columns: tuple[int, int], size: tuple[int, int], to
     h, w = size
     cell = max(0.75, min(1.5, 15 / (n + m))) * min(1, w / h)
     height = max(rows * (cell * h / w + 0.2) + top, 1.8)
-    figure = Figure(
-        figsize=((n + m) * (cell + 0.06) + 2.0, height), layout="compressed"
-    )
+    figure = Figure(figsize=((n + m) * (cell + 0.06) + 2.0, height))
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(
-        rect=(0, 0, 1, 1 - top / height), w_pad=0.03, h_pad=0.02, hspace=0, wspace=0
+    figure.set_layout_engine(
+        "compressed",
+        rect=(0, 0, 1, 1 - top / height),
+        w_pad=0.03,
+        h_pad=0.02,
+        hspace=0,
+        wspace=0,
     )
     grid = figure.subplots(
         rows, n + m + 1, squeeze=False, width_ratios=[1] * n + [0.15] + [1] * m

@@ -3,16 +3,18 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from earthformer_jax.plotting.style import GREY, STYLE
+from earthformer_jax.plotting.style import GREY, figure_style
 
+COLORMAP = "RdBu_r"
 MONTH_NAMES = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
 NINO34_BOX = (190.0, -5.0, 50.0, 10.0)  # west, south, width, height in degrees
 
@@ -47,7 +49,7 @@ def forecast_maps(
     shown = [np.asarray(field)[np.asarray(leads) - 1] for field in rows.values()]
     peak = max(float(np.max(np.abs(field[:, ocean_mask]))) for field in shown)
     limit = max(0.5, np.ceil(2 * min(peak, 4.0)) / 2)
-    with mpl.rc_context(STYLE | {"font.size": 9}):
+    with figure_style(font_size=9):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(
@@ -56,9 +58,7 @@ def forecast_maps(
         for row, (label, field) in enumerate(rows.items()):
             for column, lead in enumerate(leads):
                 panel = axes[row, column]
-                mesh = _map(
-                    panel, field[lead - 1], latitude, longitude, ocean_mask, limit
-                )
+                _map(panel, field[lead - 1], latitude, longitude, ocean_mask, limit)
                 if row == 0:
                     month = MONTH_NAMES[(start_month + lead - 1) % 12]
                     panel.set_title(f"Lead {lead} ({month})")
@@ -78,7 +78,12 @@ def forecast_maps(
                         bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5},
                     )
         bar = figure.colorbar(
-            mesh, ax=axes, shrink=0.9, pad=0.012, aspect=24, extend="both"
+            ScalarMappable(Normalize(-limit, limit), COLORMAP),
+            ax=axes,
+            shrink=0.9,
+            pad=0.012,
+            aspect=24,
+            extend="both",
         )
         bar.set_label("Sea surface temperature anomaly (K)")
         bar.outline.set_visible(False)
@@ -87,15 +92,15 @@ def forecast_maps(
     return figure
 
 
-def _map(panel, field, latitude, longitude, ocean_mask, limit):
-    """One map: cells, land, coastline and the Nino3.4 box; returns the colour mesh."""
+def _map(panel, field, latitude, longitude, ocean_mask, limit) -> None:
+    """Draws one map: cells, land, coastline and the Nino3.4 box."""
     x, y = _edges(longitude), _edges(latitude)
     panel.set_facecolor(GREY)
-    mesh = panel.pcolormesh(
+    panel.pcolormesh(
         x,
         y,
         np.ma.masked_where(~ocean_mask, field),
-        cmap="RdBu_r",
+        cmap=COLORMAP,
         vmin=-limit,
         vmax=limit,
         rasterized=True,
@@ -119,7 +124,6 @@ def _map(panel, field, latitude, longitude, ocean_mask, limit):
     for spine in panel.spines.values():
         spine.set_visible(True)
         spine.set_linewidth(0.6)
-    return mesh
 
 
 def _coastline(x, y, ocean_mask) -> list:
@@ -144,13 +148,13 @@ def _edges(centres) -> np.ndarray:
     )
 
 
-def _round_values(edges, *steps) -> np.ndarray:
-    """Multiples of the first step that gives at least three of them."""
-    for step in steps:
-        values = np.arange(np.ceil(edges[0] / step) * step, edges[-1] + 1e-6, step)
-        if len(values) >= 3:
-            break
-    return values
+def _round_values(edges, *steps) -> list[float]:
+    """Multiples of the first step that gives at least three, otherwise of the last."""
+    found = [
+        np.arange(np.ceil(edges[0] / step) * step, edges[-1] + 1e-6, step)
+        for step in steps
+    ]
+    return next((v for v in found if len(v) >= 3), found[-1]).tolist()
 
 
 def _longitude(value: float) -> str:

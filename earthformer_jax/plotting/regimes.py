@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
-from earthformer_jax.plotting.fields import colours_of
+from earthformer_jax.plotting.fields import Colours, colours_of
 from earthformer_jax.plotting.maps import MONTH_NAMES
-from earthformer_jax.plotting.style import GREY, STYLE
+from earthformer_jax.plotting.style import GREY, figure_style
 
 # Told apart by people who see colours differently (Tol's "bright" and "muted").
 COLOURS = (
@@ -58,7 +59,7 @@ def regime_calendar(dates: np.ndarray, regimes: np.ndarray) -> Figure:
     np.add.at(shares, (regimes, months), 1)
     shares /= np.maximum(shares.sum(axis=0), 1)
     palette = colours(count)
-    with mpl.rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=(10, 3.2 + 0.2 * len(shown)), layout="constrained")
         FigureCanvasAgg(figure)
         top, bottom = figure.subplots(
@@ -120,11 +121,11 @@ def projection(
     count = int(regimes.max()) + 1
     panels = 1 if day is None else 2
     size = 9 if len(chosen) < 2000 else 4
-    with mpl.rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=(5.6 * panels, 4.8), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, panels, squeeze=False, sharex=True, sharey=True)[0]
-        palette = np.array([mpl.colors.to_rgb(c) for c in colours(count)])
+        palette = np.array([to_rgb(c) for c in colours(count)])
         axes[0].scatter(x, y, s=size, c=palette[regimes[chosen]], lw=0)
         for regime in range(count):
             axes[0].scatter([], [], s=30, color=palette[regime], label=f"{regime + 1}")
@@ -136,7 +137,7 @@ def projection(
                 x, y, s=size, c=day[chosen], cmap="twilight", vmin=0, vmax=365, lw=0
             )
             bar = figure.colorbar(dots, ax=axes[1], shrink=0.9)
-            bar.set_ticks(np.arange(12) * 30.4 + 15, labels=MONTH_NAMES)
+            bar.set_ticks([30.4 * i + 15 for i in range(12)], labels=MONTH_NAMES)
             bar.outline.set_visible(False)
             axes[1].set_title("The same by season", loc="left", fontweight="bold")
         for panel in axes:
@@ -171,19 +172,19 @@ def field_table(
     wide = 1.5 if len(columns) > 4 else 2.1
     tall = float(np.clip(wide * aspect * height / width, 0.7, 3.0))
     everything = [x for fields in rows.values() for x in fields]
-    with mpl.rc_context(STYLE | {"font.size": 9}):
+    with figure_style(font_size=9):
         figure = Figure(
             figsize=(wide * len(columns) + 2.2, (tall + 0.15) * len(rows) + 0.9),
             layout="constrained",
         )
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(rows), len(columns), squeeze=False)
+        shared = colours_of("viridis", None, everything)
         for r, (label, fields) in enumerate(rows.items()):
-            name = "RdBu_r" if diverging else "viridis"
-            look = colours_of(name, None, fields if diverging else everything)
+            look = colours_of("RdBu_r", None, fields) if diverging else shared
             for c, field in enumerate(fields):
                 panel = axes[r, c]
-                image = panel.imshow(
+                panel.imshow(
                     np.ma.masked_invalid(field),
                     cmap=look.colormap,
                     norm=look.norm,
@@ -199,13 +200,16 @@ def field_table(
                 label, rotation=0, ha="right", va="center", fontsize=9, labelpad=8
             )
             if diverging:
-                figure.colorbar(image, ax=axes[r], pad=0.01, extend=look.extend)
+                _colour_bar(figure, axes[r], look)
         if not diverging:
-            figure.colorbar(
-                image, ax=axes, pad=0.01, extend=look.extend, label=units or None
-            )
+            _colour_bar(figure, axes, shared, label=units)
         figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
+
+
+def _colour_bar(figure: Figure, axes, colours: Colours, label: str = "") -> None:
+    image = ScalarMappable(colours.norm, colours.colormap)
+    figure.colorbar(image, ax=axes, pad=0.01, extend=colours.extend, label=label)
 
 
 def _day_of_leap_year(days: np.ndarray) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from earthformer_jax.plotting.style import LOOKS, STYLE, look, ordered
+from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered
 
 USEFUL_CORRELATION = 0.5  # above it a forecast is commonly called useful
 
@@ -23,7 +22,7 @@ def skill_curves(
         title: what was forecast.
         index: name of the quantity correlated, for the axis.
     """
-    with mpl.rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=(6.6, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -78,7 +77,7 @@ def lead_curves(
         title: what was forecast.
     """
     length, unit = step
-    with mpl.rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=(4.9 * len(panels) + 1.0, 4.1), layout="constrained")
         FigureCanvasAgg(figure)
         for axes, (label, curves) in zip(

@@ -3,13 +3,14 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 DPI = 150
 STYLE = {
     "font.family": "DejaVu Sans",
-    "font.size": 10,
     "axes.titlesize": 11,
     "axes.labelsize": 10.5,
     "axes.spines.top": False,
@@ -29,6 +30,12 @@ LOOKS = {
 }
 OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#35978f")
 GREY = "0.82"  # land, and what is unknown
+
+
+def figure_style(font_size: float = 10):
+    """A context whose figures share fonts, spines and colours of ticks."""
+    settings: dict[Any, Any] = {**STYLE, "font.size": font_size}
+    return mpl.rc_context(settings)
 
 
 def look(name: str, others: int = 0) -> tuple[str, str, object, float]:

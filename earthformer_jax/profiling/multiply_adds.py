@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def multiply_adds(function: Callable, *args) -> int:
@@ -56,7 +57,7 @@ def residual_bytes(function: Callable, params: Any, *args) -> int:
 
 def _bytes(aval) -> int:
     size = math.prod(aval.shape)
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return 8 * size
     return size * aval.dtype.itemsize
 

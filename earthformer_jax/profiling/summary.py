@@ -81,7 +81,9 @@ def structure(model: nn.Module, input_shape: Sequence[int]) -> Structure:
             lambda x: model.init(_keys(), x, train=False), _batch(input_shape)
         )
     own: dict[tuple[str, ...], int] = {}
-    for path, leaf in traverse_util.flatten_dict(variables.get("params", {})).items():
+    leaves: dict[tuple[str, ...], Any]
+    leaves = traverse_util.flatten_dict(variables.get("params", {}))
+    for path, leaf in leaves.items():
         own[path[:-1]] = own.get(path[:-1], 0) + leaf.size
     order = [p for p in called if p in own] + [p for p in own if p not in called]
     layers = (Layer("/".join(p), *called.get(p, ("", ())), own[p]) for p in order)

@@ -40,7 +40,7 @@ def harmonics_of(month, count: int) -> np.ndarray:
     return np.concatenate([np.ones_like(angle), *waves], axis=-1)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
 class LinearSystem:
     """A cyclostationary linear Gaussian system (equations at the top of the file).
 
@@ -56,16 +56,18 @@ class LinearSystem:
 
     transition: np.ndarray
     noise: np.ndarray
-    observation: np.ndarray | None = None
-    observation_noise: np.ndarray | None = None
+    observation: np.ndarray
+    observation_noise: np.ndarray
 
-    def __post_init__(self):
-        a, q = (np.asarray(x, np.float64) for x in (self.transition, self.noise))
+    def __init__(
+        self, transition, noise, observation=None, observation_noise=None
+    ) -> None:
+        a, q = np.asarray(transition, np.float64), np.asarray(noise, np.float64)
         n = a.shape[-1]
-        h = np.eye(n) if self.observation is None else self.observation
-        h = np.asarray(h, np.float64)
-        r = self.observation_noise
-        r = np.zeros((len(h), len(h))) if r is None else np.asarray(r, np.float64)
+        h = np.eye(n) if observation is None else np.asarray(observation, np.float64)
+        r = np.zeros((len(h), len(h)))
+        if observation_noise is not None:
+            r = np.asarray(observation_noise, np.float64)
         for name, x, shape in (
             ("transition", a, (MONTHS, n, n)),
             ("noise", q, (MONTHS, n, n)),
@@ -296,8 +298,10 @@ def _innovation_covariance(residual: np.ndarray, months: np.ndarray) -> np.ndarr
         [residual[months == m].T @ residual[months == m] for m in range(MONTHS)]
     )
     counts = np.bincount(months, minlength=MONTHS).astype(np.float64)
-    total = sum(w * np.roll(monthly, s, axis=0) for s, w in SEASONAL_KERNEL)
-    weight = sum(w * np.roll(counts, s) for s, w in SEASONAL_KERNEL)
+    total, weight = np.zeros_like(monthly), np.zeros_like(counts)
+    for shift, share in SEASONAL_KERNEL:
+        total += share * np.roll(monthly, shift, axis=0)
+        weight += share * np.roll(counts, shift)
     floor = MIN_NOISE_FRACTION * np.mean(residual**2)
     return total / weight[:, None, None] + floor * np.eye(k)
 

@@ -84,8 +84,11 @@ def damping_factors(series, ocean_mask, out_len: int) -> np.ndarray:
     """
     factors = np.zeros((out_len, *ocean_mask.shape))
     for lead in range(1, out_len + 1):
-        covariance = sum(np.mean(x[lead:] * x[:-lead], axis=0) * len(x) for x in series)
-        variance = sum(np.mean(x[:-lead] ** 2, axis=0) * len(x) for x in series)
+        covariance = np.zeros(ocean_mask.shape, series[0].dtype)
+        variance = np.zeros_like(covariance)
+        for x in series:
+            covariance += np.mean(x[lead:] * x[:-lead], axis=0) * len(x)
+            variance += np.mean(x[:-lead] ** 2, axis=0) * len(x)
         usable = ocean_mask & (variance > 0)
         factors[lead - 1, usable] = covariance[usable] / variance[usable]
     return factors

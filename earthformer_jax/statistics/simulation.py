@@ -109,7 +109,7 @@ def window(fields: np.ndarray, first_month: int, in_len: int) -> dict[str, np.nd
     return {
         "inputs": fields[:in_len],
         "targets": fields[in_len:],
-        "start_month": np.int32((first_month + in_len) % MONTHS),
+        "start_month": np.asarray((first_month + in_len) % MONTHS, np.int32),
     }
 
 

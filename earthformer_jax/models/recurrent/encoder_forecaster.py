@@ -197,7 +197,7 @@ class EncoderForecaster(nn.Module):
             features,
             (kernel, kernel),
             (stride, stride),
-            padding=[(_pad(kernel, stride),) * 2] * 2,
+            padding=_pad(kernel, stride),
             name=name,
             **self._conv_options(kernel, x),
         )
