@@ -20,8 +20,8 @@ import time
 import jax
 import numpy as np
 
-from earthformer_jax import main as main_lib
 from earthformer_jax.data import pipeline
+from earthformer_jax.run.run import build
 from earthformer_jax.training import optimizer
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib
@@ -107,7 +107,7 @@ def training_rate(config, dataset, model, steps: int) -> float:
 def measure(file: str, changes: list[str], seconds: float, steps: int) -> dict:
     """One row of the table."""
     config = read_config(file, changes)
-    dataset, model = main_lib.build(config)
+    dataset, model = build(config)
     rates = {
         name: reading_rate(config, dataset, seconds, *way) for name, way in WAYS.items()
     }

@@ -16,37 +16,27 @@ if __name__ == "__main__":
     cpu.restart_with_huge_pages()
 
 # ruff: noqa: E402
-import functools
 import logging
-import os
 import pathlib
-import platform
 import sys
-import tempfile
 from collections.abc import Sequence
-from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 from absl import app, flags
-from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from earthformer_jax import data, models
 from earthformer_jax.profiling import summary
-from earthformer_jax.reports import embedding, enso, frames
 from earthformer_jax.run import command_line
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, explained
-from earthformer_jax.training import evaluation, loop
-from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.run.compilation_cache import cache_compilations
+from earthformer_jax.run.run import Run, summarize
 from earthformer_jax.training import workdir as workdir_lib
-from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
+from earthformer_jax.training.checkpoint import CheckpointError
 from earthformer_jax.training.scalars import NonFiniteError
 
 DIVERGED, STOPPED = 1, 143
-REPORTS = {"enso": enso.score, "frames": frames.score, "embedding": embedding.score}
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -92,122 +82,11 @@ def run(
         CheckpointError: if there is no checkpoint that can be used.
         NonFiniteError: if training diverges.
     """
-    config_lib.check(config)
-    config_lib.check_devices(config, jax.device_count())
-    if mode == "train":
-        workdir_lib.check_same_config(config, workdir)
-    else:
-        workdir_lib.check_same_model(config, workdir)
-    dataset, model = build(config)
-    if mode == "train" and not loop.train(
-        config, workdir, dataset=dataset, model=model
-    ):
+    this = Run(config, workdir)
+    if mode == "train" and not this.train():
         return STOPPED
-    evaluate(config, workdir, dataset=dataset, model=model)
+    this.evaluate()
     return DONE
-
-
-def build(config: ml_collections.ConfigDict) -> tuple[Any, nn.Module]:
-    """The data set and the model of a config.
-
-    Raises:
-        ConfigError: with the reason, if one of them cannot be made.
-    """
-    with explained(f"data {config.data.name!r}"):
-        dataset = data.load(config.data, config.seed)
-        example = dataset.example()
-    options = dict(config.model)
-    name = options.pop("name")
-    with explained(f"model {name!r}"):
-        model = models.create_model(
-            name,
-            input_shape=example["inputs"].shape,
-            target_shape=example["targets"].shape,
-            **options,
-        )
-    if dataset.report == "embedding" and not hasattr(model, "embed"):
-        raise config_lib.ConfigError(
-            f"config.model.name={name!r} has no embeddings; with config.data.out_len=0 "
-            "(targets are the inputs) use 'conv_autoencoder'"
-        )
-    return dataset, model
-
-
-def evaluate(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    *,
-    dataset: Any,
-    model: nn.Module,
-) -> None:
-    """Scores the best or last checkpoint of a workdir on the test split.
-
-    Args:
-        config: the whole config.
-        workdir: with checkpoints; gets scores.json and figures.
-        dataset: with a `test` split.
-        model: the trained model.
-
-    Raises:
-        CheckpointError: if no checkpoint can be used.
-        ConfigError: if the test split is empty.
-    """
-    if len(dataset.test) == 0:
-        raise config_lib.ConfigError(f"the test split of {dataset.name!r} is empty")
-    example = dataset.test[0]
-    variables = loop.check_model(config, model, example)
-    logger.info("data: %s", dataset.description)
-    if variables["params"]:
-        everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
-        variables, progress = Checkpoints(workdir / "checkpoints").restore_variables(
-            config.eval.checkpoint, mesh_lib.abstract(variables, everywhere)
-        )
-        logger.info("scoring the checkpoint of step %d", progress.step)
-    if jax.process_index() == 0:
-        make = functools.partial(
-            evaluation.make_forecaster,
-            model,
-            jax.device_get(variables),
-            mesh_lib.data_mesh(jax.local_devices()),
-        )
-        report, more = REPORTS[dataset.report], {}
-        if dataset.report == "embedding":
-            more = dict(embed=make(method="embed"), clusters=config.eval.clusters)
-        report(dataset, make(), workdir, config.eval.batch_size, **more)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("scored")
-
-
-def summarize(config: ml_collections.ConfigDict) -> str:
-    """Layers and costs of the model of a config.
-
-    Raises:
-        ConfigError: if the config, its data or its model cannot be used.
-    """
-    config_lib.check(config)
-    dataset, model = build(config)
-    example = dataset.example()
-    shapes = example["inputs"].shape, example["targets"].shape
-    return summary.describe(model, *shapes, f"{config.model.name} on {dataset.name}")
-
-
-def cache_compilations() -> None:
-    """Keeps compiled programs in the user's cache folder, if it can be written.
-
-    JAX_COMPILATION_CACHE_DIR names another folder. Each machine has its own: code
-    compiled for one CPU may not run on another that shares the home folder.
-    """
-    if jax.config.jax_compilation_cache_dir:
-        return
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(home, "earthformer_jax", "compiled", platform.node())
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _default_workdir(config_file: str) -> pathlib.Path:

@@ -37,11 +37,12 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from earthformer_jax import main as earthformer_main
 from earthformer_jax.data.cubes.windows import SPLITS
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import embedding
+from earthformer_jax.run import compilation_cache
+from earthformer_jax.run.run import build
 from earthformer_jax.training import evaluation, loop, mesh
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib
@@ -101,7 +102,7 @@ def make_config(a, seed: int, steps: int, model: dict):
 
 def parameters(a, model: dict) -> int:
     """Trained numbers of a model."""
-    dataset, module = earthformer_main.build(make_config(a, 0, 1, model))
+    dataset, module = build(make_config(a, 0, 1, model))
     shape = dataset.example()["inputs"].shape
     variables = state_lib.abstract_variables(module, shape)
     return state_lib.count_parameters(variables["params"])
@@ -125,7 +126,7 @@ def step_seconds(a, variants: dict[str, dict]) -> dict[str, float]:
 def compiled_step(a, model: dict):
     """A training step, and the state it is to be called with."""
     config = make_config(a, 0, 1, model)
-    dataset, module = earthformer_main.build(config)
+    dataset, module = build(config)
     tx = optax.adam(1e-3)
     state = state_lib.create_state(
         jax.random.key(0),
@@ -172,7 +173,7 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
     if result_file.exists():
         return json.loads(result_file.read_text())
     config = make_config(a, seed, steps, model)
-    dataset, module = earthformer_main.build(config)
+    dataset, module = build(config)
     start = time.perf_counter()
     if not loop.train(config, folder, dataset=dataset, model=module):
         raise SystemExit("stopped; run again to continue")
@@ -233,7 +234,7 @@ def known_regimes(a, series: embedding.Series) -> np.ndarray | None:
 def components(a) -> dict:
     """The row of principal components."""
     config = make_config(a, 0, 1, dict(cell="conv_lstm"))
-    dataset, _ = earthformer_main.build(config)
+    dataset, _ = build(config)
     width = config.model.embedding
 
     def blank(batch):
@@ -298,7 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
                 a.path
             )
     logging.basicConfig(level=logging.WARNING)
-    earthformer_main.cache_compilations()
+    compilation_cache.cache_compilations()
     if a.compare == "cells":
         variants = cell_variants(a)
     else:

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from earthformer_jax import main, models
+from earthformer_jax import models
+from earthformer_jax.run.run import build
+from earthformer_jax.training import loop
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -48,8 +50,8 @@ class TestAddingAModel:
 
         config = module(FILES[0].with_name("climate.py")).get_config("test,trend")
         assert config.model.slope == 0.5
-        dataset, model = main.build(config)
-        main.loop.check_model(config, model, dataset.example())
+        dataset, model = build(config)
+        loop.check_model(config, model, dataset.example())
 
     def test_wrong_options_are_refused(self, trend):
         with pytest.raises(ValueError, match="did you mean slope"):

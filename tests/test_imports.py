@@ -44,6 +44,7 @@ ROOMS = {
     "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",
     "look": f"{_HALL} {_WINGS} plotting",
     "run": f"{_MODELS} {_HALL} {_WINGS} {_TRADES}",
+    "__main__": "",
     "main": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} run",
 }
 

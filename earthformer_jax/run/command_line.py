@@ -1,7 +1,6 @@
 """What the commands share: one line, and not a traceback, for a wrong input."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from earthformer_jax.run import config as config_lib
+from earthformer_jax.run import config_files
 
 DONE, WRONG_INPUT = 0, 2  # exit status
 
@@ -47,12 +47,8 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         ConfigError: with one line, if a flag, the config file, its variant or a field
             cannot be understood.
     """
-    argv = with_model(argv)
+    argv = _with_located_config(with_model(argv))
     file = config_argument(argv)
-    if file and not os.path.exists(file.partition(":")[0]):
-        raise config_lib.ConfigError(
-            f"the config file {file.partition(':')[0]} does not exist"
-        )
     try:
         return flag_values(list(argv))
     except (AttributeError, KeyError):
@@ -72,12 +68,8 @@ def with_model(argv: Sequence[str]) -> list[str]:
     file = config_argument(argv)
     if not name or not file or "," in file:
         return argv
-    there = next(i for i, x in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", x))
-    behind = argv[there].partition("=")[1] == "="
     path, _, variant = file.partition(":")
-    chosen = f"{path}:{variant},{name}"
-    argv[there if behind else there + 1] = f"--config={chosen}" if behind else chosen
-    return argv
+    return _with_config(argv, f"{path}:{variant},{name}")
 
 
 def config_argument(argv: Sequence[str]) -> str | None:
@@ -98,6 +90,23 @@ def explained(what: str) -> Iterator[None]:
         message = str(error.args[0] if isinstance(error, KeyError) else error)
         where = "" if message.startswith(("config.", "--")) else f"{what}: "
         raise config_lib.ConfigError(where + message) from error
+
+
+def _with_located_config(argv: list[str]) -> list[str]:
+    """Arguments in which an installed config is named by its path."""
+    file = config_argument(argv)
+    if not file:
+        return argv
+    name, colon, variant = file.partition(":")
+    return _with_config(argv, f"{config_files.locate(name)}{colon}{variant}")
+
+
+def _with_config(argv: list[str], file: str) -> list[str]:
+    """Arguments with another value of --config, in either form of writing it."""
+    there = next(i for i, x in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", x))
+    if "=" in argv[there]:
+        return [*argv[:there], f"--config={file}", *argv[there + 1 :]]
+    return [*argv[: there + 1], file, *argv[there + 2 :]]
 
 
 def _argument(argv: Sequence[str], flag: str) -> str | None:

@@ -208,9 +208,7 @@ class Checkpoints:
             return variables, progress
         if unreadable:
             raise self._nothing_left(unreadable)
-        raise CheckpointError(
-            f"{self._folder} holds no checkpoint; train first: --mode=train"
-        )
+        raise CheckpointError(f"{self._folder} holds no checkpoint: train first")
 
     def _nothing_left(self, unreadable: list[str]) -> CheckpointError:
         return CheckpointError(

@@ -15,6 +15,12 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     Raises:
         ConfigError: if there is none that can be read.
     """
+    if not workdir.exists():
+        raise config_lib.ConfigError(f"the workdir {workdir} does not exist")
+    if not (workdir / CONFIG_FILE).exists():
+        raise config_lib.ConfigError(
+            f"{workdir} holds no {CONFIG_FILE}: nothing was trained there"
+        )
     return config_lib.read_json(workdir / CONFIG_FILE)
 
 

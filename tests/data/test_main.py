@@ -155,4 +155,5 @@ def test_as_a_program(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: the config file absent.py does not exist"
+    assert done.stderr.startswith("error: the config file absent.py does not exist; ")
+    assert len(done.stderr.splitlines()) == 1

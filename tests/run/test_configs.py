@@ -7,9 +7,11 @@ import pathlib
 import ml_collections
 import pytest
 
-from earthformer_jax import main, models
+from earthformer_jax import models
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import recipes
+from earthformer_jax.run.run import build
+from earthformer_jax.training import loop
 
 FILES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -31,9 +33,9 @@ VARIANTS = [(file, variant) for file in FILES for variant in module(file).VARIAN
 def test_variant(file, variant):
     config = module(file).get_config(variant)
     config_lib.check(config)
-    dataset, model = main.build(config)
+    dataset, model = build(config)
     config_lib.check_dataset(config, dataset)
-    main.loop.check_model(config, model, dataset.example())
+    loop.check_model(config, model, dataset.example())
     simple = "climatology" if dataset.report == "embedding" else "persistence"
     assert simple in dataset.references
     assert len(dataset.display.channels) == dataset.example()["targets"].shape[-1]
@@ -61,8 +63,8 @@ def test_every_model_on_every_data_set(file, name):
         pytest.skip("its targets are its inputs")
     config = module(file).get_config(f"test,{name}")
     assert config.model.name == name
-    dataset, model = main.build(config)
-    main.loop.check_model(config, model, dataset.example())
+    dataset, model = build(config)
+    loop.check_model(config, model, dataset.example())
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -82,7 +84,7 @@ def test_forecasters_embed_nothing():
     config = module(FILES[0].with_name("climate.py")).get_config("test")
     config.data.out_len = 0
     with pytest.raises(config_lib.ConfigError, match="'earthformer' has no embeddings"):
-        main.build(config)
+        build(config)
 
 
 def test_sizes_of_the_paper():

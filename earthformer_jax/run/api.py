@@ -1,0 +1,123 @@
+"""The functions of the package's front door: a config, a run, and what it leaves."""
+
+import difflib
+import importlib.util
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from earthformer_jax.run import config as config_lib
+from earthformer_jax.run import config_files
+from earthformer_jax.run.command_line import explained
+from earthformer_jax.run.run import Run
+from earthformer_jax.run.trained import TrainedModel
+
+
+def load_config(
+    name: str, changes: Mapping[str, Any] | None = None, **more: Any
+) -> ml_collections.ConfigDict:
+    """The config of a file, with some fields changed.
+
+    load_config("enso:quick")
+    load_config("configs/sevir.py:test", {"train.steps": 4, "model.name": "unet"})
+    load_config("mine.py", seed=1, train={"batch_size": 16})
+
+    Args:
+        name: a config file, or the name of an installed one ("enso"), with a variant
+            after a colon. As on the command line, "quick,unet" chooses another model,
+            and so does the field "model.name".
+        changes: values by field, "train.steps" or nested.
+        **more: further values by section or field.
+
+    Returns:
+        the locked config.
+
+    Raises:
+        ConfigError: if there is no such file, variant or field (the nearest one is
+            named), or a value has the wrong type.
+    """
+    fields = {
+        field: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for field, value in config_lib.flatten({**(changes or {}), **more}).items()
+    }
+    file, _, variant = name.partition(":")
+    if "model.name" in fields and "," not in variant:
+        variant = f"{variant},{fields['model.name']}"
+    path = config_files.locate(file)
+    with explained(f"config {name!r}"):
+        get_config = _get_config(path)
+        config = get_config(variant) if variant else get_config()
+    known = config_lib.flatten(config)
+    for field, value in fields.items():
+        if field not in known:
+            close = difflib.get_close_matches(field, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise config_lib.ConfigError(f"{name} has no field {field}{hint}")
+        with explained(f"{field}={value!r}"):
+            config.update_from_flattened_dict({field: value})
+    return config.lock()
+
+
+def train(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+) -> TrainedModel:
+    """Trains a model, or continues to, and reads its best checkpoint.
+
+    Ctrl-C and SIGTERM stop after the current step, which is saved; `complete` of the
+    result is False then, and the same call continues.
+
+    Args:
+        config: the whole config, from `load_config`.
+        workdir: where everything is written; created if needed.
+
+    Raises:
+        ConfigError: if the config, its data or its model cannot be used, or the workdir
+            was started with another config. Nothing has been written then.
+        CheckpointError: if checkpoints cannot be read or written.
+        NonFiniteError: if the loss is no longer finite.
+    """
+    run = Run(config, workdir)
+    run.train()
+    return run.load()
+
+
+def evaluate(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Scores a trained model on the test split; writes scores.json and figures.
+
+    Args:
+        workdir: of a training.
+
+    Returns:
+        {"data": what was scored, "forecasts": {"model": scores, "persistence": ...}}.
+
+    Raises:
+        ConfigError: if the workdir does not exist or holds no usable config.
+        CheckpointError: if it holds no checkpoint that can be used.
+    """
+    return Run.of(workdir).evaluate()
+
+
+def load(workdir: str | os.PathLike[str]) -> TrainedModel:
+    """Reads a trained model: its best checkpoint, or what `eval.checkpoint` says.
+
+    Args:
+        workdir: of a training.
+
+    Raises:
+        ConfigError: if the workdir does not exist or holds no usable config.
+        CheckpointError: if it holds no checkpoint that can be used.
+    """
+    return Run.of(workdir).load()
+
+
+def _get_config(path: str):
+    """The function of a config file that returns the config."""
+    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no function get_config")
+    return module.get_config

@@ -1,0 +1,198 @@
+"""A run: a config and the workdir it is trained and scored in."""
+
+import functools
+import logging
+import os
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import ml_collections
+from jax.experimental import multihost_utils
+
+from earthformer_jax import data, models
+from earthformer_jax.data.source import Dataset
+from earthformer_jax.profiling import summary
+from earthformer_jax.reports import embedding, enso, frames
+from earthformer_jax.run import config as config_lib
+from earthformer_jax.run.command_line import explained
+from earthformer_jax.run.trained import TrainedModel, restore
+from earthformer_jax.training import evaluation, loop
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import workdir as workdir_lib
+
+REPORTS = {"enso": enso.score, "frames": frames.score, "embedding": embedding.score}
+
+logger = logging.getLogger(__name__)
+
+
+def load_data(config: ml_collections.ConfigDict) -> Dataset:
+    """The data set of a config.
+
+    Raises:
+        ConfigError: with the reason, if it cannot be made.
+    """
+    with explained(f"data {config.data.name!r}"):
+        return data.load(config.data, config.seed)
+
+
+def build(config: ml_collections.ConfigDict) -> tuple[Dataset, nn.Module]:
+    """The data set and the model of a config.
+
+    Raises:
+        ConfigError: with the reason, if one of them cannot be made.
+    """
+    dataset = load_data(config)
+    with explained(f"data {config.data.name!r}"):
+        example = dataset.example()
+    options = dict(config.model)
+    name = options.pop("name")
+    with explained(f"model {name!r}"):
+        model = models.create_model(
+            name,
+            input_shape=example["inputs"].shape,
+            target_shape=example["targets"].shape,
+            **options,
+        )
+    if dataset.report == "embedding" and not hasattr(model, "embed"):
+        raise config_lib.ConfigError(
+            f"config.model.name={name!r} has no embeddings; with config.data.out_len=0 "
+            "(targets are the inputs) use 'conv_autoencoder'"
+        )
+    return dataset, model
+
+
+def summarize(config: ml_collections.ConfigDict) -> str:
+    """Layers and costs of the model of a config.
+
+    Raises:
+        ConfigError: if the config, its data or its model cannot be used.
+    """
+    config_lib.check(config)
+    dataset, model = build(config)
+    example = dataset.example()
+    shapes = example["inputs"].shape, example["targets"].shape
+    return summary.describe(model, *shapes, f"{config.model.name} on {dataset.name}")
+
+
+class Run:
+    """A config and its workdir: trains, scores, and reads what was trained.
+
+    Data and model are made when they are first needed, and only once.
+
+    Args:
+        config: the whole config.
+        workdir: where everything is written; created by training.
+
+    Raises:
+        ConfigError: if the config has missing, unknown or impossible fields.
+    """
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+    ):
+        config_lib.check(config)
+        self.config = config
+        self.workdir = pathlib.Path(workdir)
+
+    @classmethod
+    def of(cls, workdir: str | os.PathLike[str]) -> "Run":
+        """The run that a workdir was started with.
+
+        Raises:
+            ConfigError: if the workdir does not exist, or holds no usable config.
+        """
+        return cls(workdir_lib.read_config(pathlib.Path(workdir)), workdir)
+
+    def train(self) -> bool:
+        """Trains, or continues to.
+
+        Returns:
+            Whether training is complete. False after SIGTERM or Ctrl-C: the same call
+            continues.
+
+        Raises:
+            ConfigError: if the data or the model cannot be used, or the workdir was
+                started with another config. Nothing has been written then.
+            CheckpointError: if checkpoints cannot be read or written.
+            NonFiniteError: if the loss is no longer finite.
+        """
+        config_lib.check_devices(self.config, jax.device_count())
+        workdir_lib.check_same_config(self.config, self.workdir)
+        return loop.train(
+            self.config, self.workdir, dataset=self.dataset, model=self.model
+        )
+
+    def load(self) -> TrainedModel:
+        """Reads the best or the last checkpoint, as `config.eval.checkpoint` says.
+
+        Raises:
+            ConfigError: if the data or the model cannot be used, or the workdir holds
+                another model.
+            CheckpointError: if no checkpoint can be used.
+        """
+        workdir_lib.check_same_model(self.config, self.workdir)
+        like = loop.check_model(self.config, self.model, self.dataset.example())
+        return restore(
+            self.config,
+            self.workdir,
+            dataset=self.dataset,
+            model=self.model,
+            like=like,
+        )
+
+    def evaluate(self) -> dict[str, Any]:
+        """Scores the model that `load` reads on the test split.
+
+        Returns:
+            What scores.json holds: {"data": {...}, "forecasts": {name: scores}}. In a
+            multi-process job the first process scores, and the others get {}.
+
+        Raises:
+            ConfigError: as `load`, or if the test split is empty.
+            CheckpointError: if no checkpoint can be used.
+        """
+        config_lib.check_devices(self.config, jax.device_count())
+        trained = self.load()
+        if len(self.dataset.test) == 0:
+            raise config_lib.ConfigError(
+                f"the test split of {self.dataset.name!r} is empty"
+            )
+        logger.info("data: %s", self.dataset.description)
+        if trained.step:
+            logger.info("scoring the checkpoint of step %d", trained.step)
+        scores = {}
+        if jax.process_index() == 0:
+            scores = self._report(trained)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("scored")
+        return scores
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set of the config."""
+        return self._built[0]
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the config."""
+        return self._built[1]
+
+    @functools.cached_property
+    def _built(self) -> tuple[Dataset, nn.Module]:
+        return build(self.config)
+
+    def _report(self, trained: TrainedModel) -> dict[str, Any]:
+        """Writes scores.json and figures; returns the scores."""
+        config, dataset = self.config, self.dataset
+        make = functools.partial(
+            evaluation.make_forecaster,
+            trained.model,
+            jax.device_get(trained.variables),
+            mesh_lib.data_mesh(jax.local_devices()),
+        )
+        report, more = REPORTS[dataset.report], {}
+        if dataset.report == "embedding":
+            more = dict(embed=make(method="embed"), clusters=config.eval.clusters)
+        return report(dataset, make(), self.workdir, config.eval.batch_size, **more)

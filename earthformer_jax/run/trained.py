@@ -1,0 +1,124 @@
+"""A trained model as a function, and reading it from a workdir."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jax.typing
+import ml_collections
+
+from earthformer_jax.data.source import Dataset
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
+from earthformer_jax.training.plan import make_plan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model with the variables of a checkpoint: a function from inputs to forecasts.
+
+    It can be composed with `jax.jit`, `jax.vmap` and `jax.grad` like any function.
+
+    Attributes:
+        model: the forecaster, a Flax module.
+        variables: {"params": ...}, with "batch_stats" if the model has any. They are
+            the averaged parameters where training kept an average.
+        config: the whole config of the training.
+        dataset: what the model was trained on: examples of every split, coordinates,
+            and how model units become physical ones (`display`).
+        step: optimiser steps after which the variables were saved.
+        complete: False if training was interrupted; the same call continues it.
+    """
+
+    model: nn.Module
+    variables: Mapping[str, Any]
+    config: ml_collections.ConfigDict
+    dataset: Dataset
+    step: int
+    complete: bool
+
+    @functools.cached_property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Shape (t, h, w, c) of the inputs of one forecast."""
+        return self.dataset.example()["inputs"].shape
+
+    @functools.cached_property
+    def target_shape(self) -> tuple[int, int, int, int]:
+        """Shape (k, h, w, c) of one forecast."""
+        return self.dataset.example()["targets"].shape
+
+    def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array:
+        """Forecasts; compiled once for each size of the batch.
+
+        Args:
+            inputs: `[b, t, h, w, c]` in the units the model sees, as in
+                `dataset.test[0]["inputs"]`, without NaN.
+
+        Returns:
+            `[b, k, h, w, c]`, float32, in the units of the targets.
+
+        Raises:
+            ValueError: if the inputs have another shape than the model was trained on.
+        """
+        inputs = jnp.asarray(inputs, jnp.float32)
+        if inputs.ndim != 5 or not len(inputs) or inputs.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"inputs have the shape {inputs.shape}; expected (batch, "
+                f"{', '.join(map(str, self.input_shape))}): "
+                "(batch, time, height, width, channel)"
+            )
+        return self._compiled(self.variables, inputs)
+
+    def apply(self, inputs: jax.typing.ArrayLike) -> jax.Array:
+        """The same as calling the trained model."""
+        return self(inputs)
+
+    @functools.cached_property
+    def _compiled(self):
+        return jax.jit(functools.partial(self.model.apply, train=False))
+
+
+def restore(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    dataset: Dataset,
+    model: nn.Module,
+    like: Mapping[str, Any],
+) -> TrainedModel:
+    """Reads the checkpoint that `config.eval.checkpoint` chooses.
+
+    Args:
+        config: the whole config.
+        workdir: with checkpoints, unless the model has no parameters.
+        dataset: what the model was trained on.
+        model: the forecaster.
+        like: shapes and types of its variables.
+
+    Raises:
+        CheckpointError: if no checkpoint can be used.
+    """
+    parts = dict(model=model, config=config, dataset=dataset)
+    if not like["params"]:
+        return TrainedModel(variables={"params": {}}, step=0, complete=True, **parts)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
+    variables, progress = checkpoints.restore_variables(
+        config.eval.checkpoint, mesh_lib.abstract(like, everywhere)
+    )
+    complete = False
+    with contextlib.suppress(UnreadableError):
+        newest = checkpoints.progress(checkpoints.steps()[-1])
+        complete = make_plan(config.train, len(dataset.train)).is_complete(newest)
+    return TrainedModel(
+        variables=jax.device_put(jax.device_get(variables)),
+        step=progress.step,
+        complete=complete,
+        **parts,
+    )
