@@ -10,12 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from earthformer_jax.data.cubes import checks, windows
-from earthformer_jax.data.readers import (
-    cf_file,
-    formats,
-    series,
-    times,
-)
+from earthformer_jax.data.readers import formats, series, times
 from earthformer_jax.data.readers.layout import Layout, Wanted
 from earthformer_jax.data.readers.netcdf import LevelNeeded
 from earthformer_jax.data.readers.series import Cube
@@ -78,7 +73,7 @@ def inspect(path: str) -> str:
         train = None
         if cube is not None:
             _describe(cube, files, report)
-            train = _suggestion(path, files, cube, report)
+            train = _suggestion(path, cube, report)
     for problem in report.problems:
         report.add("problem", problem)
     if not report.problems:
@@ -174,14 +169,11 @@ def _check_variable(name: str, values: np.ndarray, report: Report) -> None:
         report.options["missing"] = f"{value:g}"
 
 
-def _suggestion(path: str, files: list[Path], cube: Cube, report: Report) -> str | None:
+def _suggestion(path: str, cube: Cube, report: Report) -> str | None:
     """The command that trains, with lengths that fit; None if there is too little."""
     frames, height, width, _ = cube.frames.shape
-    if len(files) == 1 and cube.format in ("NetCDF", "Zarr"):
-        with cf_file.opened(files[0]) as dataset:
-            sst = layouts.is_monthly_sst(dataset, files[0], cube.cadence, frames)
-        if sst:
-            return layouts.command("configs/enso.py:quick", path=path)
+    if layouts.is_monthly_sst(path, cube):
+        return layouts.command("configs/enso.py:quick", path=path)
     days = 0.0
     if cube.minutes is not None:
         days = float(cube.minutes[-1] - cube.minutes[0]) / times.DAY
@@ -219,7 +211,7 @@ def _plain(cube: Cube, report: Report) -> bool:
 def _lengths(cube: Cube) -> tuple[int, int]:
     """Input and target frames that suit the cadence and fit the longest piece."""
     in_len, out_len = USUAL_LENGTHS
-    if times.MONTH[0] <= cube.cadence <= times.MONTH[1]:
+    if times.is_monthly(cube.cadence):
         in_len, out_len = MONTHS
     elif cube.cadence == 60:
         in_len, out_len = HOURS

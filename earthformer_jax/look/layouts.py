@@ -1,18 +1,21 @@
 """Recognising the files of data sets that have a config of their own."""
 
 import csv
+import dataclasses
 import json
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from earthformer_jax import data
 from earthformer_jax.data import tfds_source
-from earthformer_jax.data.readers import cf_file
-from earthformer_jax.data.readers.times import MONTH
+from earthformer_jax.data.enso import gridded_sst
+from earthformer_jax.data.readers import cf
+from earthformer_jax.data.readers.layout import Wanted
+from earthformer_jax.data.readers.series import Cube, open_cube
+from earthformer_jax.data.readers.times import is_monthly
 
 ICAR_FILES = ("CMIP_train.nc", "SODA_train.nc")
 ICAR_DIMS = ("year", "month", "lat", "lon")
@@ -52,17 +55,21 @@ def command(config: str, *options: str, path: str = "") -> str:
     return " ".join(["python -m earthformer_jax.main", *flags, *options])
 
 
-def is_monthly_sst(dataset: xr.Dataset, path: Path, cadence: float, frames: int):
-    """Whether `configs/enso.py` can read a file: monthly sea surface temperature."""
-    if not MONTH[0] <= cadence <= MONTH[1] or frames < LEAST_MONTHS:
+def is_monthly_sst(path: str, cube: Cube) -> bool:
+    """Whether `configs/enso.py` can read files: monthly sea surface temperature.
+
+    Args:
+        path: of the files.
+        cube: what they hold.
+    """
+    if not is_monthly(cube.cadence) or cube.frames.shape[0] < LEAST_MONTHS:
         return False
+    named = dataclasses.replace(gridded_sst.SST, units=())
     try:
-        name = cf_file.find_variable(dataset, "", path)
+        open_cube(path, Wanted(quantity=named))
     except ValueError:
         return False
-    array = dataset[name]
-    standard = array.attrs.get("standard_name") in cf_file.STANDARD_NAMES
-    return standard or name.lower() in cf_file.WELL_KNOWN_NAMES
+    return True
 
 
 def _loaded(config: dict, file: str) -> list[str]:
@@ -141,7 +148,7 @@ def _icar(path: Path) -> list[str] | None:
         if file.suffix != ".nc":
             continue
         try:
-            with cf_file.opened(file) as dataset:
+            with cf.opened(file) as dataset:
                 if "sst" not in dataset or dataset["sst"].dims != ICAR_DIMS:
                     continue
                 sizes = dict(dataset["sst"].sizes)

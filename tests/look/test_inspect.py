@@ -110,7 +110,7 @@ class TestWrong:
         cube_files.write(ds, path)
         path.write_bytes(path.read_bytes()[:-cut])
         report = inspect(str(path))
-        assert "problem     config.data.path=" in report and "truncated" in report
+        assert "problem     path=" in report and "truncated" in report
         assert "train with" not in report
 
     @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from earthformer_jax.data import tfds_source
 from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
 from earthformer_jax.data.enso import icar as icar_lib
 from earthformer_jax.data.enso.windows import Periods, WindowSource, period_starts
+from earthformer_jax.data.readers import formats
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.months import format_month
 from earthformer_jax.data.source import Batch, Channel, Dataset, Display, Source
@@ -45,8 +46,9 @@ class Settings:
 
     Attributes:
         name: "enso".
-        path: nothing for the twin; else a NetCDF file, a Zarr directory, a directory
-            that holds ICAR-ENSO files, or one that TFDS prepared from them.
+        path: empty for the twin; else a NetCDF or HDF5 file, a Zarr store, a pattern
+            of many, "data/*.nc", a folder with ICAR-ENSO files, or a folder that TFDS
+            prepared from them.
         label_path: ICAR-ENSO labels; nothing: found beside the training file.
         variable: its name; nothing: found by standard name, usual name or units.
         train_from: first training month, "YYYY-MM"; nothing: the file's first.
@@ -253,7 +255,13 @@ def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
         labels = icar_lib.find_labels(icar, settings.label_path)
         options = dict(variable=settings.variable, **windows, **settings.dates)
         return _icar(settings, icar_lib.load(icar, labels, **options))
-    return _gridded(settings, path, seed)
+    if path.is_dir() and not formats.is_zarr(path):
+        raise ValueError(
+            f"path={path} is a folder, but not a Zarr store, and holds neither "
+            f"{' nor '.join(icar_lib.TRAIN_FILES)}; to read several files, write a "
+            f"pattern such as '{path}/*.nc'"
+        )
+    return _gridded(settings, seed)
 
 
 def _twin(settings: Settings, seed: int) -> EnsoDataset:
@@ -308,9 +316,9 @@ def _icar(settings: Settings, data: icar_lib.IcarEnso) -> EnsoDataset:
     )
 
 
-def _gridded(settings: Settings, path: Path, seed: int) -> EnsoDataset:
+def _gridded(settings: Settings, seed: int) -> EnsoDataset:
     data = gridded_sst.load(
-        path,
+        settings.path,
         variable=settings.variable,
         out_len=settings.out_len,
         **settings.dates,

@@ -5,15 +5,48 @@ training months alone.
 """
 
 import dataclasses
-from pathlib import Path
+import math
 
 import numpy as np
 
 from earthformer_jax.data.enso.windows import MonthlySeries, Periods, split_periods
-from earthformer_jax.data.readers import cf_file
-from earthformer_jax.data.readers.grid import NINO34, Grid, box_weights
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.readers.frames import ArrayFrames
+from earthformer_jax.data.readers.grid import (
+    NINO34,
+    Grid,
+    box_weights,
+    check_spacing,
+    order_longitude,
+)
+from earthformer_jax.data.readers.layout import Quantity, Wanted
 from earthformer_jax.data.readers.months import format_month, format_months
+from earthformer_jax.data.readers.series import (
+    Cube,
+    check_regular,
+    in_memory,
+    open_cube,
+)
 
+# Units whose degree is one kelvin, in lower case.
+KELVIN = ("k", "kelvin", "degk", "deg_k", "degree_kelvin", "degrees_kelvin")
+CELSIUS = ("c", "°c", "degc", "deg_c", "celsius", "degree_c", "degrees_c")
+CELSIUS += ("degree_celsius", "degrees_celsius", "deg c", "degrees c")
+SST = Quantity(
+    name="sea surface temperature",
+    standard_names=(
+        "sea_surface_temperature",
+        "sea_surface_temperature_anomaly",
+        "surface_temperature_anomaly",
+        "sea_surface_foundation_temperature",
+        "sea_surface_skin_temperature",
+        "sea_surface_subskin_temperature",
+        "surface_temperature",
+    ),
+    names=("sst", "ssta", "tos", "sst_anomaly", "anom", "analysed_sst")
+    + ("sea_surface_temperature",),
+    units=KELVIN + CELSIUS,
+)
 # A cell observed in fewer of the training months than this is treated as land.
 MIN_OBSERVED = 0.5
 # A missing value is carried forward from an observation at most this many months old.
@@ -48,7 +81,7 @@ class GriddedSST:
 
 
 def load(
-    path: Path,
+    path: str,
     *,
     variable: str = "",
     train_from: str = "",
@@ -60,7 +93,7 @@ def load(
     """Reads monthly SST, or SST anomalies, as anomalies from the training climatology.
 
     Args:
-        path: NetCDF file or Zarr directory (`cf_file.read`).
+        path: a file, a Zarr store, or a pattern of files (`readers.series.open_cube`).
         variable: variable name, or empty to find it.
         train_from: first training month, "YYYY-MM"; default: the file's first.
         train_until: last training month.
@@ -72,10 +105,11 @@ def load(
         FileNotFoundError: if there is no such file.
         ValueError: if the file or the dates cannot be used; the message says why.
     """
-    file = cf_file.read(path, variable)
+    cube = read(path, variable)
+    file_first = int(times.month_of(cube.minutes[0])) + 12 * 1970
     periods = split_periods(
-        file.first_month,
-        file.first_month + len(file.values) - 1,
+        file_first,
+        file_first + cube.frames.shape[0] - 1,
         train_from=train_from,
         train_until=train_until,
         validate_until=validate_until,
@@ -83,20 +117,20 @@ def load(
         min_months=out_len,
     )
     first, last = periods.train[0], periods.test[1]
-    values = file.values[first - file.first_month : last - file.first_month + 1]
+    values = cube.frames.read(first - file_first, last - file_first + 1)[..., 0]
     training = values[: periods.train[1] - first + 1]
     try:
         _check_magnitude(values)
         ocean = find_ocean(training, first)
         _check_months(values, ocean, first)
-        grid = Grid(file.latitude, file.longitude, ocean)
+        grid = Grid(cube.latitude, cube.longitude, ocean)
         nino_weights = box_weights(grid)
         kind = _kind(np.tensordot(np.nan_to_num(training), nino_weights, 2).mean())
         anomalies, carried, reset = fill_gaps(
             values - climatology(training)[(np.arange(len(values))) % 12], ocean
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {file.name!r}: {error}") from None
+        raise ValueError(f"{cube.label}: {cube.names[0]!r}: {error}") from None
     filled = f"; filled {carried + reset} missing values" if carried + reset else ""
     if filled:
         filled += f" ({carried} from the months before, {reset} with climatology)"
@@ -106,10 +140,45 @@ def load(
         nino_weights=nino_weights,
         periods=periods,
         description=(
-            f"{path.name}: {kind} {file.name!r} on {grid}, training climatology removed"
-            f"{filled}"
+            f"{cube.label}: {kind} {cube.names[0]!r} on {grid}, training climatology "
+            f"removed{filled}"
         ),
     )
+
+
+def read(path: str, variable: str = "") -> Cube:
+    """Monthly temperature in memory, rows northwards, columns eastwards from 0..360.
+
+    Args:
+        path: a file, a Zarr store, or a pattern of files (`readers.series.open_cube`).
+        variable: its name; empty to find it by standard name, usual name or units.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        ValueError: if it cannot be read, is not a temperature, its grid is not regular
+            or its times are not months without gaps.
+    """
+    cube = open_cube(path, Wanted((variable,) if variable else (), quantity=SST))
+    units = cube.units[0]
+    if units and units.lower() not in SST.units:
+        raise ValueError(
+            f"{cube.label}: {cube.names[0]!r} has units {units!r}; expected K or degC"
+        )
+    check_regular(cube.latitude, cube.longitude, cube.label, "the Nino3.4 index")
+    if cube.times is None:
+        raise ValueError(
+            f"{cube.label} has no times that can be decoded; expected a time axis with "
+            "CF units such as 'days since 1800-01-01'"
+        )
+    try:
+        times.check_monthly(cube.times)
+        check_spacing(cube.latitude, "latitude")
+        order, longitude = order_longitude(cube.longitude)
+    except ValueError as error:
+        raise ValueError(f"{cube.label}: {error}") from None
+    cube = in_memory(cube, math.inf)
+    frames = ArrayFrames(cube.frames.values[:, :, order])
+    return dataclasses.replace(cube, frames=frames, longitude=longitude)
 
 
 def climatology(training: np.ndarray) -> np.ndarray:

@@ -25,8 +25,10 @@ from earthformer_jax.data.enso.windows import (
     split_periods,
     window_starts,
 )
-from earthformer_jax.data.readers import cf_file
+from earthformer_jax.data.readers import cf, formats
 from earthformer_jax.data.readers.grid import Grid, point_weights
+from earthformer_jax.data.readers.layout import no_variable
+from earthformer_jax.data.readers.netcdf import NamedFile
 
 # Extremes of sst in CMIP_train.nc, K; the reference scales them to 0 and 1.
 SST_MIN = -16.549121856689453
@@ -169,7 +171,9 @@ def find(path: Path) -> Path | None:
     if path.is_dir():
         there = [path / name for name in TRAIN_FILES if (path / name).exists()]
         return there[0] if there else None
-    with cf_file.opened(path) as dataset:
+    if not path.is_file() or formats.kind_of(path) is not NamedFile:
+        return None
+    with cf.opened(path) as dataset:
         layouts = [set(array.dims) for array in dataset.data_vars.values()]
         return path if set(DIMENSIONS) in layouts else None
 
@@ -231,11 +235,11 @@ def load(
         validate_until=validate_until,
         test_until=test_until,
     )
-    with cf_file.opened(labels) as dataset:
-        name = cf_file.find_variable(dataset, "nino", labels)
-        nino = cf_file.loaded(dataset[name].transpose("year", "month"), labels)
-    with cf_file.opened(train) as dataset:
-        sst = dataset[cf_file.find_variable(dataset, variable or "sst", train)]
+    with cf.opened(labels) as dataset:
+        nino = _variable(dataset, "nino", labels).transpose("year", "month")
+        nino = cf.loaded(nino, labels)
+    with cf.opened(train) as dataset:
+        sst = _variable(dataset, variable or "sst", train)
         sst, latitude, longitude = _on_region(sst, train)
         _check_rows(sst, nino, train, labels)
         rows = [n for models, n in CMIP for _ in range(models)]
@@ -325,6 +329,12 @@ def assembled(
     )
 
 
+def _variable(dataset: xr.Dataset, name: str, path: Path) -> xr.DataArray:
+    if name not in dataset.variables:
+        raise no_variable(path, name, dataset.data_vars)
+    return dataset[name]
+
+
 def _on_region(
     sst: xr.DataArray, path: Path
 ) -> tuple[xr.DataArray, np.ndarray, np.ndarray]:
@@ -368,7 +378,7 @@ def _unfolded(rows: xr.DataArray, path: Path, *, strict: bool) -> np.ndarray:
 
     CMIP_train.nc is known to be in order, so there a difference is only reported.
     """
-    values = cf_file.loaded(rows, path).astype(np.float32, copy=False)
+    values = cf.loaded(rows, path).astype(np.float32, copy=False)
     years = rows["year"].values if "year" in rows.coords else np.arange(len(values))
     bad = ~np.isfinite(values).all(axis=(1, 2, 3))
     if bad.any():

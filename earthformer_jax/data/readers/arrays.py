@@ -160,7 +160,7 @@ class Hdf5File:
         self._path = path
         with contextlib.closing(self.open()) as file:
             arrays = datasets(file)
-            self._names = _choose_datasets(arrays, wanted.variables, path)
+            self._names = _choose_datasets(arrays, wanted, path)
             first = arrays[self._names[0]]
             what = f"{self._names[0]!r} of {path}"
             self._axes = _choose_axes(wanted.axes, first.shape, path, what)
@@ -242,8 +242,9 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _choose_datasets(arrays, variables: tuple[str, ...], path: Path) -> list[str]:
+def _choose_datasets(arrays, wanted: Wanted, path: Path) -> list[str]:
     """Names of the data sets asked for, or of those like the largest."""
+    variables = wanted.variables
     fields = [name for name, array in arrays.items() if array.ndim >= MIN_DIMENSIONS]
     if variables:
         for name in variables:
@@ -265,6 +266,12 @@ def _choose_datasets(arrays, variables: tuple[str, ...], path: Path) -> list[str
             f"{path} has no data set of three or more dimensions; there are: "
             f"{there or 'none'}"
         )
+    if wanted.quantity is not None:
+        attributes = {
+            name: {key: _text(value) for key, value in arrays[name].attrs.items()}
+            for name in numeric
+        }
+        return [wanted.quantity.find(attributes, path)]
     largest = max(numeric, key=lambda name: arrays[name].size)
     return [name for name in numeric if arrays[name].shape == arrays[largest].shape]
 

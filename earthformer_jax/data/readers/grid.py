@@ -63,49 +63,21 @@ def _latitude(degrees: float) -> str:
     return f"{abs(degrees):g}{'S' if degrees < 0 else 'N'}"
 
 
-def order_latitude(latitude: np.ndarray) -> np.ndarray:
-    """Indices that sort latitudes south to north.
-
-    Args:
-        latitude: degrees north `[h]`, ascending or descending, evenly spaced.
-
-    Raises:
-        ValueError: if latitudes leave -90..90 or are not evenly spaced.
-    """
-    latitude = np.asarray(latitude, np.float64)
-    if not np.all(np.abs(latitude) <= 90):
-        raise ValueError(
-            f"latitudes lie between {np.nanmin(latitude):g} and "
-            f"{np.nanmax(latitude):g}; expected degrees north in -90..90"
-        )
-    order = np.arange(latitude.size)
-    if latitude.size > 1 and latitude[0] > latitude[-1]:
-        order = order[::-1]
-    _check_spacing(latitude[order], "latitude")
-    return order
-
-
 def order_longitude(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices that sort longitudes eastwards, and the sorted longitudes.
 
     Args:
-        longitude: degrees east `[w]`, in -180..180 or 0..360, evenly spaced. The
-            order on the circle does not matter.
+        longitude: degrees east `[w]`, evenly spaced; their order on the circle does not
+            matter.
 
     Returns:
         order `[w]`, and longitudes `[w]`: ascending from 0..360; those of a region that
         crosses Greenwich continue above 360.
 
     Raises:
-        ValueError: if longitudes leave -180..360, repeat, or are not evenly spaced.
+        ValueError: if longitudes repeat, or are not evenly spaced.
     """
-    longitude = np.asarray(longitude, np.float64)
-    if not np.all((longitude >= -180) & (longitude <= 360)):
-        raise ValueError(
-            f"longitudes lie between {np.nanmin(longitude):g} and "
-            f"{np.nanmax(longitude):g}; expected degrees east in -180..180 or 0..360"
-        )
-    circle = longitude % 360.0
+    circle = np.asarray(longitude, np.float64) % 360.0
     order = np.argsort(circle, kind="stable")
     ordered = circle[order]
     steps = np.diff(ordered)
@@ -113,19 +85,23 @@ def order_longitude(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         twice = ordered[np.argmax(steps < 1e-6)]
         raise ValueError(
             f"longitude {twice:g} occurs twice (0 and 360 are the same meridian); "
-            "drop one of the columns"
+            "remove one of the columns"
         )
     gap_at_greenwich = ordered[0] + 360.0 - ordered[-1]
     if steps.size and steps.max() > max(gap_at_greenwich, 2 * np.median(steps)):
         first = int(np.argmax(steps)) + 1  # the region starts east of its largest gap
         order = np.roll(order, -first)
         ordered = np.concatenate([ordered[first:], ordered[:first] + 360.0])
-    _check_spacing(ordered, "longitude")
+    check_spacing(ordered, "longitude")
     return order, ordered
 
 
-def _check_spacing(centres: np.ndarray, axis: str) -> None:
-    """Refuses centres that are not ascending in nearly equal steps."""
+def check_spacing(centres: np.ndarray, axis: str) -> None:
+    """Refuses cell centres that do not ascend in nearly equal steps.
+
+    Raises:
+        ValueError: naming `axis` and the first uneven step.
+    """
     if centres.size < 2:
         raise ValueError(
             f"the grid has {centres.size} {axis} value; at least 2 are needed"

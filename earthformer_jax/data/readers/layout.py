@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,58 @@ from earthformer_jax.data.readers.times import Times
 
 NUMBERS = "fiub"  # kinds of data types that are read
 MIN_DIMENSIONS = 3  # of a variable that changes in time
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What a variable measures, to find the variable where its name is not given.
+
+    Attributes:
+        name: for messages, such as "sea surface temperature".
+        standard_names: of the CF conventions.
+        names: usual names of the variable, in lower case.
+        units: its possible units, in lower case.
+    """
+
+    name: str
+    standard_names: tuple[str, ...]
+    names: tuple[str, ...]
+    units: tuple[str, ...] = ()
+
+    def find(self, variables: Mapping[str, Mapping[str, Any]], path: Path) -> str:
+        """The only variable that measures it, by standard name, usual name or units.
+
+        Args:
+            variables: attributes of the variables of three or more dimensions.
+            path: of the file, for messages.
+
+        Raises:
+            ValueError: if there is none, or more than one.
+        """
+        standard = [
+            name
+            for name, attributes in variables.items()
+            if attributes.get("standard_name") in self.standard_names
+        ]
+        named = [n for n in variables if n.rpartition("/")[2].lower() in self.names]
+        by_units = [
+            name
+            for name, attributes in variables.items()
+            if str(attributes.get("units", "")).strip().lower() in self.units
+        ]
+        for found in filter(None, (standard, named, by_units)):
+            if len(found) == 1:
+                return found[0]
+            raise ValueError(
+                f"{path}: each of {', '.join(found)} could be the {self.name}; give "
+                "the name of the variable"
+            )
+        raise ValueError(
+            f"{path} has no variable that is a {self.name} by standard_name, name "
+            f"({', '.join(self.names)}) or units; its variables of three or more "
+            f"dimensions are: {', '.join(variables) or 'none'}. Give the name of the "
+            "variable"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +76,14 @@ class Wanted:
         axes: of arrays without names, "thw" or any order of n (sequences), t, h, w and
             c (channels); "" to guess.
         missing: values that mark what is missing.
+        quantity: where no names are given, the one variable that measures this.
     """
 
     variables: tuple[str, ...] = ()
     level: tuple[str, ...] = ()
     axes: str = ""
     missing: tuple[float, ...] = ()
+    quantity: Quantity | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +157,8 @@ def no_variable(path: Path, name: str, there: Iterable[str]) -> ValueError:
     """The error that a variable asked for is not in a file."""
     there = list(map(str, there))
     return ValueError(
-        f"config.data.variables={name}: {path} has no such variable"
-        f"{nearest(name, there)} (of three or more dimensions there are: "
-        f"{', '.join(there) or 'none'})"
+        f"{path} has no variable {name!r}{nearest(name, there)} (of three or more "
+        f"dimensions there are: {', '.join(there) or 'none'})"
     )
 
 

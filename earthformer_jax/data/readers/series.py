@@ -121,7 +121,7 @@ def open_cube(
     )
 
 
-def in_memory(cube: Cube, limit: int = MEMORY_BYTES) -> Cube:
+def in_memory(cube: Cube, limit: float = MEMORY_BYTES) -> Cube:
     """The same cube with its values read, if they are not more than `limit` bytes."""
     if not isinstance(cube.frames, FileFrames):
         return cube
@@ -143,6 +143,24 @@ def grid_text(latitude: np.ndarray | None, longitude: np.ndarray | None) -> str:
     south, north = (degrees(f(latitude), "N", "S") for f in (np.min, np.max))
     west, east = (degrees(f(longitude), "E", "W") for f in (np.min, np.max))
     return f" {south}..{north} {west}..{east}"
+
+
+def check_regular(latitude, longitude, label: str | Path, what: str) -> None:
+    """Refuses grids without latitudes of rows and longitudes of columns.
+
+    Args:
+        latitude: degrees north, or None.
+        longitude: degrees east, or None.
+        label: the file or files.
+        what: needs a regular grid.
+    """
+    if latitude is not None and latitude.ndim == longitude.ndim == 1:
+        return
+    there = "none" if latitude is None else "those of a curvilinear grid"
+    raise ValueError(
+        f"{what} needs latitudes of rows and longitudes of columns; {label} has "
+        f"{there}. Interpolate it to a regular latitude-longitude grid first"
+    )
 
 
 def _in_order(files: list[SeriesFile]) -> tuple[list[SeriesFile], Times | None]:
@@ -248,13 +266,8 @@ def _cut(
     rows, columns = slice(0, height), (slice(0, width),)
     regular = latitude is not None and latitude.ndim == longitude.ndim == 1
     if region:
-        if not regular:
-            what = "none" if latitude is None else "those of a curvilinear grid"
-            raise ValueError(
-                f"config.data.region={_region_text(region)} needs latitudes of rows "
-                f"and longitudes of columns; {layout.path} has {what}. Leave it empty, "
-                "or cut the file"
-            )
+        what = f"region={_region_text(region)}"
+        check_regular(latitude, longitude, layout.path, what)
         rows, columns = _find_region(latitude, longitude, region)
     flip = bool(regular and latitude[rows][0] > latitude[rows][-1])
     cut = Cut(rows, columns, flip, space_step)

@@ -29,6 +29,8 @@ UNITS = {
     "nanosecond": 1e-9,
 }
 EPOCH = "seconds since 1970-01-01"
+# The usual calendar is Julian before 1582-10-15.
+FIRST_GREGORIAN = -12219292800.0  # seconds since 1970-01-01
 # A step this much shorter or longer than the median step interrupts the series.
 SHORTEST_STEP, LONGEST_STEP = 0.5, 1.5
 DAY = 24 * 60
@@ -155,6 +157,49 @@ def interruptions(times: Times) -> np.ndarray:
     return np.flatnonzero(odd) + 1
 
 
+def is_monthly(cadence: float) -> bool:
+    """Whether so many minutes from frame to frame are a month."""
+    return MONTH[0] <= cadence <= MONTH[1]
+
+
+def month_of(minutes: np.ndarray) -> np.ndarray:
+    """Months since January 1970; modulo 12 the calendar month, January = 0."""
+    moments = np.asarray(minutes, np.int64).astype("datetime64[m]")
+    return moments.astype("datetime64[M]").astype(np.int64)
+
+
+def of_months(months: np.ndarray) -> Times:
+    """Times of the beginnings of months, counted since January 1970."""
+    return _from_moments(np.asarray(months, np.int64).astype("datetime64[M]"))
+
+
+def check_monthly(times: Times) -> None:
+    """Refuses times that are not one in each month, without gaps.
+
+    Raises:
+        ValueError: naming the first month that is missing or occurs twice.
+    """
+    months = month_of(times.minutes)
+    steps = np.diff(months)
+    if np.all(steps == 1):
+        return
+    at = int(np.argmax(steps != 1))
+    before, after = month_text(months[at]), month_text(months[at + 1])
+    if steps[at] == 0:
+        problem = f"steps {at} and {at + 1} are both in {before}"
+        remedy = "average the data to months, or remove the duplicates"
+    elif np.median(steps) != 1:
+        problem = f"{before} is followed by {after}"
+        remedy = "monthly means are needed"
+    else:
+        problem = f"{before} is followed by {after}: {month_text(months[at] + 1)} is "
+        problem += "missing"
+        if steps[at] > 2:
+            problem += f" and {steps[at] - 2} more after it"
+        remedy = "fill the gap, or leave out what lies before it"
+    raise ValueError(f"time is not monthly without gaps: {problem}; {remedy}")
+
+
 def frame_name(minutes: float) -> str:
     """A cadence for people: "5 min", "1 hour", "1 day", "1 month"; "" if unknown."""
     if minutes <= 0:
@@ -175,8 +220,24 @@ def text(minutes: int) -> str:
     return moment.removesuffix(" 00:00")
 
 
-def period_text(minutes: np.ndarray) -> str:
-    """ "2008-01-01..2018-12-31" of the first and last of some times."""
+def month_text(month: int) -> str:
+    """ "2016-09" of a month since January 1970."""
+    return str(np.datetime64(int(month), "M"))
+
+
+def period_text(minutes: np.ndarray, cadence: float = 0.0) -> str:
+    """The first and last of some times.
+
+    Args:
+        minutes: the times.
+        cadence: minutes from frame to frame.
+
+    Returns:
+        "2008-01-01..2018-12-31", or "2008-01..2018-12" where frames are months.
+    """
+    if is_monthly(cadence):
+        first, last = month_of(minutes[[0, -1]])
+        return f"{month_text(first)}..{month_text(last)}"
     return f"{text(minutes[0])}..{text(minutes[-1])}"
 
 
@@ -236,7 +297,8 @@ def _parse(date: str, field: str) -> np.datetime64:
 
 def _gregorian(seconds: np.ndarray, calendar: str) -> np.ndarray:
     """Minutes of the same dates; days that do not exist become the last of a month."""
-    if calendar in GREGORIAN:
+    julian = calendar != "proleptic_gregorian" and np.any(seconds < FIRST_GREGORIAN)
+    if calendar in GREGORIAN and not julian:
         return np.floor(seconds / 60 + 1e-6).astype(np.int64)
     minutes = np.empty(len(seconds), np.int64)
     for i, date in enumerate(cftime.num2date(seconds, EPOCH, calendar)):

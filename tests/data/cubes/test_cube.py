@@ -291,11 +291,11 @@ class TestSettings:
         [
             (
                 dict(variables="T,Q"),
-                "config.data.variables=Q: .*cube.nc has no such var",
+                "cube.nc has no variable 'Q'",
             ),
             (dict(targets="p"), "targets=p is none of the variables; did you mean 'P'"),
-            (dict(level=500), "config.data.level=500 has no effect"),
-            (dict(axes="thw"), "config.data.axes=thw has no effect"),
+            (dict(level=500), "^level=500 has no effect"),
+            (dict(axes="thw"), "^axes=thw has no effect"),
             (dict(anomalies=True), "anomalies=True needs dates and a training period"),
             (
                 dict(in_len=94),

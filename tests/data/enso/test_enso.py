@@ -291,7 +291,7 @@ class TestSettings:
             ),
             (
                 dict(variable="sat"),
-                "no variable 'sat' .config.data.variable.; did you",
+                "no variable 'sat'; did you mean 'sst'?",
             ),
         ],
     )
@@ -305,7 +305,7 @@ class TestSettings:
 
     def test_directory_without_data(self, tmp_path):
         with pytest.raises(
-            ValueError, match="that holds CMIP_train.nc or SODA_train.nc"
+            ValueError, match="holds neither CMIP_train.nc nor SODA_train.nc"
         ):
             load(path=str(tmp_path))
 

@@ -3,10 +3,13 @@
 import csv
 import pathlib
 
+import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 from earthformer_jax.data.enso import gridded_sst
+from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.months import parse_month
 from tests import golden_files
 from tests.data import sst_files
@@ -17,12 +20,228 @@ TRAIN_MONTHS = 12 * 8
 
 def load(ds, folder, name="sst.nc", **settings):
     path = sst_files.write(ds, folder / name)
-    return gridded_sst.load(pathlib.Path(path), **(DATES | settings))
+    return gridded_sst.load(path, **(DATES | settings))
+
+
+def read(ds, folder, variable="", name="sst.nc", **options):
+    path = sst_files.write(ds, folder / name, **options)
+    return gridded_sst.read(path, variable)
 
 
 @pytest.fixture
 def ds():
     return sst_files.dataset()
+
+
+class TestRead:
+    def check(self, ds, read_back):
+        expected = ds["sst"].values
+        np.testing.assert_array_equal(read_back.frames.values[..., 0], expected)
+        assert times.text(read_back.minutes[0])[:7] == "2000-01"
+        np.testing.assert_array_equal(read_back.latitude, ds.lat)
+        np.testing.assert_array_equal(read_back.longitude, ds.lon)
+
+    @pytest.mark.parametrize("name", ["sst.nc", "sst.zarr"])
+    def test_netcdf_and_zarr(self, ds, tmp_path, name):
+        self.check(ds, read(ds, tmp_path, name=name))
+
+    @pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT"])
+    def test_classic_netcdf(self, ds, tmp_path, form):
+        self.check(ds, read(ds, tmp_path, format=form, unlimited_dims=["time"]))
+
+    def test_hdf5(self, ds, tmp_path):
+        with h5py.File(tmp_path / "sst.h5", "w") as file:
+            file["fields/sst"] = ds["sst"].values
+            file["fields/other"] = ds["sst"].values + 1
+            file["lat"], file["lon"] = ds.lat.values, ds.lon.values
+            file["time"] = np.arange(ds.sizes["time"])
+            file["time"].attrs["units"] = "months since 2000-01-01"
+        self.check(ds, gridded_sst.read(f"{tmp_path}/sst.h5"))
+
+    def test_many_files(self, ds, tmp_path):
+        """A file a year, its rows from the north."""
+        for year in range(12):
+            part = ds.isel(time=slice(12 * year, 12 * year + 12))
+            part = part.isel(lat=slice(None, None, -1))
+            sst_files.write(part, tmp_path / f"sst_{year}.nc")
+        self.check(ds, gridded_sst.read(f"{tmp_path}/sst_*.nc"))
+
+    def test_descending_latitude(self, ds, tmp_path):
+        self.check(ds, read(ds.isel(lat=slice(None, None, -1)), tmp_path))
+
+    def test_west_longitude_and_other_axis_order(self, ds, tmp_path):
+        west = ds.assign_coords(lon=("lon", ds.lon.values - 360, ds.lon.attrs))
+        self.check(ds, read(west.transpose("lon", "time", "lat"), tmp_path))
+
+    def test_axes_are_known_by_attributes(self, ds, tmp_path):
+        named = ds.rename(time="a", lat="b", lon="c")
+        self.check(ds, read(named, tmp_path))
+
+    def test_single_level_is_dropped(self, ds, tmp_path):
+        self.check(ds, read(ds.expand_dims(zlev=[0.0], axis=1), tmp_path))
+
+    def test_packed_integers(self, ds, tmp_path):
+        packing = {"sst": dict(dtype="int16", scale_factor=0.01, _FillValue=-999)}
+        values = read(ds, tmp_path, encoding=packing).frames.values[..., 0]
+        np.testing.assert_allclose(values, ds["sst"].values, atol=0.0051)
+
+    def test_months_since(self, ds, tmp_path):
+        """Not CF, but what the IRI data library writes, with mid-month values."""
+        units = {"units": "months since 1960-01-01", "calendar": "360"}
+        middle = 12 * 40 + np.arange(ds.sizes["time"]) + 0.5
+        self.check(ds, read(ds.assign_coords(time=("time", middle, units)), tmp_path))
+
+    @pytest.mark.parametrize("calendar", ["360_day", "noleap"])
+    def test_model_calendars(self, ds, tmp_path, calendar):
+        time = xr.date_range(
+            "2000-01-01",
+            periods=ds.sizes["time"],
+            freq="MS",
+            calendar=calendar,
+            use_cftime=True,
+        )
+        self.check(ds, read(ds.assign_coords(time=time), tmp_path))
+
+    def test_years_outside_the_range_of_nanoseconds(self, ds, tmp_path):
+        units = {"units": "days since 0001-01-01", "calendar": "360_day"}
+        days = 30 * np.arange(ds.sizes["time"])
+        ds = ds.assign_coords(time=("time", days, units))
+        assert times.text(read(ds, tmp_path).minutes[0]) == "0001-01-01"
+
+    @pytest.mark.parametrize("name", ["ssta", "tos", "SST", "anom"])
+    def test_well_known_names(self, ds, tmp_path, name):
+        ds = ds.assign(other=ds["sst"] * 2).rename(sst=name)
+        assert read(ds, tmp_path).names == (name,)
+
+    def test_standard_name_comes_first(self, ds, tmp_path):
+        other = ds["sst"].assign_attrs(standard_name="sea_surface_temperature")
+        assert read(ds.assign(x=other), tmp_path).names == ("x",)
+
+    def test_the_only_temperature_by_units(self, ds, tmp_path):
+        ds = ds.rename(sst="x").assign(y=ds["sst"].assign_attrs(units="m"))
+        assert read(ds, tmp_path).names == ("x",)
+
+
+class TestUnreadable:
+    def refused(self, ds, folder, message, **arguments):
+        with pytest.raises(ValueError, match=message):
+            read(ds, folder, **arguments)
+
+    def test_missing_file(self, tmp_path):
+        (tmp_path / "sst.nc").touch()
+        with pytest.raises(FileNotFoundError, match="exist; did you mean 'sst.nc'?"):
+            gridded_sst.read(f"{tmp_path}/sts.nc")
+        with pytest.raises(FileNotFoundError, match="nor does its directory"):
+            gridded_sst.read(f"{tmp_path}/no/sst.nc")
+
+    def test_variable_that_is_not_there(self, ds, tmp_path):
+        self.refused(ds, tmp_path, "did you mean 'sst'?", variable="sstt")
+        self.refused(
+            ds, tmp_path, "three or more dimensions there are: sst", variable="qq"
+        )
+
+    def test_no_temperature(self, ds, tmp_path):
+        ds = ds.rename(sst="x")
+        ds["x"].attrs["units"] = "m s-1"
+        self.refused(ds, tmp_path, "no variable that is a sea surface temperature")
+
+    def test_several_temperatures(self, ds, tmp_path):
+        ds = ds.rename(sst="x")
+        self.refused(
+            ds.assign(y=ds["x"]), tmp_path, "each of x, y could be the sea sur"
+        )
+
+    def test_units(self, ds, tmp_path):
+        ds["sst"].attrs["units"] = "degF"
+        self.refused(ds, tmp_path, "units 'degF'; expected K or degC")
+
+    def test_truncated_netcdf4(self, ds, tmp_path):
+        path = pathlib.Path(sst_files.write(ds, tmp_path / "sst.nc"))
+        whole = path.read_bytes()
+        for size in (len(whole) // 2, len(whole) - 100):
+            path.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match=f"damaged .{size} bytes"):
+                gridded_sst.read(str(path))
+
+    @pytest.mark.parametrize("unlimited", [[], ["time"]])
+    def test_truncated_netcdf3(self, ds, tmp_path, unlimited):
+        """The NetCDF library would read zeros where the file ends."""
+        path = pathlib.Path(
+            sst_files.write(
+                ds,
+                tmp_path / "sst.nc",
+                format="NETCDF3_CLASSIC",
+                unlimited_dims=unlimited,
+            )
+        )
+        whole = path.read_bytes()
+        for size in (len(whole) // 2, len(whole) - 100):
+            path.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match=f"damaged .{size} bytes"):
+                gridded_sst.read(str(path))
+
+    def test_other_files(self, tmp_path):
+        path = tmp_path / "sst.nc"
+        path.write_bytes(b"month,sst\n2000-01,27\n")
+        with pytest.raises(ValueError, match="not NetCDF, Zarr, .* b'month,ss'"):
+            gridded_sst.read(str(path))
+        path.write_bytes(b"")
+        with pytest.raises(ValueError, match="not NetCDF, Zarr, .* .0 bytes"):
+            gridded_sst.read(str(path))
+        with pytest.raises(ValueError, match="a folder but no Zarr store"):
+            gridded_sst.read(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("months", "message"),
+        [
+            ([0, 1, 2, 4, 5], "2000-03 is followed by 2000-05: 2000-04 is missing; "),
+            ([0, 1, 2, 3, 8], "2000-05 is missing and 3 more after it"),
+            (
+                [0, 1, 3, 2, 4],
+                "time goes back from 2000-04-01 .step 2. to 2000-03-01; sort",
+            ),
+            ([2, 1, 0], "time goes back from 2000-03-01 .step 0. to 2000-02-01; sort"),
+            ([0, 12, 24], "2000-01 is followed by 2001-01; monthly means are needed"),
+        ],
+    )
+    def test_time_with_gaps(self, ds, tmp_path, months, message):
+        self.refused(ds.isel(time=months), tmp_path, message)
+
+    def test_daily_values(self, ds, tmp_path):
+        days = np.datetime64("2000-01-01", "ns") + np.arange(
+            ds.sizes["time"]
+        ) * np.timedelta64(1, "D")
+        message = "steps 0 and 1 are both in 2000-01; average the data to months"
+        self.refused(ds.assign_coords(time=days), tmp_path, message)
+
+    def test_time_without_units(self, ds, tmp_path):
+        ds = ds.assign_coords(time=200001 + np.arange(ds.sizes["time"]))
+        self.refused(
+            ds, tmp_path, "no times that can be decoded; expected .* 'days since"
+        )
+
+    def test_curvilinear_grid(self, ds, tmp_path):
+        latitude, longitude = np.meshgrid(ds.lat, ds.lon, indexing="ij")
+        ds = ds.rename(lat="j", lon="i").drop_vars(["j", "i"])
+        ds = ds.assign_coords(lat=(("j", "i"), latitude), lon=(("j", "i"), longitude))
+        self.refused(
+            ds, tmp_path, "sst.nc has those of a curvilinear grid. Interpolate it"
+        )
+
+    def test_missing_axis(self, ds, tmp_path):
+        ds = ds.rename(lat="cell").drop_vars("cell")
+        self.refused(ds, tmp_path, "needs latitudes of rows and .*; sst.nc has none")
+
+    def test_axis_without_coordinate(self, ds, tmp_path):
+        self.refused(ds.drop_vars("lat"), tmp_path, "needs latitudes of rows and")
+
+    def test_levels(self, ds, tmp_path):
+        ds = ds.expand_dims(depth=[0.0, 10.0])
+        self.refused(ds, tmp_path, "level is needed: 'sst' of .* has depth=2")
+
+    def test_uneven_grid(self, ds, tmp_path):
+        ds = ds.isel(lat=[0, 1, 2, 4, 5])
+        self.refused(ds, tmp_path, "latitude is not evenly spaced: -2.5 is followed by")
 
 
 class TestAnomalies:
@@ -140,7 +359,7 @@ class TestRefused:
 
     def test_message_names_file_and_variable(self, ds, tmp_path):
         ds["sst"][:] = np.nan
-        self.refused(ds, tmp_path, rf"{tmp_path}/sst.nc: 'sst': ")
+        self.refused(ds, tmp_path, "^sst.nc: 'sst': every value")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +373,7 @@ class TestRefused:
 )
 def test_real_index(file, column, tolerance):
     """The index of real files equals the one computed independently from them."""
-    loaded = gridded_sst.load(_real(file), out_len=14)
+    loaded = gridded_sst.load(str(_real(file)), out_len=14)
     index = np.einsum("mhw,hw->m", loaded.series.fields, loaded.nino_weights)
     expected = _anomaly(_column(column), loaded)
     np.testing.assert_allclose(index, expected, atol=tolerance)
@@ -163,7 +382,7 @@ def test_real_index(file, column, tolerance):
 def test_real_index_against_the_published_one():
     """ERSSTv5 against NOAA CPC: 0.011 K for the months themselves."""
     loaded = gridded_sst.load(
-        _real("ersstv5_sst.mnmean_2010_2020.nc"),
+        str(_real("ersstv5_sst.mnmean_2010_2020.nc")),
         train_until="2018-12",
         validate_until="2019-06",
     )

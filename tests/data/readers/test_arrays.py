@@ -160,7 +160,9 @@ class TestHdf5:
             Hdf5File(path, Wanted(variables=("rain",), axes="thwc"))
 
     def test_refused(self, path):
-        with pytest.raises(ValueError, match="no such variable; did you mean 'rain'"):
+        with pytest.raises(
+            ValueError, match="no variable 'rains'; did you mean 'rain'"
+        ):
             Hdf5File(path, Wanted(variables=("rains",)))
         with pytest.raises(ValueError, match="variables must share axes"):
             Hdf5File(path, Wanted(variables=("rain", "half")))

@@ -174,7 +174,7 @@ class TestRefused:
             opened(ds, folder, wanted=Wanted(**wanted))
 
     def test_misspelt_variable(self, ds, tmp_path):
-        message = "variables=TMAX: .*cube.nc has no such variable .of three .*: T, P"
+        message = "cube.nc has no variable 'TMAX' .of three .*: T, P"
         self.refused(ds, tmp_path, message, variables=("T", "TMAX"))
         long = ds.rename(T="temperature")
         message = "did you mean 'temperature'"

@@ -51,6 +51,14 @@ class TestDecode:
         if calendar != "julian":
             assert shown == f"{date.year:04d}-{date.month:02d}-{date.day:02d}"
 
+    def test_julian_dates_keep_their_month(self):
+        """The usual calendar is Julian before 1582; 0100-02-29 was a day of it."""
+        times = times_lib.decode(
+            np.array([0, 36218, 36219]), "days since 0001-01-01", "standard"
+        )
+        shown = [times_lib.text(minutes) for minutes in times.minutes]
+        assert shown == ["0001-01-01", "0100-02-28", "0100-03-01"]
+
     def test_days_that_do_not_exist(self):
         times = times_lib.decode(np.arange(29, 62), "days since 2001-01-01", "360_day")
         assert times_lib.text(times.minutes[-3]) == "2001-02-28"  # the 30th
@@ -81,6 +89,37 @@ class TestSteps:
         np.testing.assert_array_equal(times_lib.interruptions(times), [3, 6])
         assert times_lib.cadence(times) == 1440
         assert times_lib.cadence(times[:1]) == times_lib.cadence(None) == 0
+
+    def test_months(self):
+        times = times_lib.of_months(np.arange(-2, 30))
+        assert times_lib.text(times.minutes[0]) == "1969-11-01"
+        np.testing.assert_array_equal(
+            times_lib.month_of(times.minutes + 9999), times_lib.month_of(times.minutes)
+        )
+        np.testing.assert_array_equal(
+            times_lib.month_of(times.minutes), np.arange(-2, 30)
+        )
+        times_lib.check_monthly(times)
+        assert (
+            times_lib.period_text(times.minutes, times_lib.cadence(times))
+            == "1969-11..1972-06"
+        )
+
+    @pytest.mark.parametrize(
+        ("months", "message"),
+        [
+            (
+                [0, 1, 2, 4, 5],
+                "1970-03 is followed by 1970-05: 1970-04 is missing; fill",
+            ),
+            ([0, 1, 2, 3, 8], "1970-05 is missing and 3 more after it; fill the gap"),
+            ([0, 1, 1, 2], "steps 1 and 2 are both in 1970-02; average the data"),
+            ([0, 12, 24], "1970-01 is followed by 1971-01; monthly means are needed"),
+        ],
+    )
+    def test_other_than_monthly(self, months, message):
+        with pytest.raises(ValueError, match=message):
+            times_lib.check_monthly(times_lib.of_months(months))
 
     def test_months_are_equal_steps(self):
         times = times_lib.decode(np.arange(48), "months since 2000-01-01")
