@@ -1,41 +1,223 @@
 """What the documents show can be done."""
 
+import ast
+import functools
+import importlib
+import importlib.util
 import pathlib
 import re
+import shlex
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from earthformer_jax import models
+from earthformer_jax import data, main, models
+from earthformer_jax.run import command_line, config_files
+from earthformer_jax.run import config as config_lib
+from earthformer_jax.run.api import load_config
 from earthformer_jax.run.run import build
 from earthformer_jax.training import loop
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "datasets/README.md",
+    "experiments/README.md",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")),
+]
+EXAMPLES = ("configs/NAME.py", "configs/drift.py", "configs/enso.py:quick,trend")
+FLAGS_OF_MAIN = [
+    flag.name for flag in flags.FLAGS.flags_by_module_dict()[main.__name__]
+]
 
 
-def blocks(file):
-    """The Python blocks of a document."""
-    return re.findall(r"```python\n(.*?)```", (DOCS / file).read_text(), re.DOTALL)
+def blocks(file, language="python"):
+    """The blocks of a language in a document."""
+    text = (ROOT / file).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def run(file, space, **replacements):
+    """Runs the Python blocks of a document one after the other."""
+    for code in blocks(file):
+        for old, new in replacements.items():
+            code = code.replace(old, new)
+        exec(compile(code, file, "exec"), space)
+    return space
+
+
+def commands(file):
+    """Arguments of every command in a document, and of every config it names."""
+    lines = "".join(blocks(file, "bash")).replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines]
+    text = (ROOT / file).read_text()
+    inline = re.findall(r"`[^`\n]*?(--config=[^`\n]*)`", text)
+    mentioned = re.findall(r"`(configs/\w+\.py(?::[\w,]+)?)`", text)
+    found += [*map(shlex.split, inline), *([f"--config={x}"] for x in mentioned)]
+    for words in found:
+        arguments = [word for word in words if word.startswith("--")]
+        names = [a.partition("=")[2] for a in arguments if a.startswith("--config=")]
+        if names and names[0].startswith("configs/") and names[0] not in EXAMPLES:
+            yield arguments
+
+
+COMMANDS = sorted({(f, *arguments) for f in FILES for arguments in commands(f)})
+
+
+def parse(arguments):
+    """The config of a command, as the command itself reads it."""
+    arguments = ["main", *(a for a in arguments if a.startswith("--config"))]
+    flag_values = flags.FlagValues()
+    command_line.define_config(flag_values, arguments)
+    command_line.parse_flags(arguments, flag_values)
+    return flag_values.config
+
+
+@functools.cache
+def known_fields():
+    """Every field of a config, of every data set and model."""
+    known = {f"model.{o}" for name in models.names() for o in models.fields(name)}
+    for file in config_files.names():
+        known |= set(config_lib.flatten(load_config(file)))
+    return known
+
+
+class TestCommands:
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_configs_and_fields_exist(self, command, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        config_lib.check(parse(command[1:]))
+
+    def test_there_are_many(self):
+        assert len(COMMANDS) > 30
+        assert {f for f, *_ in COMMANDS} >= {"README.md", "docs/own_data.md"}
+
+    def test_what_does_not_exist_is_noticed(self, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        for wrong in ("enso.py:quik", "enzo.py", "enso.py:quick,unett"):
+            with pytest.raises(config_lib.ConfigError):
+                parse([f"--config=configs/{wrong}"])
+        with pytest.raises(config_lib.ConfigError, match="lrr"):
+            parse(["--config=configs/enso.py", "--config.optim.lrr=1"])
+
+    @pytest.mark.parametrize("file", FILES)
+    def test_flags_exist(self, file):
+        for line in "".join(blocks(file, "bash")).replace("\\\n", " ").splitlines():
+            if "earthformer_jax.main" in line:
+                used = re.findall(
+                    r"\s--(\w+)", line.partition("earthformer_jax.main")[2]
+                )
+                assert set(used) <= set(FLAGS_OF_MAIN), line
+
+    @pytest.mark.parametrize("file", sorted({*FILES} - {"docs/errors.md"}))
+    def test_fields_in_the_text_exist(self, file):
+        text = (ROOT / file).read_text()
+        used = set(re.findall(r"`(?:--)?config\.((?:\w+\.)+\w+)", text))
+        assert used - {"model.slope"} <= known_fields()  # slope: the example's
+
+
+class TestCode:
+    @pytest.mark.parametrize("file", FILES)
+    def test_names_exist(self, file):
+        """Every name that a block imports from the package, or takes from a module."""
+        for code in blocks(file):
+            if code.startswith(" "):
+                continue  # a line of a table
+            modules = {}
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.Import):
+                    for alias in node.names:
+                        if alias.name.startswith("earthformer_jax"):
+                            modules[alias.asname] = importlib.import_module(alias.name)
+                elif isinstance(node, ast.ImportFrom):
+                    if (node.module or "").startswith("earthformer_jax"):
+                        for alias in node.names:
+                            there = _imported(node.module, alias.name)
+                            modules[alias.asname or alias.name] = there
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    module = modules.get(node.value.id)
+                    if isinstance(module, types.ModuleType):
+                        assert hasattr(module, node.attr), f"{module}: {node.attr}"
+
+    @pytest.mark.slow
+    def test_recipes(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        space = run("docs/recipes.md", Namespace(tmp_path))
+        assert space["x"].shape == (2, 10, 16, 16, 32)
+        assert np.isfinite(space["loss"])
+        assert len(space["forecast"].devices()) == jax.device_count()
+        assert space["vectors"].shape == (2, 4, 8)
+
+    @pytest.mark.slow
+    def test_recurrent_layers(self):
+        space = {}
+        exec(blocks("docs/recurrent.md")[0], space)
+        assert space["y"].shape == space["h"].shape == (2, 32, 32, 64)
+
+    @pytest.mark.slow
+    def test_first_forecast(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        space = run("docs/first_forecast.md", {}, **{"enso:quick": "enso:test,unet"})
+        assert space["forecast"].shape == (1, *space["trained"].target_shape)
+        assert {"model", "lim"} <= set(space["scores"]["forecasts"])
+
+
+class Namespace(dict):
+    """Names of blocks; writes the file of weights when its model is known."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._file = folder / "earthformer.npz"
+
+    def __setitem__(self, name, value):
+        super().__setitem__(name, value)
+        if name == "official_model":
+            inputs = np.ones((1, *value.input_shape), np.float32)
+            variables = jax.jit(value.init)(jax.random.key(1), inputs)
+            state_dict = self["official"].state_dict_from_params(variables, value)
+            np.savez(self._file, **state_dict)
+
+
+def _imported(module, name):
+    """What `from module import name` gives; raises ImportError if there is none."""
+    module = importlib.import_module(module)
+    if hasattr(module, name):
+        return getattr(module, name)
+    return importlib.import_module(f"{module.__name__}.{name}")
 
 
 @pytest.fixture
-def trend(tmp_path, monkeypatch):
-    """The model of docs/models.md, added as it says: one file and one line."""
-    code, line = blocks("models.md")
-    (tmp_path / "trend_model.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    entry = eval(
-        "{" + line.replace("earthformer_jax.models.trend", "trend_model") + "}"
-    )
-    monkeypatch.setitem(models._MODELS, "trend", entry["trend"])
-    yield
-    sys.modules.pop("trend_model", None)
+def added(tmp_path, monkeypatch):
+    """The files that CONTRIBUTING.md adds, where it says."""
+    trend, line_of_model, drift, line_of_data, config, bias = blocks("CONTRIBUTING.md")
+    for folder, name, code in (
+        ("models", "trend", trend),
+        ("data", "drift", drift),
+        ("metrics", "bias", bias),
+    ):
+        package = importlib.import_module(f"earthformer_jax.{folder}")
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text(code)
+        monkeypatch.setattr(
+            package, "__path__", [*package.__path__, str(tmp_path / folder)]
+        )
+    (tmp_path / "drift.py").write_text(config)
+    line = eval("{" + line_of_model + "}", {"__name__": models.__name__})
+    monkeypatch.setitem(models._MODELS, "trend", line["trend"])
+    monkeypatch.setitem(data.MODULES, "drift", eval("{" + line_of_data + "}")["drift"])
+    yield tmp_path
+    for name in ("models.trend", "data.drift", "metrics.bias"):
+        sys.modules.pop(f"earthformer_jax.{name}", None)
 
 
 class TestAddingAModel:
-    def test_it_forecasts(self, trend):
+    def test_it_forecasts(self, added):
         model = models.create_model("trend", (2, 3, 4, 2), (3, 3, 4, 1), slope=1.0)
         inputs = np.random.default_rng(0).normal(size=(1, 2, 3, 4, 2))
         variables = model.init(jax.random.key(0), inputs)
@@ -45,23 +227,86 @@ class TestAddingAModel:
         )
         np.testing.assert_allclose(model.apply(variables, inputs), want, rtol=1e-5)
 
-    def test_configs_know_it_and_its_options(self, trend):
-        from tests.run.test_configs import FILES, module
-
-        config = module(FILES[0].with_name("climate.py")).get_config("test,trend")
+    def test_configs_know_it_and_its_options(self, added):
+        config = load_config("climate:test,trend")
         assert config.model.slope == 0.5
         dataset, model = build(config)
         loop.check_model(config, model, dataset.example())
 
-    def test_wrong_options_are_refused(self, trend):
+    def test_wrong_options_are_refused(self, added):
         with pytest.raises(ValueError, match="did you mean slope"):
             models.create_model("trend", (2, 3, 4, 1), (3, 3, 4, 1), slop=1.0)
         with pytest.raises(ValueError, match="two input frames"):
             models.create_model("trend", (1, 3, 4, 1), (3, 3, 4, 1))
 
 
-@pytest.mark.slow
-def test_recurrent_layers():
-    space = {}
-    exec(blocks("recurrent.md")[0], space)
-    assert space["y"].shape == space["h"].shape == (2, 32, 32, 64)
+class TestAddingADataSet:
+    def test_its_config_trains(self, added):
+        config = load_config(str(added / "drift.py"))
+        config_lib.check(config)
+        dataset, model = build(config)
+        config_lib.check_dataset(config, dataset)
+        loop.check_model(config, model, dataset.example())
+
+    def test_examples_are_functions_of_their_number(self, added):
+        dataset = data.load({"name": "drift"}, seed=0)
+        again = data.load({"name": "drift"}, seed=0)
+        other = data.load({"name": "drift"}, seed=1)
+        first = dataset.train[3]
+        assert first["inputs"].shape == (4, 16, 16, 1)
+        assert first["targets"].dtype == np.float32
+        np.testing.assert_array_equal(first["targets"], again.train[3]["targets"])
+        for different in (dataset.train[4], dataset.test[3], other.train[3]):
+            assert np.abs(first["targets"] - different["targets"]).max() > 0.1
+
+    def test_spots_drift_east(self, added):
+        example = data.load({"name": "drift"}, seed=0).train[0]
+        frames = np.concatenate([example["inputs"], example["targets"]])[..., 0]
+        columns = np.exp(2j * np.pi * np.arange(16) / 16)
+        east = np.angle((frames.sum(1) * columns).sum(-1))
+        assert np.all(np.diff(np.unwrap(east)) > 0)
+
+    def test_wrong_settings_are_refused(self, added):
+        with pytest.raises(ValueError, match="did you mean .*size"):
+            data.load({"name": "drift", "sise": 3}, seed=0)
+        with pytest.raises(ValueError, match="in_len=0"):
+            data.load({"name": "drift", "in_len": 0}, seed=0)
+
+
+class TestAddingAMetric:
+    def test_batches_add_up_without_padding(self, added):
+        metric = importlib.import_module("earthformer_jax.metrics.bias").Bias()
+        x, y = np.random.default_rng(0).normal(size=(2, 4, 2, 3, 3, 1)).astype("f")
+        observed = np.ones(x.shape, bool)
+        observed[1, 0] = False
+        y[1, 0] = 1e6
+        whole = dict(targets=y, observed=observed, valid=np.array([1, 1, 1, 0], bool))
+        scores = metric.compute(metric.update(metric.init(), x, whole))
+        error = (x - y)[:3][observed[:3]]
+        np.testing.assert_allclose(scores["bias"], error.mean(), rtol=1e-4)
+        np.testing.assert_allclose(scores["mse"], (error**2).mean(), rtol=1e-5)
+        halves = [
+            metric.update(
+                metric.init(), x[half], {k: v[half] for k, v in whole.items()}
+            )
+            for half in (slice(0, 2), slice(2, 4))
+        ]
+        merged = metric.compute(metric.merge(*halves))
+        np.testing.assert_allclose(merged["bias"], scores["bias"], rtol=1e-5)
+
+    def test_nothing_to_score(self, added):
+        metric = importlib.import_module("earthformer_jax.metrics.bias").Bias()
+        assert np.isnan(metric.compute(metric.init())["bias"])
+
+
+def test_modules_are_where_the_changelog_says():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    moved = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(moved) > 50
+    for old, new in moved:
+        assert importlib.util.find_spec(f"earthformer_jax.{new}"), new
+        parent, _, name = old.rpartition(".")
+        parent = f"earthformer_jax.{parent}".rstrip(".")
+        if old not in {now for _, now in moved} and importlib.util.find_spec(parent):
+            spec = importlib.util.find_spec(f"{parent}.{name}")
+            assert spec is None or spec.submodule_search_locations, old
