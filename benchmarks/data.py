@@ -51,10 +51,10 @@ def read_config(file: str, changes: list[str]):
     return config
 
 
-def reading_rate(config, dataset, seconds: float, threads: int, workers: int) -> float:
+def reading_rate(config, data, seconds: float, threads: int, workers: int) -> float:
     """Examples per second of the training pipeline, after its start."""
     batches = pipeline.train_batches(
-        dataset,
+        data,
         batch_size=config.train.batch_size,
         seed=0,
         num_threads=threads,
@@ -70,11 +70,11 @@ def reading_rate(config, dataset, seconds: float, threads: int, workers: int) ->
         return count * config.train.batch_size / (time.perf_counter() - start)
 
 
-def training_rate(config, dataset, model, steps: int) -> float:
+def training_rate(config, data, model, steps: int) -> float:
     """Examples per second of the compiled training step (median of the steps)."""
     batch = next(
         pipeline.train_batches(
-            dataset, batch_size=config.train.batch_size, seed=0, num_threads=0
+            data, batch_size=config.train.batch_size, seed=0, num_threads=0
         )
     )
     names = ("inputs", "targets", "observed")
@@ -90,7 +90,7 @@ def training_rate(config, dataset, model, steps: int) -> float:
             model=model,
             tx=tx,
             learning_rate=rate,
-            loss_weights=np.asarray(dataset.loss_weights, np.float32),
+            loss_weights=np.asarray(data.loss_weights, np.float32),
             micro_batches=config.train.batch_size // config.train.micro_batch,
         ),
         donate_argnums=0,
@@ -108,14 +108,15 @@ def measure(file: str, changes: list[str], seconds: float, steps: int) -> dict:
     """One row of the table."""
     config = read_config(file, changes)
     dataset, model = build(config)
+    data = dataset.data
     rates = {
-        name: reading_rate(config, dataset, seconds, *way) for name, way in WAYS.items()
+        name: reading_rate(config, data, seconds, *way) for name, way in WAYS.items()
     }
-    training = training_rate(config, dataset, model, steps)
+    training = training_rate(config, data, model, steps)
     return {
         "config": os.path.relpath(file, CONFIGS.parent),
-        "data": dataset.description,
-        "shape": list(dataset.example()["inputs"].shape),
+        "data": data.description,
+        "shape": list(data.example()["inputs"].shape),
         "examples_per_second": rates,
         "training_examples_per_second": training,
         "headroom": max(rates.values()) / training,

@@ -7,7 +7,7 @@
     scores = ef.evaluate("runs/quick")
 
     trained = ef.load("runs/quick")
-    batch = trained.dataset.test[0]["inputs"][None]  # [1, t, h, w, c]
+    batch = trained.data.test[0]["inputs"][None]  # [1, t, h, w, c]
     forecast = trained(batch)  # [1, k, h, w, c]
 
 A model on its own is a Flax module:

@@ -103,7 +103,7 @@ def make_config(a, seed: int, steps: int, model: dict):
 def parameters(a, model: dict) -> int:
     """Trained numbers of a model."""
     dataset, module = build(make_config(a, 0, 1, model))
-    shape = dataset.example()["inputs"].shape
+    shape = dataset.data.example()["inputs"].shape
     variables = state_lib.abstract_variables(module, shape)
     return state_lib.count_parameters(variables["params"])
 
@@ -132,13 +132,13 @@ def compiled_step(a, model: dict):
         jax.random.key(0),
         model=module,
         tx=tx,
-        input_shape=dataset.example()["inputs"].shape,
+        input_shape=dataset.data.example()["inputs"].shape,
     )
-    examples = [dataset.train[i] for i in range(config.train.batch_size)]
+    examples = [dataset.data.train[i] for i in range(config.train.batch_size)]
     batch = {k: np.stack([e[k] for e in examples]) for k in ("inputs", "targets")}
 
     def step(state):
-        weights = np.asarray(dataset.loss_weights, np.float32)
+        weights = np.asarray(dataset.data.loss_weights, np.float32)
         options = dict(model=module, tx=tx, learning_rate=lambda _: 1e-3)
         return step_lib.update(state, batch, loss_weights=weights, **options)[0]
 
@@ -178,7 +178,7 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
     if not loop.train(config, folder, dataset=dataset, model=module):
         raise SystemExit("stopped; run again to continue")
     seconds = time.perf_counter() - start
-    shape = dataset.example()["inputs"].shape
+    shape = dataset.data.example()["inputs"].shape
     like = state_lib.abstract_variables(module, shape)
     everywhere = mesh.replicated(mesh.data_mesh())
     variables, _ = Checkpoints(folder / "checkpoints").restore_variables(
@@ -186,9 +186,11 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
     )
     args = module, jax.device_get(variables), mesh.data_mesh()
     embed = evaluation.make_forecaster(*args, method="embed")
-    score = evaluation.make_scorer(module, dataset.metric, mesh.data_mesh())
-    series = embedding.gather(dataset, embed, config.eval.batch_size)
-    scores = score(variables, evaluation_batches(dataset.test, config.eval.batch_size))
+    score = evaluation.make_scorer(module, dataset.task.metric, mesh.data_mesh())
+    series = embedding.gather(dataset.task.series, embed, config.eval.batch_size)
+    scores = score(
+        variables, evaluation_batches(dataset.data.test, config.eval.batch_size)
+    )
     result = dict(
         parameters=state_lib.count_parameters(variables["params"]),
         steps=steps,
@@ -240,11 +242,11 @@ def components(a) -> dict:
     def blank(batch):
         return np.zeros((*np.shape(batch["targets"])[:2], width), np.float32)
 
-    series = embedding.gather(dataset, blank, config.eval.batch_size)
+    series = embedding.gather(dataset.task.series, blank, config.eval.batch_size)
     found = embedding.Components(series, width)
-    metric = dataset.metric
+    metric = dataset.task.metric
     sums = metric.init()
-    for batch in evaluation_batches(dataset.test, config.eval.batch_size):
+    for batch in evaluation_batches(dataset.data.test, config.eval.batch_size):
         sums = metric.update(sums, found.restore(batch), batch)
     points = found.scores(series.fields)
     judged = dataclasses.replace(

@@ -231,7 +231,7 @@ class TestAddingAModel:
         config = load_config("climate:test,trend")
         assert config.model.slope == 0.5
         dataset, model = build(config)
-        loop.check_model(config, model, dataset.example())
+        loop.check_model(config, model, dataset.data.example())
 
     def test_wrong_options_are_refused(self, added):
         with pytest.raises(ValueError, match="did you mean slope"):

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 FILES_PER_FOLDER = 16
 OUTSIDE = ("benchmarks", "configs", "datasets", "experiments", "tests")
 
-_MODELS = "ops layers models"
+_MODELS = "ops layers models models.contract"
 _HALL = "statistics metrics data.readers data"
 _WINGS = "data.cubes data.enso data.mnist data.sevir"
 _TRADES = "plotting training reports profiling interop"
@@ -28,7 +28,8 @@ _TRADES = "plotting training reports profiling interop"
 ROOMS = {
     "ops": "",
     "layers": "ops",
-    "models": "ops layers",
+    "models": "ops layers models.contract",
+    "models.contract": "",
     "statistics": "",
     "metrics": "",
     "plotting": "",
@@ -38,7 +39,7 @@ ROOMS = {
     "data.enso": _HALL,
     "data.mnist": _HALL,
     "data.sevir": _HALL,
-    "training": "ops metrics data",
+    "training": "ops metrics data models.contract",
     "interop": _MODELS,
     "profiling": f"{_MODELS} {_HALL} {_WINGS}",
     "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",

@@ -1,5 +1,6 @@
 """The command line: what it does with right and wrong input."""
 
+import functools
 import json
 import logging
 import os
@@ -13,7 +14,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from earthformer_jax import data, main, models
+from earthformer_jax import data, main, models, reports
+from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.run import run as run_lib
 from tests.training import toy
 
@@ -40,15 +42,17 @@ def config_file(tmp_path, monkeypatch):
         assert input_shape == target_shape == toy.SHAPE
         return toy.ToyModel(**options)
 
-    def score(dataset, forecast, workdir, batch_size):
-        examples = [dataset.test[i] for i in range(batch_size)]
+    def score(task, data, model, workdir, settings):
+        examples = [data.test[i] for i in range(settings.batch_size)]
         inputs = jax.numpy.stack([example["inputs"] for example in examples])
-        total = float(forecast({"inputs": inputs}).sum())
+        total = float(model.forecast({"inputs": inputs}).sum())
         (workdir / "scores.json").write_text(json.dumps(total))
 
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(models, "create_model", create_model)
-    monkeypatch.setitem(run_lib.REPORTS, "frames", score)
+    scored = functools.singledispatch(reports.score.dispatch(object))
+    scored.register(ForecastFrames, score)
+    monkeypatch.setattr(reports, "score", scored)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "experiment.py"
     path.write_text(textwrap.dedent(CONFIG))

@@ -77,9 +77,9 @@ class NbodyMnist(ArrayRecordBuilder):
         chosen = {"name": "nbody_mnist", **self.builder_config.data}
         if self.builder_config.digits_in_manual_dir:
             chosen["digits"] = str(dl_manager.manual_dir)
-        dataset = nbody_mnist.load(chosen, self.builder_config.seed)
+        data = nbody_mnist.load(chosen, self.builder_config.seed).data
         return {
-            split: self._generate_examples(getattr(dataset, split)) for split in SPLITS
+            split: self._generate_examples(getattr(data, split)) for split in SPLITS
         }
 
     def _generate_examples(self, source):

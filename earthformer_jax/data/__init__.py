@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from earthformer_jax.data.source import Dataset
+from earthformer_jax.data.dataset import Dataset
 
 # Each module has `load(config, seed) -> Dataset`; it is imported when it is asked for.
 MODULES = {

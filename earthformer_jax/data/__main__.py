@@ -59,7 +59,7 @@ def show(argv: Sequence[str]) -> None:
     with command_line.explained(f"data {config.data.name!r}"):
         dataset = data.load(config.data, config.seed)
         samples = show_lib.choose(
-            dataset,
+            dataset.data,
             flag_values.split or ("train" if flag_values.augmented else "test"),
             flag_values.count,
             augmented=flag_values.augmented,

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from earthformer_jax.data.source import Batch, Dataset, Example, Source
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.source import Batch, Example, Source
 
 # Epochs of the training windows before the iterator ends; Grain can only append data
 # of known length, and no training comes near this many.
@@ -19,7 +20,7 @@ _POSITION = "next_index"
 
 
 def train_batches(
-    dataset: Dataset,
+    data: Data,
     *,
     batch_size: int,
     seed: int,
@@ -34,10 +35,10 @@ def train_batches(
 
     The k-th batch is a pure function of the data set, `batch_size`, `seed` and the
     simulated shares: threads, workers and processes change nothing. The training
-    windows are reshuffled each epoch; `dataset.augment` draws anew for each position.
+    windows are reshuffled each epoch; `data.augment` draws anew for each position.
 
     Args:
-        dataset: the data set.
+        data: the splits and augmentation.
         batch_size: examples per batch over all processes.
         seed: seed of order and augmentation.
         simulated_batches: the first batches hold simulated examples only.
@@ -63,18 +64,18 @@ def train_batches(
     if simulated_batches < 0:
         raise ValueError(f"simulated_batches={simulated_batches} is negative")
     examples = (
-        grain.MapDataset.source(dataset.train)
+        grain.MapDataset.source(data.train)
         .seed(seed % SEED_RANGE)
         .shuffle()
         .repeat(EPOCHS)
     )
     if simulated_batches or simulated_fraction:
-        if dataset.simulated is None:
+        if data.simulated is None:
             raise ValueError(
-                f"data {dataset.name!r} ({dataset.description}) has no simulated "
+                f"data {data.name!r} ({data.description}) has no simulated "
                 "examples; set config.train.simulated_steps and simulated_fraction to 0"
             )
-        simulated = grain.MapDataset.source(dataset.simulated).repeat(EPOCHS)
+        simulated = grain.MapDataset.source(data.simulated).repeat(EPOCHS)
         first = simulated_batches * batch_size
         pure, later = simulated[:first], simulated[first:]
         if simulated_fraction == 1:
@@ -84,8 +85,8 @@ def train_batches(
             examples = grain.MapDataset.mix([examples, later], weights=shares)
         if first:
             examples = grain.MapDataset.concatenate([pure, examples])
-    if dataset.augment is not None:
-        examples = examples.random_map(dataset.augment, seed=seed % SEED_RANGE)
+    if data.augment is not None:
+        examples = examples.random_map(data.augment, seed=seed % SEED_RANGE)
     part = ProcessPart(examples, batch_size, local, process_index * local)
     batches = grain.MapDataset.source(part).batch(local, drop_remainder=True)
     return TrainBatches(batches, num_threads, num_workers)

@@ -79,7 +79,7 @@ def _loaded(config: dict, file: str) -> list[str]:
     except (ValueError, OSError) as error:
         return [f"problem     {error}"]
     return [
-        f"data        {dataset.description}",
+        f"data        {dataset.data.description}",
         "problems    none found",
         f"train with  {command(file, path=config['path'])}",
     ]

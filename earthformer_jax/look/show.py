@@ -9,7 +9,8 @@ import matplotlib as mpl
 import numpy as np
 
 from earthformer_jax import plotting
-from earthformer_jax.data.source import Dataset, Example
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.source import Example
 from earthformer_jax.plotting.frames import INPUT_COLOUR, TARGET_COLOUR
 
 SPLITS = ("train", "validation", "test")
@@ -25,14 +26,14 @@ class Samples:
     """Examples of one split.
 
     Attributes:
-        dataset: where they come from.
+        data: where they come from.
         split: "train", "validation" or "test".
         indices: which they are.
         examples: as training sees them.
         augmented: whether they were changed as training examples are.
     """
 
-    dataset: Dataset
+    data: Data
     split: str
     indices: tuple[int, ...]
     examples: tuple[Example, ...]
@@ -41,12 +42,12 @@ class Samples:
     @property
     def name(self) -> str:
         """For files: "sevir-test"."""
-        name = f"{self.dataset.name}-{self.split}"
+        name = f"{self.data.name}-{self.split}"
         return f"{name}-augmented" if self.augmented else name
 
 
 def choose(
-    dataset: Dataset,
+    data: Data,
     split: str = "test",
     count: int = 6,
     *,
@@ -56,7 +57,7 @@ def choose(
     """Takes examples evenly apart from a split, the first and the last among them.
 
     Args:
-        dataset: the data set.
+        data: the splits.
         split: "train", "validation" or "test".
         count: how many; all of them if the split has fewer.
         augmented: change each as a training example is.
@@ -66,19 +67,19 @@ def choose(
         ValueError: if the split is empty, the number too small, or training examples
             of the data set are not changed, or others are to be.
     """
-    source = getattr(dataset, split)
+    source = getattr(data, split)
     if count < 1:
         raise ValueError(f"--count={count}: expected 1 or more")
     if len(source) == 0:
-        raise ValueError(f"the {split} split of {dataset.name!r} is empty")
+        raise ValueError(f"the {split} split of {data.name!r} is empty")
     if augmented and split != "train":
         raise ValueError(
             f"--augmented with --split={split}: only training examples are changed; "
             "use --split=train"
         )
-    if augmented and dataset.augment is None:
+    if augmented and data.augment is None:
         raise ValueError(
-            f"--augmented: nothing changes the examples of {dataset.name!r} in "
+            f"--augmented: nothing changes the examples of {data.name!r} in "
             "training; switch on an augmentation in config.data, or leave it out"
         )
     apart = np.linspace(0, len(source) - 1, min(count, len(source)))
@@ -86,20 +87,20 @@ def choose(
     examples = [source[i] for i in indices]
     if augmented:
         examples = [
-            dataset.augment(example, np.random.default_rng([seed, i]))
+            data.augment(example, np.random.default_rng([seed, i]))
             for i, example in zip(indices, examples, strict=True)
         ]
-    return Samples(dataset, split, indices, tuple(examples), augmented)
+    return Samples(data, split, indices, tuple(examples), augmented)
 
 
 def describe(samples: Samples) -> str:
     """The data set and the samples in lines of text."""
-    dataset, examples = samples.dataset, samples.examples
-    sizes = ", ".join(f"{s} {len(getattr(dataset, s)):,}" for s in SPLITS)
+    data, examples = samples.data, samples.examples
+    sizes = ", ".join(f"{s} {len(getattr(data, s)):,}" for s in SPLITS)
     which = " ".join(map(str, samples.indices))
     changed = ", augmented" if samples.augmented else ""
     lines = [
-        f"data      {dataset.name}: {dataset.description}",
+        f"data      {data.name}: {data.description}",
         f"examples  {sizes}",
         f"shown     {samples.split} {which}{changed}",
     ]
@@ -107,7 +108,7 @@ def describe(samples: Samples) -> str:
         value = examples[0][key]
         size = " x ".join(map(str, value.shape))
         lines.append(f"{key:9} {size} (time x height x width x channel) {value.dtype}")
-    for number, channel in enumerate(dataset.display.channels):
+    for number, channel in enumerate(data.display.channels):
         for key in ("inputs", "targets"):
             lines.append(f"{key:9} {_range(examples, key, number, channel)}")
     lines.append(f"unknown   {_unknown(samples)}")
@@ -139,8 +140,8 @@ def write(samples: Samples, folder: Path) -> list[Path]:
 
 def contact_sheet(samples: Samples):
     """The samples as a matplotlib figure, a row each; grey where nothing counts."""
-    dataset = samples.dataset
-    counted = _counted(dataset)
+    data = samples.data
+    counted = _counted(data)
     masked = [
         {
             **example,
@@ -149,9 +150,9 @@ def contact_sheet(samples: Samples):
         }
         for example in samples.examples
     ]
-    what = re.sub(r" ?\([^()]*\)", "", dataset.description).partition(";")[0]
+    what = re.sub(r" ?\([^()]*\)", "", data.description).partition(";")[0]
     title = f"{samples.name}: {what}"
-    return plotting.contact_sheet(masked, dataset.display, title)
+    return plotting.contact_sheet(masked, data.display, title)
 
 
 def animation(samples: Samples) -> np.ndarray:
@@ -162,7 +163,7 @@ def animation(samples: Samples) -> np.ndarray:
     Returns:
         uint8 RGB `[t + k, H, W, 3]`.
     """
-    display, examples = samples.dataset.display, samples.examples
+    display, examples = samples.data.display, samples.examples
     steps, count = len(examples[0]["inputs"]), len(examples)
     across = WIDTH // count - 2 * BORDER - GAP
     rows = []
@@ -182,7 +183,7 @@ def animation(samples: Samples) -> np.ndarray:
 
 def _film(samples: Samples, example: Example, channel: int) -> np.ndarray:
     """`[t + k, h, w]` of one channel in model units; NaN where nothing is known."""
-    counted = _counted(samples.dataset)
+    counted = _counted(samples.data)
     inputs = _masked(example["inputs"], counted)[..., channel]
     targets = _masked(example["targets"], counted)[..., channel]
     if "observed" in example:
@@ -190,9 +191,9 @@ def _film(samples: Samples, example: Example, channel: int) -> np.ndarray:
     return np.concatenate([inputs, targets])
 
 
-def _counted(dataset: Dataset) -> np.ndarray:
+def _counted(data: Data) -> np.ndarray:
     """Bool `[h, w, c]` (or ones): what is ever part of the loss, such as the ocean."""
-    return np.any(np.asarray(dataset.loss_weights) != 0, axis=0)
+    return np.any(np.asarray(data.loss_weights) != 0, axis=0)
 
 
 def _masked(fields: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -244,7 +245,7 @@ def _unknown(samples: Samples) -> str:
     observed = [x["observed"].ravel() for x in samples.examples if "observed" in x]
     missing = 1 - np.concatenate(observed).mean() if observed else 0.0
     text = f"{100 * missing:.3g} % of the target values of these samples"
-    left_out = 1 - _counted(samples.dataset).mean()
+    left_out = 1 - _counted(samples.data).mean()
     return (
         f"{text}; {100 * left_out:.3g} % of the cells never count" if left_out else text
     )

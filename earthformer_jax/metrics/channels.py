@@ -1,15 +1,13 @@
 """Scores of forecasts of several quantities: one error for all, and one for each."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.pixel import counted
-
-State = Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +70,7 @@ class ChannelScores:
         """State of the examples of both."""
         return sums.merge_tables(a, b)
 
-    def compute(self, state: State) -> dict[str, float | list[float]]:
+    def compute(self, state: State) -> Scores:
         """Scores over all examples; NaN if there were none.
 
         Returns:

@@ -50,8 +50,8 @@ def k_means(points: np.ndarray, clusters: int, seed: int, fit=None) -> np.ndarra
     chosen = points if fit is None else points[fit]
     if len(chosen) < clusters:
         raise ValueError(
-            f"{len(chosen)} points cannot be sorted into {clusters} clusters; use "
-            "fewer (config.eval.clusters)"
+            f"clusters={clusters}: {len(chosen)} points cannot be sorted into so many; "
+            "use fewer"
         )
     found = KMeans(
         clusters,
@@ -102,7 +102,7 @@ def unit_range(fields: np.ndarray, cells: int = 1) -> np.ndarray:
 
     Args:
         fields: the last axis are variables; NaN-free.
-        cells: only every so manieth position of the plane is kept.
+        cells: only every `cells`-th position of the plane is kept.
     """
     axes = tuple(range(fields.ndim - 1))
     low, high = fields.min(axis=axes), fields.max(axis=axes)

@@ -14,20 +14,18 @@ Reference:
 import dataclasses
 import functools
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.pixel import example_errors, valid_of
 
 EPSILON = 1e-6
 WINDOW = 3  # months in the index of the paper
 # b_i of the reference implementation: (how many leads, weight); the last goes on.
 LEAD_WEIGHTS = ((4, 1.5), (7, 2.0), (7, 3.0), (None, 4.0))
-
-State = Any
 
 
 def nino34(fields, weights) -> jax.Array:
@@ -204,7 +202,7 @@ class NinoSkill:
             "three_month": merge_moments(a["three_month"], b["three_month"]),
         }
 
-    def compute(self, state: State) -> dict[str, float | list[float]]:
+    def compute(self, state: State) -> Scores:
         """Scores over all examples, on the host in float64; NaN if there were none.
 
         Returns:

@@ -1,16 +1,14 @@
 """Frame scores of video prediction: MSE and MAE per frame, and SSIM."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.pixel import counted, frame_errors
 from earthformer_jax.metrics.ssim import has_ssim, ssim
-
-State = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +58,7 @@ class FrameScores:
         """State of the examples of both."""
         return sums.merge_tables(a, b)
 
-    def compute(self, state: State) -> dict[str, float | list[float]]:
+    def compute(self, state: State) -> Scores:
         """Scores over all examples; NaN if there were none.
 
         Returns:

@@ -1,15 +1,13 @@
 """Mean squared and mean absolute error over grid cells, streamed over batches."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
-
-State = Any
+from earthformer_jax.metrics.contract import State
 
 
 def example_errors(

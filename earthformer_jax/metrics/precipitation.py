@@ -16,13 +16,13 @@ Reference:
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.pixel import counted, frame_errors
 
 THRESHOLDS = (16, 74, 133, 160, 181, 219)  # of vertically integrated liquid, 0..255
@@ -33,7 +33,6 @@ EPSILON = 1e-4
 ROUNDING = 1e-4
 KINDS = ("hits", "misses", "false_alarms")
 
-State = Any
 Counts = Mapping[str, np.ndarray]
 
 
@@ -134,7 +133,7 @@ class RainScores:
             for kind, x in jax.device_get(state["events"]).items()
         }
 
-    def compute(self, state: State) -> dict[str, float | list[float]]:
+    def compute(self, state: State) -> Scores:
         """Scores over all examples; NaN if there were none.
 
         Returns:

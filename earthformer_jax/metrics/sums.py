@@ -10,13 +10,12 @@ then (the program that forecasts and adds would be compiled twice).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-State = Any
+from earthformer_jax.metrics.contract import State
 
 MAX_LEADS = 128
 WORD = 24  # bits of the lower word of a count

@@ -10,8 +10,9 @@ import difflib
 import importlib
 from collections.abc import Sequence
 
-from flax import linen as nn
 from flax.core import FrozenDict
+
+from earthformer_jax.models.contract import NamedForecaster
 
 # The module and class of each model; it is imported when it is asked for.
 _MODELS = {
@@ -50,7 +51,7 @@ def fields(name: str) -> dict[str, dataclasses.Field]:
 
 def create_model(
     name: str, input_shape: Sequence[int], target_shape: Sequence[int], **options
-) -> nn.Module:
+) -> NamedForecaster:
     """A forecaster for inputs (T, H, W, C_in) and targets (K, H, W, C_out).
 
     Args:
@@ -76,12 +77,11 @@ def create_model(
     model = model_class(
         input_shape=tuple(input_shape), target_shape=tuple(target_shape), **options
     )
-    if hasattr(model, "check"):
-        model.check()
+    model.check()
     return model
 
 
-def _model_class(name: str) -> type[nn.Module]:
+def _model_class(name: str) -> type[NamedForecaster]:
     if name not in _MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
     module, attribute = _MODELS[name]

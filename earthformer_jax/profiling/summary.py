@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from earthformer_jax import models
 from earthformer_jax.models import paper
+from earthformer_jax.models.contract import uses_targets
 from earthformer_jax.profiling.multiply_adds import multiply_adds, residual_bytes
 
 # Models that forecast nothing.
@@ -122,7 +123,7 @@ def activation_bytes(
     """
 
     def forward(params, others, inputs, targets, step):
-        taught = getattr(model, "uses_targets", False)
+        taught = uses_targets(model)
         forecast, changed = model.apply(
             {"params": params, **others},
             inputs,

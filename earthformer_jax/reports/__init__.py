@@ -1,1 +1,70 @@
-"""Scores of a trained model beside reference forecasts, as files, tables, figures."""
+"""Scores of a trained model and of reference forecasts, as files, tables, figures.
+
+The type of a task chooses its report: `score(task, data, model, workdir, settings)`.
+"""
+
+import functools
+import os
+
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.task import EmbedSeries, ForecastFrames, ForecastNino, Task
+from earthformer_jax.models.contract import Embedder, Forecaster
+from earthformer_jax.reports import embedding, enso, frames
+from earthformer_jax.reports.scoring import ModelFunctions, Settings
+
+
+@functools.singledispatch
+def score(
+    task: Task,
+    data: Data,
+    model: ModelFunctions,
+    workdir: str | os.PathLike,
+    settings: Settings,
+) -> dict:
+    """Scores a model and the references of a task on the test split, and reports it.
+
+    Args:
+        task: what is asked; its type chooses the report.
+        data: with the test split.
+        model: the trained model.
+        workdir: where scores.json and figures/ are written.
+        settings: batch size, and what single reports need.
+
+    Returns:
+        what scores.json holds.
+
+    Raises:
+        TypeError: if there is no report for the type of the task.
+    """
+    del data, model, workdir, settings
+    raise _no_report(task)
+
+
+score.register(ForecastFrames, frames.score)
+score.register(ForecastNino, enso.score)
+score.register(EmbedSeries, embedding.score)
+
+
+def check(task: Task, model: Forecaster) -> None:
+    """Refuses, before training, what could not be reported afterwards.
+
+    Raises:
+        TypeError: if there is no report for the type of the task.
+        ValueError: if the task needs embeddings and the model has none.
+    """
+    if score.dispatch(type(task)) is score.dispatch(object):
+        raise _no_report(task)
+    if isinstance(task, EmbedSeries) and not isinstance(model, Embedder):
+        raise ValueError(
+            f"{type(model).__name__} has no method 'embed', which {type(task).__name__}"
+            " needs (out_len=0: the targets are the inputs); use the model "
+            "'conv_autoencoder'"
+        )
+
+
+def _no_report(task: Task) -> TypeError:
+    known = ", ".join(kind.__name__ for kind in score.registry if kind is not object)
+    return TypeError(
+        f"there is no report for a task of type {type(task).__name__}; there are "
+        f"reports for {known}"
+    )

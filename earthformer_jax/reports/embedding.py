@@ -1,9 +1,10 @@
 """The report on embeddings: embeddings.nc, scores.json, a table, figures.
 
-The autoencoder restores the test examples beside the climatology and beside principal
-components of the same number. Embeddings of every frame of the series are written with
-their dates, sorted into regimes by k-means, and the regimes are judged by the scores of
-`metrics.clusters`, over several seeds, beside those that principal components give.
+The autoencoder restores the test examples; so do the climatology and as many principal
+components as the embeddings have features. Embeddings of every frame of the series are
+written with their dates and sorted into regimes by k-means. The regimes, and those that
+principal components give, are judged by the scores of `metrics.clusters` over several
+seeds.
 """
 
 import dataclasses
@@ -17,30 +18,33 @@ from sklearn.decomposition import PCA
 
 from earthformer_jax import plotting
 from earthformer_jax.data.cubes.windows import SPLITS
+from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.pipeline import evaluation_batches
-from earthformer_jax.data.source import Batch, Dataset, Forecast
+from earthformer_jax.data.source import Batch
+from earthformer_jax.data.task import EmbedSeries, Forecast, SeriesSource
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import frames, scoring
+from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 SEEDS = 5  # of k-means
-JUDGED = 4000  # frames at most, evenly apart, that cluster scores are made of
-VALUES = 2000  # of a frame at most, evenly apart, in the scores of its fields
-SAMPLE_BYTES = 2**28  # of frames at most that principal components are made of
+JUDGED = 4000  # at most so many frames, evenly spaced, go into cluster scores
+VALUES = 2000  # at most so many values of a frame, evenly spaced, are compared
+SAMPLE_BYTES = 2**28  # at most so many bytes of frames give principal components
 EXAMPLES_SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Every frame of a series that could be embedded, in order.
+    """The embedded frames of a series, in order.
 
     Attributes:
         embeddings: float32 `[n, d]`.
-        frame: int `[n]`, numbers in the series.
-        split: int `[n]`, numbers in `SPLITS`, -1 outside.
+        frame: int `[n]`, number of each frame in the series.
+        split: int `[n]`, index of its split in `SPLITS`; -1: none.
         time: int64 `[n]`, minutes since 1970-01-01 UTC; None if unknown.
         fields: float32 `[m, h, w, c]` in model units, of the frames `kept`; 0 where
             missing.
-        kept: int `[m]`, positions along n.
+        kept: int `[m]`, indices of frames along n.
     """
 
     embeddings: np.ndarray
@@ -59,23 +63,20 @@ class Series:
 
 
 def score(
-    dataset: Dataset,
-    restore: Forecast,
+    task: EmbedSeries,
+    data: Data,
+    model: ModelFunctions,
     workdir: str | os.PathLike,
-    batch_size: int = 32,
-    *,
-    embed: Callable[[Batch], np.ndarray],
-    clusters: int,
+    settings: Settings,
 ) -> dict:
     """Embeds the whole series, judges embeddings and restored fields, reports both.
 
     Args:
-        dataset: with `whole`, the source of the series.
-        restore: batch -> `[b, t, h, w, c]` in model units.
+        task: metric, references, and the series.
+        data: with the test split.
+        model: the trained model, with embeddings; it restores the inputs.
         workdir: where embeddings.nc, scores.json and figures/ are written.
-        batch_size: examples per call of a model.
-        embed: batch -> `[b, t, d]`.
-        clusters: number of regimes.
+        settings: batch size and number of regimes.
 
     Returns:
         what scores.json holds: {"data": {...}, "forecasts": {name: scores},
@@ -83,58 +84,65 @@ def score(
         {score: {"mean", "spread"}}}}}.
 
     Raises:
-        ValueError: if there are fewer frames than regimes.
+        ValueError: if there are fewer frames than regimes, or the model has no
+            embeddings.
     """
+    if model.embed is None:
+        raise ValueError("model.embed=None: the task needs a model with embeddings")
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    series = gather(dataset, embed, batch_size)
+    series = gather(task.series, model.embed, settings.batch_size)
     width = series.embeddings.shape[-1]
     components = Components(series, width)
     forecasts = {
-        "model": restore,
+        "model": model.forecast,
         f"{components.count} principal components": components.restore,
-        **dataset.references,
+        **task.references,
     }
     errors = []
     results = scoring.evaluate(
-        dataset, forecasts, batch_size, lambda *batch: errors.extend(_errors(*batch))
+        task.metric,
+        data.test,
+        forecasts,
+        settings.batch_size,
+        lambda *batch: errors.extend(_errors(*batch)),
     )
     points = {
         "embeddings": series.embeddings[series.kept],
         "principal components": components.scores(series.fields),
     }
-    judged = {name: judge(series, x, clusters) for name, x in points.items()}
+    judged = {name: judge(series, x, settings.clusters) for name, x in points.items()}
     scores = {
-        "data": frames.describe(dataset) | {"embedded_frames": len(series.frame)},
+        "data": frames.describe(task, data) | {"embedded_frames": len(series.frame)},
         "forecasts": results,
-        "clusters": {"number": clusters, "seeds": SEEDS, **judged},
+        "clusters": {"number": settings.clusters, "seeds": SEEDS, **judged},
     }
     regimes = cluster_lib.k_means(
-        series.embeddings, clusters, seed=0, fit=_training(series.split)
+        series.embeddings, settings.clusters, seed=0, fit=_training(series.split)
     )
-    write(series, regimes, dataset, workdir / "embeddings.nc")
+    write(series, regimes, data.description, workdir / "embeddings.nc")
     scoring.write_json(workdir / "scores.json", scores)
     print(table(scores), flush=True)
     typical = int(np.argsort(errors)[(len(errors) - 1) // 2])
     figures = workdir / "figures"
-    draw(dataset, series, regimes, forecasts, typical, batch_size, figures)
+    draw(data, series, regimes, forecasts, typical, settings.batch_size, figures)
     return scores
 
 
 def gather(
-    dataset: Dataset, embed: Callable[[Batch], np.ndarray], batch_size: int
+    source: SeriesSource, embed: Callable[[Batch], np.ndarray], batch_size: int
 ) -> Series:
-    """Embeds every frame in the window that has it closest to its middle."""
-    example = dataset.whole[0]
+    """Embeds every frame of a series, in the window it is central in."""
+    example = source[0]
     field_bytes = example["targets"][0].nbytes
-    total = dataset.whole.frame_count
+    total = source.frame_count
     most = max(1, min(JUDGED, SAMPLE_BYTES // field_bytes))
     kept = np.unique(np.linspace(0, total - 1, min(total, most)).astype(int))
     is_kept = np.zeros(total, bool)
     is_kept[kept] = True
     found = {key: [] for key in ("embeddings", "frame", "split", "time", "fields")}
     position = 0
-    for batch in evaluation_batches(dataset.whole, batch_size):
+    for batch in evaluation_batches(source, batch_size):
         chosen = np.asarray(batch["central"]) & np.asarray(batch["valid"])[:, None]
         here = is_kept[position : position + chosen.sum()]
         position += len(here)
@@ -150,7 +158,7 @@ def gather(
 
 
 class Components:
-    """Principal components of training frames: what a linear embedding achieves."""
+    """Principal components of training frames: the best linear embedding."""
 
     def __init__(self, series: Series, width: int):
         """Fits as many components as embeddings have features, or as there can be."""
@@ -164,7 +172,7 @@ class Components:
         return self._pca.transform(fields.reshape(len(fields), -1))
 
     def restore(self, batch: Batch) -> np.ndarray:
-        """The targets of a batch, with nothing but the components left."""
+        """The targets of a batch, projected onto the components."""
         targets = np.asarray(batch["targets"])
         flat = targets.reshape(-1, self._pca.n_features_in_)
         restored = self._pca.inverse_transform(self._pca.transform(flat))
@@ -204,8 +212,15 @@ def judge(series: Series, points: np.ndarray, clusters: int) -> dict:
     }
 
 
-def write(series: Series, regimes: np.ndarray, dataset: Dataset, path: Path) -> None:
-    """Writes embeddings and regimes with their dates; a reader sees all or nothing."""
+def write(series: Series, regimes: np.ndarray, origin: str, path: Path) -> None:
+    """Writes embeddings and regimes with their dates, atomically.
+
+    Args:
+        series: with its embeddings.
+        regimes: int `[n]`.
+        origin: what the series is.
+        path: of the NetCDF file.
+    """
     axis = "frame" if series.dates is None else "time"
     coordinate = series.frame if series.dates is None else series.dates
     file = xr.Dataset(
@@ -215,7 +230,7 @@ def write(series: Series, regimes: np.ndarray, dataset: Dataset, path: Path) -> 
             "split": (axis, series.split.astype(np.int8)),
         },
         coords={axis: coordinate},
-        attrs={"title": f"Embeddings of {dataset.description}"},
+        attrs={"title": f"Embeddings of {origin}"},
     )
     file["regime"].attrs["long_name"] = "k-means cluster, 0 is the largest"
     meanings = " ".join(("outside", *SPLITS))
@@ -257,7 +272,7 @@ def table(scores: Mapping) -> str:
 
 
 def draw(
-    dataset: Dataset,
+    data: Data,
     series: Series,
     regimes: np.ndarray,
     forecasts: Mapping[str, Forecast],
@@ -269,9 +284,7 @@ def draw(
 
     The last one shows the test example of number `example`.
     """
-    axes = dict(
-        south_first=dataset.display.south_first, coordinates=dataset.coordinates
-    )
+    axes = dict(south_first=data.display.south_first, coordinates=data.coordinates)
     count = int(regimes.max()) + 1
     if series.dates is not None:
         figure = plotting.regime_calendar(series.dates, regimes)
@@ -285,7 +298,7 @@ def draw(
     labels = regimes[series.kept]
     average = series.fields.mean(axis=0)
     shares = np.bincount(regimes, minlength=count) / len(regimes)
-    channels = dataset.display.channels[: frames.CHANNELS]
+    channels = data.display.channels[: frames.CHANNELS]
     rows = {
         f"{channel.name}\n({channel.units})" if channel.units else channel.name: [
             channel.scale * (series.fields[labels == k].mean(axis=0) - average)[..., c]
@@ -303,7 +316,7 @@ def draw(
         **axes,
     )
     plotting.save(figure, folder / "composites.png")
-    (batch,) = evaluation_batches([dataset.test[example]], batch_size)
+    (batch,) = evaluation_batches([data.test[example]], batch_size)
     channel = channels[0]
     fields = {"truth": batch["targets"]} | {k: f(batch) for k, f in forecasts.items()}
     length = np.shape(batch["targets"])[1]

@@ -1,7 +1,7 @@
 """The report on ENSO forecasts: scores.json, a table, and two figures.
 
-Every forecast (the model and the references of the data set) is scored on the same test
-windows by the metric of the data set.
+Every forecast (the model and the references of the task) is scored on the same test
+windows by the metric of the task.
 """
 
 import os
@@ -11,45 +11,51 @@ from pathlib import Path
 import numpy as np
 
 from earthformer_jax import plotting
-from earthformer_jax.data.source import Forecast
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.task import Forecast, ForecastNino
 from earthformer_jax.reports import scoring
+from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 TABLE_LEADS = 12  # columns of the table, and leads in "correlation_mean"
 MAP_LEADS = (1, 3, 6, 9, 12)
-EVENT_LEAD = 6  # the maps show the window with the strongest event this far ahead
-MAP_ROWS = ("model", "ceiling", "lim")  # at most two of those beside the truth
+EVENT_LEAD = 6  # the maps show the window with the strongest event at this lead
+MAP_ROWS = ("model", "ceiling", "lim")  # the first two at hand join the truth
 
 
 def score(
-    dataset, forecast_fn: Forecast, workdir: str | os.PathLike, batch_size: int = 32
+    task: ForecastNino,
+    data: Data,
+    model: ModelFunctions,
+    workdir: str | os.PathLike,
+    settings: Settings,
 ) -> dict:
-    """Scores a model beside the references on all test windows, and reports it.
+    """Scores a model and the references on all test windows, and reports it.
 
     Args:
-        dataset: an ENSO data set (`data.enso.enso.EnsoDataset`).
-        forecast_fn: batch -> `[b, k, h, w, c]` in model units.
+        task: metric, references, and the Niño3.4 index.
+        data: with the test split.
+        model: the trained model.
         workdir: where scores.json and figures/ are written.
-        batch_size: windows per call of a forecast.
+        settings: the batch size is used.
 
     Returns:
         what scores.json holds: {"data": {...}, "forecasts": {name: scores}}.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    results, event = evaluate(
-        dataset, {"model": forecast_fn, **dataset.references}, batch_size
-    )
-    scores = {"data": describe(dataset, results), "forecasts": results}
+    forecasts = {"model": model.forecast, **task.references}
+    results, event = evaluate(task, data, forecasts, settings.batch_size)
+    scores = {"data": describe(task, data, results), "forecasts": results}
     scoring.write_json(workdir / "scores.json", scores)
     print(table(scores), flush=True)
     figures = workdir / "figures"
     plotting.save(skill_figure(scores), figures / "skill.png")
-    plotting.save(map_figure(dataset, event), figures / "forecast_maps.png")
+    plotting.save(map_figure(task, data, event), figures / "forecast_maps.png")
     return scores
 
 
 def evaluate(
-    dataset, forecasts: Mapping[str, Forecast], batch_size: int
+    task: ForecastNino, data: Data, forecasts: Mapping[str, Forecast], batch_size: int
 ) -> tuple[dict[str, dict], dict]:
     """Runs all forecasts over the test windows once.
 
@@ -70,30 +76,30 @@ def evaluate(
             event = {key: np.asarray(value)[i] for key, value in batch.items()}
             event["forecasts"] = {name: field[i] for name, field in fields.items()}
 
-    results = scoring.evaluate(dataset, forecasts, batch_size, watch)
+    results = scoring.evaluate(task.metric, data.test, forecasts, batch_size, watch)
     for scores in results.values():
         leading = scores["correlation"][:TABLE_LEADS]
         scores["correlation_mean"] = float(np.mean(leading))
     return results, event
 
 
-def describe(dataset, results: Mapping[str, Mapping]) -> dict:
+def describe(task: ForecastNino, data: Data, results: Mapping[str, Mapping]) -> dict:
     """What the scores are about: the "data" part of scores.json."""
     correlation = next(iter(results.values()))["correlation"]
     return {
-        "name": dataset.name,
-        "description": dataset.description,
-        "test_windows": len(dataset.test),
-        "index": index_name(dataset.index_months),
-        "index_months": dataset.index_months,
+        "name": data.name,
+        "description": data.description,
+        "test_windows": len(data.test),
+        "index": index_name(task.index_months),
+        "index_months": task.index_months,
         "leads": list(range(1, len(correlation) + 1)),
         "mean_over_leads": min(TABLE_LEADS, len(correlation)),
-        "mse_units": dataset.mse_units,
+        "mse_units": task.mse_units,
     }
 
 
 def index_name(index_months: int) -> str:
-    """The index "correlation" stands for, for people."""
+    """What the index in "correlation" is called in text."""
     return "monthly Niño3.4" if index_months == 1 else "three-month mean Niño3.4"
 
 
@@ -134,19 +140,19 @@ def skill_figure(scores: Mapping):
     )
 
 
-def map_figure(dataset, event: Mapping):
-    """Maps of one window: the truth, the model, and the best reference at hand."""
+def map_figure(task: ForecastNino, data: Data, event: Mapping):
+    """Maps of one window: the truth and the first two forecasts of `MAP_ROWS`."""
     chosen = [name for name in MAP_ROWS if name in event["forecasts"]][:2]
     fields = {"Truth": event["targets"]} | {
         plotting.look(name)[0]: event["forecasts"][name] for name in chosen
     }
     kelvin = {
-        label: np.asarray(dataset.to_kelvin(np.asarray(field, np.float64)))[..., 0]
+        label: data.normalization.decode(np.asarray(field, np.float64))[..., 0]
         for label, field in fields.items()
     }
     index = {
         label: np.sum(
-            np.where(dataset.nino_weights, field * dataset.nino_weights, 0), (-2, -1)
+            np.where(task.nino_weights, field * task.nino_weights, 0), (-2, -1)
         )
         for label, field in kelvin.items()
     }
@@ -155,9 +161,9 @@ def map_figure(dataset, event: Mapping):
         kelvin,
         leads=[lead for lead in MAP_LEADS if lead <= months],
         start_month=int(event["start_month"]),
-        latitude=dataset.grid.latitude,
-        longitude=dataset.grid.longitude,
-        ocean_mask=np.asarray(dataset.grid.ocean, bool),
+        latitude=data.coordinates["latitude"],
+        longitude=data.coordinates["longitude"],
+        ocean_mask=task.ocean,
         index=index,
         title=f"One test forecast: the strongest event {EVENT_LEAD} months ahead",
     )

@@ -1,7 +1,7 @@
 """The report on forecasts of frames: scores.json, a table, figures, an animation.
 
-Every forecast (the model and the references of the data set, persistence always among
-them) is scored on the same test examples by the metric of the data set.
+Every forecast (the model, the references of the task, and always persistence) is scored
+on the same test examples by the metric of the task.
 """
 
 import os
@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from earthformer_jax import plotting
+from earthformer_jax.data.dataset import Data, Display
 from earthformer_jax.data.pipeline import evaluation_batches
-from earthformer_jax.data.source import Batch, Forecast, persistence
+from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.task import Forecast, Task, persistence
 from earthformer_jax.plotting.fields import shown
 from earthformer_jax.reports import scoring
+from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
-LIVELY = 10  # one in so many examples, those that change most, may be looked at
-CHANNELS = 3  # that figures are made of
+LIVELY = 10  # the example in the figures is of the 1 / LIVELY that change most
+CHANNELS = 3  # at most so many are drawn
 FPS = 4.0
-# Scores that get a panel beside the error where a metric has them: key, label.
+# Scores drawn next to the error if the metric has them: key, label.
 SECOND_PANEL = (
     ("ssim_by_lead", "SSIM"),
     ("csi_by_lead", "CSI, mean over thresholds"),
@@ -28,27 +31,34 @@ SECOND_PANEL = (
 
 
 def score(
-    dataset, forecast_fn: Forecast, workdir: str | os.PathLike, batch_size: int = 32
+    task: Task,
+    data: Data,
+    model: ModelFunctions,
+    workdir: str | os.PathLike,
+    settings: Settings,
 ) -> dict:
-    """Scores a model beside the references on all test examples, and reports it.
+    """Scores a model and the references on all test examples, and reports it.
 
     Args:
-        dataset: `data.source.Dataset`.
-        forecast_fn: batch -> `[b, k, h, w, c]` in model units.
+        task: metric and references.
+        data: with the test split.
+        model: the trained model.
         workdir: where scores.json and figures/ are written.
-        batch_size: examples per call of a forecast.
+        settings: the batch size is used.
 
     Returns:
         what scores.json holds: {"data": {...}, "forecasts": {name: scores}}.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    out_len, *_, channels = np.shape(dataset.test[0]["targets"])
+    out_len, *_, channels = np.shape(data.test[0]["targets"])
     forecasts = {"persistence": persistence(out_len, channels)}
-    forecasts |= {**dataset.references, "model": forecast_fn}
+    forecasts |= {**task.references, "model": model.forecast}
     errors = ExampleErrors()
-    results = scoring.evaluate(dataset, forecasts, batch_size, errors.watch)
-    scores = {"data": describe(dataset), "forecasts": results}
+    results = scoring.evaluate(
+        task.metric, data.test, forecasts, settings.batch_size, errors.watch
+    )
+    scores = {"data": describe(task, data), "forecasts": results}
     scoring.write_json(workdir / "scores.json", scores)
     print(table(scores), flush=True)
     figures = workdir / "figures"
@@ -56,28 +66,28 @@ def score(
     reference = best_reference(results)
     number = errors.typical()
     fields = one_example(
-        dataset.test,
+        data.test,
         number,
         {name: forecasts[name] for name in ("model", reference)},
-        batch_size,
+        settings.batch_size,
     )
     title = (
-        f"{dataset.name}, test example {number}: median model error among the "
-        f"{len(errors.lively())} of {len(dataset.test)} that change most"
+        f"{data.name}, test example {number}: median model error among the "
+        f"{len(errors.lively())} of {len(data.test)} that change most"
     )
-    draw(fields, dataset.display, title, figures)
+    draw(fields, data.display, title, figures)
     return scores
 
 
 class ExampleErrors:
-    """Mean squared errors of single examples, to choose one to look at."""
+    """Mean squared errors of single examples, to choose one to draw."""
 
     def __init__(self):
         self.model: list[float] = []
         self.change: list[float] = []  # error of persistence
 
     def watch(self, batch: Batch, fields: Mapping) -> None:
-        """Notes the errors of a batch."""
+        """Records the errors of a batch."""
         targets = np.asarray(batch["targets"])
         real = np.asarray(batch.get("valid", np.ones(len(targets), bool)))
         known = np.broadcast_to(batch.get("observed", True), targets.shape)
@@ -88,29 +98,29 @@ class ExampleErrors:
             errors.extend((squared.sum(axis=axes) / count)[real].tolist())
 
     def lively(self) -> np.ndarray:
-        """Numbers of the tenth of the examples that change most, at least one."""
+        """Indices of the examples that change most, 1 / `LIVELY` of all."""
         count = -(-len(self.change) // LIVELY)
         return np.argsort(-np.asarray(self.change), kind="stable")[:count]
 
     def typical(self) -> int:
-        """Number of the one of those with the median error of the model."""
+        """Index of the one of those with the median error of the model."""
         lively = self.lively()
         order = np.argsort(np.asarray(self.model)[lively], kind="stable")
         return int(lively[order[(len(order) - 1) // 2]])
 
 
-def describe(dataset) -> dict:
+def describe(task: Task, data: Data) -> dict:
     """What the scores are about: the "data" part of scores.json."""
-    example = dataset.test[0]
+    example = data.test[0]
     return {
-        "name": dataset.name,
-        "description": dataset.description,
-        "test_examples": len(dataset.test),
+        "name": data.name,
+        "description": data.description,
+        "test_examples": len(data.test),
         "input_frames": len(example["inputs"]),
         "leads": list(range(1, len(example["targets"]) + 1)),
-        "frame": dataset.display.frame,
-        "channels": [channel.name for channel in dataset.display.channels],
-        "mse_units": dataset.mse_units,
+        "frame": data.display.frame,
+        "channels": [channel.name for channel in data.display.channels],
+        "mse_units": task.mse_units,
     }
 
 
@@ -162,9 +172,9 @@ def skill_figure(scores: Mapping):
 
 
 def one_example(
-    source, number: int, forecasts: Mapping[str, Forecast], batch_size: int
+    source: Source, number: int, forecasts: Mapping[str, Forecast], batch_size: int
 ) -> dict:
-    """An example and its forecasts, in a batch of the usual size.
+    """An example and its forecasts, computed in a batch of the usual size.
 
     Returns:
         the arrays of the example, and "forecasts" by name, without batch axis.
@@ -175,7 +185,7 @@ def one_example(
     return example | {"forecasts": fields}
 
 
-def draw(example: Mapping, display, title: str, folder: Path) -> None:
+def draw(example: Mapping, display: Display, title: str, folder: Path) -> None:
     """Writes forecast.png of the first channel, one more for others, and a GIF."""
     channels = display.channels[:CHANNELS]
     observed = example.get("observed")

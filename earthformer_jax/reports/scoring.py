@@ -1,5 +1,6 @@
-"""What all reports share: all forecasts scored in one pass, and JSON files."""
+"""What all reports share: their arguments, scores in one pass, and JSON files."""
 
+import dataclasses
 import json
 import math
 import os
@@ -10,38 +11,66 @@ import jax
 import numpy as np
 
 from earthformer_jax.data.pipeline import evaluation_batches
-from earthformer_jax.data.source import Batch, Forecast
+from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.task import Forecast
+from earthformer_jax.metrics.contract import Metric, Scores
 
-# The order of forecasts in files and tables; others follow.
+# Forecasts come in this order in files and tables; all others follow.
 ORDER = ("model", "persistence", "damped_persistence", "lim", "ceiling")
 
 Watch = Callable[[Batch, Mapping[str, np.ndarray]], None]
 
 
+@dataclasses.dataclass(frozen=True)
+class ModelFunctions:
+    """A trained model as functions of host batches.
+
+    Attributes:
+        forecast: batch -> `[b, k, h, w, c]` in model units.
+        embed: batch -> `[b, t, d]`; None: the model has no embeddings.
+    """
+
+    forecast: Forecast
+    embed: Callable[[Batch], np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What reports can be asked to do differently.
+
+    Attributes:
+        batch_size: examples per call of a forecast.
+        clusters: number of regimes that embeddings are sorted into.
+    """
+
+    batch_size: int
+    clusters: int
+
+
 def evaluate(
-    dataset,
+    metric: Metric,
+    examples: Source,
     forecasts: Mapping[str, Forecast],
     batch_size: int,
     watch: Watch | None = None,
-) -> dict[str, dict]:
+) -> dict[str, Scores]:
     """Runs all forecasts over the test examples once.
 
     Args:
-        dataset: with the examples `test` and a `metric`.
+        metric: of the forecasts.
+        examples: the test split.
         forecasts: by name; each maps a batch to `[b, k, h, w, c]` in model units.
         batch_size: examples per call of a forecast.
-        watch: is shown every batch and its forecasts by name, as arrays of this
-            machine.
+        watch: is called with every batch and its forecasts by name, NumPy arrays.
 
     Returns:
-        scores by name, in the order of reports.
+        scores by the name of the forecast, in the order of `ORDER`.
     """
-    metric = dataset.metric
     update = jax.jit(metric.update)
     names = [n for n in ORDER if n in forecasts]
     names += [n for n in forecasts if n not in ORDER]
     states = {name: metric.init() for name in names}
-    for batch in evaluation_batches(dataset.test, batch_size):
+    for batch in evaluation_batches(examples, batch_size):
         fields = {name: np.asarray(forecasts[name](batch)) for name in names}
         for name in names:
             states[name] = update(states[name], fields[name], batch)
@@ -51,7 +80,7 @@ def evaluate(
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Writes JSON in one step; what is not finite becomes null."""
+    """Writes JSON atomically; numbers that are not finite become null."""
     unfinished = path.with_name(f".{path.name}.part")
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     unfinished.write_text(text + "\n", encoding="utf-8")

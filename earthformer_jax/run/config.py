@@ -16,6 +16,9 @@ from typing import Any
 
 import ml_collections
 
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.metrics.contract import scalar_scores
+
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message says which field and why."""
@@ -198,34 +201,35 @@ def check_devices(config: ml_collections.ConfigDict, count: int) -> None:
     )
 
 
-def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:
+def check_dataset(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Refuses a config that asks its data set for something it does not have.
 
     Args:
         config: a config that passed `check`.
-        dataset: has `train`, `validation`, `simulated` and `metric`.
+        dataset: the data set.
 
     Raises:
         ConfigError: naming the field, or the split that is empty.
     """
+    data, metric = dataset.data, dataset.task.metric
     problems = [
-        f"the {split} split of {dataset.name!r} is empty: nothing to "
+        f"the {split} split of {data.name!r} is empty: nothing to "
         f"{'train on' if split == 'train' else 'validate with'}"
         for split in ("train", "validation")
-        if len(getattr(dataset, split)) == 0
+        if len(getattr(data, split)) == 0
     ]
-    if dataset.simulated is None:
+    if data.simulated is None:
         problems += [
-            f"config.train.{name} = {config.train[name]}, but {dataset.name!r} has no "
+            f"config.train.{name} = {config.train[name]}, but {data.name!r} has no "
             "simulated examples; expected 0"
             for name in ("simulated_steps", "simulated_fraction")
             if config.train[name]
         ]
-    scores = scalar_scores(dataset.metric)
+    scores = scalar_scores(metric)
     if config.train.monitor not in scores:
         problems.append(
             f"config.train.monitor = {config.train.monitor!r} is not a score of "
-            f"{dataset.name!r}; expected one of {', '.join(scores)}"
+            f"{data.name!r}; expected one of {', '.join(scores)}"
         )
     _raise(problems)
 
@@ -235,12 +239,6 @@ def unknown_field(name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean config.{nearest[0]}?" if nearest else ""
     return f"config.{name} is unknown{hint}"
-
-
-def scalar_scores(metric: Any) -> list[str]:
-    """Names of the scores of a metric that are single numbers."""
-    scores = metric.compute(metric.init())
-    return sorted(name for name, value in scores.items() if not _has_leads(value))
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:
@@ -286,10 +284,6 @@ def _raise(problems) -> None:
     problems = list(problems)
     if problems:
         raise ConfigError("\n".join(problems))
-
-
-def _has_leads(value: Any) -> bool:
-    return hasattr(value, "__len__")
 
 
 def _wrong_names(config: ml_collections.ConfigDict) -> list[str]:

@@ -6,23 +6,20 @@ import os
 import pathlib
 from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from earthformer_jax import data, models
-from earthformer_jax.data.source import Dataset
+from earthformer_jax import data, models, reports
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.models.contract import Embedder, Forecaster
 from earthformer_jax.profiling import summary
-from earthformer_jax.reports import embedding, enso, frames
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.command_line import explained
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import workdir as workdir_lib
-
-REPORTS = {"enso": enso.score, "frames": frames.score, "embedding": embedding.score}
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ def load_data(config: ml_collections.ConfigDict) -> Dataset:
         return data.load(config.data, config.seed)
 
 
-def build(config: ml_collections.ConfigDict) -> tuple[Dataset, nn.Module]:
+def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
     """The data set and the model of a config.
 
     Raises:
@@ -45,7 +42,7 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, nn.Module]:
     """
     dataset = load_data(config)
     with explained(f"data {config.data.name!r}"):
-        example = dataset.example()
+        example = dataset.data.example()
     options = dict(config.model)
     name = options.pop("name")
     with explained(f"model {name!r}"):
@@ -55,11 +52,7 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, nn.Module]:
             target_shape=example["targets"].shape,
             **options,
         )
-    if dataset.report == "embedding" and not hasattr(model, "embed"):
-        raise config_lib.ConfigError(
-            f"config.model.name={name!r} has no embeddings; with config.data.out_len=0 "
-            "(targets are the inputs) use 'conv_autoencoder'"
-        )
+        reports.check(dataset.task, model)
     return dataset, model
 
 
@@ -71,9 +64,11 @@ def summarize(config: ml_collections.ConfigDict) -> str:
     """
     config_lib.check(config)
     dataset, model = build(config)
-    example = dataset.example()
+    example = dataset.data.example()
     shapes = example["inputs"].shape, example["targets"].shape
-    return summary.describe(model, *shapes, f"{config.model.name} on {dataset.name}")
+    return summary.describe(
+        model, *shapes, f"{config.model.name} on {dataset.data.name}"
+    )
 
 
 class Run:
@@ -133,11 +128,12 @@ class Run:
             CheckpointError: if no checkpoint can be used.
         """
         workdir_lib.check_same_model(self.config, self.workdir)
-        like = loop.check_model(self.config, self.model, self.dataset.example())
+        data = self.dataset.data
+        like = loop.check_model(self.config, self.model, data.example())
         return restore(
             self.config,
             self.workdir,
-            dataset=self.dataset,
+            data=data,
             model=self.model,
             like=like,
         )
@@ -155,11 +151,11 @@ class Run:
         """
         config_lib.check_devices(self.config, jax.device_count())
         trained = self.load()
-        if len(self.dataset.test) == 0:
+        if len(trained.data.test) == 0:
             raise config_lib.ConfigError(
-                f"the test split of {self.dataset.name!r} is empty"
+                f"the test split of {trained.data.name!r} is empty"
             )
-        logger.info("data: %s", self.dataset.description)
+        logger.info("data: %s", trained.data.description)
         if trained.step:
             logger.info("scoring the checkpoint of step %d", trained.step)
         scores = {}
@@ -175,24 +171,27 @@ class Run:
         return self._built[0]
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Forecaster:
         """The model of the config."""
         return self._built[1]
 
     @functools.cached_property
-    def _built(self) -> tuple[Dataset, nn.Module]:
+    def _built(self) -> tuple[Dataset, Forecaster]:
         return build(self.config)
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
         """Writes scores.json and figures; returns the scores."""
-        config, dataset = self.config, self.dataset
         make = functools.partial(
             evaluation.make_forecaster,
             trained.model,
             jax.device_get(trained.variables),
             mesh_lib.data_mesh(jax.local_devices()),
         )
-        report, more = REPORTS[dataset.report], {}
-        if dataset.report == "embedding":
-            more = dict(embed=make(method="embed"), clusters=config.eval.clusters)
-        return report(dataset, make(), self.workdir, config.eval.batch_size, **more)
+        model = reports.ModelFunctions(
+            forecast=make(),
+            embed=make(method="embed") if isinstance(trained.model, Embedder) else None,
+        )
+        options = self.config.eval
+        settings = reports.Settings(options.batch_size, options.clusters)
+        task = self.dataset.task
+        return reports.score(task, trained.data, model, self.workdir, settings)

@@ -4,16 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jax.typing
 import ml_collections
 
-from earthformer_jax.data.source import Dataset
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
@@ -30,35 +28,35 @@ class TrainedModel:
         variables: {"params": ...}, with "batch_stats" if the model has any. They are
             the averaged parameters where training kept an average.
         config: the whole config of the training.
-        dataset: what the model was trained on: examples of every split, coordinates,
-            and how model units become physical ones (`display`).
+        data: what the model was trained on: examples of every split, coordinates, and
+            how model units become physical ones (`normalization`).
         step: optimiser steps after which the variables were saved.
         complete: False if training was interrupted; the same call continues it.
     """
 
-    model: nn.Module
-    variables: Mapping[str, Any]
+    model: Forecaster
+    variables: Variables
     config: ml_collections.ConfigDict
-    dataset: Dataset
+    data: Data
     step: int
     complete: bool
 
     @functools.cached_property
     def input_shape(self) -> tuple[int, int, int, int]:
         """Shape (t, h, w, c) of the inputs of one forecast."""
-        return self.dataset.example()["inputs"].shape
+        return self.data.example()["inputs"].shape
 
     @functools.cached_property
     def target_shape(self) -> tuple[int, int, int, int]:
         """Shape (k, h, w, c) of one forecast."""
-        return self.dataset.example()["targets"].shape
+        return self.data.example()["targets"].shape
 
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array:
         """Forecasts; compiled once for each size of the batch.
 
         Args:
             inputs: `[b, t, h, w, c]` in the units the model sees, as in
-                `dataset.test[0]["inputs"]`, without NaN.
+                `data.test[0]["inputs"]`, without NaN.
 
         Returns:
             `[b, k, h, w, c]`, float32, in the units of the targets.
@@ -88,23 +86,23 @@ def restore(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     *,
-    dataset: Dataset,
-    model: nn.Module,
-    like: Mapping[str, Any],
+    data: Data,
+    model: Forecaster,
+    like: Variables,
 ) -> TrainedModel:
     """Reads the checkpoint that `config.eval.checkpoint` chooses.
 
     Args:
         config: the whole config.
         workdir: with checkpoints, unless the model has no parameters.
-        dataset: what the model was trained on.
+        data: what the model was trained on.
         model: the forecaster.
         like: shapes and types of its variables.
 
     Raises:
         CheckpointError: if no checkpoint can be used.
     """
-    parts = dict(model=model, config=config, dataset=dataset)
+    parts = dict(model=model, config=config, data=data)
     if not like["params"]:
         return TrainedModel(variables={"params": {}}, step=0, complete=True, **parts)
     checkpoints = Checkpoints(workdir / "checkpoints")
@@ -115,7 +113,7 @@ def restore(
     complete = False
     with contextlib.suppress(UnreadableError):
         newest = checkpoints.progress(checkpoints.steps()[-1])
-        complete = make_plan(config.train, len(dataset.train)).is_complete(newest)
+        complete = make_plan(config.train, len(data.train)).is_complete(newest)
     return TrainedModel(
         variables=jax.device_put(jax.device_get(variables)),
         step=progress.step,

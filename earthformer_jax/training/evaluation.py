@@ -1,27 +1,24 @@
 """Forecasts and scores of a model that is not being trained."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
-import flax.linen as nn
 import jax
 import numpy as np
 
+from earthformer_jax.data.source import Batch
+from earthformer_jax.metrics.contract import Metric, Scores
+from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.training import mesh as mesh_lib
-
-Batch = Mapping[str, np.ndarray]
-Variables = Mapping[str, Any]
 
 
 def make_scorer(
-    model: nn.Module, metric: Any, mesh: jax.sharding.Mesh
-) -> Callable[[Variables, Iterable[Batch]], dict[str, Any]]:
+    model: Forecaster, metric: Metric, mesh: jax.sharding.Mesh
+) -> Callable[[Variables, Iterable[Batch]], Scores]:
     """Compiles a metric of a model's forecasts.
 
     Args:
         model: forecaster.
-        metric: has `init() -> sums`, `update(sums, forecast, batch) -> sums` and
-            `compute(sums) -> scores`.
+        metric: of the forecasts.
         mesh: devices to forecast on.
 
     Returns:
@@ -37,7 +34,7 @@ def make_scorer(
 
     add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
 
-    def score(variables: Variables, batches: Iterable[Batch]) -> dict[str, Any]:
+    def score(variables: Variables, batches: Iterable[Batch]) -> Scores:
         sums = init()
         for batch in batches:
             sums = add(sums, variables, mesh_lib.put_batch(mesh, batch))
@@ -47,7 +44,7 @@ def make_scorer(
 
 
 def make_forecaster(
-    model: nn.Module,
+    model: Forecaster,
     variables: Variables,
     mesh: jax.sharding.Mesh,
     method: str | None = None,

@@ -9,14 +9,16 @@ import contextlib
 import functools
 import logging
 import pathlib
-from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
 
 from earthformer_jax.data import pipeline
+from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.source import Example
+from earthformer_jax.metrics.contract import Scores, is_scalar
+from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.training import evaluation, feed, optimizer
 from earthformer_jax.training import mesh as mesh_lib
@@ -37,17 +39,16 @@ def train(
     config: ml_collections.ConfigDict,
     workdir: str | pathlib.Path,
     *,
-    dataset: Any,
-    model: nn.Module,
+    dataset: Dataset,
+    model: Forecaster,
 ) -> bool:
     """Trains a model, or continues to.
 
     Args:
         config: the whole config, see `earthformer_jax.config`.
         workdir: where everything is written; created if needed.
-        dataset: has `name`, `description`, `train`, `validation`, `simulated`,
-            `loss_weights` and `metric`.
-        model: forecaster of `dataset` examples.
+        dataset: data to learn from, and the task with its metric.
+        model: forecaster of the examples.
 
     Returns:
         Whether training is complete. False after SIGTERM or Ctrl-C: the same call
@@ -67,7 +68,8 @@ def train(
     config_lib.check_dataset(config, dataset)
     config_lib.check_devices(config, mesh.size)
     workdir_lib.check_same_config(config, workdir)
-    example = dataset.example()
+    data = dataset.data
+    example = data.example()
     is_first_process = jax.process_index() == 0
     if not check_model(config, model, example)["params"]:
         logger.info("%s has no parameters: nothing to train", config.model.name)
@@ -75,7 +77,7 @@ def train(
             workdir_lib.write_config(config, workdir)
         return True
 
-    plan = make_plan(config.train, len(dataset.train))
+    plan = make_plan(config.train, len(data.train))
     learning_rate = _learning_rate(config.optim, plan.total_steps)
     tx = _optimizer(config.optim, learning_rate)
     init = functools.partial(
@@ -90,7 +92,7 @@ def train(
     checkpoints = Checkpoints(workdir / "checkpoints")
     restored = checkpoints.restore_latest(like)
 
-    _describe(config, dataset, like.params, example, mesh)
+    _describe(config, data, like.params, example, mesh)
     if restored is None:
         state, progress = jax.jit(init, out_shardings=everywhere)(rng), Progress()
     else:
@@ -103,7 +105,7 @@ def train(
 
     if is_first_process:
         workdir_lib.write_config(config, workdir)
-    batches = _train_batches(config, dataset)
+    batches = _train_batches(config, data)
     if progress.batches is not None:
         batches.set_state(progress.batches)
     take_step = jax.jit(
@@ -112,14 +114,14 @@ def train(
             model=model,
             tx=tx,
             learning_rate=learning_rate,
-            loss_weights=np.asarray(dataset.loss_weights, np.float32),
+            loss_weights=np.asarray(data.loss_weights, np.float32),
             micro_batches=config.train.batch_size // config.train.micro_batch,
             ema_decay=config.optim.ema_decay,
         ),
         donate_argnums=0,
         out_shardings=everywhere,
     )
-    score = evaluation.make_scorer(model, dataset.metric, mesh)
+    score = evaluation.make_scorer(model, dataset.task.metric, mesh)
 
     with (
         contextlib.closing(batches),
@@ -141,7 +143,7 @@ def train(
 
             if plan.validates(progress.step):
                 log.catch_up()
-                scores = score(state.variables, _validation_batches(config, dataset))
+                scores = score(state.variables, _validation_batches(config, data))
                 plan.judge(progress, scores)
                 records.write(progress.step, "validation", scores)
                 bar.say(_validation_line(progress, scores))
@@ -160,8 +162,8 @@ def train(
 
 
 def check_model(
-    config: ml_collections.ConfigDict, model: nn.Module, example: Any
-) -> state_lib.Variables:
+    config: ml_collections.ConfigDict, model: Forecaster, example: Example
+) -> Variables:
     """Refuses a model that cannot forecast the targets of an example.
 
     Returns:
@@ -208,9 +210,9 @@ def _optimizer(optim: ml_collections.ConfigDict, learning_rate):
     )
 
 
-def _train_batches(config: ml_collections.ConfigDict, dataset: Any):
+def _train_batches(config: ml_collections.ConfigDict, data: Data):
     return pipeline.train_batches(
-        dataset,
+        data,
         batch_size=config.train.batch_size,
         seed=config.seed,
         simulated_batches=config.train.simulated_steps,
@@ -222,9 +224,9 @@ def _train_batches(config: ml_collections.ConfigDict, dataset: Any):
     )
 
 
-def _validation_batches(config: ml_collections.ConfigDict, dataset: Any):
+def _validation_batches(config: ml_collections.ConfigDict, data: Data):
     return pipeline.evaluation_batches(
-        dataset.validation,
+        data.validation,
         config.eval.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -232,9 +234,9 @@ def _validation_batches(config: ml_collections.ConfigDict, dataset: Any):
     )
 
 
-def _describe(config, dataset, params, example, mesh) -> None:
+def _describe(config, data, params, example, mesh) -> None:
     """Says which data, model and devices are used."""
-    logger.info("data: %s", dataset.description)
+    logger.info("data: %s", data.description)
     logger.info(
         "model: %s, %s parameters, %s -> %s",
         config.model.name,
@@ -247,11 +249,9 @@ def _describe(config, dataset, params, example, mesh) -> None:
     )
 
 
-def _validation_line(progress: Progress, scores: dict[str, Any]) -> str:
+def _validation_line(progress: Progress, scores: Scores) -> str:
     values = "  ".join(
-        f"{name} {value:.4g}"
-        for name, value in scores.items()
-        if not hasattr(value, "__len__")
+        f"{name} {value:.4g}" for name, value in scores.items() if is_scalar(value)
     )
     best = "  (best)" if progress.best_step == progress.step else ""
     return f"step {progress.step}  validation: {values}{best}"

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorboardX
 
 
@@ -70,7 +71,7 @@ class Records:
 
 def _plain(value: Any) -> Any:
     """JSON numbers; what is not finite becomes null."""
-    if hasattr(value, "__len__"):
+    if np.ndim(value):
         return [_plain(v) for v in value]
     value = float(value)
     return value if math.isfinite(value) else None

@@ -3,13 +3,12 @@
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-Variables = dict[str, Any]
+from earthformer_jax.models.contract import Forecaster, Variables
 
 
 @struct.dataclass
@@ -49,7 +48,7 @@ def with_batch_stats(params: Any, batch_stats: Any) -> Variables:
 def create_state(
     rng: jax.Array,
     *,
-    model: nn.Module,
+    model: Forecaster,
     tx: optax.GradientTransformation,
     input_shape: tuple[int, ...],
     ema: bool = False,
@@ -80,7 +79,7 @@ def create_state(
     )
 
 
-def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> Variables:
+def abstract_variables(model: Forecaster, input_shape: tuple[int, ...]) -> Variables:
     """Shapes and types of a model's variables, without computing them.
 
     Args:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import einops
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from earthformer_jax.models.contract import Forecaster, uses_targets
 from earthformer_jax.ops.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
 
@@ -61,7 +61,7 @@ def update(
     state: state_lib.TrainState,
     batch: Mapping[str, jax.Array],
     *,
-    model: nn.Module,
+    model: Forecaster,
     tx: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     loss_weights: np.ndarray,
@@ -98,7 +98,7 @@ def update(
 
     def loss_fn(params, batch_stats, micro, key):
         teaching = {}
-        if getattr(model, "uses_targets", False):
+        if uses_targets(model):
             teaching = dict(targets=micro["targets"], step=state.step)
         forecast, changed = model.apply(
             state_lib.with_batch_stats(params, batch_stats),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data import pipeline
-from earthformer_jax.data.source import Dataset
+from earthformer_jax.data.dataset import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +29,15 @@ class Numbers:
 SIMULATED = 1000
 
 
-def dataset(size=10, simulated=True):
+def data(size=10, simulated=True):
     numbers = Numbers(size)
-    return Dataset(
+    return Data(
         name="numbers",
         description="numbers",
         train=numbers,
         validation=numbers,
         test=numbers,
         loss_weights=np.ones(1),
-        metric=None,
         simulated=Numbers(500, SIMULATED) if simulated else None,
     )
 
@@ -48,7 +47,7 @@ def take(iterator, count):
 
 
 def batches(**arguments):
-    return pipeline.train_batches(dataset(), **(dict(batch_size=4, seed=3) | arguments))
+    return pipeline.train_batches(data(), **(dict(batch_size=4, seed=3) | arguments))
 
 
 class TestTraining:
@@ -131,7 +130,7 @@ class TestTraining:
         def augment(example, generator):
             return example | {"number": np.int32(generator.integers(10**6))}
 
-        changing = dataclasses.replace(dataset(), augment=augment)
+        changing = dataclasses.replace(data(), augment=augment)
 
         def start(**arguments):
             return pipeline.train_batches(changing, batch_size=5, seed=1, **arguments)
@@ -166,7 +165,7 @@ class TestTraining:
     def test_no_simulated_examples(self):
         with pytest.raises(ValueError, match="'numbers' .* has no simulated examples"):
             pipeline.train_batches(
-                dataset(simulated=False), batch_size=4, seed=0, simulated_batches=1
+                data(simulated=False), batch_size=4, seed=0, simulated_batches=1
             )
 
 

@@ -52,7 +52,7 @@ def assert_same(left, right):
 def assert_batches(dataset, other, batch_size=4):
     """The same first batches through the pipeline."""
     options = dict(batch_size=batch_size, seed=3)
-    left, right = (pipeline.train_batches(d, **options) for d in (dataset, other))
+    left, right = (pipeline.train_batches(d.data, **options) for d in (dataset, other))
     for _ in range(3):
         a, b = next(left), next(right)
         assert a["inputs"].shape[0] == batch_size
@@ -111,10 +111,11 @@ class TestIcarEnso:
         prepared = data.load(settings | {"path": folder}, 0)
         direct = data.load(settings | {"path": str(soda)}, 0)
         for split in ("train", "validation", "test"):
-            assert_same(getattr(prepared, split), getattr(direct, split))
+            assert_same(getattr(prepared.data, split), getattr(direct.data, split))
         assert_batches(prepared, direct)
-        np.testing.assert_array_equal(prepared.nino_weights, direct.nino_weights)
-        assert prepared.periods == direct.periods
+        np.testing.assert_array_equal(
+            prepared.task.nino_weights, direct.task.nino_weights
+        )
 
     @pytest.mark.parametrize(
         ("split", "counts"),
@@ -128,15 +129,19 @@ class TestIcarEnso:
         settings = dict(name="enso", split=split, normalization="official")
         prepared = data.load(settings | {"path": folder}, 0)
         direct = data.load(settings | {"path": str(cmip)}, 0)
-        splits = prepared.train, prepared.validation, prepared.test
+        splits = prepared.data.train, prepared.data.validation, prepared.data.test
         assert tuple(map(len, splits)) == counts
         for of_split, other in zip(
-            splits, (direct.train, direct.validation, direct.test), strict=True
+            splits,
+            (direct.data.train, direct.data.validation, direct.data.test),
+            strict=True,
         ):
             for i in (0, len(other) // 3, len(other) - 1):
                 for key, value in other[i].items():
                     np.testing.assert_array_equal(of_split[i][key], value)
-        assert "30 models to train, 1 to validate, 1 to test" in prepared.description
+        assert (
+            "30 models to train, 1 to validate, 1 to test" in prepared.data.description
+        )
 
     def test_models_have_no_dates(self, cmip, tmp_path_factory):
         place = tmp_path_factory.getbasetemp() / "prepared_cmip"
@@ -166,7 +171,7 @@ class TestIcarEnso:
         _, folder = prepare("icar_enso", tmp_path / "out", "soda", tmp_path)
         prepared = data.load(dict(name="enso", path=folder), 0)
         direct = data.load(dict(name="enso", path=str(tmp_path)), 0)
-        assert_same(prepared.train, direct.train)
+        assert_same(prepared.data.train, direct.data.train)
 
 
 class TestNbodyMnist:
@@ -185,14 +190,16 @@ class TestNbodyMnist:
         prepared = data.load(settings | {"path": folder}, 0)
         direct = data.load(self.config | {"name": "nbody_mnist"}, 5)
         for split in ("train", "validation", "test"):
-            pairs = zip(getattr(prepared, split), getattr(direct, split), strict=True)
+            pairs = zip(
+                getattr(prepared.data, split), getattr(direct.data, split), strict=True
+            )
             for stored, made in pairs:
                 for key in ("inputs", "targets"):
                     np.testing.assert_array_equal(
                         stored[key], np.round(255 * made[key]) / np.float32(255)
                     )
-        batch = next(pipeline.train_batches(prepared, batch_size=6, seed=3))
-        stored = np.stack([x["targets"] for x in prepared.train])
+        batch = next(pipeline.train_batches(prepared.data, batch_size=6, seed=3))
+        stored = np.stack([x["targets"] for x in prepared.data.train])
         order = [
             int(np.argmin(np.abs(stored - x).sum(axis=(1, 2, 3, 4))))
             for x in batch["targets"]
@@ -210,7 +217,11 @@ class TestNbodyMnist:
         assert list(configs) == ["paper", "embedded", "tiny"]
         for name, sizes in (("paper", (20_000, 1000, 1000)), ("tiny", (64, 16, 16))):
             chosen = nbody_mnist.Settings.from_config(configs[name].data)
-            assert (chosen.train, chosen.validation, chosen.test) == sizes
+            assert (
+                chosen.train,
+                chosen.validation,
+                chosen.test,
+            ) == sizes
 
 
 @pytest.fixture(scope="module")
@@ -270,20 +281,20 @@ class TestSevir:
         prepared = data.load(self.settings | {"path": folder}, 0)
         direct = data.load(self.settings | {"path": str(sevir_folder)}, 0)
         for split in ("train", "validation", "test"):
-            assert len(getattr(prepared, split)) == 3 * 3
-            assert_same(getattr(prepared, split), getattr(direct, split))
+            assert len(getattr(prepared.data, split)) == 3 * 3
+            assert_same(getattr(prepared.data, split), getattr(direct.data, split))
         assert_batches(prepared, direct)
-        assert not all(x["observed"].all() for x in prepared.validation)
+        assert not all(x["observed"].all() for x in prepared.data.validation)
 
     def test_low_resolution(self, sevir_folder, tmp_path):
         _, folder = prepare("sevir", tmp_path, "lr", sevir_folder)
         prepared = data.load(self.settings | {"path": folder}, 0)
         steps = dict(time_step=2, space_step=3, path=str(sevir_folder))
         direct = data.load(self.settings | steps, 0)
-        assert prepared.test[0]["inputs"].shape == (4, 4, 4, 1)
-        assert prepared.display.frame == "10 min"
+        assert prepared.data.test[0]["inputs"].shape == (4, 4, 4, 1)
+        assert prepared.data.display.frame == "10 min"
         for split in ("train", "validation", "test"):
-            assert_same(getattr(prepared, split), getattr(direct, split))
+            assert_same(getattr(prepared.data, split), getattr(direct.data, split))
 
     def test_other_events(self, sevir_folder, tmp_path):
         kind = builder_class("sevir").builder_config_cls
@@ -321,8 +332,8 @@ class TestSevir:
         steps = dict(time_step=2, space_step=3, path=str(tmp_path))
         prepared = data.load(settings | {"path": folder}, 0)
         direct = data.load(settings | steps | choice, 0)
-        assert_same(prepared.test, direct.test)
-        assert 0.05 < 1 - prepared.test[0]["observed"].mean() < 0.2
+        assert_same(prepared.data.test, direct.data.test)
+        assert 0.05 < 1 - prepared.data.test[0]["observed"].mean() < 0.2
 
 
 PROGRAM = """
@@ -337,7 +348,7 @@ except SystemExit as done:
 from earthformer_jax import data
 path = f"{out}/nbody_mnist/few/1.0.0"
 dataset = data.load(dict(name="nbody_mnist", path=path), 0)
-print("targets", dataset.train[2]["targets"].shape)
+print("targets", dataset.data.train[2]["targets"].shape)
 print("tensorflow" in sys.modules)
 """
 

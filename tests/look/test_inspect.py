@@ -54,14 +54,14 @@ class TestGood:
         ):
             assert text in report
         dataset = trained_on(report)
-        assert dataset.name == "custom"
-        assert dataset.train[0]["inputs"].shape == (10, 4, 5, 2)
+        assert dataset.data.name == "custom"
+        assert dataset.data.train[0]["inputs"].shape == (10, 4, 5, 2)
 
     def test_years_are_a_climate(self, tmp_path):
         path = cube_files.write(cube_files.dataset(900), tmp_path / "cube.zarr")
         dataset = trained_on(inspect(path))
-        assert dataset.name == "climate"
-        assert "anomalies" in dataset.description
+        assert dataset.data.name == "climate"
+        assert "anomalies" in dataset.data.description
 
     def test_many_files(self, ds, tmp_path):
         for i in range(4):
@@ -69,25 +69,25 @@ class TestGood:
             cube_files.write(part, tmp_path / f"part {i}.nc")
         report = inspect(f"{tmp_path}/part *.nc")
         assert "files       4: part 0.nc .. part 3.nc" in report
-        assert len(trained_on(report).train) == 70 - 14
+        assert len(trained_on(report).data.train) == 70 - 14
 
     def test_hours(self, tmp_path):
         path = cube_files.write(cube_files.dataset(400, step="h"), tmp_path / "c.nc")
         dataset = trained_on(inspect(path))
-        assert dataset.train[0]["inputs"].shape == (12, 4, 5, 2 + 4)
+        assert dataset.data.train[0]["inputs"].shape == (12, 4, 5, 2 + 4)
 
     def test_large_fields_are_made_smaller(self, tmp_path):
         np.save(tmp_path / "a.npy", np.random.default_rng(0).random((40, 150, 130)))
         report = inspect(f"{tmp_path}/a.npy")
         assert "axes taken for 'thw' (t=40, h=150, w=130)" in report
         assert "40 frames, no dates" in report
-        assert trained_on(report).train[0]["inputs"].shape == (10, 50, 43, 1)
+        assert trained_on(report).data.train[0]["inputs"].shape == (10, 50, 43, 1)
 
     def test_pieces(self, tmp_path):
         np.save(tmp_path / "a.npy", np.random.default_rng(0).random((9, 20, 32, 33)))
         report = inspect(f"{tmp_path}/a.npy")
         assert "9 pieces of 20 to 20 frames" in report
-        assert len(trained_on(report).train) == 6 * 6
+        assert len(trained_on(report).data.train) == 6 * 6
 
     def test_uneven_grid(self, ds, tmp_path):
         ds = ds.assign_coords(lat=("lat", [1.0, 2, 4, 8], ds.lat.attrs))
@@ -134,7 +134,7 @@ class TestWrong:
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
         assert "5 % of 'T' are -999, far from all other values: probably" in report
         assert command(report)[1]["missing"] == "-999"
-        assert trained_on(report).loss_weights[0, 1, 1, 0] == 0
+        assert trained_on(report).data.loss_weights[0, 1, 1, 0] == 0
 
     def test_nothing_to_learn(self, ds, tmp_path):
         ds["T"].values[:] = np.nan
@@ -148,7 +148,7 @@ class TestWrong:
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
         assert "level is needed: 'T' of" in report and "level=2 (200, 500)" in report
         assert command(report)[1]["level"] == "200"
-        assert len(trained_on(report).train) > 0
+        assert len(trained_on(report).data.train) > 0
 
     def test_too_short(self, ds, tmp_path):
         report = inspect(cube_files.write(ds.isel(time=[0, 1, 2]), tmp_path / "c.nc"))
@@ -287,5 +287,5 @@ class TestRealFiles:
     def test_its_command_has_data(self, name):
         folder = golden_files.shared_file("data")
         dataset = trained_on(inspect(f"{folder}/{name}"))
-        for source in (dataset.train, dataset.validation, dataset.test):
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             assert len(source) > 0

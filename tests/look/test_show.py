@@ -8,7 +8,7 @@ from PIL import Image
 
 from earthformer_jax import plotting
 from earthformer_jax.data.augment import Augment
-from earthformer_jax.data.source import Channel, Dataset, Display
+from earthformer_jax.data.dataset import Channel, Data, Display
 from earthformer_jax.look import show
 
 SHAPE = (6, 8)
@@ -44,7 +44,7 @@ class Examples:
         }
 
 
-def dataset(**changes) -> Dataset:
+def data(**changes) -> Data:
     fields = dict(
         name="made",
         description="made up (by a test); two channels",
@@ -52,27 +52,26 @@ def dataset(**changes) -> Dataset:
         validation=Examples(3),
         test=Examples(0),
         loss_weights=np.ones((1, 1, 1, 1), np.float32),
-        metric=None,
         display=Display(CHANNELS, "hour", south_first=True),
         augment=Augment(flip_height=True, flip_width=True),
     )
-    return Dataset(**fields | changes)
+    return Data(**fields | changes)
 
 
 class TestChoose:
     def test_evenly_apart_with_both_ends(self):
-        samples = show.choose(dataset(), "train", 6)
+        samples = show.choose(data(), "train", 6)
         assert samples.indices == (0, 2, 4, 6, 8, 10)
         assert [int(x["station"]) for x in samples.examples] == [0, 2, 4, 6, 8, 10]
         assert samples.name == "made-train"
 
     def test_all_of_a_small_split(self):
-        assert show.choose(dataset(), "validation", 6).indices == (0, 1, 2)
-        assert show.choose(dataset(), "validation", 1).indices == (0,)
+        assert show.choose(data(), "validation", 6).indices == (0, 1, 2)
+        assert show.choose(data(), "validation", 1).indices == (0,)
 
     def test_augmented_as_the_seed_says(self):
         first, again, other = (
-            show.choose(dataset(), "train", 4, augmented=True, seed=seed).examples
+            show.choose(data(), "train", 4, augmented=True, seed=seed).examples
             for seed in (1, 1, 2)
         )
         for a, b in zip(first, again, strict=True):
@@ -91,16 +90,16 @@ class TestChoose:
     )
     def test_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            show.choose(dataset(), **arguments)
+            show.choose(data(), **arguments)
 
     def test_refused_without_augmentation(self):
         with pytest.raises(ValueError, match="nothing changes the examples of 'made'"):
-            show.choose(dataset(augment=None), "train", augmented=True)
+            show.choose(data(augment=None), "train", augmented=True)
 
 
 class TestDescribe:
     def test_says_what_there_is(self):
-        text = show.describe(show.choose(dataset(), "train", 2))
+        text = show.describe(show.choose(data(), "train", 2))
         for line in (
             "data      made: made up (by a test); two channels",
             "examples  train 11, validation 3, test 0",
@@ -118,7 +117,7 @@ class TestDescribe:
     def test_what_never_counts(self):
         weights = np.ones((1, *SHAPE, 1), np.float32)
         weights[:, :3] = 0
-        text = show.describe(show.choose(dataset(loss_weights=weights), "train"))
+        text = show.describe(show.choose(data(loss_weights=weights), "train"))
         assert "; 50 % of the cells never count" in text
 
     def test_nothing_observed(self):
@@ -127,14 +126,14 @@ class TestDescribe:
                 example = super().__getitem__(index)
                 return example | {"observed": np.zeros_like(example["observed"])}
 
-        text = show.describe(show.choose(dataset(train=Nothing(2)), "train"))
+        text = show.describe(show.choose(data(train=Nothing(2)), "train"))
         assert "targets   T: nothing observed" in text
         assert "unknown   100 %" in text
 
 
 class TestAnimation:
     def test_a_row_for_each_channel_and_a_column_for_each_sample(self):
-        samples = show.choose(dataset(), "train", 2)
+        samples = show.choose(data(), "train", 2)
         frames = show.animation(samples)
         assert frames.dtype == np.uint8
         times = show.MOST_PIXELS // 8
@@ -145,7 +144,7 @@ class TestAnimation:
         assert np.any(inputs[0] != targets[0])
 
     def test_colours_are_shared_and_the_south_is_below(self):
-        samples = show.choose(dataset(), "train", 2)
+        samples = show.choose(data(), "train", 2)
         frames = show.animation(samples)
         b, times = show.BORDER, show.MOST_PIXELS // 8
         height, width = SHAPE[0] * times, SHAPE[1] * times
@@ -162,7 +161,7 @@ class TestAnimation:
     def test_cells_that_never_count_are_grey(self):
         weights = np.ones((1, *SHAPE, 1), np.float32)
         weights[0, 2, 3] = 0
-        frames = show.animation(show.choose(dataset(loss_weights=weights), "train", 1))
+        frames = show.animation(show.choose(data(loss_weights=weights), "train", 1))
         pixels = frames[0, show.BORDER :, show.BORDER :]
         times = show.MOST_PIXELS // 8
         cell = pixels[(SHAPE[0] - 1 - 2) * times, 3 * times]
@@ -178,14 +177,14 @@ class TestAnimation:
                     k: np.zeros((1, 600, 300, 1), np.float32) for k in show.KNOWN[:2]
                 }
 
-        made = dataset(train=Large(), display=Display((CHANNELS[1],)))
+        made = data(train=Large(), display=Display((CHANNELS[1],)))
         frames = show.animation(show.choose(made, "train"))
         edge = 2 * show.BORDER + show.GAP
         assert frames.shape[1:3] == (200 + edge, 100 + edge)
 
 
 def test_files(tmp_path):
-    samples = show.choose(dataset(), "train", 3)
+    samples = show.choose(data(), "train", 3)
     sheet, film = show.write(samples, tmp_path / "new")
     assert (sheet.name, film.name) == ("made-train.png", "made-train.gif")
     with Image.open(sheet) as image:

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from earthformer_jax import plotting
-from earthformer_jax.data.source import Channel, Display
+from earthformer_jax.data.dataset import Channel, Display
 
 
 def read(path) -> np.ndarray:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax import plotting
-from earthformer_jax.data.source import Channel
+from earthformer_jax.data.dataset import Channel
 from earthformer_jax.plotting.fields import colours_of, label_of, shown
 
 GRAY = Channel(limits=(0, 1), colormap="gray")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax import plotting
-from earthformer_jax.data.source import Channel, Display
+from earthformer_jax.data.dataset import Channel, Display
 from earthformer_jax.plotting.frames import every
 
 DISPLAY = Display(

@@ -8,7 +8,7 @@ import xarray as xr
 
 from earthformer_jax import data
 from earthformer_jax.metrics import clusters
-from earthformer_jax.reports import embedding
+from earthformer_jax.reports import ModelFunctions, Settings, embedding
 from tests.data import cube_files
 
 
@@ -31,10 +31,15 @@ def embed(batch):
     return np.asarray(batch["inputs"]).mean(axis=(2, 3))
 
 
+def score(dataset, workdir, clusters):
+    model, settings = ModelFunctions(restore, embed), Settings(4, clusters)
+    return embedding.score(dataset.task, dataset.data, model, workdir, settings)
+
+
 @pytest.fixture(scope="module")
 def report(dataset, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    scores = embedding.score(dataset, restore, workdir, 4, embed=embed, clusters=2)
+    scores = score(dataset, workdir, clusters=2)
     return workdir, scores
 
 
@@ -57,7 +62,7 @@ def test_file(report, dataset):
     warm = (np.arange(100) // 10) % 2
     assert clusters.agreement(file.regime.values, warm) == 1
     assert list(np.bincount(file.split.values)) == [70, 15, 15]
-    first = dataset.whole[0]
+    first = dataset.task.series[0]
     np.testing.assert_allclose(
         file.embedding[:3], embed({"inputs": first["inputs"][None]})[0, :3], atol=1e-6
     )
@@ -79,7 +84,7 @@ def test_frames_without_dates(tmp_path):
     source = data.load(
         dict(name="custom", path=str(tmp_path / "x.npy"), in_len=4, out_len=0), seed=0
     )
-    embedding.score(source, restore, tmp_path / "run", embed=embed, clusters=3)
+    score(source, tmp_path / "run", clusters=3)
     file = xr.load_dataset(tmp_path / "run" / "embeddings.nc")
     np.testing.assert_array_equal(file.frame, np.arange(60))
     assert not (tmp_path / "run" / "figures" / "regimes.png").exists()
@@ -87,11 +92,11 @@ def test_frames_without_dates(tmp_path):
 
 def test_many_frames_are_judged_by_some(dataset, monkeypatch):
     monkeypatch.setattr(embedding, "JUDGED", 11)
-    series = embedding.gather(dataset, embed, 4)
+    series = embedding.gather(dataset.task.series, embed, 4)
     assert len(series.embeddings) == 100 and len(series.fields) == 11
     assert series.kept[0] == 0 and series.kept[-1] == 99
 
 
 def test_more_regimes_than_frames(dataset, tmp_path):
-    with pytest.raises(ValueError, match="config.eval.clusters"):
-        embedding.score(dataset, restore, tmp_path, embed=embed, clusters=90)
+    with pytest.raises(ValueError, match="clusters=90"):
+        score(dataset, tmp_path, clusters=90)

@@ -1,12 +1,13 @@
-import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
 
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.normalization import Affine
+from earthformer_jax.data.task import ForecastNino
 from earthformer_jax.metrics.enso import NinoSkill
-from earthformer_jax.reports import enso
+from earthformer_jax.reports import ModelFunctions, Settings, enso
 
 LATITUDE = np.arange(-10.0, 11.0, 5.0)
 LONGITUDE = np.arange(180.0, 251.0, 10.0)
@@ -44,33 +45,38 @@ def weights():
     return inside
 
 
-@dataclasses.dataclass
-class Dataset:
-    index_months: int = 3
-    name: str = "enso"
-    description: str = "signal and noise"
-    mse_units: str = "K^2"
+def enso_data():
+    source = Source()
+    return Data(
+        name="enso",
+        description="signal and noise",
+        train=source,
+        validation=source,
+        test=source,
+        loss_weights=OCEAN[None, ..., None].astype(np.float32),
+        normalization=Affine(SCALE),
+        coordinates={"latitude": LATITUDE, "longitude": LONGITUDE},
+    )
 
-    def __post_init__(self):
-        self.test = Source()
-        self.nino_weights = weights()
-        self.grid = types.SimpleNamespace(
-            latitude=LATITUDE, longitude=LONGITUDE, ocean=OCEAN
-        )
-        self.metric = NinoSkill(
+
+def enso_task(index_months=3):
+    return ForecastNino(
+        metric=NinoSkill(
             weights(),
             OUT_LEN,
             scale=SCALE,
-            index_months=self.index_months,
+            index_months=index_months,
             mse_in_kelvin=True,
-        )
-        self.references = {
+        ),
+        references={
             "lim": lambda batch: 0.5 * batch["targets"] + noise(batch),
             "persistence": lambda batch: np.zeros_like(batch["targets"]),
-        }
-
-    def to_kelvin(self, x):
-        return SCALE * x
+        },
+        mse_units="K^2",
+        nino_weights=weights(),
+        ocean=OCEAN,
+        index_months=index_months,
+    )
 
 
 def noise(batch):
@@ -81,8 +87,14 @@ def perfect(batch):
     return batch["targets"]
 
 
+def score(forecast, workdir):
+    return enso.score(
+        enso_task(), enso_data(), ModelFunctions(forecast), workdir, Settings(4, 2)
+    )
+
+
 def test_scores_file_table_and_figures(tmp_path, capsys):
-    scores = enso.score(Dataset(), perfect, tmp_path, batch_size=4)
+    scores = score(perfect, tmp_path)
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
     assert list(scores["forecasts"]) == ["model", "persistence", "lim"]
     model = scores["forecasts"]["model"]
@@ -102,9 +114,13 @@ def test_scores_file_table_and_figures(tmp_path, capsys):
     assert figures == ["forecast_maps.png", "skill.png"]
 
 
+def third(batch):
+    return 0.3 * batch["targets"]
+
+
 def test_batch_size_makes_no_difference():
     found = [
-        enso.evaluate(Dataset(), {"model": lambda b: 0.3 * b["targets"]}, size)[0]
+        enso.evaluate(enso_task(), enso_data(), {"model": third}, size)[0]
         for size in (1, 4, 32)
     ]
     for other in found[1:]:
@@ -113,15 +129,15 @@ def test_batch_size_makes_no_difference():
 
 
 def test_monthly_index_has_more_leads():
-    dataset = Dataset(index_months=1)
-    results, _ = enso.evaluate(dataset, {"model": perfect}, 4)
-    data = enso.describe(dataset, results)
+    task = enso_task(index_months=1)
+    results, _ = enso.evaluate(task, enso_data(), {"model": perfect}, 4)
+    data = enso.describe(task, enso_data(), results)
     assert data["leads"] == list(range(1, OUT_LEN + 1))
     assert data["index"] == "monthly Niño3.4" and data["index_months"] == 1
 
 
 def test_maps_show_the_strongest_event():
-    _, event = enso.evaluate(Dataset(), {"model": perfect}, 4)
+    _, event = enso.evaluate(enso_task(), enso_data(), {"model": perfect}, 4)
     np.testing.assert_array_equal(event["targets"], Source()[4]["targets"])
     assert event["start_month"] == 4
     assert "valid" in event and list(event["forecasts"]) == ["model"]
@@ -132,5 +148,5 @@ def test_a_failing_forecast_leaves_no_scores(tmp_path):
         raise RuntimeError("no forecast")
 
     with pytest.raises(RuntimeError, match="no forecast"):
-        enso.score(Dataset(), broken, tmp_path)
+        score(broken, tmp_path)
     assert not (tmp_path / "scores.json").exists()

@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from earthformer_jax.data.source import Channel, Dataset, Display
+from earthformer_jax.data.dataset import Channel, Data, Display
+from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.channels import ChannelScores
 from earthformer_jax.metrics.frames import FrameScores
 from earthformer_jax.metrics.precipitation import RainScores
-from earthformer_jax.reports import frames
+from earthformer_jax.reports import ModelFunctions, Settings, frames
 
 EXAMPLES, IN_LEN, OUT_LEN = 23, 3, 4
 VALUE = (Channel("value"),)
@@ -38,19 +39,20 @@ class Source:
         return example
 
 
-def dataset(metric, channels=VALUE, gaps=False, references=None):
+def task(metric, **references):
+    return ForecastFrames(metric=metric, references=references, mse_units="units^2")
+
+
+def patches(channels=VALUE, gaps=False):
     source = Source(len(channels), gaps)
-    return Dataset(
+    return Data(
         name="patches",
         description="patches that drift",
         train=source,
         validation=source,
         test=source,
         loss_weights=np.ones((1, 1, 1, 1)),
-        metric=metric,
-        references=references or {},
         display=Display(channels, "5 min"),
-        mse_units="units^2",
     )
 
 
@@ -59,8 +61,12 @@ def model(batch):
     return 0.5 * batch["targets"]
 
 
+def score(task, data, workdir, forecast=model):
+    return frames.score(task, data, ModelFunctions(forecast), workdir, Settings(5, 2))
+
+
 def test_scores_file_table_and_figures(tmp_path, capsys):
-    scores = frames.score(dataset(FrameScores()), model, tmp_path, batch_size=5)
+    scores = score(task(FrameScores()), patches(), tmp_path)
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
     assert list(scores["forecasts"]) == ["model", "persistence"]
     assert scores["data"] == {
@@ -86,13 +92,10 @@ def test_scores_file_table_and_figures(tmp_path, capsys):
 
 def test_a_figure_for_each_channel_and_gaps(tmp_path):
     channels = (Channel("T", "K"), Channel("a/b c"))
-    data = dataset(
-        ChannelScores(("T", "a/b c")),
-        channels,
-        gaps=True,
-        references={"climatology": lambda batch: 0 * batch["targets"]},
+    question = task(
+        ChannelScores(("T", "a/b c")), climatology=lambda batch: 0 * batch["targets"]
     )
-    scores = frames.score(data, model, tmp_path)
+    scores = score(question, patches(channels, gaps=True), tmp_path)
     assert list(scores["forecasts"]) == ["model", "persistence", "climatology"]
     names = sorted(p.name for p in (tmp_path / "figures").iterdir())
     assert names == [
@@ -104,10 +107,8 @@ def test_a_figure_for_each_channel_and_gaps(tmp_path):
 
 
 def test_what_a_data_set_says_about_persistence_is_kept(tmp_path):
-    data = dataset(
-        FrameScores(), references={"persistence": lambda batch: batch["targets"]}
-    )
-    scores = frames.score(data, model, tmp_path)
+    question = task(FrameScores(), persistence=lambda batch: batch["targets"])
+    scores = score(question, patches(), tmp_path)
     assert scores["forecasts"]["persistence"]["mse"] == 0
 
 
@@ -117,10 +118,13 @@ def test_second_panel_shows_ssim_or_csi_where_there_is_one():
         (RainScores(), ["Mean squared error, units²", "CSI, mean over thresholds"]),
         (ChannelScores(("value",)), ["Mean squared error, units²"]),
     ):
-        data = dataset(metric)
+        data = patches()
         batch = {k: v[None] for k, v in data.test[3].items()}
         found = metric.compute(metric.update(metric.init(), model(batch), batch))
-        scores = {"data": frames.describe(data), "forecasts": {"model": found}}
+        scores = {
+            "data": frames.describe(task(metric), data),
+            "forecasts": {"model": found},
+        }
         figure = frames.skill_figure(scores)
         assert [axes.get_ylabel() for axes in figure.axes] == labels
 
@@ -128,7 +132,7 @@ def test_second_panel_shows_ssim_or_csi_where_there_is_one():
 class TestExample:
     def watched(self, size=5, **options):
         errors = frames.ExampleErrors()
-        data = dataset(FrameScores(), **options)
+        data = patches(**options)
         for first in range(0, EXAMPLES, size):
             numbers = np.minimum(np.arange(first, first + size), EXAMPLES - 1)
             examples = [data.test[i] for i in numbers]
@@ -156,7 +160,7 @@ class TestExample:
         assert errors.typical() == 29
 
     def test_one_example_and_its_forecasts(self):
-        data = dataset(FrameScores())
+        data = patches()
         found = frames.one_example(data.test, 7, {"model": model}, batch_size=4)
         np.testing.assert_array_equal(found["targets"], data.test[7]["targets"])
         np.testing.assert_array_equal(
@@ -175,5 +179,5 @@ def test_a_failing_forecast_leaves_no_scores(tmp_path):
         raise RuntimeError("no forecast")
 
     with pytest.raises(RuntimeError, match="no forecast"):
-        frames.score(dataset(FrameScores()), broken, tmp_path)
+        score(task(FrameScores()), patches(), tmp_path, broken)
     assert not (tmp_path / "scores.json").exists()

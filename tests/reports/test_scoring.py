@@ -1,5 +1,4 @@
 import json
-import types
 
 import numpy as np
 
@@ -7,12 +6,11 @@ from earthformer_jax.metrics.pixel import PixelError
 from earthformer_jax.reports import scoring
 
 
-def dataset(examples=7):
-    source = [
+def source(examples=7):
+    return [
         {"inputs": np.full((2, 3, 3, 1), i), "targets": np.full((2, 3, 3, 1), float(i))}
         for i in range(examples)
     ]
-    return types.SimpleNamespace(test=source, metric=PixelError())
 
 
 def test_all_forecasts_see_the_same_examples_in_the_order_of_reports():
@@ -26,7 +24,8 @@ def test_all_forecasts_see_the_same_examples_in_the_order_of_reports():
         assert list(fields) == ["model", "persistence", "other"]
 
     found = scoring.evaluate(
-        dataset(),
+        PixelError(),
+        source(),
         {"other": forecast(2.0), "persistence": forecast(1.0), "model": forecast(0.0)},
         3,
         watch,

@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from earthformer_jax import models
+from earthformer_jax.data.task import EmbedSeries
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import recipes
 from earthformer_jax.run.run import build
@@ -35,10 +36,13 @@ def test_variant(file, variant):
     config_lib.check(config)
     dataset, model = build(config)
     config_lib.check_dataset(config, dataset)
-    loop.check_model(config, model, dataset.example())
-    simple = "climatology" if dataset.report == "embedding" else "persistence"
-    assert simple in dataset.references
-    assert len(dataset.display.channels) == dataset.example()["targets"].shape[-1]
+    loop.check_model(config, model, dataset.data.example())
+    simple = "climatology" if isinstance(dataset.task, EmbedSeries) else "persistence"
+    assert simple in dataset.task.references
+    assert (
+        len(dataset.data.display.channels)
+        == dataset.data.example()["targets"].shape[-1]
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -64,7 +68,7 @@ def test_every_model_on_every_data_set(file, name):
     config = module(file).get_config(f"test,{name}")
     assert config.model.name == name
     dataset, model = build(config)
-    loop.check_model(config, model, dataset.example())
+    loop.check_model(config, model, dataset.data.example())
 
 
 @pytest.mark.parametrize("name", models.names())

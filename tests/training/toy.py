@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from earthformer_jax.data.source import Dataset
+from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.task import ForecastFrames
 
 SHAPE = (3, 4, 4, 1)
 
@@ -55,6 +56,9 @@ class ToyMetric:
             "error": sums["error"] + jnp.where(valid[:, None], error, 0).sum(axis=0),
             "count": sums["count"] + valid.sum(),
         }
+
+    def merge(self, a, b):
+        return {name: a[name] + b[name] for name in a}
 
     def compute(self, sums):
         error = np.asarray(sums["error"], np.float64)
@@ -117,10 +121,9 @@ def dataset(**changes) -> Dataset:
         validation=ToySource(10, seed=2),
         test=ToySource(4, seed=3),
         loss_weights=np.ones((1, 4, 4, 1), np.float32),
-        metric=ToyMetric(),
         simulated=ToySource(10_000, seed=4),
     )
-    return Dataset(**(defaults | changes))
+    return Dataset(Data(**(defaults | changes)), ForecastFrames(metric=ToyMetric()))
 
 
 def config(**changes) -> ml_collections.ConfigDict:

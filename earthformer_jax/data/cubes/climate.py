@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from earthformer_jax.data.cubes import cube
-from earthformer_jax.data.source import Dataset
+from earthformer_jax.data.dataset import Dataset
 
 
 @dataclasses.dataclass(frozen=True)

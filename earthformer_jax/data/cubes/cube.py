@@ -29,11 +29,12 @@ from earthformer_jax.data.cubes.windows import (
     split_text,
     window_starts,
 )
+from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.readers import series, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Wanted, nearest
 from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.data.source import Channel, Dataset, Display
+from earthformer_jax.data.task import EmbedSeries, ForecastFrames, Task
 from earthformer_jax.metrics.channels import ChannelScores
 from earthformer_jax.metrics.sums import MAX_LEADS
 
@@ -204,12 +205,8 @@ def load(settings: Settings, seed: int) -> Dataset:
         time_of_day=0 < cube.cadence < HALF_DAY,
     )
     windows = {split: make_windows(starts[split]) for split in SPLITS}
-    whole = None
-    if settings.restores:
-        whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
     weights = loss_weights(cube, normalizer.counted, targets, settings.area_weights)
-    scale = tuple(float(x) for x in normalizer.scale[:targets])
-    return Dataset(
+    data = Data(
         name=settings.name,
         description=_description(
             settings,
@@ -221,7 +218,21 @@ def load(settings: Settings, seed: int) -> Dataset:
         ),
         **windows,
         loss_weights=weights,
-        metric=ChannelScores(names=cube.names[:targets], scale=scale, weights=weights),
+        normalization=normalizer,
+        coordinates=_coordinates(cube),
+        augment=Augment(flip_height=True, flip_width=True) if settings.flip else None,
+        display=Display(
+            channels=_channels(cube, normalizer, targets),
+            frame=times.frame_name(cube.cadence),
+            south_first=cube.south_first,
+        ),
+    )
+    judged = dict(
+        metric=ChannelScores(
+            names=cube.names[:targets],
+            scale=tuple(float(x) for x in normalizer.scale[:targets]),
+            weights=weights,
+        ),
         references=references(
             cube,
             periods["train"],
@@ -230,17 +241,13 @@ def load(settings: Settings, seed: int) -> Dataset:
             **lengths,
             targets=targets,
         ),
-        augment=Augment(flip_height=True, flip_width=True) if settings.flip else None,
-        display=Display(
-            channels=_channels(cube, normalizer, targets),
-            frame=times.frame_name(cube.cadence),
-            south_first=cube.south_first,
-        ),
         mse_units=MSE_UNITS,
-        coordinates=_coordinates(cube),
-        report="embedding" if settings.restores else "frames",
-        whole=whole,
     )
+    task: Task = ForecastFrames(**judged)
+    if settings.restores:
+        whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
+        task = EmbedSeries(series=whole, **judged)
+    return Dataset(data, task)
 
 
 def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.cubes.cube import Settings
-from earthformer_jax.data.source import Dataset
+from earthformer_jax.data.dataset import Dataset
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:

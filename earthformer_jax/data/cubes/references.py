@@ -14,7 +14,8 @@ from earthformer_jax.data.cubes.statistics import (
 )
 from earthformer_jax.data.cubes.windows import Period
 from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.data.source import Batch, Forecast, Source, persistence
+from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.task import Forecast, persistence
 
 DAMPING_WINDOWS = 400  # of the training split that the damping is estimated from
 

@@ -82,10 +82,28 @@ class Normalizer:
     counted: np.ndarray
     climatology: Climatology | None = None
 
-    def __call__(self, values: np.ndarray, minutes: np.ndarray | None) -> np.ndarray:
-        """float32 `[t, h, w, c]`; NaN where missing or never observed in training."""
-        base = self.offset if self.climatology is None else self.climatology.at(minutes)
-        return np.where(self.counted, (values - base) / self.scale, np.float32(np.nan))
+    def encode(
+        self, values: np.ndarray, minutes: np.ndarray | None = None
+    ) -> np.ndarray:
+        """float32 `[..., h, w, c]`; NaN where missing or never observed in training.
+
+        Args:
+            values: `[..., h, w, c]` in the units of the file; c may be less than all.
+            minutes: `[...]` since 1970-01-01 UTC; None if unknown.
+        """
+        c = values.shape[-1]
+        x = (values - self._base(minutes)[..., :c]) / self.scale[:c]
+        return np.where(self.counted[..., :c], x, np.float32(np.nan))
+
+    def decode(self, x: np.ndarray, minutes: np.ndarray | None = None) -> np.ndarray:
+        """The inverse of `encode`; NaN where never observed in training."""
+        c = x.shape[-1]
+        values = x * self.scale[:c] + self._base(minutes)[..., :c]
+        return np.where(self.counted[..., :c], values, np.float32(np.nan))
+
+    def _base(self, minutes: np.ndarray | None) -> np.ndarray:
+        """What model value 0 stands for, `[..., h, w, c]` or `[c]`."""
+        return self.offset if self.climatology is None else self.climatology.at(minutes)
 
     def of_climatology(self, climatology: Climatology, minutes) -> np.ndarray:
         """A climatology `[..., h, w, c]` in model units; 0 where nothing counts."""

@@ -82,7 +82,7 @@ class Windows:
         start = int(self._starts[index])
         target, stop = start + self._in_len, start + self._in_len + self._out_len
         minutes = None if self._minutes is None else self._minutes[start:stop]
-        values = self._normalizer(self._frames.read(start, stop), minutes)
+        values = self._normalizer.encode(self._frames.read(start, stop), minutes)
         seen = self._in_len or self._out_len
         inputs = fill_forward(values[:seen])
         targets = values[target - start :, ..., : self._targets]

@@ -20,13 +20,16 @@ import numpy as np
 
 from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
+from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
 from earthformer_jax.data.enso import icar as icar_lib
 from earthformer_jax.data.enso.windows import Periods, WindowSource, period_starts
+from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import formats
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.months import format_month
-from earthformer_jax.data.source import Batch, Channel, Dataset, Display, Source
+from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.task import ForecastNino
 from earthformer_jax.metrics.enso import NinoSkill
 from earthformer_jax.statistics import references, simulation
 
@@ -128,49 +131,9 @@ class Settings:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """The units a model sees: (K - offset) / scale."""
-
-    offset: float
-    scale: float
-
-    def from_kelvin(self, kelvin):
-        """Model units of anomalies in K."""
-        return (kelvin - self.offset) / self.scale
-
-    def to_kelvin(self, x):
-        """Anomalies in K of model units."""
-        return x * self.scale + self.offset
-
-
 # The reference implementation's scaling to 0..1.
-OFFICIAL = Normalization(icar_lib.SST_MIN, icar_lib.SST_MAX - icar_lib.SST_MIN)
+OFFICIAL = Affine(scale=icar_lib.SST_MAX - icar_lib.SST_MIN, offset=icar_lib.SST_MIN)
 OFFICIAL_UNITS = "(official ICAR-ENSO units, 0..1)^2"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EnsoDataset(Dataset):
-    """An ENSO data set, and what forecasts of it are measured with.
-
-    Attributes:
-        grid: the cells.
-        nino_weights: weights `[h, w]` of the monthly Nino3.4 index, summing to 1.
-        normalization: the units the model sees.
-        index_months: months of the data set's own index: 3 (ICAR-ENSO and the twin,
-            as in the paper) or 1.
-        periods: training, validation and test months, where the splits are periods.
-    """
-
-    grid: Grid
-    nino_weights: np.ndarray
-    normalization: Normalization
-    index_months: int
-    periods: Periods | None = None
-
-    def to_kelvin(self, x):
-        """Anomalies in K of what the model sees."""
-        return self.normalization.to_kelvin(x)
 
 
 class EnsoExamples:
@@ -184,7 +147,7 @@ class EnsoExamples:
     def __init__(
         self,
         windows: Source,
-        normalization: Normalization,
+        normalization: Affine,
         nino_weights: np.ndarray,
         calendar: bool = False,
     ):
@@ -214,7 +177,7 @@ class EnsoExamples:
         }
 
     def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
-        return np.asarray(self._normalization.from_kelvin(kelvin), np.float32)
+        return np.asarray(self._normalization.encode(kelvin), np.float32)
 
 
 def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
@@ -230,7 +193,7 @@ def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
     return np.concatenate([inputs, season], axis=-1)
 
 
-def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
+def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """Loads the data set that `config.data` describes.
 
     Args:
@@ -264,7 +227,7 @@ def load(config: Mapping[str, Any], seed: int) -> EnsoDataset:
     return _gridded(settings, seed)
 
 
-def _twin(settings: Settings, seed: int) -> EnsoDataset:
+def _twin(settings: Settings, seed: int) -> Dataset:
     grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
     lengths = settings.in_len, settings.out_len
     windows = {
@@ -297,7 +260,7 @@ def _twin(settings: Settings, seed: int) -> EnsoDataset:
     )
 
 
-def _icar(settings: Settings, data: icar_lib.IcarEnso) -> EnsoDataset:
+def _icar(settings: Settings, data: icar_lib.IcarEnso) -> Dataset:
     lengths = settings.in_len, settings.out_len
     return _assemble(
         settings,
@@ -316,7 +279,7 @@ def _icar(settings: Settings, data: icar_lib.IcarEnso) -> EnsoDataset:
     )
 
 
-def _gridded(settings: Settings, seed: int) -> EnsoDataset:
+def _gridded(settings: Settings, seed: int) -> Dataset:
     data = gridded_sst.load(
         settings.path,
         variable=settings.variable,
@@ -367,7 +330,7 @@ def _assemble(
     periods: Periods | None = None,
     simulated: Source | None = None,
     more_references: Mapping[str, Callable] | None = None,
-) -> EnsoDataset:
+) -> Dataset:
     """Puts windows in K, whatever their origin, into one data set.
 
     Args:
@@ -409,9 +372,8 @@ def _assemble(
     forecasts.update(more_references or {})
     counted = np.ones_like(grid.ocean) if land_counts else grid.ocean
     loss_weights = counted[None, :, :, None].astype(np.float32)
-    return EnsoDataset(
+    data = Data(
         name=settings.name,
-        report="enso",
         description=(
             f"{description}; {settings.in_len} -> {settings.out_len} months; "
             f"{_split_text(windows, periods)}; {units}"
@@ -419,7 +381,13 @@ def _assemble(
         train=examples(windows["train"]),
         validation=examples(windows["validation"]),
         test=examples(windows["test"]),
+        simulated=None if simulated is None else examples(simulated),
         loss_weights=loss_weights,
+        normalization=normalization,
+        coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
+        display=Display((_channel(normalization),), frame="month", south_first=True),
+    )
+    task = ForecastNino(
         metric=NinoSkill(
             nino_weights=nino_weights,
             out_len=settings.out_len,
@@ -429,20 +397,16 @@ def _assemble(
             pixel_weights=loss_weights,
             mse_in_kelvin=normalization != OFFICIAL,
         ),
-        simulated=None if simulated is None else examples(simulated),
         references={
             name: _in_model_units(forecast, normalization)
             for name, forecast in forecasts.items()
         },
-        grid=grid,
-        nino_weights=nino_weights,
-        normalization=normalization,
-        index_months=index_months,
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
-        display=Display((_channel(normalization),), frame="month", south_first=True),
-        coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
-        periods=periods,
+        nino_weights=nino_weights,
+        ocean=np.asarray(grid.ocean, bool),
+        index_months=index_months,
     )
+    return Dataset(data, task)
 
 
 def _normalization(
@@ -450,8 +414,8 @@ def _normalization(
     training: Callable[[], Series],
     ocean: np.ndarray,
     official: bool,
-) -> tuple[Normalization, str]:
-    """The normalisation asked for, and its name for people."""
+) -> tuple[Affine, str]:
+    """The normalisation asked for, and its name in words."""
     kind = settings.normalization
     if kind == "auto":
         official_units = official and not settings.scale
@@ -463,10 +427,10 @@ def _normalization(
         cells = [series[:, ocean] for series in training()]
         squares = sum(np.square(x, dtype=np.float64).sum() for x in cells)
         scale = float(np.sqrt(squares / sum(x.size for x in cells)))
-    return Normalization(0.0, scale), f"anomalies / {scale:.3g} K"
+    return Affine(scale), f"anomalies / {scale:.3g} K"
 
 
-def _channel(normalization: Normalization) -> Channel:
+def _channel(normalization: Affine) -> Channel:
     return Channel(
         "SST anomaly",
         "K",
@@ -477,14 +441,14 @@ def _channel(normalization: Normalization) -> Channel:
     )
 
 
-def _in_model_units(forecast: Callable, normalization: Normalization) -> Callable:
+def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
     """A forecast from K to K as one from a batch to model units."""
 
     def from_batch(batch: Batch) -> np.ndarray:
         sst = np.asarray(batch["inputs"], np.float64)[..., :1]
-        kelvin = normalization.to_kelvin(sst)
+        kelvin = normalization.decode(sst)
         forecast_kelvin = forecast(kelvin, np.asarray(batch["start_month"]))
-        return normalization.from_kelvin(forecast_kelvin).astype(np.float32)
+        return normalization.encode(forecast_kelvin).astype(np.float32)
 
     return from_batch
 

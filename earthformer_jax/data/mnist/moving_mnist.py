@@ -23,11 +23,12 @@ import numpy as np
 
 from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
+from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.mnist import moving_generator, video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.readers import paths
-from earthformer_jax.data.source import Dataset, Example
+from earthformer_jax.data.source import Example
 
 FILE = "mnist_test_seq.npy"
 NPY, GZIP = b"\x93NUMPY", b"\x1f\x8b"  # how files begin

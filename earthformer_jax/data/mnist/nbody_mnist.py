@@ -21,12 +21,13 @@ import numpy as np
 
 from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
+from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.mnist import nbody_generator, video
 from earthformer_jax.data.mnist.digits import load_digits
 from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.readers import paths
-from earthformer_jax.data.source import Dataset, Example
+from earthformer_jax.data.source import Example
 
 FILES = {
     "train": "nbody_train.npz",

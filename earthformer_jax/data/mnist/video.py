@@ -6,14 +6,9 @@ from typing import Any
 import einops
 import numpy as np
 
-from earthformer_jax.data.source import (
-    Channel,
-    Dataset,
-    Display,
-    Example,
-    Source,
-    persistence,
-)
+from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.task import ForecastFrames, persistence
 from earthformer_jax.data.tfds_source import TfdsSource
 from earthformer_jax.metrics.frames import FrameScores
 
@@ -64,7 +59,7 @@ def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Datase
     """
     height, width = sources["train"][0]["targets"].shape[1:3]
     sizes = ", ".join(f"{split} {len(sources[split]):,}" for split in SPLITS)
-    return Dataset(
+    data = Data(
         name=settings.name,
         description=(
             f"{origin}; {settings.in_len} -> {settings.out_len} frames of {height} x "
@@ -72,13 +67,16 @@ def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Datase
         ),
         **sources,
         loss_weights=np.ones((1, 1, 1, 1), np.float32),
-        metric=FrameScores(),
-        references={"persistence": persistence(settings.out_len, channels=1)},
         display=Display(
             (Channel("brightness", "", limits=(0.0, 1.0), colormap="gray"),)
         ),
+    )
+    task = ForecastFrames(
+        metric=FrameScores(),
+        references={"persistence": persistence(settings.out_len, channels=1)},
         mse_units=MSE_UNITS,
     )
+    return Dataset(data, task)
 
 
 def check_lengths(settings: Any, frames: int, place: str) -> None:

@@ -201,5 +201,6 @@ def block_mean(values: np.ndarray, step: int) -> np.ndarray:
 
 
 def _close(handle) -> None:
-    if hasattr(handle, "close"):
+    """Closes a file; a memory map ends with the last array that uses it."""
+    if not isinstance(handle, np.memmap):
         handle.close()

@@ -26,6 +26,7 @@ import numpy as np
 from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
+from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.sevir import (
     catalog as catalog_lib,
@@ -42,14 +43,8 @@ from earthformer_jax.data.sevir import (
 from earthformer_jax.data.sevir.catalog import SPLITS
 from earthformer_jax.data.sevir.files import EventFiles
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
-from earthformer_jax.data.source import (
-    Channel,
-    Dataset,
-    Display,
-    Example,
-    Source,
-    persistence,
-)
+from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.task import ForecastFrames, persistence
 from earthformer_jax.metrics.precipitation import RainScores
 
 CATALOG, DATA = "CATALOG.csv", "data"
@@ -251,15 +246,14 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     }
     augment = _augment(settings, windows["train"].size)
     frame = _frame(origin)
-    return Dataset(
+    data = Data(
         name=settings.name,
         description=_description(settings, origin, windows, frame),
         train=windows["train"],
         validation=_cropped(windows["validation"], settings.crop),
         test=_cropped(windows["test"], settings.crop),
         loss_weights=np.ones((1, 1, 1, 1), np.float32),
-        metric=RainScores(scale=normalization.scale, offset=normalization.offset),
-        references={"persistence": persistence(settings.out_len, 1)},
+        normalization=normalization,
         augment=augment,
         display=Display(
             channels=(
@@ -275,8 +269,13 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
             frame=frame,
             south_first=True,
         ),
+    )
+    task = ForecastFrames(
+        metric=RainScores(scale=normalization.scale, offset=normalization.offset),
+        references={"persistence": persistence(settings.out_len, 1)},
         mse_units=MSE_UNITS,
     )
+    return Dataset(data, task)
 
 
 def _cropped(source: Source, crop: Sequence[int]) -> Source:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.sevir import twin as twin_lib
 from earthformer_jax.data.sevir.catalog import count_windows
 from earthformer_jax.data.source import Example, Source
@@ -17,23 +18,16 @@ from earthformer_jax.data.source import Example, Source
 MISSING = 255  # code of pixels that were not observed
 
 
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """The units a model sees: (code - offset) / scale."""
-
-    scale: float
-    offset: float
-
-    def table(self) -> np.ndarray:
-        """Model units of every code, float32 `[256]`; missing is read as no rain."""
-        codes = np.arange(MISSING + 1)
-        codes[MISSING] = 0
-        return ((codes - self.offset) / self.scale).astype(np.float32)
+def code_table(normalization: Affine) -> np.ndarray:
+    """Model units of every code, float32 `[256]`; missing is read as no rain."""
+    codes = np.arange(MISSING + 1)
+    codes[MISSING] = 0
+    return normalization.encode(codes).astype(np.float32)
 
 
 NORMALIZATIONS = {
-    "01": Normalization(255.0, 0.0),
-    "sevir": Normalization(47.54, 33.44),  # deviation and mean of the codes of SEVIR
+    "01": Affine(255.0, 0.0),
+    "sevir": Affine(47.54, 33.44),  # deviation and mean of the codes of SEVIR
 }
 UNITS = {"01": "code / 255", "sevir": "(code - 33.44) / 47.54"}
 
@@ -155,7 +149,7 @@ class Windows:
         stride: int = 12,
         time_step: int = 1,
         space_step: int = 1,
-        normalization: Normalization = NORMALIZATIONS["01"],
+        normalization: Affine = NORMALIZATIONS["01"],
     ):
         """Makes a source; the arguments are those of `Settings`.
 
@@ -170,7 +164,7 @@ class Windows:
         self._events = events
         self._in_len, self._out_len = in_len, out_len
         self._stride, self._time_step, self._space_step = stride, time_step, space_step
-        self._units = normalization.table()
+        self._units = code_table(normalization)
         frames = -(-np.asarray(events.frames) // time_step)
         counts = count_windows(frames, in_len + out_len, stride)
         self._ends = np.cumsum(counts)  # windows up to and with each event

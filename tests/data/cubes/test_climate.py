@@ -14,28 +14,30 @@ def load(seed=0, **settings):
 
 def errors(dataset, batch_size=64):
     found = {}
-    for name, forecast in dataset.references.items():
-        state = dataset.metric.init()
-        for batch in pipeline.evaluation_batches(dataset.test, batch_size):
-            state = dataset.metric.update(state, forecast(batch), batch)
-        found[name] = dataset.metric.compute(state)
+    for name, forecast in dataset.task.references.items():
+        state = dataset.task.metric.init()
+        for batch in pipeline.evaluation_batches(dataset.data.test, batch_size):
+            state = dataset.task.metric.update(state, forecast(batch), batch)
+        found[name] = dataset.task.metric.compute(state)
     return found
 
 
 class TestTwin:
     def test_default(self):
         dataset = load(twin_years=4)
-        assert dataset.description.startswith("embedded climate twin (synthetic, 4 y")
-        assert dataset.train[0]["inputs"].shape == (10, 16, 24, 3 + 2)
-        assert dataset.train[0]["targets"].shape == (5, 16, 24, 3)
+        assert dataset.data.description.startswith(
+            "embedded climate twin (synthetic, 4 y"
+        )
+        assert dataset.data.train[0]["inputs"].shape == (10, 16, 24, 3 + 2)
+        assert dataset.data.train[0]["targets"].shape == (5, 16, 24, 3)
         found = {name: scores["mse"] for name, scores in errors(dataset).items()}
         assert found["damped_persistence"] < 0.9 * found["climatology"]
         assert found["climatology"] < found["persistence"]
 
     def test_variables(self):
         dataset = load(twin_years=3, variables="tp,msl", targets="msl", calendar=False)
-        assert dataset.train[0]["inputs"].shape[-1] == 2
-        assert dataset.metric.names == ("msl",)
+        assert dataset.data.train[0]["inputs"].shape[-1] == 2
+        assert dataset.task.metric.names == ("msl",)
         with pytest.raises(
             ValueError, match="variables=t2: the embedded .* mean 't2m'"
         ):
@@ -63,11 +65,17 @@ class TestReanalysis:
             "data", "climate", "ncep_ncar_daily_2008_2018.nc"
         )
         dataset = load(path=str(path), train_until="2015", validate_until="2016")
-        sizes = len(dataset.train), len(dataset.validation), len(dataset.test)
+        sizes = (
+            len(dataset.data.train),
+            len(dataset.data.validation),
+            len(dataset.data.test),
+        )
         assert sizes == (2922 - 14, 366 - 4, 730 - 4)
-        units = [channel.units for channel in dataset.display.channels]
+        units = [channel.units for channel in dataset.data.display.channels]
         assert units == ["kg m-2 s-1", "K", "K", "K"]
-        assert dataset.coordinates["latitude"][0] == pytest.approx(4.7619, abs=1e-3)
+        assert dataset.data.coordinates["latitude"][0] == pytest.approx(
+            4.7619, abs=1e-3
+        )
         found = errors(dataset)
         assert found["persistence"]["mse"] == pytest.approx(1.31, abs=0.1)
         assert found["damped_persistence"]["mse"] < found["climatology"]["mse"] < 1.1
@@ -77,10 +85,10 @@ class TestReanalysis:
         """A month of hours: the cycle of the day is removed, not that of the year."""
         path = golden_files.shared_file("data", "climate", "era5_t2m_uk_2019_03.nc")
         dataset = load(path=str(path), in_len=12, out_len=6)
-        assert "anomalies (2 harmonics of the day)" in dataset.description
-        assert dataset.train[0]["inputs"].shape == (12, 33, 49, 1 + 4)
-        assert dataset.display.frame == "1 hour"
-        shown = dataset.display.channels[0].shown(dataset.train[0]["targets"])
+        assert "anomalies (2 harmonics of the day)" in dataset.data.description
+        assert dataset.data.train[0]["inputs"].shape == (12, 33, 49, 1 + 4)
+        assert dataset.data.display.frame == "1 hour"
+        shown = dataset.data.display.channels[0].shown(dataset.data.train[0]["targets"])
         assert np.abs(shown).max() < 15  # K
 
     @pytest.mark.parametrize(

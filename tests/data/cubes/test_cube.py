@@ -11,6 +11,7 @@ from earthformer_jax import data
 from earthformer_jax.data import pipeline
 from earthformer_jax.data.readers import series
 from earthformer_jax.data.readers.frames import FileFrames
+from earthformer_jax.data.task import EmbedSeries
 from tests.data import cube_files
 
 SHORT = dict(in_len=4, out_len=2)
@@ -39,7 +40,7 @@ def dataset(request, path, monkeypatch):
 
 class TestDataset:
     def test_examples(self, dataset):
-        for source in (dataset.train, dataset.validation, dataset.test):
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             example = source[len(source) - 1]
             assert example["inputs"].shape == (4, 4, 5, 2)
             assert example["targets"].shape == (2, 4, 5, 2)
@@ -50,9 +51,9 @@ class TestDataset:
 
     def test_units_and_back(self, dataset, ds):
         """Shown values are those of the file."""
-        example = dataset.test[3]
+        example = dataset.data.test[3]
         frames = example["time"].astype("datetime64[m]").astype("datetime64[ns]")
-        for c, channel in enumerate(dataset.display.channels):
+        for c, channel in enumerate(dataset.data.display.channels):
             want = ds[channel.name].sel(time=frames)
             shown = channel.shown(example["inputs"][..., c])
             np.testing.assert_allclose(shown, want[:4], atol=1e-4)
@@ -61,50 +62,50 @@ class TestDataset:
             assert channel.units == ds[channel.name].units
 
     def test_area_weights(self, dataset):
-        weights = dataset.loss_weights
+        weights = dataset.data.loss_weights
         assert weights.shape == (1, 4, 5, 2) and weights.dtype == np.float32
         assert weights.mean() == pytest.approx(1)
-        cosine = np.cos(np.deg2rad(dataset.coordinates["latitude"]))
+        cosine = np.cos(np.deg2rad(dataset.data.coordinates["latitude"]))
         np.testing.assert_allclose(
             weights[0, :, 2, 1] / weights[0, 0, 2, 1], cosine / cosine[0], rtol=1e-6
         )
 
     def test_metric_of_a_perfect_forecast(self, dataset):
-        metric, state = dataset.metric, dataset.metric.init()
-        for batch in pipeline.evaluation_batches(dataset.test, 4):
+        metric, state = dataset.task.metric, dataset.task.metric.init()
+        for batch in pipeline.evaluation_batches(dataset.data.test, 4):
             state = metric.update(state, batch["targets"], batch)
         scores = metric.compute(state)
         assert scores["mse"] == scores["rmse_T"] == scores["rmse_P"] == 0
 
     def test_rmse_is_in_the_units_of_the_file(self, dataset, ds):
-        metric, state = dataset.metric, dataset.metric.init()
-        channel = dataset.display.channels[0]
-        for batch in pipeline.evaluation_batches(dataset.test, 4):
+        metric, state = dataset.task.metric, dataset.task.metric.init()
+        channel = dataset.data.display.channels[0]
+        for batch in pipeline.evaluation_batches(dataset.data.test, 4):
             wrong = batch["targets"] + np.float32(2.5 / channel.scale)
             state = metric.update(state, wrong, batch)
         assert metric.compute(state)["rmse_T"] == pytest.approx(2.5, rel=1e-4)
 
     def test_display(self, dataset):
-        assert dataset.display.frame == "1 day"
-        assert dataset.display.south_first
-        assert [c.colormap for c in dataset.display.channels] == ["viridis"] * 2
-        assert dataset.mse_units == "(standard deviations)^2"
+        assert dataset.data.display.frame == "1 day"
+        assert dataset.data.display.south_first
+        assert [c.colormap for c in dataset.data.display.channels] == ["viridis"] * 2
+        assert dataset.task.mse_units == "(standard deviations)^2"
 
     def test_description(self, dataset):
-        assert "\n" not in dataset.description
+        assert "\n" not in dataset.data.description
         for text in ("cube.nc: T, P on 4 x 5 cells", "every 1 day", "4 -> 2 frames"):
-            assert text in dataset.description
-        for source in (dataset.train, dataset.validation, dataset.test):
-            assert f"({len(source)} windows)" in dataset.description
+            assert text in dataset.data.description
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
+            assert f"({len(source)} windows)" in dataset.data.description
 
     def test_sources_can_be_pickled(self, dataset):
-        again = pickle.loads(pickle.dumps(dataset.train))
-        for name, values in dataset.train[5].items():
+        again = pickle.loads(pickle.dumps(dataset.data.train))
+        for name, values in dataset.data.train[5].items():
             np.testing.assert_array_equal(again[5][name], values)
 
     def test_workers_read_the_same(self, dataset):
         batches = [
-            pipeline.train_batches(dataset, batch_size=4, seed=1, num_threads=n)
+            pipeline.train_batches(dataset.data, batch_size=4, seed=1, num_threads=n)
             for n in (0, 4)
         ]
         for _ in range(6):
@@ -120,8 +121,8 @@ def test_workers_in_other_processes(path, monkeypatch):
     """Files are opened anew in each."""
     monkeypatch.setattr(series.in_memory, "__defaults__", (0,))
     dataset = load(path=path)
-    alone = pipeline.train_batches(dataset, batch_size=4, seed=1, num_threads=0)
-    two = pipeline.train_batches(dataset, batch_size=4, seed=1, num_workers=2)
+    alone = pipeline.train_batches(dataset.data, batch_size=4, seed=1, num_threads=0)
+    two = pipeline.train_batches(dataset.data, batch_size=4, seed=1, num_workers=2)
     for _ in range(4):
         np.testing.assert_array_equal(next(alone)["inputs"], next(two)["inputs"])
     two.close()
@@ -132,10 +133,10 @@ class TestFormats:
 
     def check(self, dataset, ds, path):
         want = load(path=path)
-        for i in (0, len(want.test) - 1):
+        for i in (0, len(want.data.test) - 1):
             for name in ("inputs", "targets"):
                 np.testing.assert_allclose(
-                    dataset.test[i][name], want.test[i][name], atol=1e-6
+                    dataset.data.test[i][name], want.data.test[i][name], atol=1e-6
                 )
 
     def test_zarr(self, ds, path, tmp_path):
@@ -154,15 +155,15 @@ class TestFormats:
                 file[name] = ds[name].values.transpose(1, 2, 0)
         dataset = load(path=f"{tmp_path}/cube.h5", axes="hwt", variables=("T", "P"))
         self.check(dataset, ds, path)
-        assert not dataset.coordinates and not dataset.display.south_first
+        assert not dataset.data.coordinates and not dataset.data.display.south_first
 
     def test_npy(self, ds, path, tmp_path):
         np.save(tmp_path / "cube.npy", cube_files.stacked(ds))
         dataset = load(path=f"{tmp_path}/cube.npy", variables=("T", "P"))
         self.check(dataset, ds, path)
-        assert dataset.display.frame == ""
-        assert "time" not in dataset.train[0]
-        np.testing.assert_array_equal(dataset.loss_weights, 1)
+        assert dataset.data.display.frame == ""
+        assert "time" not in dataset.data.train[0]
+        np.testing.assert_array_equal(dataset.data.loss_weights, 1)
 
 
 class TestMissing:
@@ -170,34 +171,39 @@ class TestMissing:
         ds["T"].values[::7, 1, 2] = np.nan
         ds["P"].values[:, 0, 0] = np.nan
         dataset = load(path=cube_files.write(ds, tmp_path / "c.nc"))
-        assert dataset.loss_weights[0, 0, 0].tolist() == [
+        assert dataset.data.loss_weights[0, 0, 0].tolist() == [
             pytest.approx(1, abs=0.1),
             0,
         ]
-        weights = dataset.loss_weights
+        weights = dataset.data.loss_weights
         assert weights[weights > 0].mean() == pytest.approx(1)
-        unknown = ~np.stack([dataset.train[i]["observed"] for i in range(60)])
+        unknown = ~np.stack([dataset.data.train[i]["observed"] for i in range(60)])
         assert unknown[..., 0, 0, 1].all() and unknown[..., 1, 2, 0].any()
         assert unknown[..., 1:, :, 1].sum() == 0
-        assert "0.38 % of the values are missing and left out" in dataset.description
-        assert "2.5 % of the cells are never observed, weight 0" in dataset.description
+        assert (
+            "0.38 % of the values are missing and left out" in dataset.data.description
+        )
+        assert (
+            "2.5 % of the cells are never observed, weight 0"
+            in dataset.data.description
+        )
 
     def test_nothing_missing(self, path):
-        assert "observed" not in load(path=path).train[0]
+        assert "observed" not in load(path=path).data.train[0]
 
     def test_land_needs_no_mask(self, ds, tmp_path):
         ds["T"].values[:, 0, 0] = np.nan
         path = cube_files.write(ds, tmp_path / "c.nc")
-        assert "observed" not in load(path=path).train[0]
-        assert "observed" in load(path=path, flip=True).train[0]
+        assert "observed" not in load(path=path).data.train[0]
+        assert "observed" in load(path=path, flip=True).data.train[0]
 
     def test_gap_in_time(self, ds, tmp_path):
         path = cube_files.write(ds.isel(time=np.r_[0:30, 33:100]), tmp_path / "c.nc")
         dataset = load(path=path)
-        for source in (dataset.train, dataset.validation, dataset.test):
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             for i in range(len(source)):
                 assert np.all(np.diff(source[i]["time"]) == 1440)
-        assert "1 gap in steps of 1 day (after 2001-01-30)" in dataset.description
+        assert "1 gap in steps of 1 day (after 2001-01-30)" in dataset.data.description
 
 
 class TestSettings:
@@ -211,53 +217,55 @@ class TestSettings:
         ]
         sets = [load(path=path, **form) for form in forms]
         for dataset in sets:
-            example = dataset.train[0]
+            example = dataset.data.train[0]
             assert example["inputs"].shape == (4, 3, 5, 2)
             assert example["targets"].shape == (2, 3, 5, 1)
-            np.testing.assert_array_equal(example["inputs"], sets[0].train[0]["inputs"])
+            np.testing.assert_array_equal(
+                example["inputs"], sets[0].data.train[0]["inputs"]
+            )
 
     def test_config_dict(self, path):
         config = ConfigDict(dict(name="custom", path=path, **SHORT)).lock()
-        assert len(data.load(config, 0).train) == 65
+        assert len(data.load(config, 0).data.train) == 65
 
     def test_targets_come_first(self, path):
         plain, chosen = load(path=path), load(path=path, targets="P")
-        a, b = plain.train[3], chosen.train[3]
+        a, b = plain.data.train[3], chosen.data.train[3]
         np.testing.assert_array_equal(b["inputs"], a["inputs"][..., ::-1])
         np.testing.assert_array_equal(b["targets"], a["targets"][..., 1:])
-        assert [c.name for c in chosen.display.channels] == ["P"]
-        assert chosen.metric.names == ("P",)
-        assert chosen.loss_weights.shape[-1] == 1
+        assert [c.name for c in chosen.data.display.channels] == ["P"]
+        assert chosen.task.metric.names == ("P",)
+        assert chosen.data.loss_weights.shape[-1] == 1
 
     def test_calendar(self, path):
-        assert load(path=path, calendar=True).train[0]["inputs"].shape[-1] == 4
+        assert load(path=path, calendar=True).data.train[0]["inputs"].shape[-1] == 4
 
     def test_flip(self, path):
-        assert load(path=path).augment is None
-        augment = load(path=path, flip=True).augment
+        assert load(path=path).data.augment is None
+        augment = load(path=path, flip=True).data.augment
         assert augment.flip_height and augment.flip_width
 
     def test_equal_weights(self, path):
         np.testing.assert_array_equal(
-            load(path=path, area_weights=False).loss_weights, 1
+            load(path=path, area_weights=False).data.loss_weights, 1
         )
 
     def test_anomalies(self, tmp_path):
         ds = cube_files.dataset(900)
         path = cube_files.write(ds, tmp_path / "long.nc")
         dataset = load(path=path, anomalies=True)
-        channel = dataset.display.channels[0]
+        channel = dataset.data.display.channels[0]
         assert (channel.name, channel.offset) == ("T anomaly", 0)
         assert channel.colormap == "RdBu_r"
-        assert dataset.metric.names == ("T", "P")
-        assert "anomalies (3 harmonics of the year)" in dataset.description
+        assert dataset.task.metric.names == ("T", "P")
+        assert "anomalies (3 harmonics of the year)" in dataset.data.description
 
     def test_large_cubes_are_read_when_needed(self, path, monkeypatch):
         monkeypatch.setattr(series.in_memory, "__defaults__", (10,))
         dataset = load(path=path)
-        assert isinstance(dataset.train._frames, FileFrames)
-        assert "read when needed" in dataset.description
-        assert "observed" in dataset.train[0]  # nobody has looked at all values
+        assert isinstance(dataset.data.train._frames, FileFrames)
+        assert "read when needed" in dataset.data.description
+        assert "observed" in dataset.data.train[0]  # nobody has looked at all values
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -343,7 +351,7 @@ class TestSettings:
         path = cube_files.write(ds, tmp_path / "c.nc")
         with pytest.raises(ValueError, match="of 'T' are -999, far from all other"):
             load(path=path)
-        assert load(path=path, missing=-999).train[0]["observed"].mean() < 1
+        assert load(path=path, missing=-999).data.train[0]["observed"].mean() < 1
 
 
 class TestAutoencoders:
@@ -351,9 +359,9 @@ class TestAutoencoders:
 
     def test_targets_are_the_inputs(self, path):
         dataset = load(path=path, in_len=6, out_len=0, calendar=True)
-        assert dataset.report == "embedding"
+        assert isinstance(dataset.task, EmbedSeries)
         for split in ("train", "validation", "test"):
-            example = getattr(dataset, split)[0]
+            example = getattr(dataset.data, split)[0]
             assert example["inputs"].shape == (6, 4, 5, 4)
             np.testing.assert_array_equal(
                 example["inputs"][..., :2], example["targets"]
@@ -362,14 +370,14 @@ class TestAutoencoders:
 
     def test_splits_share_no_frame(self, path):
         dataset = load(path=path, in_len=6, out_len=0)
-        last = dataset.train[len(dataset.train) - 1]["time"][-1]
-        assert last < dataset.validation[0]["time"][0]
+        last = dataset.data.train[len(dataset.data.train) - 1]["time"][-1]
+        assert last < dataset.data.validation[0]["time"][0]
 
     def test_climatology_is_the_only_reference(self, path):
         dataset = load(path=path, in_len=6, out_len=0)
-        (batch,) = pipeline.evaluation_batches([dataset.test[0]], 1)
-        assert set(dataset.references) == {"climatology"}
-        assert dataset.references["climatology"](batch).shape == (1, 6, 4, 5, 2)
+        (batch,) = pipeline.evaluation_batches([dataset.data.test[0]], 1)
+        assert set(dataset.task.references) == {"climatology"}
+        assert dataset.task.references["climatology"](batch).shape == (1, 6, 4, 5, 2)
 
     def test_gaps_are_filled_in_the_input_and_no_target(self, ds, tmp_path):
         ds["T"][50:53, 1, 2] = np.nan
@@ -377,7 +385,7 @@ class TestAutoencoders:
         dataset = load(path=path, in_len=6, out_len=0)
         gappy = [
             e
-            for e in map(dataset.train.__getitem__, range(len(dataset.train)))
+            for e in map(dataset.data.train.__getitem__, range(len(dataset.data.train)))
             if not e["observed"].all()
         ]
         assert len(gappy) == 8

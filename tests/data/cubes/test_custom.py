@@ -14,29 +14,33 @@ def load(**settings):
 
 def test_without_a_path_it_is_the_twin():
     dataset = load(twin_years=3)
-    assert "climate twin" in dataset.description
-    assert "no config.data.path was given" in dataset.description
-    assert dataset.train[0]["inputs"].shape == (10, 16, 24, 3)
-    assert dataset.display.channels[0].name == "t2m"
+    assert "climate twin" in dataset.data.description
+    assert "no config.data.path was given" in dataset.data.description
+    assert dataset.data.train[0]["inputs"].shape == (10, 16, 24, 3)
+    assert dataset.data.display.channels[0].name == "t2m"
 
 
 def test_a_file(tmp_path):
     path = cube_files.write(cube_files.dataset(60), tmp_path / "mine.nc")
     dataset = load(path=path, in_len=3, out_len=2)
-    assert dataset.name == "custom"
-    assert dataset.description.startswith("mine.nc: T, P on 4 x 5 cells")
+    assert dataset.data.name == "custom"
+    assert dataset.data.description.startswith("mine.nc: T, P on 4 x 5 cells")
 
 
 def test_radar_composite():
     """HDF5 with axes by guess, times as text, 255 for missing, no coordinates."""
     path = golden_files.shared_file("data", "radar", "fmi_composite_20160928.h5")
     dataset = load(path=str(path), missing=255, space_step=20, in_len=6, out_len=3)
-    assert dataset.display.frame == "5 min"
-    assert dataset.train[0]["inputs"].shape == (6, 61, 38, 1)
-    sizes = len(dataset.train), len(dataset.validation), len(dataset.test)
+    assert dataset.data.display.frame == "5 min"
+    assert dataset.data.train[0]["inputs"].shape == (6, 61, 38, 1)
+    sizes = (
+        len(dataset.data.train),
+        len(dataset.data.validation),
+        len(dataset.data.test),
+    )
     assert sizes == (20, 4, 4)
-    assert 0.2 < np.mean(dataset.loss_weights == 0) < 0.3
-    shown = dataset.display.channels[0].shown(dataset.train[0]["targets"])
+    assert 0.2 < np.mean(dataset.data.loss_weights == 0) < 0.3
+    shown = dataset.data.display.channels[0].shown(dataset.data.train[0]["targets"])
     assert -1e-3 < shown.min() < shown.max() < 180
 
 
@@ -46,7 +50,11 @@ def test_radar_sequences():
         "data/radar/sevir_layout/data/vil/2010/KNMI_RATE_2010_0826.h5"
     )
     dataset = load(path=str(path), variables="vil", missing=255, space_step=16)
-    sizes = len(dataset.train), len(dataset.validation), len(dataset.test)
+    sizes = (
+        len(dataset.data.train),
+        len(dataset.data.validation),
+        len(dataset.data.test),
+    )
     assert sizes == (3 * 35, 35, 35)
 
 

@@ -16,15 +16,15 @@ def load(ds, folder, **settings):
 
 def errors(dataset):
     found = {}
-    for name, forecast in dataset.references.items():
-        state = dataset.metric.init()
-        for batch in evaluation_batches(dataset.test, 16):
+    for name, forecast in dataset.task.references.items():
+        state = dataset.task.metric.init()
+        for batch in evaluation_batches(dataset.data.test, 16):
             fields = forecast(batch)
             assert fields.shape == batch["targets"].shape
             assert fields.dtype == np.float32
             assert np.isfinite(fields).all()
-            state = dataset.metric.update(state, fields, batch)
-        found[name] = dataset.metric.compute(state)["mse"]
+            state = dataset.task.metric.update(state, fields, batch)
+        found[name] = dataset.task.metric.compute(state)["mse"]
     return found
 
 
@@ -46,11 +46,11 @@ def test_climatology_knows_the_season(tmp_path):
     ds["T"] += (20 * np.cos(2 * np.pi * day / 365.25)).astype(np.float32)
     dataset = load(ds, tmp_path)
     found = errors(dataset)
-    weather = 3.0 / float(dataset.metric.scale[0])
+    weather = 3.0 / float(dataset.task.metric.scale[0])
     assert found["climatology"] == pytest.approx(weather**2, rel=0.15)
     same = load(ds, tmp_path, anomalies=True)
-    batch = next(iter(evaluation_batches(same.test, 4)))
-    assert not same.references["climatology"](batch).any()
+    batch = next(iter(evaluation_batches(same.data.test, 4)))
+    assert not same.task.references["climatology"](batch).any()
 
 
 def test_climatology_knows_the_time_of_day(tmp_path):
@@ -64,11 +64,11 @@ def test_climatology_knows_the_time_of_day(tmp_path):
 def test_without_dates_the_climatology_is_the_mean(tmp_path):
     ds = cube_files.dataset(100).drop_vars("time")
     dataset = load(ds, tmp_path)
-    batch = next(iter(evaluation_batches(dataset.test, 4)))
-    fields = dataset.references["climatology"](batch)
+    batch = next(iter(evaluation_batches(dataset.data.test, 4)))
+    fields = dataset.task.references["climatology"](batch)
     mean = cube_files.stacked(ds)[:70].mean(axis=0)
-    scale = np.array(dataset.metric.scale)
-    offset = np.array([channel.offset for channel in dataset.display.channels])
+    scale = np.array(dataset.task.metric.scale)
+    offset = np.array([channel.offset for channel in dataset.data.display.channels])
     np.testing.assert_allclose(fields[3, 2], (mean - offset) / scale, atol=1e-4)
 
 

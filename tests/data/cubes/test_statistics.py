@@ -129,7 +129,7 @@ class TestNormalizer:
     def test_training_has_mean_0_and_spread_1(self):
         values = 290 + 5 * cube_files.values(100, (3, 4, 2))
         normalizer, text = self.fit(values, stop=70)
-        x = normalizer(values, None)[:70]
+        x = normalizer.encode(values, None)[:70]
         np.testing.assert_allclose(x.mean(axis=(0, 1, 2)), 0, atol=1e-5)
         np.testing.assert_allclose(x.std(axis=(0, 1, 2)), 1, atol=1e-5)
         np.testing.assert_allclose(
@@ -152,7 +152,7 @@ class TestNormalizer:
         values = season[:, None, None, None] + 300 + weather
         normalizer, text = self.fit(values, anomalies=True)
         assert text.startswith("anomalies (3 harmonics of the year) / standard")
-        x = normalizer(values.astype(np.float32), times)
+        x = normalizer.encode(values.astype(np.float32), times)
         np.testing.assert_allclose(normalizer.scale, weather.std(), rtol=0.05)
         for day in (0, 100, 200, 300):  # no season is left
             window = [slice(day + 365 * k, day + 365 * k + 60) for k in range(2)]
@@ -165,9 +165,9 @@ class TestNormalizer:
         values[4, 1, 1, 0] = np.nan
         normalizer, _ = self.fit(values)
         assert np.argwhere(~normalizer.counted).tolist() == [[0, 0, 1]]
-        x = normalizer(np.nan_to_num(values), None)
+        x = normalizer.encode(np.nan_to_num(values), None)
         assert np.isnan(x[:, 0, 0, 1]).all()  # never observed in training
-        assert np.isnan(normalizer(values, None)[4, 1, 1, 0])
+        assert np.isnan(normalizer.encode(values, None)[4, 1, 1, 0])
         std = np.nanstd(values[..., 0])
         np.testing.assert_allclose(normalizer.scale[0], std, rtol=1e-5)
 

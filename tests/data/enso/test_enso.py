@@ -54,7 +54,7 @@ def dataset(request, every_origin):
 
 class TestEveryOrigin:
     def test_examples(self, dataset):
-        h, w = dataset.grid.ocean.shape
+        h, w = dataset.task.ocean.shape
         shapes = {
             "inputs": (6, h, w, 1),
             "targets": (5, h, w, 1),
@@ -62,7 +62,7 @@ class TestEveryOrigin:
             "nino34": (5,),
             "nino34_three_month": (3,),
         }
-        for source in (dataset.train, dataset.validation, dataset.test):
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             example = source[len(source) - 1]
             assert {name: x.shape for name, x in example.items()} == shapes
             assert example.pop("start_month").dtype == np.int32
@@ -71,147 +71,166 @@ class TestEveryOrigin:
                 assert np.all(np.isfinite(values))
 
     def test_monthly_index_is_that_of_the_targets(self, dataset):
-        example = dataset.test[1]
-        kelvin = dataset.to_kelvin(example["targets"].astype(np.float64))
-        index = np.sum(kelvin[..., 0] * dataset.nino_weights, axis=(1, 2))
+        example = dataset.data.test[1]
+        kelvin = dataset.data.normalization.decode(
+            example["targets"].astype(np.float64)
+        )
+        index = np.sum(kelvin[..., 0] * dataset.task.nino_weights, axis=(1, 2))
         np.testing.assert_allclose(index, example["nino34"], atol=1e-5)
 
     def test_an_example_is_a_function_of_its_number(self, dataset):
-        for name, values in dataset.train[2].items():
-            np.testing.assert_array_equal(values, dataset.train[2][name])
+        for name, values in dataset.data.train[2].items():
+            np.testing.assert_array_equal(values, dataset.data.train[2][name])
 
     def test_units_and_back(self, dataset):
         kelvin = np.linspace(-3, 3, 7)
-        there = dataset.normalization.from_kelvin(kelvin)
-        np.testing.assert_allclose(dataset.to_kelvin(there), kelvin, atol=1e-12)
+        there = dataset.data.normalization.encode(kelvin)
+        np.testing.assert_allclose(
+            dataset.data.normalization.decode(there), kelvin, atol=1e-12
+        )
 
     def test_references_are_in_model_units(self, dataset):
-        batch = next(iter(pipeline.evaluation_batches(dataset.test, 4)))
-        for name, forecast in dataset.references.items():
+        batch = next(iter(pipeline.evaluation_batches(dataset.data.test, 4)))
+        for name, forecast in dataset.task.references.items():
             fields = forecast(batch)
             assert fields.shape == batch["targets"].shape, name
             assert fields.dtype == np.float32
             assert np.all(np.isfinite(fields)), name
-        ocean = dataset.grid.ocean
+        ocean = dataset.task.ocean
         last = np.repeat(batch["inputs"][:, -1:], 5, axis=1)
-        persistence = dataset.references["persistence"](batch)
+        persistence = dataset.task.references["persistence"](batch)
         np.testing.assert_allclose(
             persistence[:, :, ocean], last[:, :, ocean], atol=1e-6
         )
-        land = dataset.to_kelvin(persistence[:, :, ~ocean].astype(np.float64))
+        land = dataset.data.normalization.decode(
+            persistence[:, :, ~ocean].astype(np.float64)
+        )
         np.testing.assert_allclose(land, 0, atol=1e-5)
 
     def test_metric_of_a_perfect_forecast(self, dataset):
-        metric = dataset.metric
+        metric = dataset.task.metric
         state = metric.init()
-        for batch in pipeline.evaluation_batches(dataset.test, 4):
+        for batch in pipeline.evaluation_batches(dataset.data.test, 4):
             state = metric.update(state, batch["targets"], batch)
         scores = metric.compute(state)
         assert scores["mse"] == 0
         np.testing.assert_allclose(scores["correlation_monthly"], 1, atol=1e-4)
-        assert len(scores["correlation"]) == (3 if dataset.index_months == 3 else 5)
+        assert len(scores["correlation"]) == (
+            3 if dataset.task.index_months == 3 else 5
+        )
 
     def test_loss_weights(self, dataset):
-        targets = dataset.train[0]["targets"]
-        weights = np.broadcast_to(dataset.loss_weights, targets.shape)
+        targets = dataset.data.train[0]["targets"]
+        weights = np.broadcast_to(dataset.data.loss_weights, targets.shape)
         assert weights[weights > 0].mean() == 1
 
     def test_description_is_one_line(self, dataset):
-        assert "\n" not in dataset.description
-        sizes = [dataset.train, dataset.validation, dataset.test]
+        assert "\n" not in dataset.data.description
+        sizes = [dataset.data.train, dataset.data.validation, dataset.data.test]
         for source in sizes:
-            assert f"({len(source)} windows)" in dataset.description
+            assert f"({len(source)} windows)" in dataset.data.description
 
 
 class TestTwin:
     def test_sizes_and_units(self, every_origin):
         dataset = every_origin["twin"]
-        sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+        sizes = (
+            len(dataset.data.train),
+            len(dataset.data.validation),
+            len(dataset.data.test),
+        )
         assert sizes == (6, 3, 5)
-        assert dataset.index_months == 3
-        assert dataset.normalization == enso.OFFICIAL
-        assert "official" in dataset.mse_units
-        np.testing.assert_array_equal(dataset.loss_weights[0, ..., 0], twin.OCEAN_MASK)
+        assert dataset.task.index_months == 3
+        assert dataset.data.normalization == enso.OFFICIAL
+        assert "official" in dataset.task.mse_units
+        np.testing.assert_array_equal(
+            dataset.data.loss_weights[0, ..., 0], twin.OCEAN_MASK
+        )
 
     def test_simulated_months_are_none_of_the_splits(self, every_origin):
         dataset = every_origin["twin"]
-        simulated = dataset.simulated[0]["inputs"]
-        for source in (dataset.train, dataset.validation, dataset.test):
+        simulated = dataset.data.simulated[0]["inputs"]
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             assert np.any(source[0]["inputs"] != simulated)
 
     def test_calendar_channels(self):
         """January is (1, 0), April (0, 1); forecasts read the temperature alone."""
         plain = load(**SHORT, **SMALL_TWIN)
         dataset = load(calendar=True, **SHORT, **SMALL_TWIN)
-        example = dataset.train[0]
+        example = dataset.data.train[0]
         assert example["inputs"].shape == (6, 24, 48, 3)
         months = (int(example["start_month"]) + np.arange(-6, 0)) % 12
         season = np.stack([np.cos(np.pi * months / 6), np.sin(np.pi * months / 6)], -1)
         np.testing.assert_allclose(example["inputs"][:, 3, 5, 1:], season, atol=1e-6)
         np.testing.assert_array_equal(
-            example["inputs"][..., :1], plain.train[0]["inputs"]
+            example["inputs"][..., :1], plain.data.train[0]["inputs"]
         )
         batches = [
-            next(iter(pipeline.evaluation_batches(d.test, 5))) for d in (plain, dataset)
+            next(iter(pipeline.evaluation_batches(d.data.test, 5)))
+            for d in (plain, dataset)
         ]
         for name in ("persistence", "ceiling"):
             want, have = (
-                d.references[name](batch)
+                d.task.references[name](batch)
                 for d, batch in zip((plain, dataset), batches, strict=True)
             )
             np.testing.assert_array_equal(have, want)
 
     def test_the_seed_decides(self):
         a, b, c = (load(seed, **SHORT, **SMALL_TWIN) for seed in (1, 1, 2))
-        np.testing.assert_array_equal(a.train[4]["inputs"], b.train[4]["inputs"])
-        assert np.any(a.train[4]["inputs"] != c.train[4]["inputs"])
+        np.testing.assert_array_equal(
+            a.data.train[4]["inputs"], b.data.train[4]["inputs"]
+        )
+        assert np.any(a.data.train[4]["inputs"] != c.data.train[4]["inputs"])
 
     def test_ceiling(self, every_origin):
         dataset = every_origin["twin"]
-        batch = next(iter(pipeline.evaluation_batches(dataset.test, 5)))
+        batch = next(iter(pipeline.evaluation_batches(dataset.data.test, 5)))
         errors = {
             name: np.mean((forecast(batch) - batch["targets"]) ** 2)
-            for name, forecast in dataset.references.items()
+            for name, forecast in dataset.task.references.items()
         }
         assert errors["ceiling"] == min(errors.values())
 
     def test_anomaly_units(self):
         dataset = load(normalization="anomaly", **SHORT, **SMALL_TWIN)
-        assert dataset.normalization.offset == 0
-        assert 0.3 < dataset.normalization.scale < 1.0
-        assert dataset.mse_units == "K^2"
-        assert load(scale=0.5, **SHORT, **SMALL_TWIN).normalization.scale == 0.5
+        assert dataset.data.normalization.offset == 0
+        assert 0.3 < dataset.data.normalization.scale < 1.0
+        assert dataset.task.mse_units == "K^2"
+        assert load(scale=0.5, **SHORT, **SMALL_TWIN).data.normalization.scale == 0.5
 
 
 class TestIcar:
     def test_official_scaling(self, every_origin):
         dataset = every_origin["icar"]
-        assert dataset.to_kelvin(0.0) == -16.549121856689453
-        assert dataset.to_kelvin(1.0) == pytest.approx(10.198975563049316)
-        assert np.all(dataset.loss_weights == 1)  # land counts in the reference
+        assert dataset.data.normalization.decode(0.0) == -16.549121856689453
+        assert dataset.data.normalization.decode(1.0) == pytest.approx(
+            10.198975563049316
+        )
+        assert np.all(dataset.data.loss_weights == 1)  # land counts in the reference
 
     def test_three_month_index_is_the_label(self, every_origin):
         dataset = every_origin["icar"]
         series = sst_files.icar_series(12 * 14, (3, 6), seed=1)
         labels = sst_files.icar_labels(series)
         np.testing.assert_allclose(
-            dataset.train[7]["nino34_three_month"], labels[13:16], rtol=1e-6
+            dataset.data.train[7]["nino34_three_month"], labels[13:16], rtol=1e-6
         )
 
 
 class TestGridded:
     def test_scale_is_that_of_training(self, every_origin):
         dataset = every_origin["gridded"]
-        assert dataset.index_months == 1
-        assert dataset.mse_units == "K^2"
-        months = dataset.periods.train[1] - dataset.periods.train[0] + 1
-        first = np.concatenate(
-            [dataset.train[i]["inputs"] for i in range(0, months - 10, 6)]
-        )[..., 0]
-        assert first[:, dataset.grid.ocean].std() == pytest.approx(1, abs=0.05)
+        assert dataset.task.index_months == 1
+        assert dataset.task.mse_units == "K^2"
+        train = dataset.data.train
+        first = np.concatenate([train[i]["inputs"] for i in range(0, len(train), 6)])[
+            ..., 0
+        ]
+        assert first[:, dataset.task.ocean].std() == pytest.approx(1, abs=0.05)
 
     def test_three_month_index_is_the_mean(self, every_origin):
-        example = every_origin["gridded"].train[3]
+        example = every_origin["gridded"].data.train[3]
         monthly = example["nino34"]
         np.testing.assert_allclose(
             example["nino34_three_month"],
@@ -221,34 +240,35 @@ class TestGridded:
 
     def test_simulated_windows_look_like_real_ones(self, every_origin):
         dataset = every_origin["gridded"]
-        simulated, real = dataset.simulated[5], dataset.train[0]
+        simulated, real = dataset.data.simulated[5], dataset.data.train[0]
         assert {name: (x.shape, x.dtype) for name, x in simulated.items()} == {
             name: (x.shape, x.dtype) for name, x in real.items()
         }
-        many = np.stack([dataset.simulated[i]["inputs"] for i in range(50)])
-        assert 0.3 < many[..., dataset.grid.ocean, :].std() < 1.3
-        assert not many[..., ~dataset.grid.ocean, :].any()
+        many = np.stack([dataset.data.simulated[i]["inputs"] for i in range(50)])
+        assert 0.3 < many[..., dataset.task.ocean, :].std() < 1.3
+        assert not many[..., ~dataset.task.ocean, :].any()
 
     def test_simulated_months_can_be_left_out(self, gridded_path):
         dataset = load(path=gridded_path, simulated=False, **SHORT, **DATES)
-        assert dataset.simulated is None
+        assert dataset.data.simulated is None
 
     def test_official_units_can_be_asked_for(self, gridded_path):
         dataset = load(path=gridded_path, normalization="official", **SHORT, **DATES)
-        assert dataset.normalization == enso.OFFICIAL
+        assert dataset.data.normalization == enso.OFFICIAL
 
     def test_zarr(self, gridded_path, every_origin, tmp_path):
         path = sst_files.write(sst_files.dataset(), tmp_path / "sst.zarr")
         dataset = load(path=path, **SHORT, **DATES)
         np.testing.assert_array_equal(
-            dataset.test[3]["targets"], every_origin["gridded"].test[3]["targets"]
+            dataset.data.test[3]["targets"],
+            every_origin["gridded"].data.test[3]["targets"],
         )
 
 
 class TestSettings:
     def test_config_dict(self):
         config = ConfigDict(dict(name="enso", **SHORT, **SMALL_TWIN)).lock()
-        assert len(data.load(config, 0).train) == 6
+        assert len(data.load(config, 0).data.train) == 6
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -314,14 +334,18 @@ def test_kaplan():
     """Real observations with the periods of the README."""
     path = golden_files.shared_file("data", "sst", "kaplan_pacific_ssta_1856_2014.nc")
     dataset = load(path=str(path), train_until="1979-12", validate_until="1984-12")
-    sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+    sizes = (
+        len(dataset.data.train),
+        len(dataset.data.validation),
+        len(dataset.data.test),
+    )
     assert sizes == (1463, 47, 345)
-    metric = dataset.metric
+    metric = dataset.task.metric
     means = {}
     for name in ("persistence", "lim"):
         state = metric.init()
-        for batch in pipeline.evaluation_batches(dataset.test, 64):
-            state = metric.update(state, dataset.references[name](batch), batch)
+        for batch in pipeline.evaluation_batches(dataset.data.test, 64):
+            state = metric.update(state, dataset.task.references[name](batch), batch)
         means[name] = np.array(metric.compute(state)["correlation"][:12])
     np.testing.assert_allclose(
         means["persistence"][[0, 2, 5]], [0.95, 0.76, 0.41], atol=0.02

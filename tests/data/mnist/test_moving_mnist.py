@@ -61,7 +61,7 @@ def dataset(request, every_origin):
 
 class TestEveryOrigin:
     def test_examples(self, dataset):
-        for source in (dataset.train, dataset.validation, dataset.test):
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             example = source[len(source) - 1]
             size = example["inputs"].shape[1]
             assert example["inputs"].shape == (3, size, size, 1)
@@ -71,55 +71,61 @@ class TestEveryOrigin:
                 assert 0 <= values.min() and values.max() <= 1
 
     def test_an_example_is_a_function_of_its_number(self, dataset):
-        again = pickle.loads(pickle.dumps(dataset.train))
+        again = pickle.loads(pickle.dumps(dataset.data.train))
         for index in (3, 0):
-            for name, values in dataset.train[index].items():
+            for name, values in dataset.data.train[index].items():
                 np.testing.assert_array_equal(values, again[index][name])
 
     def test_all_are_different(self, dataset):
-        splits = (dataset.train, dataset.validation, dataset.test)
+        splits = (dataset.data.train, dataset.data.validation, dataset.data.test)
         whole = [frames_of(s[i]).tobytes() for s in splits for i in range(len(s))]
         assert len(set(whole)) == len(whole)
 
     def test_scores(self, dataset):
         """Persistence by hand: sum over pixels, mean over frames and examples."""
-        batch = next(iter(pipeline.evaluation_batches(dataset.test, 2)))
-        metric = dataset.metric
-        forecast = dataset.references["persistence"](batch)
+        batch = next(iter(pipeline.evaluation_batches(dataset.data.test, 2)))
+        metric = dataset.task.metric
+        forecast = dataset.task.references["persistence"](batch)
         scores = metric.compute(metric.update(metric.init(), forecast, batch))
         error = batch["inputs"][:, -1:] - batch["targets"]
         assert scores["mse"] == pytest.approx((error**2).sum() / (2 * 4), rel=1e-5)
-        assert dataset.mse_units == "sum over the pixels of a frame"
+        assert dataset.task.mse_units == "sum over the pixels of a frame"
 
     def test_nothing_is_weighted_or_changed(self, dataset):
-        np.testing.assert_array_equal(dataset.loss_weights, np.ones((1, 1, 1, 1)))
-        assert dataset.augment is None and dataset.simulated is None
+        np.testing.assert_array_equal(dataset.data.loss_weights, np.ones((1, 1, 1, 1)))
+        assert dataset.data.augment is None and dataset.data.simulated is None
 
     def test_display(self, dataset):
-        (channel,) = dataset.display.channels
+        (channel,) = dataset.data.display.channels
         assert (channel.colormap, channel.limits) == ("gray", (0.0, 1.0))
 
     def test_description(self, dataset):
-        assert "\n" not in dataset.description
-        assert "3 -> 4 frames" in dataset.description
-        assert f"train {len(dataset.train)}," in dataset.description
+        assert "\n" not in dataset.data.description
+        assert "3 -> 4 frames" in dataset.data.description
+        assert f"train {len(dataset.data.train)}," in dataset.data.description
 
 
 class TestGenerated:
     def test_sizes_of_the_paper(self):
         dataset = load()
-        sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+        sizes = (
+            len(dataset.data.train),
+            len(dataset.data.validation),
+            len(dataset.data.test),
+        )
         assert sizes == (8100, 900, 1000)
-        assert dataset.train[0]["inputs"].shape == (10, 64, 64, 1)
-        assert "embedded" in dataset.description
+        assert dataset.data.train[0]["inputs"].shape == (10, 64, 64, 1)
+        assert "embedded" in dataset.data.description
 
     def test_seeds_differ(self):
-        assert np.any(frames_of(load(0).train[0]) != frames_of(load(1).train[0]))
+        assert np.any(
+            frames_of(load(0).data.train[0]) != frames_of(load(1).data.train[0])
+        )
 
     def test_number_of_sequences_changes_none(self):
         many = load(**SMALL | {"train": 1000})
         np.testing.assert_array_equal(
-            frames_of(many.train[5]), frames_of(load(**SMALL).train[5])
+            frames_of(many.data.train[5]), frames_of(load(**SMALL).data.train[5])
         )
 
     def test_training_digits_are_for_training_only(self, monkeypatch):
@@ -128,13 +134,13 @@ class TestGenerated:
         made = digits.Digits(grey, training=3, description="grey squares")
         monkeypatch.setattr(moving_mnist, "load_digits", lambda path: made)
         dataset = load(**SMALL)
-        assert frames_of(dataset.train[0]).max() == np.float32(0.2)
-        assert frames_of(dataset.validation[0]).max() == 1
-        assert frames_of(dataset.test[0]).max() == 1
+        assert frames_of(dataset.data.train[0]).max() == np.float32(0.2)
+        assert frames_of(dataset.data.validation[0]).max() == 1
+        assert frames_of(dataset.data.test[0]).max() == 1
 
     def test_size_and_number_of_digits(self):
         dataset = load(**SMALL | dict(size=96, num_digits=1))
-        frames = frames_of(dataset.test[0])
+        frames = frames_of(dataset.data.test[0])
         assert frames.shape == (7, 96, 96)
         lit = [np.ptp(np.nonzero(frame)[0]) for frame in frames]
         assert max(lit) < 28
@@ -142,7 +148,7 @@ class TestGenerated:
     @pytest.mark.parametrize("index", [-1, 12])
     def test_no_such_sequence(self, every_origin, index):
         with pytest.raises(IndexError, match=f"sequence {index} of 12"):
-            every_origin["generated"].train[index]
+            every_origin["generated"].data.train[index]
 
 
 class TestSplit:
@@ -173,17 +179,19 @@ class TestFile:
         numbers = moving_mnist.split_numbers(30)
         for name in ("file", "tfds"):
             for split, which in numbers.items():
-                source = getattr(every_origin[name], split)
+                source = getattr(every_origin[name].data, split)
                 assert len(source) == len(which)
                 expected = sequences()[:7, which[1]].astype(np.float32) / 255
                 np.testing.assert_array_equal(frames_of(source[1]), expected)
 
     def test_folder(self, file):
         dataset = load(path=str(file.parent))
-        assert "30 sequences split in the paper's proportions" in dataset.description
+        assert (
+            "30 sequences split in the paper's proportions" in dataset.data.description
+        )
 
     def test_pickles_without_the_file(self, every_origin):
-        source = every_origin["file"].train
+        source = every_origin["file"].data.train
         source[0]
         assert len(pickle.dumps(source)) < 2000
 
@@ -199,7 +207,8 @@ class TestFile:
         monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
         dataset = load(path="tfds", in_len=3, out_len=4)
         np.testing.assert_array_equal(
-            frames_of(dataset.test[2]), frames_of(every_origin["file"].test[2])
+            frames_of(dataset.data.test[2]),
+            frames_of(every_origin["file"].data.test[2]),
         )
 
 
@@ -285,7 +294,7 @@ class TestErrors:
 class TestSpaceStep:
     def test_pixels_are_means(self):
         whole, half = (
-            load(train=3, validation=1, test=1, space_step=step).train[2]
+            load(train=3, validation=1, test=1, space_step=step).data.train[2]
             for step in (1, 2)
         )
         for name in ("inputs", "targets"):

@@ -78,7 +78,7 @@ def dataset(request, every_origin):
 
 class TestEveryOrigin:
     def test_examples(self, dataset):
-        for source in (dataset.train, dataset.validation, dataset.test):
+        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
             example = source[len(source) - 1]
             size = example["inputs"].shape[1]
             assert example["inputs"].shape == (2, size, size, 1)
@@ -88,35 +88,39 @@ class TestEveryOrigin:
                 assert 0 <= values.min() and values.max() <= 1
 
     def test_an_example_is_a_function_of_its_number(self, dataset):
-        again = pickle.loads(pickle.dumps(dataset.train))
+        again = pickle.loads(pickle.dumps(dataset.data.train))
         for index in (1, 0):
-            for name, values in dataset.train[index].items():
+            for name, values in dataset.data.train[index].items():
                 np.testing.assert_array_equal(values, again[index][name])
 
     def test_scores(self, dataset):
-        batch = next(iter(pipeline.evaluation_batches(dataset.test, 2)))
-        metric = dataset.metric
-        forecast = dataset.references["persistence"](batch)
+        batch = next(iter(pipeline.evaluation_batches(dataset.data.test, 2)))
+        metric = dataset.task.metric
+        forecast = dataset.task.references["persistence"](batch)
         scores = metric.compute(metric.update(metric.init(), forecast, batch))
         error = batch["inputs"][:, -1:] - batch["targets"]
         assert scores["mse"] == pytest.approx((error**2).sum() / (2 * 3), rel=1e-5)
-        assert dataset.mse_units == "sum over the pixels of a frame"
+        assert dataset.task.mse_units == "sum over the pixels of a frame"
 
     def test_look_and_description(self, dataset):
-        (channel,) = dataset.display.channels
+        (channel,) = dataset.data.display.channels
         assert (channel.colormap, channel.limits) == ("gray", (0.0, 1.0))
-        assert "\n" not in dataset.description
-        assert "2 -> 3 frames" in dataset.description
-        assert f"train {len(dataset.train)}," in dataset.description
+        assert "\n" not in dataset.data.description
+        assert "2 -> 3 frames" in dataset.data.description
+        assert f"train {len(dataset.data.train)}," in dataset.data.description
 
 
 class TestGenerated:
     def test_sizes_of_the_paper(self):
         dataset = load()
-        sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+        sizes = (
+            len(dataset.data.train),
+            len(dataset.data.validation),
+            len(dataset.data.test),
+        )
         assert sizes == (20_000, 1000, 1000)
-        assert dataset.train[19_999]["inputs"].shape == (10, 64, 64, 1)
-        assert "the first 1,500 of scikit-learn's embedded" in dataset.description
+        assert dataset.data.train[19_999]["inputs"].shape == (10, 64, 64, 1)
+        assert "the first 1,500 of scikit-learn's embedded" in dataset.data.description
 
     def test_is_the_generator(self, every_origin):
         """Example i by hand, from the key of (seed, split, i)."""
@@ -126,16 +130,16 @@ class TestGenerated:
         draw = nbody_generator.draw(key, len(images), rules)
         chosen = nbody_generator.cropped(images[np.asarray(draw.digits)])
         expected = nbody_generator.video(*chosen, draw, rules)
-        found = frames_of(every_origin["generated"].test[4])
+        found = frames_of(every_origin["generated"].data.test[4])
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
     def test_all_are_different(self, every_origin):
         dataset = every_origin["generated"]
         splits = (
-            dataset.train,
-            dataset.validation,
-            dataset.test,
-            load(1, **SMALL).train,
+            dataset.data.train,
+            dataset.data.validation,
+            dataset.data.test,
+            load(1, **SMALL).data.train,
         )
         whole = [frames_of(s[i]).tobytes() for s in splits for i in range(len(s))]
         assert len(set(whole)) == len(whole) == 23
@@ -143,7 +147,8 @@ class TestGenerated:
     def test_number_of_sequences_changes_none(self, every_origin):
         many = load(**SMALL | {"train": 1000})
         np.testing.assert_array_equal(
-            frames_of(many.train[5]), frames_of(every_origin["generated"].train[5])
+            frames_of(many.data.train[5]),
+            frames_of(every_origin["generated"].data.train[5]),
         )
 
     def test_settings_reach_the_generator(self):
@@ -157,7 +162,7 @@ class TestGenerated:
     @pytest.mark.parametrize("index", [-1, 7])
     def test_no_such_sequence(self, every_origin, index):
         with pytest.raises(IndexError, match=f"sequence {index} of 7"):
-            every_origin["generated"].train[index]
+            every_origin["generated"].data.train[index]
 
     def test_without_a_cpu(self, every_origin, monkeypatch):
         def no_cpu(backend):
@@ -165,22 +170,22 @@ class TestGenerated:
 
         monkeypatch.setattr(jax, "local_devices", no_cpu)
         with pytest.raises(ValueError, match="JAX_PLATFORMS=.* leaves out the CPU"):
-            every_origin["generated"].train[0]
+            every_origin["generated"].data.train[0]
 
 
 class TestDraws:
     def test_the_authors_frames(self, tmp_path, reference, with_digits):
         dataset = load(**write_draws(tmp_path, reference))
-        assert [len(s) for s in (dataset.train, dataset.validation)] == [2, 2]
+        assert [len(s) for s in (dataset.data.train, dataset.data.validation)] == [2, 2]
         for index, expected in enumerate(reference["official/output/frames"]):
-            found = frames_of(dataset.test[index])
+            found = frames_of(dataset.data.test[index])
             np.testing.assert_allclose(found, expected[..., 0], atol=2e-5)
-        assert "12 digits" in dataset.description
+        assert "12 digits" in dataset.data.description
 
     def test_one_of_the_files(self, tmp_path, reference, with_digits):
         drawn = write_draws(tmp_path, reference)
         drawn["path"] += "/nbody_val.npz"
-        assert len(load(**drawn).test) == 2
+        assert len(load(**drawn).data.test) == 2
 
     def test_without_digits(self, tmp_path, reference):
         drawn = write_draws(tmp_path, reference)
@@ -304,7 +309,7 @@ class TestTheAuthorsSequences:
     def test_ours_look_like_theirs(self, shown):
         mnist = golden_files.shared_file("data", "mnist")
         dataset = load(digits=str(mnist), train=100, validation=1, test=1)
-        ours = np.stack([frames_of(dataset.train[i]) for i in range(100)])
+        ours = np.stack([frames_of(dataset.data.train[i]) for i in range(100)])
         theirs = np.stack([x for n, x in shown.items() if n.startswith("nbody")])
         assert ours.shape[1:] == theirs.shape[1:] == (20, 64, 64)
         assert theirs.min() == ours.min() == 0 and theirs.max() == ours.max() == 1

@@ -130,7 +130,7 @@ class TestBrokenFiles:
         with pytest.raises(
             OSError, match="A.h5: event 0 cannot be read .*; if the file"
         ):
-            dataset.train[3]
+            dataset.data.train[3]
 
     def test_wrong_type(self, tmp_path):
         path = self.rewritten(tmp_path, vil=np.zeros((4, 12, 12, 49), np.float32))

@@ -14,6 +14,7 @@ from earthformer_jax.data.sevir.windows import (
     PreparedEvents,
     Windows,
     block_maximum,
+    code_table,
 )
 from tests import golden_files
 from tests.data import sevir_layout
@@ -77,7 +78,7 @@ def dataset(request, folder):
 class TestEveryOrigin:
     def test_examples(self, dataset):
         shapes = None
-        for source in (dataset.validation, dataset.test):
+        for source in (dataset.data.validation, dataset.data.test):
             for index in (0, len(source) - 1):
                 example = source[index]
                 found = {name: (x.shape, x.dtype) for name, x in example.items()}
@@ -95,27 +96,27 @@ class TestEveryOrigin:
                 assert example["event"].dtype == np.int32
 
     def test_an_example_is_a_function_of_its_number(self, dataset):
-        copy = pickle.loads(pickle.dumps(dataset.train))
-        assert len(copy) == len(dataset.train)
-        for name, values in dataset.train[2].items():
+        copy = pickle.loads(pickle.dumps(dataset.data.train))
+        assert len(copy) == len(dataset.data.train)
+        for name, values in dataset.data.train[2].items():
             np.testing.assert_array_equal(values, copy[2][name])
 
     def test_ends(self, dataset):
-        for index in (-1, len(dataset.test)):
+        for index in (-1, len(dataset.data.test)):
             with pytest.raises(IndexError):
-                dataset.test[index]
+                dataset.data.test[index]
 
     def test_scores(self, dataset):
-        batch = next(iter(pipeline.evaluation_batches(dataset.test, 3)))
-        metric = dataset.metric
+        batch = next(iter(pipeline.evaluation_batches(dataset.data.test, 3)))
+        metric = dataset.task.metric
 
         def mse(forecast):
             state = metric.update(metric.init(), forecast, batch)
             return metric.compute(state)["mse"]
 
         assert mse(batch["targets"]) == 0
-        forecast = dataset.references["persistence"](batch)
-        channel = dataset.display.channels[0]
+        forecast = dataset.task.references["persistence"](batch)
+        channel = dataset.data.display.channels[0]
         target, last = (
             channel.shown(x) for x in (batch["targets"], batch["inputs"][:, -1:])
         )
@@ -124,19 +125,19 @@ class TestEveryOrigin:
         assert mse(forecast) == pytest.approx(want, rel=1e-4)
 
     def test_description(self, dataset):
-        assert "\n" not in dataset.description
+        assert "\n" not in dataset.data.description
         for split in SPLITS:
-            size = len(getattr(dataset, split))
-            assert f"{split} ({size} windows of" in dataset.description
-        assert dataset.display.south_first
-        assert dataset.mse_units == "(code / 255)^2"
+            size = len(getattr(dataset.data, split))
+            assert f"{split} ({size} windows of" in dataset.data.description
+        assert dataset.data.display.south_first
+        assert dataset.task.mse_units == "(code / 255)^2"
 
 
 class TestFiles:
     def test_windows_are_frames_of_the_events(self, folder):
         dataset = load(path=str(folder))
         for split in SPLITS:
-            source = getattr(dataset, split)
+            source = getattr(dataset.data, split)
             ids = sevir_layout.OF_SPLIT[split]
             assert len(source) == 3 * len(ids)
             for index in range(len(source)):
@@ -151,10 +152,10 @@ class TestFiles:
         """Every second frame, the maximum of 3 x 3 pixels: SEVIR-LR."""
         steps = dict(time_step=2, space_step=3)
         dataset = load(path=str(folder), in_len=7, out_len=6, stride=6, **steps)
-        assert dataset.display.frame == "10 min"
+        assert dataset.data.display.frame == "10 min"
         for index in range(3):
             want = block_maximum(window_of("S3", 12 * index, 2, 13), 3) / 255
-            example = dataset.train[index]
+            example = dataset.data.train[index]
             frames = np.concatenate([example["inputs"], example["targets"]])
             np.testing.assert_allclose(frames[..., 0], want, rtol=1e-6)
             assert set(np.diff(example["time"])) == {10}
@@ -176,14 +177,14 @@ class TestFiles:
         lengths = dict(in_len=7, out_len=6, stride=6)
         made = load(path=str(folder), time_step=2, space_step=3, **lengths)
         read = load(path=str(tmp_path), **lengths)
-        assert read.display.frame == "10 min"
-        for index in (0, 4, len(made.test) - 1):
-            for name, values in made.test[index].items():
-                np.testing.assert_array_equal(values, read.test[index][name])
+        assert read.data.display.frame == "10 min"
+        for index in (0, 4, len(made.data.test) - 1):
+            for name, values in made.data.test[index].items():
+                np.testing.assert_array_equal(values, read.data.test[index][name])
 
     def test_time_and_place(self, folder):
         dataset = load(path=str(folder))
-        example = dataset.train[1]  # the second window of S3
+        example = dataset.data.train[1]  # the second window of S3
         start = np.datetime64("2019-01-01T00:00", "m") - np.timedelta64(60, "m")
         times = np.datetime64(0, "m") + example["time"]
         np.testing.assert_array_equal(times, start + 5 * np.arange(25))
@@ -192,7 +193,7 @@ class TestFiles:
     def test_without_time_and_place(self, tmp_path):
         table = sevir_layout.catalog().drop(columns=["minute_offsets", "llcrnrlat"])
         sevir_layout.write(tmp_path, table=table)
-        example = load(path=str(tmp_path)).train[0]
+        example = load(path=str(tmp_path)).data.train[0]
         start = np.datetime64("2018-12-31T22:00", "m")
         times = np.datetime64(0, "m") + example["time"]
         np.testing.assert_array_equal(times, start + 5 * np.arange(25))
@@ -202,8 +203,8 @@ class TestFiles:
     def test_missing_pixels_are_no_rain(self, tmp_path, normalization):
         path = masked(tmp_path)
         dataset = load(path=str(path), normalization=normalization)
-        no_rain = NORMALIZATIONS[normalization].table()[0]
-        empty, half, full = (dataset.train[index] for index in (3, 4, 5))
+        no_rain = code_table(NORMALIZATIONS[normalization])[0]
+        empty, half, full = (dataset.data.train[index] for index in (3, 4, 5))
         for example in (empty, half, full):
             for name in ("inputs", "targets"):
                 assert np.all(example[name][:, :4, :5] == no_rain)
@@ -215,15 +216,15 @@ class TestFiles:
             assert not example["observed"][:, :4, :5].any()
             assert example["observed"][:, 4:].all()
         assert full["inputs"][1, 5:].std() > 0
-        assert dataset.train[0]["observed"].all()
+        assert dataset.data.train[0]["observed"].all()
 
     def test_missing_pixels_do_not_count(self, tmp_path):
         dataset = load(path=str(masked(tmp_path)), split="fraction", validate_until="")
-        batch = {name: x[None] for name, x in dataset.test[0].items()}
+        batch = {name: x[None] for name, x in dataset.data.test[0].items()}
         batch["observed"] = batch["observed"].copy()
         batch["observed"][..., :6, :] = False
         forecast = np.where(batch["observed"], batch["targets"], 0.5)
-        metric = dataset.metric
+        metric = dataset.task.metric
         scores = metric.compute(metric.update(metric.init(), forecast, batch))
         assert scores["mse"] == 0
 
@@ -233,9 +234,11 @@ class TestFiles:
         table.loc[sevir_layout.row_of("S8"), "pct_missing"] = 0.1
         sevir_layout.write(tmp_path, table=table)
         dataset = load(path=str(tmp_path), max_missing=0.2)
-        assert "1 of 9 events with more missing pixels" in dataset.description
-        assert "1 events with missing pixels, which are masked" in dataset.description
-        assert len(dataset.validation) == 6
+        assert "1 of 9 events with more missing pixels" in dataset.data.description
+        assert (
+            "1 events with missing pixels, which are masked" in dataset.data.description
+        )
+        assert len(dataset.data.validation) == 6
 
     def test_part_of_sevir(self, tmp_path):
         codes = sevir_layout.codes()
@@ -248,8 +251,8 @@ class TestFiles:
         ):
             load(path=str(tmp_path))
         dataset = load(path=str(tmp_path), skip_missing_files=True, split="fraction")
-        assert "5 events of 1 files that are not there" in dataset.description
-        assert [len(getattr(dataset, split)) for split in SPLITS] == [6, 3, 3]
+        assert "5 events of 1 files that are not there" in dataset.data.description
+        assert [len(getattr(dataset.data, split)) for split in SPLITS] == [6, 3, 3]
         with pytest.raises(
             ValueError, match="test split .2019-06-01 < time_utc. holds"
         ):
@@ -258,13 +261,13 @@ class TestFiles:
     def test_where_the_catalog_is(self, folder, tmp_path):
         catalog = tmp_path / "mine.csv"
         catalog.write_bytes((folder / "CATALOG.csv").read_bytes())
-        want = load(path=str(folder)).test[4]["inputs"]
+        want = load(path=str(folder)).data.test[4]["inputs"]
         for settings in (
             dict(path=str(folder), catalog_path=str(catalog)),
             dict(path=str(folder / "data"), catalog_path=str(catalog)),
             dict(path=str(folder / "CATALOG.csv")),
         ):
-            np.testing.assert_array_equal(load(**settings).test[4]["inputs"], want)
+            np.testing.assert_array_equal(load(**settings).data.test[4]["inputs"], want)
 
     def test_other_numbers_of_frames(self, tmp_path):
         """Each file gives as many windows as its frames allow."""
@@ -275,9 +278,9 @@ class TestFiles:
         table.loc[short, "minute_offsets"] = ":".join(map(str, range(0, 74, 2)))
         sevir_layout.write(tmp_path, codes, table)
         dataset = load(path=str(tmp_path))
-        assert [len(getattr(dataset, split)) for split in SPLITS] == [6, 8, 8]
-        assert dataset.display.frame == "2 or 5 min"
-        assert set(np.diff(dataset.test[0]["time"])) == {2}
+        assert [len(getattr(dataset.data, split)) for split in SPLITS] == [6, 8, 8]
+        assert dataset.data.display.frame == "2 or 5 min"
+        assert set(np.diff(dataset.data.test[0]["time"])) == {2}
 
     def test_events(self, folder):
         splits = sevir.events(dict(path=str(folder)))
@@ -301,11 +304,11 @@ class TestFiles:
 class TestPrepared:
     def test_same_examples_as_from_the_files(self, folder, tfds):
         read = load(path="prepared/sevir/1.0.0", space_step=2, time_step=2, in_len=5)
-        assert "prepared in prepared/sevir/1.0.0" in read.description
+        assert "prepared in prepared/sevir/1.0.0" in read.data.description
         splits = sevir.events(dict(path=str(folder)))
         for split in SPLITS:
             made = Windows(splits[split], 5, 12, time_step=2, space_step=2)
-            source = getattr(read, split)
+            source = getattr(read.data, split)
             assert len(source) == len(made)
             for index in (0, len(made) - 1):
                 for name, values in made[index].items():
@@ -324,26 +327,34 @@ class TestPrepared:
 class TestTwin:
     def test_default_is_the_size_of_sevir(self):
         dataset = load()
-        assert [len(getattr(dataset, s)) for s in SPLITS] == [35_718, 9_060, 12_159]
-        assert "embedded radar twin (seed 0)" in dataset.description
-        assert "384 x 384 pixels" in dataset.description
+        assert [len(getattr(dataset.data, s)) for s in SPLITS] == [
+            35_718,
+            9_060,
+            12_159,
+        ]
+        assert "embedded radar twin (seed 0)" in dataset.data.description
+        assert "384 x 384 pixels" in dataset.data.description
 
     def test_the_seed_decides(self):
         a, b, c = (load(seed, **SHORT, **TWIN) for seed in (1, 1, 2))
-        np.testing.assert_array_equal(a.train[4]["inputs"], b.train[4]["inputs"])
-        assert np.any(a.train[4]["inputs"] != c.train[4]["inputs"])
+        np.testing.assert_array_equal(
+            a.data.train[4]["inputs"], b.data.train[4]["inputs"]
+        )
+        assert np.any(a.data.train[4]["inputs"] != c.data.train[4]["inputs"])
 
     def test_everything_is_observed(self):
         dataset = load(**SHORT, **TWIN)
-        assert dataset.train[0]["observed"].all()
-        assert dataset.display.frame == "5 min"
-        assert load(time_step=3, **SHORT, **TWIN).display.frame == "15 min"
-        assert dataset.train[2]["time"][0] == 2 * 24 * 60
+        assert dataset.data.train[0]["observed"].all()
+        assert dataset.data.display.frame == "5 min"
+        assert load(time_step=3, **SHORT, **TWIN).data.display.frame == "15 min"
+        assert dataset.data.train[2]["time"][0] == 2 * 24 * 60
 
     def test_workers_see_the_same(self):
         dataset = load(**SHORT, **TWIN, crop=(8, 8), flip=True, rotate=True)
         batches = [
-            pipeline.train_batches(dataset, batch_size=3, seed=0, num_threads=threads)
+            pipeline.train_batches(
+                dataset.data, batch_size=3, seed=0, num_threads=threads
+            )
             for threads in (0, 4)
         ]
         for _ in range(4):
@@ -356,21 +367,21 @@ class TestTwin:
 
 class TestAugmentation:
     def test_none(self):
-        assert load(**SHORT, **TWIN).augment is None
+        assert load(**SHORT, **TWIN).data.augment is None
 
     def test_crops(self, folder):
         whole = load(path=str(folder))
         dataset = load(path=str(folder), crop=[4, 6])
-        middle = dataset.test[3]
+        middle = dataset.data.test[3]
         np.testing.assert_array_equal(
-            middle["inputs"], whole.test[3]["inputs"][:, 4:8, 3:9]
+            middle["inputs"], whole.data.test[3]["inputs"][:, 4:8, 3:9]
         )
         np.testing.assert_array_equal(
-            middle["observed"], whole.test[3]["observed"][:, 4:8, 3:9]
+            middle["observed"], whole.data.test[3]["observed"][:, 4:8, 3:9]
         )
-        example = dataset.augment(dataset.train[0], np.random.default_rng(0))
+        example = dataset.data.augment(dataset.data.train[0], np.random.default_rng(0))
         assert example["targets"].shape == (12, 4, 6, 1)
-        assert "4 x 6 of 12 x 12 pixels" in dataset.description
+        assert "4 x 6 of 12 x 12 pixels" in dataset.data.description
 
     def test_errors(self, folder):
         for settings, message in (
@@ -384,7 +395,7 @@ class TestAugmentation:
 class TestSettings:
     def test_config_dict(self):
         config = ConfigDict(dict(name="sevir", crop=(), **SHORT, **TWIN)).lock()
-        assert len(data.load(config, 0).train) == 6
+        assert len(data.load(config, 0).data.train) == 6
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -438,10 +449,10 @@ class TestRealRadar:
     def test_mrms(self, path):
         """12 events of 36 frames every 2 minutes: one window each, 12 with stride 1."""
         dataset = load(path=path, split="fraction")
-        assert [len(getattr(dataset, split)) for split in SPLITS] == [8, 2, 2]
-        assert "5 of 17 events with more missing pixels" in dataset.description
-        assert dataset.display.frame == "2 min"
-        example = dataset.test[1]
+        assert [len(getattr(dataset.data, split)) for split in SPLITS] == [8, 2, 2]
+        assert "5 of 17 events with more missing pixels" in dataset.data.description
+        assert dataset.data.display.frame == "2 min"
+        example = dataset.data.test[1]
         assert example["inputs"].shape == (13, 384, 384, 1)
         assert example["observed"].all()
         assert 0.5 < example["inputs"].max() < 1
@@ -449,7 +460,7 @@ class TestRealRadar:
             "2019-06-10T00:00"
         )
         dense = load(path=path, split="fraction", stride=1, space_step=8)
-        assert [len(getattr(dense, split)) for split in SPLITS] == [96, 24, 24]
+        assert [len(getattr(dense.data, split)) for split in SPLITS] == [96, 24, 24]
         with pytest.raises(
             ValueError, match="the train split .* holds no event: the 12"
         ):
@@ -459,13 +470,15 @@ class TestRealRadar:
         """5 events of 49 frames every 5 minutes; the corners are out of range."""
         settings = dict(split="fraction", max_missing=15.0, test_until="2011-01-01")
         dataset = load(path=path, space_step=8, **settings)
-        assert [len(getattr(dataset, split)) for split in SPLITS] == [9, 3, 3]
-        assert "5 events with missing pixels, which are masked" in dataset.description
-        example = dataset.train[4]
+        assert [len(getattr(dataset.data, split)) for split in SPLITS] == [9, 3, 3]
+        assert (
+            "5 events with missing pixels, which are masked" in dataset.data.description
+        )
+        example = dataset.data.train[4]
         corner = (slice(None), slice(0, 3), slice(0, 3))
         assert not example["observed"][corner].any()
         assert np.all(example["targets"][corner] == 0)
         assert np.all(example["inputs"][corner] == 0)
         assert 0.8 < example["observed"].mean() < 1
         assert 0 < example["inputs"].max() < 0.75
-        assert dataset.display.frame == "5 min"
+        assert dataset.data.display.frame == "5 min"

@@ -1,0 +1,108 @@
+"""A data set: data to learn from, and the task they are for."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from earthformer_jax.data.normalization import Affine, Normalization
+from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.task import Task
+
+Augmentation = Callable[[Example, np.random.Generator], Example]
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """How one channel of the targets is shown.
+
+    Attributes:
+        name: "vil", "t2m".
+        units: of what is shown; "" if it has none.
+        scale: shown value = scale * model value + offset.
+        offset: see `scale`.
+        limits: lowest and highest shown value of the colours; None: from the data.
+        colormap: a name matplotlib knows.
+    """
+
+    name: str = "value"
+    units: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    limits: tuple[float, float] | None = None
+    colormap: str = "viridis"
+
+    def shown(self, x):
+        """The values to show of model values."""
+        return np.asarray(x, np.float64) * self.scale + self.offset
+
+
+@dataclasses.dataclass(frozen=True)
+class Display:
+    """How the fields of a data set are shown.
+
+    Attributes:
+        channels: one for each channel of the targets.
+        frame: time from one frame to the next, "5 min", "day"; "" if unknown.
+        south_first: whether row 0 is the southernmost (it is drawn at the bottom).
+    """
+
+    channels: tuple[Channel, ...] = (Channel(),)
+    frame: str = ""
+    south_first: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Three splits of examples, and what is known about them.
+
+    Attributes:
+        name: short name, "enso".
+        description: one line: which data, which period, how many examples.
+        train: examples to learn from.
+        validation: examples to choose by.
+        test: examples to report on.
+        simulated: a practically endless source for pre-training, or None.
+        loss_weights: broadcastable to a target `[k, h, w, c]`; zero where nothing is
+            observed (land); the mean over the other values is 1.
+        normalization: between physical values and the units the model sees.
+        coordinates: of the grid, for example `latitude` `[h]` and `longitude` `[w]`.
+        augment: changes training examples at random, `(example, generator) ->
+            example`, or None.
+        display: how the fields are shown.
+    """
+
+    name: str
+    description: str
+    train: Source
+    validation: Source
+    test: Source
+    loss_weights: np.ndarray
+    simulated: Source | None = None
+    normalization: Normalization = Affine()
+    coordinates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    augment: Augmentation | None = None
+    display: Display = Display()
+
+    def example(self) -> Example:
+        """An example of the size a model sees, which `augment` may have yet to cut.
+
+        Raises:
+            ValueError: if there is none to validate with.
+        """
+        if not len(self.validation):
+            raise ValueError("the validation split is empty: nothing to validate with")
+        return self.validation[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Data, and the task that models are trained for and judged by.
+
+    Attributes:
+        data: splits, weights, coordinates, normalisation.
+        task: metric, reference forecasts; its type chooses the report.
+    """
+
+    data: Data
+    task: Task

@@ -1,0 +1,94 @@
+"""What is asked of a model: the kind of question, and how answers are judged.
+
+The kind is the type: `reports.score` chooses the report by it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.metrics.contract import Metric
+
+Forecast = Callable[[Batch], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What all tasks have in common.
+
+    Attributes:
+        metric: streaming score of forecasts, used for validation and reports.
+        references: reference forecasts by name; each maps a batch to
+            `[b, k, h, w, c]` in the units the model sees.
+        mse_units: the units "mse" is reported in.
+    """
+
+    metric: Metric
+    references: Mapping[str, Forecast] = dataclasses.field(default_factory=dict)
+    mse_units: str = "(model units)^2"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForecastFrames(Task):
+    """Forecast the next frames."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForecastNino(Task):
+    """Forecast sea surface temperature anomalies, and with them the Niño3.4 index.
+
+    Attributes:
+        nino_weights: weights `[h, w]` of the monthly index, summing to 1.
+        ocean: bool `[h, w]`, False on land.
+        index_months: months in the index that scores are about, 1 or 3.
+    """
+
+    nino_weights: np.ndarray
+    ocean: np.ndarray
+    index_months: int
+
+
+class SeriesSource(Source, Protocol):
+    """Every frame of a series, in windows that may overlap.
+
+    An example also has `frame` int `[t]`, the number of each frame in the series,
+    `split` int `[t]`, the number of its split (-1: none), and `central` bool `[t]`,
+    True for each frame of the series in exactly one window.
+
+    Attributes:
+        frame_count: frames of the series that are in a window.
+    """
+
+    @property
+    def frame_count(self) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedSeries(Task):
+    """Restore the inputs from embeddings, and embed every frame of a series.
+
+    Needs a model with embeddings, see `models.contract.Embedder`.
+
+    Attributes:
+        series: what is embedded.
+    """
+
+    series: SeriesSource
+
+
+def persistence(out_len: int, channels: int) -> Forecast:
+    """The forecast that nothing changes: the last input frame, repeated.
+
+    Args:
+        out_len: target frames.
+        channels: of the targets; they are the first channels of the inputs.
+    """
+
+    def forecast(batch: Batch) -> np.ndarray:
+        last = np.asarray(batch["inputs"])[:, -1:, ..., :channels]
+        return np.repeat(last, out_len, axis=1)
+
+    return forecast

@@ -1,0 +1,60 @@
+"""What every metric offers: scores made of sums that add up."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+# Nested dictionaries of arrays.
+State = Mapping[str, Any]
+# Single numbers, and lists of one number per lead time.
+Scores = dict[str, float | list[float]]
+
+
+class Metric(Protocol):
+    """A streaming score of forecasts.
+
+    The state is a pytree of float32 and int32 arrays whose shapes depend on the metric
+    alone, so `update` compiles once. `init`, `update` and `merge` are pure and run
+    inside jit; `compute` runs on the host. States of disjoint sets of examples merge
+    into the state of them all, in any order up to rounding, so scores add up over
+    batches, devices and processes.
+    """
+
+    def init(self) -> State:
+        """State of no examples."""
+        ...
+
+    def update(
+        self, state: State, forecast: jax.Array, batch: Mapping[str, jax.Array]
+    ) -> State:
+        """Adds a batch.
+
+        Args:
+            state: of the examples so far.
+            forecast: `[b, k, h, w, c]` in the units the model sees.
+            batch: "targets" `[b, k, h, w, c]`; where they apply, "observed" (bool, like
+                the targets) and "valid" (bool `[b]`, False for padding), which mark
+                what is left out, and whatever else the metric reads.
+        """
+        ...
+
+    def merge(self, a: State, b: State) -> State:
+        """State of the examples of both."""
+        ...
+
+    def compute(self, state: State) -> Scores:
+        """Scores by name; NaN where there are no examples to make them of."""
+        ...
+
+
+def scalar_scores(metric: Metric) -> list[str]:
+    """Names of the scores that are single numbers, sorted."""
+    scores = metric.compute(metric.init())
+    return sorted(name for name, value in scores.items() if is_scalar(value))
+
+
+def is_scalar(score: float | list[float]) -> bool:
+    """Whether a score is a single number and not one number per lead time."""
+    return np.ndim(score) == 0
