@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import earthformer_jax as ef
-from earthformer_jax import data, models
+from earthformer_jax import data, models, reports
 from earthformer_jax.run import run as run_lib
 from tests.training import toy
 
@@ -160,12 +160,13 @@ class TestLoadConfig:
 def toy_parts(monkeypatch):
     """The package knows a toy's data, model and report."""
 
-    def report(dataset, forecast, workdir, batch_size):
+    def report(task, data, model, workdir, settings):
         return {"forecasts": {"model": {"mse": 0.5}}}
 
     monkeypatch.setattr(data, "load", lambda config, seed: toy.dataset())
     monkeypatch.setattr(models, "create_model", lambda *_, **__: toy.ToyModel())
-    monkeypatch.setitem(run_lib.REPORTS, "frames", report)
+    monkeypatch.setattr(reports, "score", report)
+    monkeypatch.setattr(reports, "check", lambda task, model: None)
 
 
 class TestWorkdirs:
@@ -209,12 +210,12 @@ PROGRAM = """
 import earthformer_jax as ef
 
 config = ef.load_config("enso:test", {"train.steps": 3, "model.name": MODEL})
-data = ef.load_data(config)
+dataset = ef.load_data(config)
 ef.train(config, "run")
 
 trained = ef.load("run")
 batch = trained.config.eval.batch_size
-inputs = [data.test[i]["inputs"] for i in range(batch)]
+inputs = [dataset.data.test[i]["inputs"] for i in range(batch)]
 forecast = trained(inputs)
 print(forecast.shape, forecast.dtype, trained.step, trained.complete)
 """

@@ -17,7 +17,7 @@ def trained():
         model=model,
         variables=variables,
         config=toy.config(),
-        dataset=toy.dataset(),
+        data=toy.dataset().data,
         step=3,
         complete=True,
     )
@@ -35,7 +35,7 @@ def test_it_is_the_model_without_dropout(trained):
 
 def test_shapes(trained):
     assert trained.input_shape == trained.target_shape == toy.SHAPE
-    example = trained.dataset.test[0]["inputs"]
+    example = trained.data.test[0]["inputs"]
     assert trained([example, example]).shape == (2, *toy.SHAPE)
 
 
