@@ -21,6 +21,7 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
 from earthformer_jax.run.run import build
 from earthformer_jax.training import loop
+from tests import test_imports
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = [
@@ -310,3 +311,11 @@ def test_modules_are_where_the_changelog_says():
         if old not in {now for _, now in moved} and importlib.util.find_spec(parent):
             spec = importlib.util.find_spec(f"{parent}.{name}")
             assert spec is None or spec.submodule_search_locations, old
+
+
+def test_floors_are_those_of_the_table_of_imports():
+    (drawn,) = blocks("docs/architecture.md", "text")
+    floors = [set(line.split()[1:]) for line in drawn.splitlines()]
+    entry_points = {"__main__"}
+    want = [{*rooms} - entry_points for rooms in test_imports.floors(test_imports.ROOMS)]
+    assert floors[::-1] == want
