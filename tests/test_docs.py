@@ -247,21 +247,25 @@ class TestAddingADataSet:
         config_lib.check(config)
         dataset, model = build(config)
         config_lib.check_dataset(config, dataset)
-        loop.check_model(config, model, dataset.example())
+        loop.check_model(config, model, dataset.data.example())
 
     def test_examples_are_functions_of_their_number(self, added):
         dataset = data.load({"name": "drift"}, seed=0)
         again = data.load({"name": "drift"}, seed=0)
         other = data.load({"name": "drift"}, seed=1)
-        first = dataset.train[3]
+        first = dataset.data.train[3]
         assert first["inputs"].shape == (4, 16, 16, 1)
         assert first["targets"].dtype == np.float32
-        np.testing.assert_array_equal(first["targets"], again.train[3]["targets"])
-        for different in (dataset.train[4], dataset.test[3], other.train[3]):
+        np.testing.assert_array_equal(first["targets"], again.data.train[3]["targets"])
+        for different in (
+            dataset.data.train[4],
+            dataset.data.test[3],
+            other.data.train[3],
+        ):
             assert np.abs(first["targets"] - different["targets"]).max() > 0.1
 
     def test_spots_drift_east(self, added):
-        example = data.load({"name": "drift"}, seed=0).train[0]
+        example = data.load({"name": "drift"}, seed=0).data.train[0]
         frames = np.concatenate([example["inputs"], example["targets"]])[..., 0]
         columns = np.exp(2j * np.pi * np.arange(16) / 16)
         east = np.angle((frames.sum(1) * columns).sum(-1))
@@ -317,5 +321,7 @@ def test_floors_are_those_of_the_table_of_imports():
     (drawn,) = blocks("docs/architecture.md", "text")
     floors = [set(line.split()[1:]) for line in drawn.splitlines()]
     entry_points = {"__main__"}
-    want = [{*rooms} - entry_points for rooms in test_imports.floors(test_imports.ROOMS)]
+    want = [
+        {*rooms} - entry_points for rooms in test_imports.floors(test_imports.ROOMS)
+    ]
     assert floors[::-1] == want
