@@ -7,8 +7,11 @@ the same numbers as if it had never been interrupted.
 
 import contextlib
 import functools
+import itertools
 import logging
 import pathlib
+import time
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -131,6 +134,7 @@ def train(
         ProgressBar(progress.step, plan.total_steps, shows=is_first_process) as bar,
     ):
         log = ScalarLog(records, bar, progress.unlogged)
+        take_step = _announced(take_step, bar.say)
         on_devices = feed.device_batches(batches, mesh)
         stops = False
         while not stops:
@@ -159,6 +163,22 @@ def train(
     else:
         logger.info("stopped after step %d; run again to continue", progress.step)
     return complete
+
+
+def _announced(take_step: Callable, say: Callable[[str], None]) -> Callable:
+    """The training step; its first call says that it is compiled, and how long."""
+    calls = itertools.count()
+
+    def take(*arguments):
+        if next(calls):
+            return take_step(*arguments)
+        say("compiling the training step ...")
+        start = time.monotonic()
+        result = take_step(*arguments)
+        say(f"compiled the training step in {time.monotonic() - start:.1f} s")
+        return result
+
+    return take
 
 
 def check_model(
@@ -244,9 +264,7 @@ def _describe(config, data, params, example, mesh) -> None:
         example["inputs"].shape,
         example["targets"].shape,
     )
-    logger.info(
-        "devices: %d x %s; compiling", mesh.size, mesh.devices.flat[0].device_kind
-    )
+    logger.info("devices: %d x %s", mesh.size, mesh.devices.flat[0].device_kind)
 
 
 def _validation_line(progress: Progress, scores: Scores) -> str:

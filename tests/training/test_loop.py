@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import warnings
 
@@ -90,6 +91,14 @@ class TestWorkdir:
         assert "model: toy, 840 parameters" in caplog.text
         assert "devices: 4 x " in caplog.text
         assert "ETA" in caplog.text or "step 4/5" in caplog.text
+
+    def test_says_once_that_the_step_is_compiled(self, tmp_path, caplog):
+        with caplog.at_level(logging.INFO, "earthformer_jax"):
+            train(tmp_path, train__steps=5)
+        said = [m for m in caplog.messages if m.startswith("compil")]
+        assert said[0] == "compiling the training step ..."
+        assert re.fullmatch(r"compiled the training step in \d+\.\d s", said[1])
+        assert len(said) == 2
 
     def test_the_checkpoint_of_the_best_validation_is_kept(self, tmp_path):
         train(
