@@ -130,7 +130,8 @@ def _check_shapes(flat, source, levels):
     )
     inputs = jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32)
     expected = jax.eval_shape(model.init, jax.random.key(0), inputs)
-    for path, want in traverse_util.flatten_dict(expected, sep="/").items():
+    leaves: dict[str, Any] = traverse_util.flatten_dict(expected, sep="/")
+    for path, want in leaves.items():
         if flat[path].shape != want.shape:
             raise ValueError(
                 f"{source[path]} has shape {flat[path].shape}; expected one that "

@@ -48,6 +48,7 @@ def earthformer_from_config(config: Mapping[str, Any], **overrides) -> Earthform
     Raises:
         ValueError: for unknown arguments or values that do not go together.
     """
+    options: dict[str, Any]
     options = model_options(config) | dict(match_reference=True) | overrides
     model = Earthformer(**options)
     model.check()

@@ -3,9 +3,24 @@
 import pathlib
 import pickle
 import zipfile
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+
+@runtime_checkable
+class Tensor(Protocol):
+    """What is used of a PyTorch tensor; naming it needs no PyTorch."""
+
+    def detach(self) -> Any:
+        """The same numbers without their history."""
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A NumPy array of an array or a PyTorch tensor."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)
 
 
 def read_state_dict(path: str | pathlib.Path) -> dict[str, Any]:
@@ -59,7 +74,7 @@ def _read_safetensors(path):
 
 def _read_torch(path):
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] (an optional extra)
     except ImportError as error:
         raise ImportError(
             f"reading {path.name} needs PyTorch: pip install earthformer-jax[torch], "

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from earthformer_jax.interop.state_dict_file import as_numpy
+
 Rule = tuple[str, str | Callable[[re.Match], str]]
 
 # Parts of a path that mean the same in every class of the reference.
@@ -120,12 +122,6 @@ def _to_torch(array: np.ndarray, leaf: str) -> np.ndarray:
     return array.T if leaf == "kernel" else array
 
 
-def _as_numpy(value) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor, without importing torch
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)
-
-
 def import_tree(
     state_dict: Mapping[str, Any],
     template,
@@ -149,12 +145,13 @@ def import_tree(
     given = {k.removeprefix("torch_nn_module."): v for k, v in state_dict.items()}
     given = {k: v for k, v in given.items() if k.rsplit(".", 1)[-1] not in ignore}
     flat, missing, misshapen = {}, [], []
-    for path, leaf in traverse_util.flatten_dict(template, sep="/").items():
+    leaves: dict[str, Any] = traverse_util.flatten_dict(template, sep="/")
+    for path, leaf in leaves.items():
         name = torch_name(path, rules)
         if name not in given:
             missing.append(name)
             continue
-        array = _to_ours(_as_numpy(given.pop(name)), path.rsplit("/", 1)[-1])
+        array = _to_ours(as_numpy(given.pop(name)), path.rsplit("/", 1)[-1])
         if array.shape != tuple(leaf.shape):
             want = _to_torch(np.empty(leaf.shape), path.rsplit("/", 1)[-1]).shape
             have = _to_torch(array, path.rsplit("/", 1)[-1]).shape

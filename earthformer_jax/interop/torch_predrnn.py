@@ -31,6 +31,7 @@ def cell_params(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, An
     features = _array(state_dict, fuse, (None, None, 1, 1)).shape[0]
     channels = {"x": None, "h": features, "m": features, "o": 2 * features}
     shape = (features, channels["o"], 1, 1)
+    params: dict[str, Any]
     params = {"fuse_kernel": _array(state_dict, fuse, shape)[:, :, 0, 0].T}
     for short, name in _WINDOWS.items():
         entry, out = f"{prefix}conv_{short}", _GATES[short] * features

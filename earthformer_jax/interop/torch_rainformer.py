@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.interop import torch_names
+from earthformer_jax.interop.state_dict_file import as_numpy
 from earthformer_jax.interop.torch_names import Rule
 from earthformer_jax.models.rainformer.model import Rainformer
 
@@ -134,9 +135,7 @@ def _acting_names(state_dict):
 
 def _planes_last(value):
     """Scale and offset of a norm over planes, `[c, h, w]`, as `[h, w, c]`."""
-    if hasattr(value, "detach"):  # a torch tensor, without importing torch
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    array = as_numpy(value)
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 

@@ -73,7 +73,7 @@ class AxialAttention(nn.Module):
     Attributes:
         heads: attention heads.
         features: width of all heads together; `heads` divides it.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
     """
 
     heads: int

@@ -25,8 +25,8 @@ class Dense(nn.Module):
         use_bias: add a bias.
         kernel_init: initialiser of the kernel `[c, features]`.
         bias_init: initialiser of the bias.
-        dtype: of the arithmetic; None follows input and parameters.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows input and parameters.
+        param_dtype: parameter type.
     """
 
     features: int

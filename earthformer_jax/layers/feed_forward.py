@@ -27,8 +27,8 @@ class FeedForward(nn.Module):
         dropout: rate, used once after the activation and once after `ffn_2`.
         norm: "layer_norm" or "rms_norm".
         linear_init: linear initialisation, "fan_in" or "fan_out".
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     expansion: int = 4

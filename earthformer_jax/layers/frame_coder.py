@@ -56,8 +56,8 @@ class FrameEncoder(nn.Module):
 
     Attributes:
         features: channels of every stage; the last are those of the latents.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: Sequence[int] = (8, 16, 64)
@@ -104,8 +104,8 @@ class FrameDecoder(nn.Module):
 
     Attributes:
         features: channels of every stage; the last are those of the frames.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: Sequence[int] = (16, 8, 1)

@@ -19,8 +19,8 @@ class FrameConv(nn.Module):
     Attributes:
         features: channels of the output.
         kernel_size: odd side of the window.
-        dtype: of the arithmetic; None follows input and parameters.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows input and parameters.
+        param_dtype: parameter type.
     """
 
     features: int

@@ -34,8 +34,8 @@ class LoopConv(nn.Module):
         use_bias: add a bias.
         fan_in: inputs of an output, which bound the initial weights by 1 / sqrt(fan_in)
             as in PyTorch; None is the kernel's.
-        dtype: of the arithmetic; None follows inputs and parameters.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows inputs and parameters.
+        param_dtype: parameter type.
     """
 
     features: int

@@ -20,7 +20,7 @@ class RMSNorm(nn.Module):
         epsilon: added to the root mean square.
         portion: share of the channels, from the first, that the mean is taken over.
         use_offset: add a learned offset.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
 
     Reference:
         Zhang and Sennrich 2019, Root Mean Square Layer Normalization.
@@ -62,7 +62,7 @@ class LayerNorm(nn.Module):
     Attributes:
         epsilon: added to the variance.
         dtype: of the result; None follows the input.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
     """
 
     epsilon: float = EPSILON
@@ -99,7 +99,9 @@ def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):
     raise ValueError(f"norm must be one of {NORMS}; got {kind!r}")
 
 
-def make_group_norm(groups: int, *, name: str, dtype=None, param_dtype=jnp.float32):
+def make_group_norm(
+    groups: int, *, name: str | None, dtype=None, param_dtype=jnp.float32
+):
     """Group normalisation of frames `[b, h, w, c]`."""
     return nn.GroupNorm(
         num_groups=groups,

@@ -27,8 +27,8 @@ class PatchMerging(nn.Module):
         padding: how a grid that `factor` does not divide is enlarged.
         norm: "layer_norm" or "rms_norm".
         linear_init: linear initialisation, "fan_in" or "fan_out".
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
 
     Reference:
         Gao et al. 2022, Earthformer, section 3.3.
@@ -67,8 +67,8 @@ class Upsample(nn.Module):
         features: channels of the output.
         plane: (h, w) wanted.
         kernel: side of the convolution's window.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
 
     Reference:
         Gao et al. 2022, Earthformer, tables 8 and 9.

@@ -1,4 +1,4 @@
-"""Persistence: nothing changes. The forecast that every other one has to beat."""
+"""Persistence, the forecast of no change: the baseline every other has to beat."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ class Persistence(nn.Module):
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out) with C_out of at most C_in; the targets are the
             first channels of the inputs.
-        dtype: of no effect, as nothing is computed.
-        param_dtype: of no effect.
+        dtype: ignored, as nothing is computed.
+        param_dtype: ignored.
     """
 
     input_shape: tuple[int, int, int, int]
@@ -26,7 +26,7 @@ class Persistence(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for shapes that do not go together."""
+        """Raises ValueError for inconsistent shapes."""
         check_shapes(self.input_shape, self.target_shape)
         if self.target_shape[3] > self.input_shape[3]:
             raise ValueError(
@@ -41,14 +41,14 @@ class Persistence(nn.Module):
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
-            train: of no effect.
+            train: ignored.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for shapes that do not go together, or inputs of another shape
-                than `input_shape`.
+            ValueError: for inconsistent shapes, or inputs whose shape
+                is not `input_shape`.
         """
         self.check()
         check_inputs(inputs, self.input_shape)

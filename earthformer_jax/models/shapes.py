@@ -1,4 +1,4 @@
-"""What every forecaster checks of its shapes."""
+"""The checks of shapes that every forecaster makes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import jax
 
 
 def check_shapes(input_shape: Sequence[int], target_shape: Sequence[int]) -> None:
-    """Refuses shapes other than (T, H, W, C), or planes of different sizes.
+    """Rejects shapes other than (T, H, W, C), and planes of different sizes.
 
     Raises:
         ValueError: naming the shape.
@@ -24,10 +24,10 @@ def check_shapes(input_shape: Sequence[int], target_shape: Sequence[int]) -> Non
 
 
 def check_inputs(inputs: jax.Array, input_shape: Sequence[int]) -> None:
-    """Refuses inputs that are not `[b, *input_shape]`.
+    """Rejects inputs that are not `[b, *input_shape]`.
 
     Raises:
-        ValueError: with both shapes.
+        ValueError: naming both shapes.
     """
     if tuple(inputs.shape[1:]) != tuple(input_shape):
         raise ValueError(

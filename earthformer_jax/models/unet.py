@@ -2,7 +2,7 @@
 
 Every level of the encoder convolves twice and keeps its planes for the decoder before
 max-pooling halves them; the centre works on the smallest planes; every level of the
-decoder doubles the planes, puts the kept ones in front, and convolves twice. All output
+decoder doubles the planes, prepends the kept ones, and convolves twice. All output
 frames are the channels of one 1 x 1 convolution.
 
 Reference:
@@ -33,15 +33,14 @@ class UNet(nn.Module):
 
     Attributes:
         input_shape: (T, H, W, C_in).
-        target_shape: (K, H, W, C_out). Planes that 2 to the power of the number of
-            levels does not divide are enlarged with zeros behind, and the forecast is
-            cut to size.
+        target_shape: (K, H, W, C_out). Planes whose sides are not multiples of
+            2**levels are padded with zeros at the end, and the forecast is cropped.
         features: channels of each level, from the finest.
         center_features: channels of the centre.
         norm_momentum: share of the running statistics of batch normalisation that a
-            training step keeps; less than 0.99 for trainings of a few hundred steps.
-        dtype: of the arithmetic; None is float32.
-        param_dtype: of the parameters.
+            training step keeps; use less when training for a few hundred steps only.
+        dtype: computation type; None means float32.
+        param_dtype: parameter type.
     """
 
     input_shape: tuple[int, int, int, int]
@@ -53,7 +52,7 @@ class UNet(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         if not self.features or min(self.features) < 1:
             raise ValueError(
@@ -76,20 +75,20 @@ class UNet(nn.Module):
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
-            train: whether batch normalisation uses, and updates with, the statistics of
-                this batch.
+            train: whether batch normalisation uses the statistics of this batch, and
+                updates the running ones.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, or inputs of another shape
-                than `input_shape`.
+            ValueError: for inconsistent options, or inputs whose shape
+                is not `input_shape`.
         """
         self.check()
         check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
-        options = dict(
+        options: dict[str, Any] = dict(
             momentum=self.norm_momentum, dtype=dtype, param_dtype=self.param_dtype
         )
         height, width = self.input_shape[1:3]
@@ -125,7 +124,7 @@ class UNet(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Twice: 3 x 3 convolution, batch normalisation, ReLU. `[b, h, w, c]`."""
+    """3 x 3 convolution, batch normalisation and ReLU, twice, of `[b, h, w, c]`."""
 
     features: int
     momentum: float = 0.99
@@ -149,10 +148,10 @@ class ConvBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Doubles the planes, joins the encoder's, and a `ConvBlock`.
+    """Doubles the planes, concatenates the encoder's, and applies a `ConvBlock`.
 
     `[b, h, w, c]` and `[b, 2h, 2w, features]` to `[b, 2h, 2w, features]`. Upsampled and
-    kept planes are normalised together, with the kept ones in front.
+    kept planes are normalised together, the kept ones first.
     """
 
     features: int

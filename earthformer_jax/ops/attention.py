@@ -29,7 +29,7 @@ def attend(
     *,
     scale: float,
     bias: jax.Array | None = None,
-    mask: np.ndarray | None = None,
+    mask: np.ndarray | jax.Array | None = None,
     global_query: jax.Array | None = None,
     global_key: jax.Array | None = None,
     global_value: jax.Array | None = None,

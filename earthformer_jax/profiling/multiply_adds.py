@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def multiply_adds(function: Callable, *args) -> int:
@@ -83,8 +84,10 @@ def _jaxprs(values) -> Iterator[Any]:
     for value in values:
         if isinstance(value, list | tuple):
             yield from _jaxprs(value)
-        elif hasattr(value, "eqns"):
-            yield getattr(value, "jaxpr", value)
+        elif isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value
 
 
 def _dot_general(eqn) -> int:

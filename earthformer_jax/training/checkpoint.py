@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 
 from earthformer_jax.training import state as state_lib
@@ -107,7 +108,7 @@ class Checkpoints:
         if jax.process_index() == 0 and path.exists():
             _move_aside(path)
         self._saving = ocp.save_checkpointables_async(
-            path, {_STATE: state}, custom_metadata=dataclasses.asdict(progress)
+            str(path), {_STATE: state}, custom_metadata=dataclasses.asdict(progress)
         )
         self._best[progress.step] = progress.best_step
 
@@ -249,16 +250,17 @@ class Checkpoints:
         """Tree of array descriptions, and the progress."""
         path = self.path(step)
         with _reading(path), _quiet():
-            metadata = ocp.checkpointables_metadata(path)
+            metadata = ocp.checkpointables_metadata(str(path))
             saved = metadata.metadata.get(_STATE)
             if saved is None:
                 raise ValueError("its arrays cannot be read")
-            return saved, Progress(**metadata.custom_metadata)
+            progress: Any = metadata.custom_metadata
+            return saved, Progress(**progress)
 
     def _load(self, step: int, like: Any) -> Any:
         path = self.path(step)
         with _reading(path), _quiet():
-            return ocp.load_checkpointables(path, {_STATE: like})[_STATE]
+            return ocp.load_checkpointables(str(path), {_STATE: like})[_STATE]
 
     def _prune(self) -> None:
         """Deletes superseded checkpoints, of those this process wrote or read."""
@@ -291,9 +293,9 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # the machine's fault, not the file's
     except Exception as error:
-        cause = error
-        while cause.__cause__ or cause.__context__:
-            cause = cause.__cause__ or cause.__context__
+        cause: BaseException = error
+        while below := cause.__cause__ or cause.__context__:
+            cause = below
         reason = (str(cause).splitlines() or [""])[0][:160] or type(cause).__name__
         raise UnreadableError(
             f"checkpoint {path} is incomplete or damaged ({reason})"
@@ -360,7 +362,7 @@ def _describe(tree: Any) -> Mapping[str, str]:
     """{"params/z_proj/kernel": "float32 (64, 128)", ...}"""
     described = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         described[name] = f"{leaf.dtype} {tuple(leaf.shape)}"

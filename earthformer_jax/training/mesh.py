@@ -7,7 +7,10 @@ import jax
 import numpy as np
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+def data_mesh(
+    # jax assigns this class to a variable, which pyright accepts as no type.
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore
+) -> jax.sharding.Mesh:
     """A mesh with one axis "data" over all devices of all processes.
 
     The axis is Auto: arrays are written as if there was one device, and the compiler

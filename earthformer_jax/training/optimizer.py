@@ -110,7 +110,10 @@ def decay_weights(
     and its optimisers skip it; decaying it would make its exported weights shrink.
     """
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("weight decay needs params in the call of update")
+
         def decayed(update, param, selected):
             if not selected:
                 return update

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import tensorboardX
@@ -27,23 +27,23 @@ class Records:
 
         What was written about later steps is dropped: those steps are taken again.
         """
-        self._lines = self._board = None
+        self._files: tuple[TextIO, tensorboardX.SummaryWriter] | None = None
         if writes:
             path = workdir / "metrics.jsonl"
             _keep_lines(path, step)
-            self._lines = path.open("a")
-            self._board = tensorboardX.SummaryWriter(
+            board = tensorboardX.SummaryWriter(
                 str(workdir), purge_step=step + 1 if step else None
             )
+            self._files = path.open("a"), board
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._lines is not None:
+        if self._files is not None:
             self.flush()
-            self._lines.close()
-            self._board.close()
+            for file in self._files:
+                file.close()
 
     def write(self, step: int, prefix: str, scores: Mapping[str, Any]) -> None:
         """Adds one line.
@@ -53,20 +53,22 @@ class Records:
             prefix: "train" or "validation".
             scores: numbers, or lists of numbers (one per lead time).
         """
-        if self._lines is None:
+        if self._files is None:
             return
+        lines, board = self._files
         named = {f"{prefix}/{name}": _plain(value) for name, value in scores.items()}
-        self._lines.write(json.dumps({"step": step} | named) + "\n")
+        lines.write(json.dumps({"step": step} | named) + "\n")
         for name, value in named.items():
             if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+                board.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Puts everything on disk, before a checkpoint that relies on it."""
-        if self._lines is not None:
-            self._lines.flush()
-            os.fsync(self._lines.fileno())
-            self._board.flush()
+        if self._files is not None:
+            lines, board = self._files
+            lines.flush()
+            os.fsync(lines.fileno())
+            board.flush()
 
 
 def _plain(value: Any) -> Any:

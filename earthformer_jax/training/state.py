@@ -1,7 +1,7 @@
 """Everything that changes while a model is trained, as one pytree."""
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +64,10 @@ def create_state(
     """
     init_key, train_key = jax.random.split(rng)
     names = ("params", "dropout", "sampling")
+    keys: dict[str, jax.Array]
     keys = dict(zip(names, jax.random.split(init_key, len(names)), strict=True))
-    variables = model.init(keys, jnp.zeros((1, *input_shape)), train=False)
+    inputs = jnp.zeros((1, *input_shape))
+    variables = cast(Variables, model.init(keys, inputs, train=False))
     params = variables.get("params", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),

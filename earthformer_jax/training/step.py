@@ -1,5 +1,6 @@
 """One optimiser step, a pure function of state and batch."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,7 +98,7 @@ def update(
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
     def loss_fn(params, batch_stats, micro, key):
-        teaching = {}
+        teaching: dict[str, Any] = {}
         if uses_targets(model):
             teaching = dict(targets=micro["targets"], step=state.step)
         forecast, changed = model.apply(
@@ -156,7 +157,8 @@ def update(
         "grad_norm": optax.tree.norm(grads),
         "lr": learning_rate(state.step),
     }
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
@@ -174,9 +176,9 @@ def _moving_average(state: state_lib.TrainState, params: Any, decay: float) -> A
     """
     if state.ema_params is None:
         return None
-    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    memory = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
     return jax.tree.map(
-        lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
+        lambda mean, new: (memory * mean + (1 - memory) * new).astype(mean.dtype),
         state.ema_params,
         params,
     )

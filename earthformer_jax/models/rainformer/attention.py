@@ -1,6 +1,6 @@
 """The global half of Rainformer: Swin blocks, and attention over channels.
 
-Planes are `[b, h, w, c]`. Kernels and biases start as PyTorch's layers do.
+Planes are `[b, h, w, c]`. Kernels and biases are initialised as in PyTorch.
 
 Reference:
     Bai et al. 2022, Rainformer: Features Extraction Balanced Network for Radar-Based
@@ -21,12 +21,12 @@ from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
 
-REDUCTION = 16  # channels to hidden units of the channel attentions
-LEAST_HIDDEN = 10  # of the one behind a window attention
+REDUCTION = 16  # channels per hidden unit of the channel attentions
+LEAST_HIDDEN = 10  # units of the one after a window attention
 
 
 def dense(features: int, fan_in: int, *, name: str, use_bias: bool = True, **types):
-    """A linear layer that starts as PyTorch's."""
+    """A linear layer, initialised as in PyTorch."""
     return nn.Dense(
         features,
         use_bias=use_bias,
@@ -38,10 +38,10 @@ def dense(features: int, fan_in: int, *, name: str, use_bias: bool = True, **typ
 
 
 def maximum(x: jax.Array, axis: int) -> jax.Array:
-    """The largest value along an axis, whose gradient goes to one position.
+    """The largest value along an axis, with a gradient at one position only.
 
-    That of `jnp.max` goes to all positions equal to the maximum, and is 0 / 0 where
-    the compiler computes `x` twice and rounds it differently.
+    The gradient of `jnp.max` goes to all positions equal to the maximum, and is 0 / 0
+    if the compiler computes `x` twice and rounds it differently.
     """
     index = jnp.argmax(jax.lax.stop_gradient(x), axis, keepdims=True)
     others = [a for a in range(x.ndim) if a != axis % x.ndim]
@@ -49,10 +49,11 @@ def maximum(x: jax.Array, axis: int) -> jax.Array:
     return jnp.where(position == index, x, 0).sum(axis)
 
 
-def window_mask(plane: tuple[int, int], window: int) -> np.ndarray:
+def window_mask(plane: tuple[int, int], window: int) -> np.ndarray | None:
     """bool `[n, q, s]`: True where positions of a shifted window were neighbours.
 
-    Computed once for every (h, w) of the plane and side of the windows.
+    Computed once for every (h, w) of the plane and side of the windows; None if all
+    positions that share a window were neighbours.
     """
     return cuboid.attention_mask((1, *plane), _cut(window, shifted=True), "zeros")
 
@@ -66,14 +67,14 @@ def _cut(window, shifted):
 class ChannelAttention(nn.Module):
     """`x * sigmoid(f(mean of the plane) + g(maximum of the plane))`.
 
-    f and g are perceptrons with one hidden layer. The code has two such layers: behind
-    every window attention f and g differ, in CASA they are one.
+    f and g are perceptrons with one hidden layer. The reference has two such modules:
+    after every window attention f and g differ, in CASA they are the same.
 
     Attributes:
-        shared: f and g are the same; decides the hidden width too, C // 16, replaced by
-            C where that is 0 (shared) or less than 10 (not shared).
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        shared: whether f and g are the same. The hidden width is C // 16, or C if that
+            is 0 (shared) or less than 10 (not shared).
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     shared: bool
@@ -112,12 +113,12 @@ class WindowAttention(nn.Module):
         heads: number of attention heads.
         head_dim: width of a head; heads * head_dim need not be the channels.
         window: side of the windows; divides the plane.
-        shifted: roll the plane by half a window before it is cut. What meets in a
-            window only because of that does not see each other.
-        relative_position: a bias for every offset between key and query, the same for
-            all heads; else one for every pair of positions in a window.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        shifted: roll the plane by half a window before it is cut. Positions that share
+            a window only because of that do not attend to each other.
+        relative_position: one bias for every offset between key and query, the same for
+            all heads; otherwise one for every pair of positions in a window.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     heads: int
@@ -171,7 +172,7 @@ class WindowAttention(nn.Module):
             return self.param("position_bias", init, shape, self.param_dtype)
         shape = (2 * self.window - 1,) * 2
         table = self.param("position_bias", init, shape, self.param_dtype)
-        # Rows of the table count from query to key, those of the index back.
+        # The table counts offsets from query to key, the index from key to query.
         index = attention.relative_position_index(spec.size, spec.size, spec.size).T
         return table.reshape(-1)[index]
 
@@ -186,8 +187,8 @@ class SwinBlock(nn.Module):
         window: side of the windows.
         shifted: roll the plane by half a window.
         relative_position: as in `WindowAttention`.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     hidden: int

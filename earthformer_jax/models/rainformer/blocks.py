@@ -1,6 +1,6 @@
-"""Rainformer's stages: patches merged or expanded, local and global features, a gate.
+"""Rainformer's stages: merged or expanded patches, local and global features, a gate.
 
-Planes are `[b, h, w, c]`. Kernels and biases start as PyTorch's layers do.
+Planes are `[b, h, w, c]`. Kernels and biases are initialised as in PyTorch.
 
 Reference:
     Bai et al. 2022, Rainformer: Features Extraction Balanced Network for Radar-Based
@@ -26,12 +26,12 @@ from earthformer_jax.models.rainformer.attention import (
 
 
 class DoubleConv(nn.Module):
-    """Twice: 3x3 convolution, batch normalisation, ReLU.
+    """3x3 convolution, batch normalisation and ReLU, twice.
 
     Attributes:
-        features: channels of the result.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        features: output channels.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -51,12 +51,12 @@ class DoubleConv(nn.Module):
 class CASA(nn.Module):
     """Attention over channels, then over positions.
 
-    A position's gain comes from mean and maximum of its channels, through a 3x3
-    convolution and batch normalisation.
+    The gain of a position is computed from the mean and maximum of its channels by a
+    3x3 convolution and batch normalisation.
 
     Attributes:
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     dtype: Any = None
@@ -81,9 +81,9 @@ class PlaneNormConv(nn.Module):
     parameters depends on the plane.
 
     Attributes:
-        features: channels of the result.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        features: output channels.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -106,15 +106,15 @@ class PlaneNormConv(nn.Module):
 
 
 class GateFusion(nn.Module):
-    """`sigmoid(z) * g + sigmoid(r) * l` of global and local features, g and l.
+    """`sigmoid(z) * g + sigmoid(r) * l` of global features g and local features l.
 
-    The gates z and r come from both. The reference builds two more convolutions, with
-    normalisation, that it never calls; published parameter counts include them.
+    The gates z and r are computed from both. The reference builds two more convolutions
+    with normalisation that it never calls; published parameter counts include them.
 
     Attributes:
-        upstream_dead_params: create the parameters of those two, which never learn.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        upstream_dead_params: create the parameters of those two, which never change.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     upstream_dead_params: bool = True
@@ -139,8 +139,8 @@ class GateFusion(nn.Module):
 class FeatureBalance(nn.Module):
     """Local features by convolutions, global ones by two Swin blocks, and their gate.
 
-    The reference may hold several such units per stage, but it feeds all of them the
-    stage's input and returns the last one's result: one is what acts.
+    The reference allows several such units per stage, but feeds the stage's input to
+    all of them and returns the result of the last one: only one has an effect.
 
     Attributes:
         hidden: width inside the Swin blocks' perceptrons.
@@ -150,8 +150,8 @@ class FeatureBalance(nn.Module):
         relative_position: as in `WindowAttention`.
         upstream_dead_params: as in `GateFusion`.
         remat: recompute the Swin blocks in the backward pass, which saves memory.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     hidden: int
@@ -188,13 +188,13 @@ class FeatureBalance(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Every factor x factor patch becomes one position: gather, then a linear layer.
+    """Turns every factor x factor patch into one position, then a linear layer.
 
     Attributes:
-        features: channels of the result.
+        features: output channels.
         factor: side of the patches; divides the plane.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -225,13 +225,13 @@ class PatchMerging(nn.Module):
 
 
 class PatchExpanding(nn.Module):
-    """Every position becomes a factor x factor patch; then a linear layer.
+    """Turns every position into a factor x factor patch, then a linear layer.
 
     Attributes:
-        features: channels of the result.
+        features: output channels.
         factor: side of the patches; its square divides the channels of the input.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -262,7 +262,7 @@ class PatchExpanding(nn.Module):
 
 
 def _conv(features, fan_channels, *, name, use_bias=True, **types):
-    """A 3x3 convolution that keeps the plane and starts as PyTorch's."""
+    """A 3x3 convolution that keeps the plane, initialised as in PyTorch."""
     return nn.Conv(
         features,
         (3, 3),

@@ -1,10 +1,10 @@
-"""Rainformer: a U of stages that weigh local against global features.
+"""Rainformer: a U-shaped network whose stages balance local and global features.
 
-The input frames are the channels of one plane. Four stages merge patches and look at
-the plane twice: convolutions with channel and spatial attention find what is local,
-window attention what is not, and a gate mixes them. Three stages expand the patches
-again, each beside the encoder's result of its scale, and a last one makes the forecast:
-its channels are the frames to come, all at once.
+The input frames are the channels of one plane. Four stages merge patches and process
+the plane in two ways: convolutions with channel and spatial attention find local
+features, window attention finds global ones, and a gate mixes them. Three stages expand
+the patches again, each joined with the encoder's result of its scale, and a last one
+makes the forecast: its channels are all forecast frames.
 
 Reference:
     Bai et al. 2022, Rainformer: Features Extraction Balanced Network for Radar-Based
@@ -42,21 +42,22 @@ class Rainformer(nn.Module):
     Attributes:
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out). Planes that patches and windows do not fill are
-            enlarged with zeros behind, and the forecast is cut to size; norms see the
+            padded with zeros at the end, and the forecast is cropped; norms see the
             zeros, so sizes that fit are better: multiples of window * prod(factors).
-        features: channels of the first stage, doubled by each of the next.
+        features: channels of the first stage, doubled by each following stage.
         factors: side of the patches that each encoder stage merges. The square of each
             divides the channels of the decoder stage that expands them.
-        heads: attention heads of the encoder stages; decoder stages as those of their
-            patches.
+        heads: attention heads of the encoder stages; each decoder stage has as many as
+            the encoder stage whose patches it expands.
         head_dim: width of a head.
         window: side of the attention windows, at all scales.
-        relative_position: position biases for offsets; else for pairs of positions.
+        relative_position: position biases for offsets; otherwise for pairs of
+            positions.
         upstream_dead_params: create the parameters that the reference counts but never
-            uses, about 30 %; they stay as they are.
+            uses, about 30 %; they never change.
         remat: recompute the Swin blocks in the backward pass, which saves memory.
-        dtype: of the arithmetic; None is float32.
-        param_dtype: of the parameters.
+        dtype: computation type; None means float32.
+        param_dtype: parameter type.
     """
 
     input_shape: tuple[int, int, int, int]
@@ -73,7 +74,7 @@ class Rainformer(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         if len(self.factors) < 1 or min(self.factors) < 1:
             raise ValueError(
@@ -82,7 +83,7 @@ class Rainformer(nn.Module):
             )
         if len(self.heads) != len(self.factors) or min(self.heads) < 1:
             raise ValueError(
-                "heads needs one positive integer per stage, as factors "
+                "heads needs one positive integer per stage, like factors "
                 f"{tuple(self.factors)}; got {tuple(self.heads)}"
             )
         for name, least in (("features", 1), ("head_dim", 1), ("window", 2)):
@@ -94,9 +95,9 @@ class Rainformer(nn.Module):
             width = self._expanded_features(scale)
             if width % factor**2:
                 raise ValueError(
-                    f"factors[{scale}] = {factor}: the decoder expands {width} "
-                    f"channels there, which {factor}^2 must divide; use another "
-                    f"features than {self.features}"
+                    f"factors[{scale}]={factor}: the decoder expands {width} channels "
+                    f"there, which must be a multiple of {factor}^2; change factors or "
+                    f"features={self.features}"
                 )
 
     @nn.compact
@@ -106,15 +107,14 @@ class Rainformer(nn.Module):
         Args:
             inputs: `[b, T, H, W, C_in]`. If C_in > C_out the targets are the first
                 C_out channels; the others are only read.
-            train: normalise with the batch's statistics and keep them in
-                `batch_stats`.
+            train: normalise with the batch's statistics and update `batch_stats`.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, or inputs of another shape
-                than `input_shape`.
+            ValueError: for inconsistent options, or inputs whose shape
+                is not `input_shape`.
         """
         self.check()
         check_inputs(inputs, self.input_shape)
@@ -152,7 +152,7 @@ class Rainformer(nn.Module):
         return forecast.astype(jnp.promote_types(dtype, jnp.float32))
 
     def _features(self, scale: int) -> int:
-        """Channels of an encoder stage, and half those of its decoder stage."""
+        """Channels of an encoder stage, half as many as in its decoder stage."""
         return self.features * 2**scale
 
     def _expanded_features(self, scale: int) -> int:

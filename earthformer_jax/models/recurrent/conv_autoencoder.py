@@ -1,12 +1,12 @@
-"""Autoencoder of sequences of fields: an embedding for every step, and back.
+"""Autoencoder of sequences of fields: embeds every step, and restores the fields.
 
 Strided convolutions shrink every frame, a ConvLSTM or FAConvLSTM reads the sequence,
-and a `SubspaceHead` makes one short vector of every step. The decoder sees nothing but
-those vectors: a linear map lays each out as a plane, a second recurrence reads them,
-and convolutions bring the planes back to the size of the frames.
+and a `SubspaceHead` reduces every step to one short vector. The decoder sees only
+those vectors: a linear map turns each into a plane, a second recurrence reads them,
+and convolutions restore the size of the frames.
 
-Our design around the parts that the abstract of FAConvLSTM names (recurrence, subspace
-head, temporal attention, seasonal code); its autoencoder is not described there.
+The design is ours, around the parts that the abstract of FAConvLSTM names (recurrence,
+subspace head, temporal attention, seasonal code); it does not describe its autoencoder.
 
 Reference:
     Nji and Wang 2026, Factorized-Attention ConvLSTM for Efficient Feature Extraction in
@@ -34,28 +34,28 @@ SEASON = 2  # channels: cosine and sine of the time of the year
 class ConvAutoencoder(nn.Module):
     """Embeds every step of a sequence, and restores the sequence from the embeddings.
 
-    Input channels behind those of the target are the calendar of `config.data`: cosine
-    and sine of the season, and perhaps of the time of the day. The season goes to the
-    head as its code; convolutions see none of them.
+    Input channels after those of the target are the calendar of the data: cosine and
+    sine of the season, and perhaps of the time of day. The head encodes the season; the
+    convolutions see none of these channels.
 
     Attributes:
         input_shape: (T, H, W, C_in).
-        target_shape: (T, H, W, C_out), C_out = C_in, or 2 or 4 less with a calendar.
+        target_shape: (T, H, W, C_out); C_out is C_in, or 2 or 4 less with a calendar.
         cell: "conv_lstm" or "fa_conv_lstm".
         features: channels of the cells.
         strides: of the convolutions before the encoder's cell, one entry each. Planes
-            that they do not divide are enlarged with copies of the edge, and the
-            restored ones are cut to size.
-        cell_kernel: side of the cells' windows.
+            that they do not divide are padded with copies of the edge, and the
+            restored ones are cropped.
+        cell_kernel: kernel side of the cells.
         cell_options: further attributes of the cells.
         embedding: width of the embedding.
-        plane_features: channels that every position keeps on its way to the embedding
-            and back; 0: the head sees mean and maximum of the plane only.
+        plane_features: channels of every position that the head reads and the decoder
+            starts from; 0: the head sees only mean and maximum of the plane.
         heads: of the attention over steps; 0 switches it off.
         hidden: width of the head's feed-forward layer; 0 switches it off.
-        harmonics: of the year in the head's seasonal code; without calendar none.
-        dtype: of the arithmetic; None is float32.
-        param_dtype: of the parameters.
+        harmonics: of the year in the head's seasonal code; ignored without a calendar.
+        dtype: computation type; None means float32.
+        param_dtype: parameter type.
     """
 
     input_shape: tuple[int, int, int, int]
@@ -74,22 +74,22 @@ class ConvAutoencoder(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         calendar = self.input_shape[-1] - self.target_shape[-1]
         same = tuple(self.input_shape[:3]) == tuple(self.target_shape[:3])
         if not same or calendar not in (0, SEASON, 2 * SEASON):
             raise ValueError(
                 "an autoencoder restores its inputs: the targets must be the input "
-                f"frames, with their calendar or without; got input_shape "
+                "frames, of which the calendar may be left out; got input_shape "
                 f"{tuple(self.input_shape)} and target_shape "
                 f"{tuple(self.target_shape)}. Data sets give such examples with "
-                "config.data.out_len=0"
+                "out_len=0"
             )
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")
         if not self.strides or min(self.strides) < 1:
             raise ValueError(
-                f"strides must be at least 1, one or more; got {tuple(self.strides)}"
+                f"strides needs positive integers; got {tuple(self.strides)}"
             )
         unknown = set(self.cell_options) - set(CELLS[self.cell].__dataclass_fields__)
         if unknown:
@@ -104,7 +104,7 @@ class ConvAutoencoder(nn.Module):
             )
         if calendar and not 0 <= 2 * self.harmonics <= self.embedding:
             raise ValueError(
-                f"harmonics={self.harmonics} need an embedding of at least "
+                f"harmonics={self.harmonics} needs an embedding of at least "
                 f"{2 * self.harmonics}; got {self.embedding}"
             )
         for name in ("features", "plane_features", "hidden"):
@@ -116,13 +116,14 @@ class ConvAutoencoder(nn.Module):
 
     @property
     def plane(self) -> tuple[int, int]:
-        """Height and width that the cells work at."""
+        """Height and width of the planes that the cells work on."""
         whole = math.prod(self.strides)
-        return tuple(-(-size // whole) for size in self.input_shape[1:3])
+        height, width = self.input_shape[1:3]
+        return -(-height // whole), -(-width // whole)
 
     @property
     def has_calendar(self) -> bool:
-        """Whether the inputs tell the season."""
+        """Whether the inputs contain the season."""
         return self.input_shape[-1] > self.target_shape[-1]
 
     def setup(self):
@@ -166,19 +167,19 @@ class ConvAutoencoder(nn.Module):
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
-            train: whether dropout of the cells acts (needs the rng "dropout").
+            train: whether the cells apply dropout (needs the rng "dropout").
 
         Returns:
             float32 `[b, T, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, or inputs of another shape
-                than `input_shape`.
+            ValueError: for inconsistent options, or inputs whose shape
+                is not `input_shape`.
         """
         return self.decode(self.embed(inputs, train=train), train=train)
 
     def embed(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
-        """`[b, T, embedding]` of `[b, T, H, W, C_in]`."""
+        """`[b, T, H, W, C_in]` to `[b, T, embedding]`."""
         check_inputs(inputs, self.input_shape)
         channels = self.target_shape[-1]
         x, calendar = inputs[..., :channels], inputs[:, :, 0, 0, channels:]
@@ -195,7 +196,7 @@ class ConvAutoencoder(nn.Module):
         return self.head(states, day=YEAR * turns)
 
     def decode(self, embeddings: jax.Array, *, train: bool = False) -> jax.Array:
-        """float32 `[b, T, H, W, C_out]` of `[b, T, embedding]`."""
+        """`[b, T, embedding]` to float32 `[b, T, H, W, C_out]`."""
         h, w = self.plane
         x = einops.rearrange(
             self.lay_out(embeddings), "b t (h w c) -> b t h w c", h=h, w=w

@@ -1,12 +1,12 @@
-"""ConvLSTM: an LSTM whose products are convolutions, as Keras's ConvLSTM2D.
+"""ConvLSTM: an LSTM whose products are convolutions, like Keras's ConvLSTM2D.
 
     layer = ConvLSTM(filters=64, kernel_size=3, padding="same", return_state=True)
     variables = layer.init(jax.random.key(0), x)        # x [b, t, h, w, c]
     y, h, c = layer.apply(variables, x)
     y, h, c = layer.apply(variables, more, initial_state=(h, c))
 
-The window on the input needs no state, so it is a convolution of all frames at once;
-only the window on the state is inside the loop.
+The convolution of the input needs no state, so it is applied to all frames at once;
+only the convolution of the state is inside the loop.
 
 Reference:
     Shi et al. 2015, Convolutional LSTM Network: A Machine Learning Approach for
@@ -35,11 +35,11 @@ from earthformer_jax.ops import convolution
 class ConvLSTM(Recurrence):
     """Convolutional LSTM with the options of Keras's ConvLSTM2D.
 
-    Parameters are Keras's, in its layout: "kernel" `[kh, kw, c, 4 filters]`,
+    Parameters have Keras's names and layout: "kernel" `[kh, kw, c, 4 filters]`,
     "recurrent_kernel" `[kh, kw, filters, 4 filters]`, "bias" `[4 filters]`, gates
-    ordered i, f, c, o. "peephole" `[3, ..., filters]` is ours.
+    ordered i, f, c, o. "peephole" `[3, ..., filters]` is an addition.
 
-    With a mask, a masked frame leaves the state as it is and repeats the last output.
+    A masked frame leaves the state as it is and repeats the last output.
     """
 
     @nn.compact
@@ -56,13 +56,13 @@ class ConvLSTM(Recurrence):
 
         Args:
             inputs: `[b, t, h, w, c]`, or `[b, t, c, h, w]` with channels first. None:
-                `steps` frames of zeros, for which a kernel is made all the same, as if
-                they had as many channels as the state.
-            initial_state: h and c `[b, h', w', filters]` (in the data format); None is
-                zeros.
+                `steps` frames of zeros; their kernel is still created, as if they had
+                as many channels as the state.
+            initial_state: h and c `[b, h', w', filters]` (in the data format); None
+                means zeros.
             mask: bool `[b, t]`, False where a frame is to be skipped, or None.
-            steps: number of steps without inputs.
-            train: whether dropout acts (needs the rng "dropout").
+            steps: number of steps, if there are no inputs.
+            train: whether to apply dropout (needs the rng "dropout").
 
         Returns:
             The last output `[b, h', w', filters]`, or all of them
@@ -70,7 +70,7 @@ class ConvLSTM(Recurrence):
             tuple (output, h, c).
 
         Raises:
-            ValueError: for options or shapes that do not go together.
+            ValueError: for inconsistent options or shapes.
         """
         self.check()
         dtype = self._arithmetic(inputs)
@@ -81,7 +81,7 @@ class ConvLSTM(Recurrence):
         else:
             frames = einops.rearrange(frames, "b t h w c -> t b h w c")
             batch, channels = frames.shape[1], frames.shape[-1]
-            pads, plane = self._geometry(frames.shape[2:4])
+            pads, plane = self._geometry(*frames.shape[2:4])
 
         size = pair("kernel_size", self.kernel_size)
         kernel = self.param(
@@ -131,8 +131,8 @@ class ConvLSTM(Recurrence):
             state = hold(frame["keep"], new, state)
             return state, state[0]
 
-        # Of a step only the gates are kept for the backward pass: what follows from
-        # them costs little to compute again.
+        # Only the gates of a step are kept for the backward pass: what follows from
+        # them is cheap to recompute.
         policy = jax.checkpoint_policies.save_only_these_names("gates")
         step = jax.checkpoint(
             step, prevent_cse=False, policy=None if self.remat else policy
@@ -144,8 +144,8 @@ class ConvLSTM(Recurrence):
     def _input_gates(self, frames, kernel, drop, pads):
         """The input's share of each gate, `[t, b, h', w', filters]`.
 
-        Four convolutions of all frames: one array per gate is what a step reads
-        fastest, and dropout gives every gate an input of its own.
+        Four convolutions of all frames: a step reads one array per gate fastest, and
+        dropout gives every gate its own input.
         """
         gates = []
         for gate, part in enumerate(jnp.split(kernel, 4, axis=-1)):

@@ -1,4 +1,4 @@
-"""Blocks of DCGAN's kind: convolution, group normalisation, leaky ReLU.
+"""Blocks as in DCGAN: convolution, group normalisation, leaky ReLU.
 
 Reference:
     Radford et al. 2016, Unsupervised Representation Learning with Deep Convolutional
@@ -22,12 +22,12 @@ class DCGANBlock(nn.Module):
     """3x3 convolution, GroupNorm, LeakyReLU: `[n, h, w, c]` to `[n, h', w', features]`.
 
     Attributes:
-        features: channels of the result; `groups` divides them.
-        stride: the plane becomes this much smaller, or with `up` larger.
-        up: a transposed convolution.
+        features: output channels, a multiple of `groups`.
+        stride: factor by which the plane shrinks, or with `up` grows.
+        up: whether the convolution is transposed.
         groups: of the normalisation.
-        dtype: of the arithmetic; None follows inputs and parameters.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows inputs and parameters.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -49,16 +49,16 @@ class DCGANBlock(nn.Module):
 
 
 class DCGANStack(nn.Module):
-    """`DCGANBlock`s one after the other.
+    """`DCGANBlock`s in sequence.
 
     Attributes:
         features: channels after each block.
         strides: stride of each block.
-        up: transposed convolutions.
+        up: whether the convolutions are transposed.
         last: "block", or "conv" for a last layer that is a plain convolution.
         groups: of the normalisations.
-        dtype: of the arithmetic; None follows inputs and parameters.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows inputs and parameters.
+        param_dtype: parameter type.
     """
 
     features: tuple[int, ...]

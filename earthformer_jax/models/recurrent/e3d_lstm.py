@@ -1,12 +1,12 @@
-"""E3D-LSTM: eidetic 3D LSTM cells in a stack, which feeds its forecasts back.
+"""E3D-LSTM: a stack of eidetic 3D LSTM cells that feeds its forecasts back.
 
 Every step reads a clip of the last frames, in patches, and predicts the next frame. A
-memory runs up through the layers of a step and on to the first layer of the next one.
-The context is predicted as well, and that counts in the loss; behind it the stack reads
-its own predictions, or while it learns some of the true frames.
+memory passes up through the layers of a step and on to the first layer of the next one.
+The context is predicted as well, and counts in the loss; after it the stack reads its
+own predictions or, in training, some of the true frames.
 
 On SEVIR's large frames it works on latents of a convolutional encoder: true frames are
-encoded, predictions are fed back as latents, and a decoder shows them.
+encoded, predictions are fed back as latents, and a decoder turns them into frames.
 
 The default is E3D-LSTM as in the comparison of Earthformer, 12,898,832 parameters for
 frames of one channel (the paper says 12.9 million); with the latents for SEVIR there
@@ -53,8 +53,8 @@ class Step(nn.Module):
             state: number of the step, prediction `[b, h, w, channels]`, frames read
                 before `[b, window - 1, h, w, c]`, memory `[b, window, h, w, f]`, and of
                 every layer hidden, cell (as the memory), history `[b, s, h, w, f]`.
-            frame: the true "frame" `[b, h, w, channels]`, "given" bool `[b]`, whether
-                it is read, and what else is known of it, "further" `[b, h, w, c]`.
+            frame: the true "frame" `[b, h, w, channels]`; "given", bool `[b]`, whether
+                it is read; "further" channels `[b, h, w, c]`, always read.
 
         Returns:
             The state, and the prediction in it.
@@ -92,40 +92,40 @@ class Step(nn.Module):
 class E3DLSTM(nn.Module):
     """Forecaster of stacked eidetic 3D LSTM cells.
 
-    The published schedule of sampling lasts 50,000 steps, and a model that has never
-    read its own forecasts drifts when it must. A shorter training needs a larger
+    The published sampling schedule lasts 50,000 steps, and a model that has never read
+    its own forecasts drifts when it has to. Shorter training needs a larger
     `sampling_rate`.
 
     Attributes:
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out), C_out at most C_in: the first channels of the
-            inputs are forecast and fed back. Further ones stay as in the last input
-            frame; with downsampling only the latents of frames that were given hold
-            them. Planes that patches and latents do not divide are enlarged with zeros
-            behind, and the forecast is cut to size.
+            inputs are forecast and fed back. The others stay as in the last input
+            frame; with downsampling only the latents of true frames contain them.
+            Planes that patches and latents do not divide are padded with zeros at the
+            end, and the forecast is cropped.
         num_layers: cells on top of each other.
         features: channels of every cell.
         window: frames of a clip.
         kernel_size: (time, height, width) of the cells' convolutions.
-        patch: side of the patches that are put into the channels. Every position is
-            compared with those of all steps: on large frames the patches are needed.
+        patch: side of the patches that become channels. Every position is compared
+            with those of all steps, so large frames need patches.
         layer_norm: normalise gates and cells.
         norm_epsilon: added to the variance, see `EideticLSTM`.
         update_memory: False is the published code, whose memory stays zero.
-        downsampling: how many times smaller than a frame its latent's side is: 1 is no
-            encoder, otherwise a power of two.
-        sampling_start: probability to read a true frame behind the context at first,
-            while learning.
+        downsampling: factor by which the sides of the latents are smaller, a power of
+            two; 1 is without encoder.
+        sampling_start: initial probability of reading a true frame after the context,
+            in training.
         sampling_rate: its decrease per step.
-        sampling_stop: number of the first step without them.
-        absolute_weight: weight of absolute errors beside squared ones. 2 is the
+        sampling_stop: number of the first step without true frames.
+        absolute_weight: weight of absolute errors relative to squared ones. 2 gives the
             published loss, up to a factor.
-        context_weight: weight of the predicted frames of the context beside the
-            forecast ones; the published loss sums over all alike.
-        remat: recompute the steps in the backward pass altogether, which saves memory.
-            Otherwise the convolutions are kept, and what follows from them recomputed.
-        dtype: of the arithmetic; None is float32.
-        param_dtype: of the parameters.
+        context_weight: weight of the predicted frames of the context relative to the
+            forecast ones; 1 as in the published loss.
+        remat: recompute the steps in the backward pass completely, which saves memory.
+            Otherwise the convolutions are kept, and only the rest is recomputed.
+        dtype: computation type; None means float32.
+        param_dtype: parameter type.
     """
 
     uses_targets = True
@@ -151,7 +151,7 @@ class E3DLSTM(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         if self.target_shape[-1] > self.input_shape[-1]:
             raise ValueError(
@@ -193,16 +193,16 @@ class E3DLSTM(nn.Module):
         Args:
             inputs: `[b, T, H, W, C_in]`.
             train: whether to sow losses and, given targets, to read some true frames
-                behind the context (needs the rng "sampling").
-            targets: `[b, K, H, W, C_out]`, the frames to be forecast; what is not
-                finite is unknown.
-            step: optimiser steps taken so far, with the targets.
+                after the context (needs the rng "sampling").
+            targets: `[b, K, H, W, C_out]`, the true frames; values that are not finite
+                are unknown.
+            step: optimiser steps taken so far; needed with targets.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, or arrays of another shape.
+            ValueError: for inconsistent options, or arrays of other shapes.
         """
         self.check()
         _check_shape("inputs", inputs, self.input_shape)
@@ -228,15 +228,15 @@ class E3DLSTM(nn.Module):
         return forecast
 
     def _read(self, inputs, targets):
-        """Frames that the stack reads, and what else is known of them, for each step.
+        """Frames that the stack reads, and their further channels, for each step.
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
             targets: `[b, K, H, W, C_out]` or None.
 
         Returns:
-            `[b, T + K - 1, h, w, c]` and `[b, T + K - 1, h, w, c']`; frames that are
-            not known are zero.
+            `[b, T + K - 1, h, w, c]` and `[b, T + K - 1, h, w, c']`; unknown frames are
+            zero.
         """
         ahead, channels = self.target_shape[0] - 1, self.target_shape[-1]
         if targets is not None and ahead:
@@ -309,8 +309,8 @@ class E3DLSTM(nn.Module):
             dtype=dtype,
             param_dtype=self.param_dtype,
         )
-        # Of a step only the convolutions are kept for the backward pass. The weights
-        # of the recall, every position with every other, would be far too many.
+        # Only the convolutions of a step are kept for the backward pass. The weights of
+        # the recall, one for every pair of positions, would be far too many.
         policy = jax.checkpoint_policies.save_only_these_names("gates")
         scan = nn.scan(
             nn.remat(Step, prevent_cse=False, policy=None if self.remat else policy),
@@ -324,7 +324,7 @@ class E3DLSTM(nn.Module):
         return predictions
 
     def _show(self, predictions):
-        """Predictions of the stack `[b, k, h, w, c]` as frames of pixels."""
+        """Predictions of the stack `[b, k, h, w, c]` as frames."""
         frames = reshape_patch_back(predictions, self.patch)
         if self.downsampling == 1:
             return frames
@@ -338,7 +338,7 @@ class E3DLSTM(nn.Module):
     def _sow_losses(self, shown, inputs, targets):
         """Absolute errors of the forecast, and all errors of the predicted context.
 
-        Each is summed, and divided by the number of values that are forecast.
+        Each is summed and divided by the number of forecast values.
         """
         ahead, *_, channels = self.target_shape
         values = inputs.shape[0] * math.prod(self.target_shape)

@@ -1,9 +1,9 @@
 """The eidetic 3D LSTM: a cell that reads clips and recalls all its past states.
 
-States and inputs are clips `[b, l, h, w, c]` of l frames. Beside the LSTM's cell and
-hidden state there is a memory, which a model hands on from layer to layer and from the
-last layer to the first one at the next step, as PredRNN does. In place of a forget gate
-a gate r queries every cell state since the first one.
+States and inputs are clips `[b, l, h, w, c]` of l frames. In addition to the LSTM's
+cell and hidden state there is a memory, which a model passes from layer to layer, and
+from the last layer to the first one at the next step, as PredRNN does. Instead of a
+forget gate, a gate r queries every cell state since the first one.
 
 Reference:
     Wang et al. 2019, Eidetic 3D LSTM: A Model for Video Prediction and Beyond.
@@ -29,10 +29,12 @@ class ClipConv(nn.Module):
     """3-D convolution of clips `[b, l, h, w, c]` that keeps their size.
 
     Attributes:
-        features: channels out.
+        features: output channels.
         kernel_size: (time, height, width).
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters "kernel" `[kl, kh, kw, c, features]` and "bias".
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
+
+    The parameters are "kernel" `[kl, kh, kw, c, features]` and "bias".
     """
 
     features: int
@@ -59,23 +61,23 @@ class ClipConv(nn.Module):
 class EideticLSTM(nn.Module):
     """One step of the cell.
 
-    Convolutions that cost much to compute again are named "gates", for policies of
+    Convolutions that are expensive to recompute are named "gates", for policies of
     `jax.checkpoint`.
 
     Attributes:
         features: channels of all states.
         kernel_size: (time, height, width) of the convolutions.
-        layer_norm: normalise what the gates are made of, and the cell, per example over
+        layer_norm: normalise the inputs of the gates, and the cell, per example over
             the whole clip and all channels, with a scale and an offset per channel.
         norm_epsilon: added to the variance. At the first step hidden state and memory
-            are zero, hence what is normalised is their convolutions' biases alone: the
+            are zero, so only the biases of their convolutions are normalised: the
             smaller this number, the larger their gradients.
-        update_memory: hand on the new memory, as published in print. The published code
-            computes the new one and hands on the old one (False): its memory is zero at
-            all times.
-        dtype: of the arithmetic; None follows the input. Cell and memory are float32 at
+        update_memory: pass on the new memory, as the paper says. The published code
+            computes the new one and passes on the old one (False): its memory is always
+            zero.
+        dtype: computation type; None follows the input. Cell and memory are float32 at
             least.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -101,11 +103,11 @@ class EideticLSTM(nn.Module):
         Args:
             inputs: `[b, l, h, w, c]`.
             hidden: `[b, l, h, w, features]`.
-            cell: the like.
-            memory: the like.
-            history: `[b, s, h, w, features]`: the cell's states up to `cell` itself,
-                one behind the other, and after them anything.
-            known: number of slices of the history that count; None is all.
+            cell: `[b, l, h, w, features]`.
+            memory: `[b, l, h, w, features]`.
+            history: `[b, s, h, w, features]`: the cell's states up to `cell` itself, in
+                sequence; what follows them is ignored.
+            known: number of slices of the history that count; None means all.
 
         Returns:
             New hidden, cell and memory.

@@ -2,13 +2,13 @@
 
 At each scale of the encoder a strided convolution shrinks every frame and a ConvLSTM
 reads the sequence; its last state starts the forecaster's ConvLSTM of that scale. The
-forecaster begins at the coarsest scale, without any input, runs one step per frame to
-come, and transposed convolutions bring the sequence to the next finer scale. No
+forecaster begins at the coarsest scale, without any input, runs one step per forecast
+frame, and transposed convolutions bring the sequence to the next finer scale. No
 forecast is fed back.
 
 The paper's baseline has no published source. Kernels and channels are the paper's, the
 wiring is that of HKO-7 as in the PyTorch port that the tests compare with: 14,175,561
-parameters for one channel in and out, the paper says 14.0 million.
+parameters for one input and one output channel; the paper says 14.0 million.
 
 Reference:
     Shi et al. 2017, Deep Learning for Precipitation Nowcasting: A Benchmark and A New
@@ -41,24 +41,24 @@ class EncoderForecaster(nn.Module):
     Attributes:
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out). Planes that the strides do not divide are
-            enlarged with zeros behind, and the forecast is cut to size.
+            padded with zeros at the end, and the forecast is cropped.
         cell: "conv_lstm" or "fa_conv_lstm".
         features: channels of the cells, from the finest scale.
         stem_features: channels of the first convolution.
         head_features: channels after the last transposed convolution; None is
             stem_features.
-        kernels: side of the convolution before each scale's encoder cell.
-        strides: its stride, at least 1 and at most its side.
-        up_kernels: side of the transposed convolution after each scale's forecaster
-            cell; at least the stride.
-        cell_kernel: side of the cells' windows.
-        peephole: of the cells: "none", "channel" or "full"; None is the cell's default.
+        kernels: kernel side of the convolution before each scale's encoder cell.
+        strides: its stride, at least 1 and at most its kernel side.
+        up_kernels: kernel side of the transposed convolution after each scale's
+            forecaster cell; at least the stride.
+        cell_kernel: kernel side of the cells.
+        peephole: of the cells: "none", "channel" or "full"; None: the cell's default.
         dropout: of the cells' inputs.
         recurrent_dropout: of the cells' states.
         remat: recompute the cells' steps in the backward pass, which saves memory.
         cell_options: further attributes of the cells.
-        dtype: of the arithmetic; None is float32.
-        param_dtype: of the parameters.
+        dtype: computation type; None means float32.
+        param_dtype: parameter type.
     """
 
     input_shape: tuple[int, int, int, int]
@@ -80,7 +80,7 @@ class EncoderForecaster(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")
@@ -117,8 +117,8 @@ class EncoderForecaster(nn.Module):
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, or inputs of another shape
-                than `input_shape`.
+            ValueError: for inconsistent options, or inputs whose shape
+                is not `input_shape`.
         """
         self.check()
         check_inputs(inputs, self.input_shape)
@@ -172,13 +172,13 @@ class EncoderForecaster(nn.Module):
         )
 
     def _down(self, scale, features, x):
-        """Every frame to 1 / stride of its size."""
+        """Shrinks every frame by the stride."""
         kernel, stride = self.kernels[scale], self.strides[scale]
         y = self._conv(f"down_{scale}", features, kernel, stride, x)
         return nn.leaky_relu(y, LEAKY_SLOPE)
 
     def _up(self, scale, features, x):
-        """Every frame to stride times its size."""
+        """Enlarges every frame by the stride."""
         kernel, stride = self.up_kernels[scale], self.strides[scale]
         low = kernel - 1 - _pad(kernel, stride)
         high = low + 2 * _pad(kernel, stride) - (kernel - stride)
@@ -219,5 +219,5 @@ class FAEncoderForecaster(EncoderForecaster):
 
 
 def _pad(kernel: int, stride: int) -> int:
-    """Zeros on both sides, for which a stride that divides the size divides it."""
+    """Zeros to pad on both sides, so that a stride that divides the size does."""
     return -(-(kernel - stride) // 2)

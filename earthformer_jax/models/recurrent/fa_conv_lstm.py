@@ -1,16 +1,16 @@
-"""FAConvLSTM: a ConvLSTM with factorised windows and attention now and then.
+"""FAConvLSTM: a ConvLSTM with factorised kernels and occasional attention.
 
     layer = FAConvLSTM(filters=64, kernel_size=3, padding="same", return_state=True)
     variables = layer.init(jax.random.key(0), x)        # x [b, t, h, w, c]
     y, h, c = layer.apply(variables, x)
 
-Our implementation from the published abstract. Input and state pass a 1x1 bottleneck to
-R channels; depthwise windows of several dilations, shared by both paths and all gates,
-mix them in space; squeeze-and-excitation weighs the channels; a 1x1 expansion makes the
-gates, which see the cell through peepholes. After every fourth step the state attends
-along its rows and columns. Per position and step this takes R (c + f) + 2 m k^2 R + 4 f
-R multiply-adds where a ConvLSTM takes 4 f k^2 (c + f); in exchange the gates of one
-position span R dimensions at most.
+Implemented from the published abstract. A 1x1 bottleneck reduces input and state to R
+channels; depthwise kernels of several dilations, shared by both paths and all gates,
+mix them in space; squeeze-and-excitation weights the channels; a 1x1 expansion makes
+the gates, which see the cell through peepholes. After every fourth step the state
+attends along its rows and columns. Per position and step this takes R (c + f) + 2 m k^2
+R + 4 f R multiply-adds where a ConvLSTM takes 4 f k^2 (c + f); in exchange the gates of
+one position span at most R dimensions.
 
 Reference:
     Nji and Wang 2026, Factorized-Attention ConvLSTM for Efficient Feature Extraction in
@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
 
 from earthformer_jax.layers.axial_attention import (
     AxialAttention,
@@ -48,7 +49,7 @@ from earthformer_jax.ops import convolution, stencil
 NORMS = ("none", "layer")
 ATTENTION_PLACES = ("h", "output")
 
-# Every window's output keeps the variance of white noise.
+# The output of every kernel keeps the variance of white noise.
 _taps = nn.initializers.variance_scaling(
     1.0, "fan_in", "uniform", in_axis=(1, 2), out_axis=3, batch_axis=0
 )
@@ -58,29 +59,28 @@ class FAConvLSTM(Recurrence):
     """Factorised-attention ConvLSTM with the options of Keras's ConvLSTM2D.
 
     Shapes are those of ConvLSTM2D for the same kernel_size (odd), strides and padding.
-    `dilation_rate` gives way to `dilations`. Dropout drops the same entries for all
-    gates, since one projection serves them all; kernel_initializer is of the
-    projections from the input and to the gates, recurrent_initializer of that from
-    the state.
+    `dilations` replaces `dilation_rate`. Dropout drops the same entries for all gates,
+    since one projection serves them all. kernel_initializer initialises the projections
+    from the input and to the gates, recurrent_initializer that from the state.
 
     Attributes:
         peephole: as in `Recurrence`.
-        bottleneck: channels R between the projections; None is max(8, filters / 2).
+        bottleneck: channels R between the projections; None means max(8, filters / 2).
         dilations: dilation rate of each depthwise branch.
-        share_taps: one set of windows for input and state, not one for each.
-        mix_activation: after the windows: a name or a function; None is linear.
-        squeeze: hidden channels of squeeze-and-excitation; None is max(4, R / 4), 0
+        share_taps: whether input and state share one set of depthwise kernels.
+        mix_activation: after these kernels: a name or a function; None means linear.
+        squeeze: hidden channels of squeeze-and-excitation; None means max(4, R / 4), 0
             switches it off.
-        norm: "layer" normalises what the windows give, "none" does not.
+        norm: "layer" normalises the output of the depthwise kernels, "none" does not.
         attention_every: steps from one axial attention to the next; 0 switches it off.
-        attention_features: width of its heads together; None is max(8, filters / 4).
-        attention_heads: number of its heads; None is 4, or fewer so that none is
-            narrower than 8 channels: the softmax, of heads * (h + w) numbers per
-            position, is what attention costs.
-        attention_where: "h": the state goes on as attended; "output": only the output
-            is.
-        return_step: also the number of steps taken so far, for `initial_state`.
-        return_embeddings: also the embedding of every step by a `SubspaceHead`.
+        attention_features: total width of its heads; None means max(8, filters / 4).
+        attention_heads: number of its heads; None means 4, or fewer so that none is
+            narrower than 8 channels: most of the cost of the attention is its softmax,
+            of heads * (h + w) numbers per position.
+        attention_where: "h": the attended state is passed on; "output": only the
+            output is attended.
+        return_step: also return the number of steps taken so far, for `initial_state`.
+        return_embeddings: also return the embedding of every step by a `SubspaceHead`.
         head: options of that head.
 
     Reference:
@@ -103,7 +103,7 @@ class FAConvLSTM(Recurrence):
     head: Mapping[str, Any] = FrozenDict()
 
     def check(self) -> None:
-        """Raises ValueError for options that are unknown or do not go together."""
+        """Raises ValueError for unknown or inconsistent options."""
         super().check()
         size = pair("kernel_size", self.kernel_size)
         if any(k % 2 == 0 for k in size):
@@ -157,22 +157,22 @@ class FAConvLSTM(Recurrence):
             inputs: `[b, t, h, w, c]`, or `[b, t, c, h, w]` with channels first. None:
                 `steps` frames of zeros.
             initial_state: h and c `[b, h', w', filters]` (in the data format), and
-                perhaps the number of steps taken so far: a whole sequence attends at
-                the same steps as its pieces do. None starts from zeros.
-            mask: bool `[b, t]`, False where a frame is to be skipped (it counts as a
-                step all the same), or None.
-            steps: number of steps without inputs.
+                optionally the number of steps taken so far, so that a sequence read in
+                pieces attends at the same steps as the whole. None starts from zeros.
+            mask: bool `[b, t]`, False where a frame is to be skipped (it still counts
+                as a step), or None.
+            steps: number of steps, if there are no inputs.
             time: int `[b, t]` or `[t]`, minutes since 1970, of the frames, for the
                 embeddings; None counts steps as days.
-            train: whether dropout acts (needs the rng "dropout").
+            train: whether to apply dropout (needs the rng "dropout").
 
         Returns:
-            What ConvLSTM2D returns: the last output or all of them; with return_state
-            followed by h and c; with return_step by the step number; with
-            return_embeddings by the embeddings `[b, t, d]`.
+            What ConvLSTM2D returns: the last output or all of them, followed by h and c
+            with return_state, by the step number with return_step, and by the
+            embeddings `[b, t, d]` with return_embeddings.
 
         Raises:
-            ValueError: for options or shapes that do not go together.
+            ValueError: for inconsistent options or shapes.
         """
         self.check()
         dtype = self._arithmetic(inputs)
@@ -182,7 +182,7 @@ class FAConvLSTM(Recurrence):
             channels, pads = self.filters, None
         else:
             batch, channels = frames.shape[0], frames.shape[-1]
-            pads, plane = self._geometry(frames.shape[2:4])
+            pads, plane = self._geometry(*frames.shape[2:4])
         first, initial_state = _split_step(initial_state)
         state = self._first_state(initial_state, batch, plane, dtype)
 
@@ -228,7 +228,7 @@ class FAConvLSTM(Recurrence):
             state = hold(frame["keep"], new, state)
             return state, state[0]
 
-        # Of a step only the R mixed channels are kept for the backward pass.
+        # Only the R mixed channels of a step are kept for the backward pass.
         policy = jax.checkpoint_policies.save_only_these_names("mixed")
         step = jax.checkpoint(
             step, prevent_cse=False, policy=None if self.remat else policy
@@ -244,7 +244,7 @@ class FAConvLSTM(Recurrence):
         )
         more = []
         if self.return_step:
-            more.append(jnp.asarray(first + len(mixed), jnp.int32))
+            more.append(jnp.asarray(first + len(outputs), jnp.int32))
         if self.return_embeddings:
             more.append(self._embed(outputs, time, keep, first))
         return self._output(outputs, state, *more)
@@ -272,29 +272,29 @@ class FAConvLSTM(Recurrence):
 
     def _gates(self, dtype):
         """The function from the mixed channels to the gates before activation."""
-        types = dict(dtype=self.param_dtype)
+        stored = self.param_dtype
         glorot, zeros = nn.initializers.glorot_uniform(), nn.initializers.zeros
         activate = lookup(ACTIVATIONS, "mix_activation", self.mix_activation)
         width = self.width
         norm = excite = None
         if self.norm == "layer":
             norm = (
-                self.param("norm_scale", nn.initializers.ones, (width,), **types),
-                self.param("norm_bias", zeros, (width,), **types),
+                self.param("norm_scale", nn.initializers.ones, (width,), stored),
+                self.param("norm_bias", zeros, (width,), stored),
             )
         hidden = max(4, width // 4) if self.squeeze is None else self.squeeze
         if hidden:
             excite = (
-                self.param("squeeze_kernel", glorot, (width, hidden), **types),
-                self.param("squeeze_bias", zeros, (hidden,), **types),
-                self.param("excite_kernel", glorot, (hidden, width), **types),
-                self.param("excite_bias", zeros, (width,), **types),
+                self.param("squeeze_kernel", glorot, (width, hidden), stored),
+                self.param("squeeze_bias", zeros, (hidden,), stored),
+                self.param("excite_kernel", glorot, (hidden, width), stored),
+                self.param("excite_bias", zeros, (width,), stored),
             )
         kernel = self.param(
             "gates_kernel",
             self._function("kernel_initializer"),
             (width, 4 * self.filters),
-            **types,
+            stored,
         ).astype(dtype)
         bias = self._bias()
 
@@ -308,7 +308,7 @@ class FAConvLSTM(Recurrence):
         return to_gates
 
     def _attention(self):
-        """(state, output, frame) to (state, output), attended to rows and columns."""
+        """Function of (state, output, frame) that attends along rows and columns."""
         if not self.attention_every:
             return None
         features = self.attention_features or max(8, self.filters // 4)
@@ -358,10 +358,10 @@ def _split_step(initial_state):
         return 0, None
     if len(initial_state) not in (2, 3):
         raise ValueError(
-            "initial_state needs h and c, and perhaps the number of steps taken; got "
-            f"{len(initial_state)} entries"
+            "initial_state needs h and c, and optionally the number of steps taken; "
+            f"got {len(initial_state)} entries"
         )
     first = initial_state[2] if len(initial_state) == 3 else 0
-    if not isinstance(first, jax.core.Tracer):
+    if not isinstance(first, Tracer):
         first = int(first)
     return first, initial_state[:2]

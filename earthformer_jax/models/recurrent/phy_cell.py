@@ -1,12 +1,8 @@
 """The two recurrences of PhyDNet, and stacks of them.
 
 PhyCell moves its state as a partial differential equation would, by a learned sum of
-derivatives, and corrects the result with what it sees. The ConvLSTM cell has the state
-that no equation describes. Both have three methods, by which `CellStack` runs them:
-
-    zeros(batch, plane, dtype)    the state before the first frame
-    push(frames)                  what depends on frames only, for `[n, h, w, c]`
-    step(state, pushed)           (next state, output `[b, h, w, c]`)
+derivatives, and corrects the result with the frame it reads. The ConvLSTM cell holds
+what no equation describes. Both are a `Cell`, the interface that `CellStack` runs.
 
 Reference:
     Le Guen and Thome 2020, Disentangling Physical Dynamics from Unknown Factors for
@@ -14,7 +10,7 @@ Reference:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +21,20 @@ from earthformer_jax.layers.loop_conv import LoopConv, keep_convolutions
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.models.recurrent.recurrence import lstm_update
 from earthformer_jax.ops.convolution import Pair
+
+
+class Cell(Protocol):
+    """A recurrence over frames."""
+
+    def zeros(self, batch: int, plane: Pair, dtype: Any) -> Any:
+        """The state before the first frame."""
+
+    def push(self, frames: jax.Array, *, in_loop: bool = False) -> Any:
+        """The part of a step that depends on frames `[n, h, w, c]` only."""
+
+    def step(self, state: Any, pushed: Any) -> tuple[Any, jax.Array]:
+        """(next state, output `[b, h, w, c]`)."""
+        ...
 
 
 class PhyCell(nn.Module):
@@ -38,17 +48,16 @@ class PhyCell(nn.Module):
         K = sigmoid(W_x * x + W_h * h + b)
         h' = predicted + K (x - predicted).
 
-    The published code computes the gate from the state before its prediction, and so
-    does this.
+    As in the published code, the gate is computed from the state before its prediction.
 
     Attributes:
         features: channels of frames, state and output.
-        derivatives: filters of the physical model; `groups` divides them.
+        derivatives: filters of the physical model, a multiple of `groups`.
         kernel_size: odd side of these filters.
         groups: of the normalisation.
-        dtype: of the arithmetic; None follows inputs and parameters. The state is
+        dtype: computation type; None follows inputs and parameters. The state is
             float32 at least.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -59,11 +68,12 @@ class PhyCell(nn.Module):
     param_dtype: Any = jnp.float32
 
     def setup(self):
+        types: dict[str, Any]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         self.derivative = LoopConv(self.derivatives, self.kernel_size, **types)
         self.norm = make_group_norm(self.groups, name=None, **types)
         self.combination = LoopConv(self.features, 1, **types)
-        gate = dict(fan_in=9 * 2 * self.features, **types)
+        gate: dict[str, Any] = dict(fan_in=9 * 2 * self.features, **types)
         self.gate_input = LoopConv(self.features, **gate)
         self.gate_state = LoopConv(self.features, use_bias=False, **gate)
 
@@ -79,7 +89,7 @@ class PhyCell(nn.Module):
         return frames, self.gate_input(frames, in_loop=in_loop)
 
     def step(self, state: jax.Array, pushed) -> tuple[jax.Array, jax.Array]:
-        """(next state, the same as output) from the state and `push` of a frame."""
+        """(next state, output equal to it) from the state and `push` of a frame."""
         frame, gate = pushed
         predicted = state + self.physics(state).astype(state.dtype)
         gate = (gate + self.gate_state(state, in_loop=True)).astype(state.dtype)
@@ -103,10 +113,10 @@ class ConvLSTMCell(nn.Module):
     Attributes:
         features: channels of state and output.
         inputs: channels of the frames; they bound the initial weights.
-        kernel_size: odd side of the windows.
-        dtype: of the arithmetic; None follows inputs and parameters. The cell is
+        kernel_size: odd side of the kernels.
+        dtype: computation type; None follows inputs and parameters. The cell is
             float32 at least.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
 
     Reference:
         Shi et al. 2015. https://arxiv.org/abs/1506.04214
@@ -119,7 +129,7 @@ class ConvLSTMCell(nn.Module):
     param_dtype: Any = jnp.float32
 
     def setup(self):
-        options = dict(
+        options: dict[str, Any] = dict(
             features=4 * self.features,
             kernel_size=self.kernel_size,
             fan_in=self.kernel_size**2 * (self.inputs + self.features),
@@ -129,11 +139,11 @@ class ConvLSTMCell(nn.Module):
         self.gates_input = LoopConv(**options)
         self.gates_state = LoopConv(use_bias=False, **options)
 
-    def zeros(self, batch: int, plane: Pair, dtype: Any) -> Pair:
+    def zeros(self, batch: int, plane: Pair, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """The first (hidden, cell), `[b, h, w, features]`."""
         shape = (batch, *plane, self.features)
-        types = (dtype, jnp.promote_types(dtype, jnp.float32))
-        return tuple(jnp.zeros(shape, t) for t in types)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, wide)
 
     def push(self, frames: jax.Array, *, in_loop: bool = False) -> jax.Array:
         """The frames' share of the gates, `[n, h, w, 4 features]`."""
@@ -150,14 +160,14 @@ class ConvLSTMCell(nn.Module):
 
 
 class CellStack(nn.Module):
-    """Cells one above the other; each reads the new output of the one below.
+    """Cells on top of each other; each reads the new output of the one below.
 
     Attributes:
-        cells: `PhyCell`s or `ConvLSTMCell`s, from below.
-        remat: keep nothing of a step for the backward pass but its state.
+        cells: `PhyCell`s or `ConvLSTMCell`s, from the lowest.
+        remat: keep only the state of a step for the backward pass.
     """
 
-    cells: Sequence[nn.Module]
+    cells: Sequence[Cell]
     remat: bool = False
 
     def zeros(self, batch: int, plane: Pair, dtype: Any) -> tuple:
@@ -167,8 +177,8 @@ class CellStack(nn.Module):
     def sequence(self, states: Sequence, frames: jax.Array) -> tuple[tuple, jax.Array]:
         """Runs over frames that are all known.
 
-        Cell after cell, not frame after frame: then all of a cell's input is there
-        before its loop, and what depends on the input only stays outside.
+        Cell after cell, not frame after frame: all inputs of a cell are then known
+        before its loop, and what depends only on them stays outside.
 
         Args:
             states: of every cell.

@@ -1,12 +1,12 @@
-"""PhyDNet: half of the latent field obeys a differential equation, half anything.
+"""PhyDNet: one latent branch obeys a differential equation, the other is free.
 
 An encoder shrinks each frame by 4. Two branches read the result: PhyCells, whose state
 moves by learned derivatives, and ConvLSTM cells for the rest. The decoder reads the
-sum of the branches and yields the next frame; after the last known frame, its own
+sum of the branches and returns the next frame; after the last known frame, its own
 forecast is the next input.
 
-While training the first T - 1 outputs are to restore the context frames 2 ... T, the
-derivative filters are held near true derivatives (`ops.moments`), and one coin per
+In training the first T - 1 outputs have to restore the context frames 2 ... T, the
+derivative filters are pulled towards true derivatives (`ops.moments`), and one draw per
 step decides whether true frames are fed back in place of forecasts.
 
 Reference:
@@ -14,6 +14,7 @@ Reference:
     Unsupervised Video Prediction. https://arxiv.org/abs/2003.01460
 """
 
+import functools
 from typing import Any
 
 import einops
@@ -35,37 +36,38 @@ OUTPUTS = {"sigmoid": nn.sigmoid, "linear": lambda x: x}
 class PhyDNet(nn.Module):
     """Forecaster with a physical and a residual branch.
 
-    Where frames have more channels than forecasts, forecasts are the first ones; what
-    is fed back carries the others of the last known frame on.
+    If frames have more channels than forecasts, forecasts are the first ones; when they
+    are fed back, the others are those of the last known frame.
 
-    With train=True three terms make up the loss of the published code, divided by the
-    number of forecast frames so that its forecast term is the mean over frames that the
-    training step takes: that mean, and sown into "losses" the "reconstruction" of
-    context frames and the "moments".
+    With train=True the loss of the published code is the sum of three terms, divided by
+    the number of forecast frames: the mean error of the forecast, which the training
+    step computes, and the "reconstruction" of the context frames and the "moments",
+    which are sown into "losses".
 
     Attributes:
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out), at most C_in channels. Planes that 4 does not
-            divide are enlarged with zeros behind, and the forecast is cut to size.
+            divide are padded with zeros at the end, and the forecast is cropped.
         features: channels of the encoder's first layers; the latent field has twice as
             many.
         norm_groups: of the group normalisations in encoders and decoders; divides
             `features`.
-        phycell_features: derivative filters of each PhyCell, from below.
+        phycell_features: derivative filters of each PhyCell, from the lowest.
         phycell_kernel: odd side of these filters.
-        phycell_groups: of the normalisation of their results; divides their numbers.
+        phycell_groups: of the normalisation of their results; divides all of
+            `phycell_features`.
         convcell_features: channels of each ConvLSTM cell; the last is 2 features.
-        convcell_kernel: odd side of their windows.
+        convcell_kernel: odd side of their kernels.
         output: "sigmoid", for data in [0, 1] as published, or "linear".
         reconstruction_weight: of the context frames' error.
         moment_weight: of the moments' error, which needs phycell_kernel**2 filters in
             the first PhyCell.
         teacher_steps: the probability of feeding true frames back falls linearly from
             1 at step 0 to 0 at this step. The published 0.003 per epoch of 10,000
-            examples in batches of 16 is 208,333; with 0 there is no teacher.
-        remat: keep nothing of a step for the backward pass but its state.
-        dtype: of the arithmetic; None follows the inputs, float32 at least.
-        param_dtype: of the parameters.
+            examples in batches of 16 is 208,333; 0 never feeds true frames back.
+        remat: keep only the state of a step for the backward pass.
+        dtype: computation type; None follows the inputs, float32 at least.
+        param_dtype: parameter type.
     """
 
     uses_targets = True
@@ -88,7 +90,7 @@ class PhyDNet(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         given, wanted = tuple(self.input_shape), tuple(self.target_shape)
         if wanted[-1] > given[-1]:
@@ -143,15 +145,16 @@ class PhyDNet(nn.Module):
 
     def setup(self):
         self.check()
+        types: dict[str, Any]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         n, latent = self.features, 2 * self.features
-        stack = dict(groups=self.norm_groups, **types)
+        stack: dict[str, Any] = dict(groups=self.norm_groups, **types)
         channels = self.target_shape[-1]
         self.encoder = DCGANStack((n, n, latent), (2, 1, 2), **stack)
         self.decoder = DCGANStack(
             (n, n, channels), (2, 1, 2), up=True, last="conv", **stack
         )
-        level = dict(features=(latent, latent), strides=(1, 1), **stack)
+        level = dict(stack, features=(latent, latent), strides=(1, 1))
         self.physical_encoder = DCGANStack(**level)
         self.residual_encoder = DCGANStack(**level)
         self.physical_decoder = DCGANStack(up=True, **level)
@@ -178,22 +181,22 @@ class PhyDNet(nn.Module):
     ) -> jax.Array:
         """Forecasts the next frames.
 
-        With mutable "intermediates", sows for the T + K - 1 steps what each branch
-        alone would decode to ("physical_part", "residual_part") and the last PhyCell's
+        If "intermediates" is mutable, sows into it for the T + K - 1 steps what each
+        branch alone decodes to ("physical_part", "residual_part"), the last PhyCell's
         "physical_state", and the "restored" context frames 2 ... T.
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
-            train: whether losses are sown, and targets fed back now and then.
-            targets: `[b, K, H, W, C_out]`, true frames, used while training only; None
+            train: whether to sow losses and, at some steps, feed targets back.
+            targets: `[b, K, H, W, C_out]`, true frames, used in training only; None
                 feeds forecasts back. Needs the rng "sampling".
-            step: optimiser steps taken, which the share of true frames depends on.
+            step: optimiser steps taken, on which the share of true frames depends.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, arrays of other shapes than
+            ValueError: for inconsistent options, arrays whose shapes are not
                 `input_shape` and `target_shape`, or targets without a step.
         """
         self._check_arrays(inputs, targets if train else None, step)
@@ -221,8 +224,8 @@ class PhyDNet(nn.Module):
     def _read(self, frames):
         """States after all known frames, and both branches' outputs `[t, b, h, w, c]`.
 
-        Nothing that surrounds the cells depends on their states, so all frames are
-        encoded at once.
+        The encoders do not depend on the states of the cells, so all frames are encoded
+        at once.
         """
         latent = each_frame(self._encode, frames)
         start = (frames.shape[1], latent[0].shape[2:4], frames.dtype)
@@ -256,7 +259,7 @@ class PhyDNet(nn.Module):
         return outputs
 
     def _teacher(self, train, targets, step, dtype):
-        """(whether true frames are fed back, these `[K - 1, b, h, w, c]`), or None."""
+        """(whether to feed true frames back, these `[K - 1, b, h, w, c]`); or Nones."""
         if not train or targets is None or not self.teacher_steps:
             return None, None
         share = 1 - jnp.asarray(step, jnp.float32) / self.teacher_steps
@@ -266,7 +269,7 @@ class PhyDNet(nn.Module):
         return teaching, truths.astype(dtype)
 
     def _encode(self, frames, in_loop=False):
-        """What both branches read, from frames `[n, H, W, C_in]`."""
+        """The inputs of both branches, from frames `[n, H, W, C_in]`."""
         height, width = frames.shape[1:3]
         grow = [(0, -size % SHRINK) for size in (height, width)]
         x = self.encoder(jnp.pad(frames, ((0, 0), *grow, (0, 0))), in_loop=in_loop)
@@ -281,7 +284,10 @@ class PhyDNet(nn.Module):
             (self.physical_decoder, physical),
             (self.residual_decoder, residual),
         )
-        x = sum(decoder(x, in_loop=in_loop) for decoder, x in branches if x is not None)
+        parts = [
+            decoder(x, in_loop=in_loop) for decoder, x in branches if x is not None
+        ]
+        x = functools.reduce(jnp.add, parts)
         height, width = self.target_shape[1:3]
         image = self.decoder(x, in_loop=in_loop)[:, :height, :width]
         return OUTPUTS[self.output](image)
@@ -296,7 +302,9 @@ class PhyDNet(nn.Module):
                 "losses", "reconstruction", self.reconstruction_weight / frames * loss
             )
         if self.moment_weight:
-            loss = moment_loss(self.physical.cells[0].derivative_kernel())
+            first = self.physical.cells[0]
+            assert isinstance(first, PhyCell)
+            loss = moment_loss(first.derivative_kernel())
             self.sow("losses", "moments", self.moment_weight / frames * loss)
 
     def _sow_inside(self, restored, physical, residual):

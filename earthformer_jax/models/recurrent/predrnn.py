@@ -1,12 +1,13 @@
-"""PredRNN: spatiotemporal LSTMs that read a frame and forecast the next, all along.
+"""PredRNN: spatiotemporal LSTMs that read each frame and forecast the next one.
 
 Frames enter in patches whose pixels are channels. The network runs over context and
-forecast alike: after the context it reads its own forecasts. While it learns, some of
-the frames it reads in their place are true ones, as scheduled sampling draws them.
+forecast: after the context it reads its own forecasts. In training it reads true frames
+in place of some of them, as scheduled sampling draws them.
 
 The default is PredRNN as in the comparison of Earthformer, 23,838,720 parameters (the
-paper says 23.8 million) on any plane. On SEVIR a small convolutional encoder shrinks
-the frames, its latents are forecast and decoded: 46,584,177 parameters (46.6 million).
+paper says 23.8 million) for any size of the plane. On SEVIR a small convolutional
+encoder shrinks the frames, and its latents are forecast and decoded: 46,584,177
+parameters (46.6 million).
 
 Reference:
     Wang et al. 2017, PredRNN: Recurrent Neural Networks for Predictive Learning using
@@ -34,48 +35,49 @@ from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalL
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 
-# Options that make it PredRNN-V2.
+# Options of PredRNN-V2.
 V2 = dict(decoupling=True, reverse_sampling=True)
 
 
 class PredRNN(nn.Module):
     """Forecaster of spatiotemporal LSTMs, version 1 or (with `V2`) 2.
 
-    Inputs of more channels than the targets have begin with the targets' channels. The
-    further ones are read beside every forecast that is fed back, as they were in the
-    last input frame; with downsampling they are encoded with the frame, and while the
-    model forecasts the latents carry them on.
+    If the inputs have more channels than the targets, the targets' channels come first.
+    The others are appended to every forecast that is fed back, as they were in the last
+    input frame; with downsampling they are encoded with the frame, and during the
+    forecast only the latents carry them.
 
-    The published schedules of sampling last 50,000 steps, and a model that has never
-    read its own forecasts drifts when it must. A shorter training needs a larger
+    The published sampling schedules last 50,000 steps, and a model that has never read
+    its own forecasts drifts when it has to. Shorter training needs a larger
     `sampling_rate`, or smaller `reverse_begin`, `reverse_end` and `reverse_decay`.
 
     Attributes:
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out), C_out at most C_in. Planes that `patch` times
-            `downsampling` does not divide are enlarged with zeros behind, and the
-            forecast is cut to size.
+            `downsampling` does not divide are padded with zeros at the end, and the
+            forecast is cropped.
         num_layers: cells on top of each other.
         features: channels of every cell.
-        kernel_size: side of the cells' windows, odd.
+        kernel_size: odd side of the cells' kernels.
         patch: side of the patches in pixels (of the latents, with downsampling).
         layer_norm: normalise the gates; the parameters then depend on the plane.
-        downsampling: how many times smaller the sides of the latents are, a power of
+        downsampling: factor by which the sides of the latents are smaller, a power of
             two; 1 forecasts the frames themselves.
         context_weight: of the loss of the input frames' forecasts, see `__call__`.
-        decoupling: whether increments of cell and memory are kept apart (V2).
-        decoupling_weight: of that term in the loss.
-        reverse_sampling: draw by the reverse schedule (V2): true frames become more
-            frequent in the context and rarer behind it.
-        sampling_start: probability of true frames at first (not reverse).
+        decoupling: whether to add the decoupling term to the loss (V2).
+        decoupling_weight: of that term.
+        reverse_sampling: use the reverse schedule (V2): true frames become more
+            frequent in the context and rarer after it.
+        sampling_start: initial probability of true frames (forward schedule).
         sampling_rate: its decrease per step.
-        sampling_stop: number of the first step without them.
+        sampling_stop: number of the first step without true frames.
         reverse_begin: steps until the reverse schedule leaves one half.
-        reverse_end: number of the first step that is like forecasting.
-        reverse_decay: how fast true frames become frequent in the context, in steps.
+        reverse_end: number of the first step whose sampling is that of a forecast.
+        reverse_decay: time scale in steps of the increase of true frames in the
+            context.
         remat: recompute every frame in the backward pass, which saves memory.
-        dtype: of the arithmetic; None is float32.
-        param_dtype: of the parameters.
+        dtype: computation type; None means float32.
+        param_dtype: parameter type.
     """
 
     input_shape: tuple[int, int, int, int]
@@ -103,7 +105,7 @@ class PredRNN(nn.Module):
     uses_targets = True
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         if self.target_shape[-1] > self.input_shape[-1]:
             raise ValueError(
@@ -116,7 +118,7 @@ class PredRNN(nn.Module):
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
         if self.kernel_size % 2 == 0:
             raise ValueError(
-                "kernel_size must be odd, for the states keep their size; got "
+                "kernel_size must be odd, so that the states keep their size; got "
                 f"{self.kernel_size}"
             )
         if self.downsampling != 1:
@@ -134,7 +136,7 @@ class PredRNN(nn.Module):
                 )
         if not 0 <= self.sampling_start <= 1:
             raise ValueError(
-                f"sampling_start is a probability; got {self.sampling_start}"
+                f"sampling_start must be in [0, 1]; got {self.sampling_start}"
             )
         if self.reverse_end < self.reverse_begin:
             raise ValueError(
@@ -158,15 +160,15 @@ class PredRNN(nn.Module):
         """Forecasts the next frames.
 
         With `train` two terms are sown into "losses". Added to the mean squared error
-        of the K forecast frames they give the published loss, the mean over the
-        forecasts of all frames but the first, times (T + K - 1) / K:
+        of the K forecast frames, they give (T + K - 1) / K times the published loss,
+        the mean over the forecasts of all frames but the first:
 
             context: context_weight (T - 1) / K times the error of the input frames;
             decoupling: decoupling_weight (T + K - 1) / K times the decoupling.
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
-            train: whether the model learns; needs targets, step and the rng "sampling".
+            train: whether to train; needs targets, step and the rng "sampling".
             targets: `[b, K, H, W, C_out]`, the true frames.
             step: optimiser steps taken so far, on which the sampling depends.
 
@@ -174,17 +176,18 @@ class PredRNN(nn.Module):
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, inputs or targets of
+            ValueError: for inconsistent options, inputs or targets of
                 another shape than the model's, or without targets and step in training.
         """
         self.check()
+        targets = targets if train else None
         self._check_arrays(inputs, train, targets, step)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         context, height, width, _ = self.input_shape
         ahead, *_, channels = self.target_shape
 
         seen = inputs.astype(dtype)
-        if train:
+        if targets is not None:
             # The last target is never read.
             beside = jnp.repeat(seen[:, -1:, ..., channels:], ahead - 1, axis=1)
             later = jnp.concatenate([targets[:, :-1].astype(dtype), beside], axis=-1)
@@ -193,7 +196,7 @@ class PredRNN(nn.Module):
         grow = [(0, -size % whole) for size in (height, width)]
         seen = jnp.pad(seen, ((0, 0), (0, 0), *grow, (0, 0)))
 
-        types = dict(dtype=dtype, param_dtype=self.param_dtype)
+        types: dict[str, Any] = dict(dtype=dtype, param_dtype=self.param_dtype)
         beside = None
         if self.downsampling > 1:
             stages = stage_features(self.downsampling)
@@ -236,8 +239,8 @@ class PredRNN(nn.Module):
             return
         if targets is None or step is None:
             raise ValueError(
-                "train=True needs targets and step, for the model reads some of the "
-                "true frames while it learns; use train=False to forecast"
+                "train=True needs targets and step, because the model reads some of "
+                "the true frames in training; use train=False to forecast"
             )
         want = (len(inputs), *self.target_shape)
         if tuple(targets.shape) != want:
@@ -247,7 +250,7 @@ class PredRNN(nn.Module):
             )
 
     def _lengthen(self, x, mode):
-        """Frames for all T + K - 1 steps: zeros or the last one behind those given."""
+        """Frames for all T + K - 1 steps, padded with zeros or with the last one."""
         missing = self.input_shape[0] + self.target_shape[0] - 1 - x.shape[1]
         return jnp.pad(x, ((0, 0), (0, missing), *[(0, 0)] * 3), mode=mode)
 
@@ -283,12 +286,12 @@ class PredRNN(nn.Module):
     def _outside(self, grow):
         """bool `[h, w, c]` in patches: True in the added border.
 
-        There the zeros are read on while the rest is forecast, as in the context.
+        The zeros there are read during the forecast, too, as in the context.
         """
         height, width, channels = self.target_shape[1:]
         inside = np.ones((height, width, channels), bool)
         inside = np.pad(inside, (*grow, (0, 0)))
-        return ~reshape_patch(inside, self.patch)
+        return ~reshape_patch(jnp.asarray(inside), self.patch)
 
     def _sow_losses(self, forecasts, inputs, decoupling):
         context, ahead = self.input_shape[0], self.target_shape[0]

@@ -1,6 +1,6 @@
-"""What the recurrent layers share: Keras's options, the LSTM update, the scan.
+"""What the recurrent layers share: Keras's options and the LSTM update.
 
-Inside, sequences are `[t, b, h, w, c]`, time first; outside they are
+Internally, sequences are `[t, b, h, w, c]`, time first; callers pass
 `[b, t, h, w, c]`, or `[b, t, c, h, w]` with `data_format="channels_first"`.
 """
 
@@ -59,7 +59,7 @@ _ELSEWHERE = {
 
 
 def lookup(table: dict[str, Callable], option: str, value) -> Callable:
-    """The function that a name stands for; functions stand for themselves.
+    """The function with that name in a table; a function is returned as it is.
 
     Raises:
         ValueError: if the name is not in the table.
@@ -76,10 +76,10 @@ def lookup(table: dict[str, Callable], option: str, value) -> Callable:
 
 
 def pair(option: str, value: int | Sequence[int]) -> Pair:
-    """Two positive integers, from one or two.
+    """Two positive integers; a single one is repeated.
 
     Raises:
-        ValueError: if it is anything else.
+        ValueError: for anything else.
     """
     numbers = (value, value) if isinstance(value, int) else tuple(value)
     if len(numbers) != 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
@@ -102,7 +102,7 @@ def lstm_update(
         gates: i, f, c, o, each `[..., c]`, before their activations.
         cell: `[..., c]`.
         peephole: `[3, ..., c]` for i, f, o, or None. The first two see the old cell,
-            the last one the new.
+            the last one sees the new one.
         activation: of candidate and cell, usually tanh.
         recurrent_activation: of the gates, usually the sigmoid.
 
@@ -110,12 +110,12 @@ def lstm_update(
         Shi et al. 2015, equation 3. https://arxiv.org/abs/1506.04214
     """
     i, f, z, o = (gate.astype(cell.dtype) for gate in gates)
-    if peephole is not None:
-        peep_i, peep_f, peep_o = peephole.astype(cell.dtype)
-        i, f = i + peep_i * cell, f + peep_f * cell
+    weights = None if peephole is None else peephole.astype(cell.dtype)
+    if weights is not None:
+        i, f = i + weights[0] * cell, f + weights[1] * cell
     cell = recurrent_activation(f) * cell + recurrent_activation(i) * activation(z)
-    if peephole is not None:
-        o = o + peep_o * cell
+    if weights is not None:
+        o = o + weights[2] * cell
     return recurrent_activation(o) * activation(cell), cell
 
 
@@ -123,9 +123,9 @@ def hold(keep: jax.Array | None, new, old):
     """`new` where the frame counts, `old` where it is masked.
 
     Args:
-        keep: float `[b]`, 0 where the frame is masked; None keeps all.
+        keep: float `[b]`, 0 where the frame is masked; None: no frame is masked.
         new: array or tree of `[b, ...]`.
-        old: the like.
+        old: a tree of the same structure and shapes.
     """
     if keep is None:
         return new
@@ -137,38 +137,39 @@ def hold(keep: jax.Array | None, new, old):
 
 
 class Recurrence(nn.Module):
-    """Options of Keras's ConvLSTM2D, and what surrounds the steps.
+    """Options of Keras's ConvLSTM2D, and everything around the steps.
 
     Attributes:
         filters: channels of state and output.
         kernel_size: (h, w) of the windows, or one number for both.
-        strides: of the input's window; the recurrent one always has stride 1.
-        padding: "valid" or "same", of the input's window; the recurrent one is "same".
+        strides: of the convolution of the input; that of the state has stride 1.
+        padding: "valid" or "same", of the convolution of the input; that of the state
+            is always "same".
         data_format: "channels_last" (also None) or "channels_first".
-        dilation_rate: of the input's window; not together with strides.
-        activation: of candidate and cell: a name or a function; None is linear.
+        dilation_rate: of the convolution of the input; cannot be combined with strides.
+        activation: of candidate and cell: a name or a function; None means linear.
         recurrent_activation: of the gates.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of weights on the input: a name or a function.
-        recurrent_initializer: of weights on the state.
+        kernel_initializer: of the weights on the input: a name or a function.
+        recurrent_initializer: of the weights on the state.
         bias_initializer: of the gates' bias.
         unit_forget_bias: start the forget gate's bias at one.
-        dropout: share of the input's entries dropped, the same ones at all steps.
-        recurrent_dropout: share of the state's entries dropped on their way to the
-            gates, the same ones at all steps.
-        return_sequences: every output, not only the last.
-        return_state: also the last state, for `initial_state` of a later call.
+        dropout: fraction of the input's entries dropped, the same ones at all steps.
+        recurrent_dropout: fraction of the state's entries dropped before they reach
+            the gates, the same ones at all steps.
+        return_sequences: return every output, not only the last.
+        return_state: also return the last state, for `initial_state` of a later call.
         go_backwards: read the sequence from its end; outputs come in that order.
-        unroll: whether (or how many steps) the loop is written out.
-        pad_mode: "zeros", or "circular_lon": the width is a circle of longitude.
-        peephole: gates see the cell: "none", "channel" (one weight per channel) or
-            "full" (one per channel and position, which fixes the plane).
+        unroll: whether to unroll the loop, or how many steps of it.
+        pad_mode: "zeros", or "circular_lon" if the width is a circle of longitude.
+        peephole: how gates see the cell: "none", "channel" (one weight per channel) or
+            "full" (one per channel and position, which fixes the size of the plane).
         remat: recompute every step in the backward pass, which saves memory.
-        dtype: of the arithmetic; None follows the input. The cell is float32 at least.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input. The cell is float32 at least.
+        param_dtype: parameter type.
 
-    The regularisers, constraints, `seed` and `stateful` of Keras are refused with what
-    to do instead.
+    The regularisers, constraints, `seed` and `stateful` of Keras are rejected with a
+    message that says what to do instead.
     """
 
     filters: int
@@ -206,7 +207,7 @@ class Recurrence(nn.Module):
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises ValueError for options that are unknown or do not go together."""
+        """Raises ValueError for unknown or inconsistent options."""
         for option, instead in _ELSEWHERE.items():
             if value := getattr(self, option):
                 raise ValueError(f"{option}={value!r} is not an option here; {instead}")
@@ -217,7 +218,7 @@ class Recurrence(nn.Module):
         dilation = pair("dilation_rate", self.dilation_rate)
         if max(strides) > 1 and max(dilation) > 1:
             raise ValueError(
-                f"strides={strides} and dilation_rate={dilation} do not go together; "
+                f"strides={strides} and dilation_rate={dilation} cannot be combined; "
                 "use one of them"
             )
         for option, known in (
@@ -242,7 +243,7 @@ class Recurrence(nn.Module):
 
     @property
     def wrap(self) -> bool:
-        """Whether the width is a circle."""
+        """Whether the width wraps around."""
         return self.pad_mode == "circular_lon"
 
     @property
@@ -250,7 +251,7 @@ class Recurrence(nn.Module):
         return str(self.padding).lower()
 
     def _function(self, option: str) -> Callable:
-        """The activation or initialiser of that option."""
+        """The activation or initialiser named by an option."""
         table = INITIALIZERS if option.endswith("initializer") else ACTIVATIONS
         return lookup(table, option, getattr(self, option))
 
@@ -289,15 +290,15 @@ class Recurrence(nn.Module):
             inputs, mask = jax.tree.map(lambda x: jnp.flip(x, axis=1), (inputs, mask))
         return inputs, None if mask is None else mask.T
 
-    def _geometry(self, plane: Pair):
+    def _geometry(self, height: int, width: int):
         """(padding of the input's window, output plane)."""
         kernel, strides = pair("", self.kernel_size), pair("", self.strides)
-        if self.wrap and plane[1] % strides[1]:
+        if self.wrap and width % strides[1]:
             raise ValueError(
                 f"pad_mode='circular_lon' needs a width that strides divide; got "
-                f"width {plane[1]} and strides {strides}"
+                f"width {width} and strides {strides}"
             )
-        dilation = pair("", self.dilation_rate)
+        plane, dilation = (height, width), pair("", self.dilation_rate)
         pads = convolution.plane_padding(
             plane, kernel, self._padding, strides, dilation
         )
@@ -364,7 +365,7 @@ class Recurrence(nn.Module):
         )
 
     def _output(self, hidden: jax.Array, state, *more):
-        """What Keras returns for the same options, and `more` behind it."""
+        """What Keras returns for the same options, followed by `more`."""
         y = hidden if self.return_sequences else hidden[-1]
         if self.return_sequences:
             y = einops.rearrange(y, "t b h w c -> b t h w c")
@@ -374,4 +375,4 @@ class Recurrence(nn.Module):
                 einops.rearrange(x, "... h w c -> ... c h w") for x in result
             )
         result = (*result, *more)
-        return result if len(result) > 1 else result[0]
+        return result[0] if len(result) == 1 else result

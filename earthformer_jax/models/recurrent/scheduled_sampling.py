@@ -1,9 +1,9 @@
-"""Scheduled sampling: which frames a model that learns reads, true ones or its own.
+"""Scheduled sampling: whether a model in training reads true frames or its own.
 
 Early in training a recurrent forecaster is given the true frames, later more and more
-of its own. All functions are pure; `step` is the number of optimiser steps taken so
-far, 0 at the first one, and may be traced. The published schedules count iterations
-from 1: their iteration is step + 1.
+of its own forecasts. All functions are pure; `step` is the number of optimiser steps
+taken so far, 0 at the first one, and may be traced. The published schedules count
+iterations from 1: their iteration is step + 1.
 
 Reference:
     Bengio et al. 2015, Scheduled Sampling for Sequence Prediction with Recurrent Neural
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 def forward_probability(
     step: jax.Array | int, *, start: float = 1.0, rate: float = 2e-5, stop: int = 50_000
 ) -> jax.Array:
-    """Probability that a frame to be forecast is read as it truly is.
+    """Probability that the true frame is read in place of its forecast.
 
     It falls from `start` by `rate` per iteration, the first one included, and is 0 from
     iteration `stop` on. Frames of the context are always true.
@@ -43,15 +43,15 @@ def reverse_probabilities(
 ) -> tuple[jax.Array, jax.Array]:
     """Probabilities of true frames (in the context, among those to be forecast).
 
-    Reverse scheduled sampling starts both from one half. From iteration `begin` to
-    `end` the context's goes to 1, as 1 - exp(-(iteration - begin) / decay) / 2, and
-    the other one to 0 linearly, so that training ends as forecasting is done.
+    Reverse scheduled sampling starts with both at one half. From iteration `begin` to
+    `end` the context's approaches 1, as 1 - exp(-(iteration - begin) / decay) / 2, and
+    the other falls to 0 linearly, so that training ends the way forecasts are made.
 
     Args:
         step: optimiser steps taken so far, int32.
         begin: iteration up to which both are one half.
         end: first iteration with the final values 1 and 0.
-        decay: iterations in which the context's distance from 1 falls e times.
+        decay: iterations in which the context's distance from 1 falls by a factor e.
 
     Returns:
         Two float32 of the shape of `step`.

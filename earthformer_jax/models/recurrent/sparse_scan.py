@@ -1,22 +1,25 @@
-"""A scan with a second, rarer step: after every so many steps the state is refined.
+"""A scan that also refines the state after every n-th step.
 
 Argument conventions, the same in every function here: `step` is (state, x) -> (state,
 y); `refine` is (state, y, x) -> (state, y), applied after step x; `sequence` is a tree
 of arrays with a common first axis; steps are counted from `first`, so that a sequence
-in pieces is refined where the whole one is; `unroll` says whether (or how many steps)
-the loop is written out. All return the last state and the stacked outputs.
+read in pieces is refined at the same steps as the whole one; `unroll` is whether to
+unroll the loop, or how many steps of it. All return the last state and the stacked
+outputs.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 
 def scan(
     step: Callable,
-    refine: Callable,
+    refine: Callable | None,
     state,
     sequence,
     *,
@@ -24,25 +27,26 @@ def scan(
     first: int | jax.Array = 0,
     unroll: bool | int = False,
 ):
-    """`lax.scan(step, ...)` with `refine` after the steps that complete an `every`.
+    """`lax.scan(step, ...)` with `refine` after every `every`-th step.
 
-    In chunks, so that nothing is decided while the program runs, unless `first` is not
-    known before. On a CPU a decision costs less than the copies between nested loops.
+    Works in chunks, so that the program contains no conditional, unless `first` is
+    traced. On a CPU a conditional costs less than the copies between nested loops.
 
     Args:
         step: see above.
         refine: see above.
         state: tree of arrays.
         sequence: see above.
-        every: steps per refinement; 0 never refines.
+        every: steps per refinement; 0 never refines, and then `refine` may be None.
         first: steps taken before the sequence.
         unroll: see above.
     """
-    if not every:
+    if not every or refine is None:
         return lax.scan(step, state, sequence, unroll=unroll)
-    decide = isinstance(first, jax.core.Tracer) or jax.default_backend() == "cpu"
-    run = scan_by_step if decide else scan_in_chunks
-    return run(step, refine, state, sequence, every=every, first=first, unroll=unroll)
+    options: dict[str, Any] = dict(every=every, unroll=unroll)
+    if isinstance(first, Tracer) or jax.default_backend() == "cpu":
+        return scan_by_step(step, refine, state, sequence, first=first, **options)
+    return scan_in_chunks(step, refine, state, sequence, first=int(first), **options)
 
 
 def scan_in_chunks(
@@ -98,9 +102,9 @@ def scan_by_step(
     first: int | jax.Array = 0,
     unroll: bool | int = False,
 ):
-    """`scan` with a decision after every step.
+    """`scan` with a conditional after every step.
 
-    Under `vmap` the decision stays one, as long as `first` is the same for all.
+    Under `vmap` it stays a conditional, as long as `first` is the same for all.
     """
     length = len(jax.tree.leaves(sequence)[0])
     due = (first + 1 + jnp.arange(length)) % every == 0

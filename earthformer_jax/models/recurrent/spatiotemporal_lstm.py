@@ -1,7 +1,7 @@
-"""Spatiotemporal LSTM: a cell per layer, and one memory that visits all of them.
+"""Spatiotemporal LSTM: one cell per layer, and one memory that passes through all.
 
-The memory goes up through the layers within a frame, and from the top layer of one
-frame to the bottom layer of the next. All layers therefore have as many channels.
+The memory moves up through the layers within a frame, and from the top layer of one
+frame to the bottom layer of the next. All layers therefore have equally many channels.
 
     stack = SpatiotemporalLSTM(channels=16)
     variables = stack.init(jax.random.key(0), frames, true)
@@ -40,11 +40,11 @@ class SpatiotemporalLSTMCell(nn.Module):
     Attributes:
         features: channels of the states and of the output.
         kernel_size: side of the windows, odd.
-        layer_norm: normalise what the windows give over the whole plane and its
-            channels, with a scale and a bias at each position: these fix the plane.
-        dtype: of the arithmetic; None follows the input. Cell and memory are float32
+        layer_norm: normalise the convolutions over the whole plane and its channels,
+            with a scale and a bias at each position, which fix the size of the plane.
+        dtype: computation type; None follows the input. Cell and memory are float32
             at least.
-        param_dtype: of the parameters.
+        param_dtype: parameter type.
     """
 
     features: int
@@ -65,10 +65,10 @@ class SpatiotemporalLSTMCell(nn.Module):
 
         Args:
             x: `[b, h, w, c]`.
-            hidden: output of this layer at the frame before, `[b, h, w, features]`.
-            cell: state of this layer, of that shape.
-            memory: of the layer below, or for the lowest one that of the top layer at
-                the frame before; of that shape.
+            hidden: output of this layer at the previous frame, `[b, h, w, features]`.
+            cell: state of this layer, of the same shape.
+            memory: that of the layer below, or for the lowest layer that of the top
+                layer at the previous frame; of the same shape.
 
         Returns:
             (hidden, cell, memory, (increment of the cell, increment of the memory)),
@@ -101,7 +101,7 @@ class SpatiotemporalLSTMCell(nn.Module):
         return hidden.astype(dtype), cell, memory, (cell_added, memory_added)
 
     def _window(self, name, x, gates):
-        """Convolution of same size to that many gates, normalised if asked for."""
+        """Convolution to that many gates at the same size, perhaps normalised."""
         size = (self.kernel_size, self.kernel_size)
         kernel = self.param(
             f"{name}_kernel",
@@ -127,7 +127,7 @@ class SpatiotemporalLSTMCell(nn.Module):
 class SpatiotemporalLSTM(nn.Module):
     """Layers of cells that forecast each frame from those before it.
 
-    A convolution 1x1 without bias makes the forecast of the next frame from the top
+    A 1x1 convolution without bias makes the forecast of the next frame from the top
     layer's output.
 
     Attributes:
@@ -136,10 +136,10 @@ class SpatiotemporalLSTM(nn.Module):
         features: channels of every cell.
         kernel_size: side of the cells' windows, odd.
         layer_norm: of the cells.
-        decoupling: make the convolution 1x1 that `decoupling_term` looks through.
+        decoupling: create the 1x1 convolution that `decoupling_term` applies.
         remat: recompute every frame in the backward pass, which saves memory.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     channels: int
@@ -166,9 +166,9 @@ class SpatiotemporalLSTM(nn.Module):
         Args:
             frames: `[b, t, h, w, channels]`.
             true: bool `[b, t, 1, 1, 1]`, or any of h, w, channels in place of a 1:
-                where the frame is read, and where in its place the forecast of it. The
-                first frame has no forecast and is read in any case.
-            beside: `[b, t, h, w, c]`, read behind the frame's channels; or None.
+                where the frame is read (True) or its forecast (False). The first frame
+                has no forecast and is read in any case.
+            beside: `[b, t, h, w, c]`, appended to the frame's channels; or None.
             train: whether the decoupling is computed.
 
         Returns:
@@ -193,7 +193,8 @@ class SpatiotemporalLSTM(nn.Module):
             variable_broadcast="params",
             split_rngs={"params": False},
             in_axes=1,
-            out_axes=(1, 0),
+            # flax declares one integer, and takes a tree of them.
+            out_axes=(1, 0),  # pyright: ignore[reportArgumentType]
         )
         step = scan(
             channels=self.channels,
@@ -252,8 +253,10 @@ class _Step(nn.Module):
         if self.decoupling:
             adapter = self._pointwise("adapter", self.features)
             if self.compare:
-                pairs = zip(*added, strict=True)
-                terms = decoupling_term(*(jnp.stack(part) for part in pairs), adapter)
+                of_cells, of_memories = zip(*added, strict=True)
+                terms = decoupling_term(
+                    jnp.stack(of_cells), jnp.stack(of_memories), adapter
+                )
         return (tuple(hidden), tuple(cell), memory, forecast), (forecast, terms)
 
     def _pointwise(self, name, channels):
@@ -268,10 +271,10 @@ class _Step(nn.Module):
 def decoupling_term(
     cell_added: jax.Array, memory_added: jax.Array, adapter: jax.Array
 ) -> jax.Array:
-    """How alike the increments of cell and memory are, 0 to 1 (0: orthogonal).
+    """How similar the increments of cell and memory are, 0 to 1 (0: orthogonal).
 
-    Both are seen through the adapter; per channel the plane is a vector, and the term
-    is the size of the cosine between the two, averaged over examples and channels.
+    The adapter is applied to both; the plane of each channel is a vector, and the term
+    is the absolute cosine between the two, averaged over examples and channels.
 
     Args:
         cell_added: `[..., b, h, w, c]`.

@@ -80,23 +80,23 @@ def seasonal_encoding(
 class SubspaceHead(nn.Module):
     """A compact embedding of every step of a sequence of states.
 
-    A linear map of the mean and maximum over the plane, plus a fixed code of the
-    season, plus self-attention over the steps and a feed-forward layer.
+    A linear map of the mean and maximum over the plane, a fixed code of the season
+    added to it, then self-attention over the steps and a feed-forward layer.
 
     Attributes:
         features: width of the embedding.
-        plane_features: 0: the map is of the mean and maximum of every channel, which
-            do not tell where something is. Else every position is first reduced to so
-            many channels, and the map is of all positions.
-        heads: attention heads, which divide features; 0 switches the attention over
+        plane_features: 0: the map reads the mean and maximum of every channel, which
+            do not tell where something is. Otherwise every position is first reduced to
+            this many channels, and the map reads all positions.
+        heads: attention heads, a divisor of features; 0 switches the attention over
             steps off.
         hidden: width of the feed-forward layer; 0 switches it off.
         harmonics: harmonics of the year in the seasonal code; 0 switches it off.
         period: days of a year.
         causal: attend to earlier steps only, as a forecast must.
         normalise: embeddings of unit length.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
+        dtype: computation type; None follows the input.
+        param_dtype: parameter type.
     """
 
     features: int = 64
@@ -124,19 +124,19 @@ class SubspaceHead(nn.Module):
 
         Args:
             states: `[b, t, h, w, c]`.
-            time: int `[b, t]` or `[t]`, minutes since 1970-01-01 UTC; without it and
-                `day`, steps are counted as days from `start`.
-            day: days since the start of the year, `[b, t]` or `[t]`, if those are known
+            time: int `[b, t]` or `[t]`, minutes since 1970-01-01 UTC. Without `time`
+                and `day`, steps are counted as days from `start`.
+            day: days since the start of the year, `[b, t]` or `[t]`, if they are known
                 and `time` is not.
-            start: number of the first step where neither is given.
-            mask: bool `[b, t]`, False for steps that no other may attend to; None
+            start: number of the first step if neither is given.
+            mask: bool `[b, t]`, False for steps that no other step may attend to; None
                 allows all.
 
         Returns:
             `[b, t, features]`.
 
         Raises:
-            ValueError: for shapes or options that do not go together.
+            ValueError: for inconsistent shapes or options.
         """
         if states.ndim != 5:
             raise ValueError(
@@ -184,7 +184,7 @@ class SubspaceHead(nn.Module):
         return einops.rearrange(places, "b t h w c -> b t (h w c)")
 
     def _attend(self, z, mask):
-        """Attention of the steps `[b, t, d]` to each other."""
+        """Self-attention of the steps `[b, t, d]`."""
         b, t = z.shape[:2]
         qkv = self._dense("qkv", 3 * self.features, use_bias=False)(z)
         query, key, value = einops.rearrange(

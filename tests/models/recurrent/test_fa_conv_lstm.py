@@ -416,5 +416,5 @@ def test_refused_options(options, message):
 
 
 def test_refused_state():
-    with pytest.raises(ValueError, match="h and c, and perhaps .* got 1 entries"):
+    with pytest.raises(ValueError, match="h and c, and optionally .* got 1 entries"):
         FAConvLSTM(**OPTIONS).init(jax.random.key(0), frames(), [0])
