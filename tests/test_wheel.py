@@ -88,7 +88,7 @@ class TestWheel:
         done = run(
             [
                 *(programs / "earthformer-jax", "--config=configs/enso.py:test"),
-                *("--config.train.steps=2", "--config.train.simulated_steps=0"),
+                "--config.model.name=persistence",
             ],
             tmp_path,
         )

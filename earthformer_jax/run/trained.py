@@ -102,9 +102,9 @@ def restore(
     Raises:
         CheckpointError: if no checkpoint can be used.
     """
-    parts = dict(model=model, config=config, data=data)
+    trained = functools.partial(TrainedModel, model=model, config=config, data=data)
     if not like["params"]:
-        return TrainedModel(variables={"params": {}}, step=0, complete=True, **parts)
+        return trained(variables={"params": {}}, step=0, complete=True)
     checkpoints = Checkpoints(workdir / "checkpoints")
     everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
     variables, progress = checkpoints.restore_variables(
@@ -114,9 +114,8 @@ def restore(
     with contextlib.suppress(UnreadableError):
         newest = checkpoints.progress(checkpoints.steps()[-1])
         complete = make_plan(config.train, len(data.train)).is_complete(newest)
-    return TrainedModel(
+    return trained(
         variables=jax.device_put(jax.device_get(variables)),
         step=progress.step,
         complete=complete,
-        **parts,
     )

@@ -1,5 +1,7 @@
 """A trained model as a function."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,12 +56,18 @@ def test_wrong_shapes_are_refused(trained, shape):
     assert "expected (batch, 3, 4, 4, 1): (batch, time, height" in str(error.value)
 
 
-def test_it_is_compiled_once(trained):
-    trained(inputs(5))
-    before = trained._compiled._cache_size()
-    for _ in range(3):
-        trained(inputs(5))
-    assert trained._compiled._cache_size() == before
+def test_it_is_compiled_once_for_each_size_of_the_batch(trained):
+    traced = []
+
+    class Noted(toy.ToyModel):
+        def __call__(self, inputs, *, train=False):
+            traced.append(len(inputs))
+            return super().__call__(inputs, train=train)
+
+    noted = dataclasses.replace(trained, model=Noted())
+    for batch in (5, 5, 2, 5, 2):
+        noted(inputs(batch))
+    assert traced == [5, 2]
 
 
 def test_it_composes(trained):
