@@ -46,9 +46,7 @@ def parameters(prefix):
 def import_params(case, inputs, stored):
     """Our parameters of one module, from the torch names below its own prefix."""
     zero = jax.tree.map(jnp.zeros_like, inputs)
-    variables = jax.eval_shape(
-        lambda: _initialise(case, zero),
-    )
+    variables = jax.eval_shape(lambda: _initialise(case, zero))
     flat = traverse_util.flatten_dict(dict(variables["params"]), sep="/")
     nested = traverse_util.unflatten_dict(
         {case.ours + path: leaf for path, leaf in flat.items()}, sep="/"
@@ -60,16 +58,22 @@ def import_params(case, inputs, stored):
     return {"params": tree}
 
 
+class _Initialised(Exception):
+    """Carries variables out of a case that would go on to apply them."""
+
+
 def _initialise(case, inputs):
     """Variables made by calling the module as the case does."""
 
     class Initialiser:
         def apply(self, _, *args):
-            Initialiser.variables = case.module.init(jax.random.key(0), *args)
-            return case.module.apply(Initialiser.variables, *args)
+            raise _Initialised(case.module.init(jax.random.key(0), *args))
 
-    case.call(Initialiser(), None, inputs)
-    return Initialiser.variables
+    try:
+        case.call(Initialiser(), None, inputs)
+    except _Initialised as done:
+        return done.args[0]
+    raise AssertionError(f"{case} never applies its module")
 
 
 def export(case, params):
