@@ -37,8 +37,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from earthformer_jax.data.cubes.windows import SPLITS
 from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import embedding
 from earthformer_jax.run import compilation_cache

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from earthformer_jax.data.cubes import checks, windows
+from earthformer_jax.data import splits
+from earthformer_jax.data.cubes import checks
 from earthformer_jax.data.readers import formats, series, times
 from earthformer_jax.data.readers.layout import Layout, Wanted
 from earthformer_jax.data.readers.netcdf import LevelNeeded
 from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.windows import HALF_DAY
 from earthformer_jax.look import layouts
 
 WIDTH = 12  # of the first column
@@ -184,13 +186,13 @@ def _suggestion(path: str, cube: Cube, report: Report) -> str | None:
     options |= report.options
     if max(height, width) > LARGE:
         options["space_step"] = str(math.ceil(max(height, width) / LARGE))
-    if not seasons and 0 < cube.cadence < windows.HALF_DAY and days > 2:
+    if not seasons and 0 < cube.cadence < HALF_DAY and days > 2:
         options["calendar"] = "True"
     in_len, out_len = _lengths(cube)
     options |= {"in_len": str(in_len), "out_len": str(out_len)}
     try:
-        periods = windows.split_periods(cube, windows.Dates(), in_len, out_len)
-        windows.window_starts(cube, periods, in_len, out_len, 1)
+        periods = splits.split_periods(cube, splits.Dates(), in_len, out_len)
+        splits.window_starts(cube, periods, in_len, out_len, 1)
     except ValueError as error:
         report.problems.append(str(error))
         return None

@@ -17,10 +17,10 @@ import xarray as xr
 from sklearn.decomposition import PCA
 
 from earthformer_jax import plotting
-from earthformer_jax.data.cubes.windows import SPLITS
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Batch
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.task import EmbedSeries, Forecast, SeriesSource
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import frames, scoring

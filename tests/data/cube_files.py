@@ -1,9 +1,14 @@
 """Small synthetic files of several variables that change in time."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 import xarray as xr
+
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.readers.frames import ArrayFrames
+from earthformer_jax.data.readers.series import Cube
 
 FIRST_DAY = "2001-01-01"
 
@@ -56,3 +61,36 @@ def write(ds: xr.Dataset, path: pathlib.Path, **options) -> str:
 def stacked(ds: xr.Dataset, names=("T", "P")) -> np.ndarray:
     """`[t, h, w, c]` of a data set of `dataset`."""
     return np.stack([ds[name].values for name in names], axis=-1)
+
+
+def minutes(frames, step=times.DAY, first="2001-01-01"):
+    """int64 `[t]` since 1970."""
+    start = np.datetime64(first, "m").astype(np.int64)
+    return start + step * np.arange(frames)
+
+
+def cube(values, step=times.DAY, names=("T", "P")):
+    """A series in memory, of `[t, h, w, c]`, from 2001 on."""
+    moments = minutes(len(values), step)
+    return Cube(
+        label="c.nc",
+        format="NetCDF",
+        names=names[: values.shape[-1]],
+        units=("",) * values.shape[-1],
+        frames=ArrayFrames(np.asarray(values, np.float32)),
+        segments=np.array([[0, len(values)]]),
+        times=times.Times(60.0 * moments, moments),
+        cadence=float(step),
+    )
+
+
+def series(frames=100, pieces=None, dated=True):
+    """A series whose values are the numbers of its frames."""
+    values = np.arange(float(frames))[:, None, None, None] * np.ones((1, 2, 3, 2))
+    data = cube(values)
+    if pieces:
+        edges = np.cumsum([0, *pieces])
+        data = dataclasses.replace(
+            data, segments=np.stack([edges[:-1], edges[1:]], axis=1)
+        )
+    return data if dated else dataclasses.replace(data, times=None, cadence=0.0)

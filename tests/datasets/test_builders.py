@@ -13,6 +13,7 @@ from earthformer_jax import data
 from earthformer_jax.data import pipeline
 from earthformer_jax.data.enso import icar_tfds
 from earthformer_jax.data.mnist import nbody_mnist
+from earthformer_jax.data.splits import Dates
 from tests import golden_files
 from tests.data import sst_files
 
@@ -146,8 +147,8 @@ class TestIcarEnso:
     def test_models_have_no_dates(self, cmip, tmp_path_factory):
         place = tmp_path_factory.getbasetemp() / "prepared_cmip"
         _, folder = prepare("icar_enso", place, "cmip", cmip)
-        with pytest.raises(ValueError, match="config.data.train_until cannot be used"):
-            icar_tfds.load(pathlib.Path(folder), train_until="0100-12")
+        with pytest.raises(ValueError, match="train_until cannot be used"):
+            icar_tfds.load(pathlib.Path(folder), Dates(train_until="0100-12"))
 
     def test_refused(self, soda, tmp_path):
         with pytest.raises(

@@ -1,7 +1,7 @@
 """A data set from any time series of fields: climate cubes and one's own files.
 
 What `config.data.path` means is opened as a series (`cube_file`), divided by date and
-cut into windows (`cube_windows`), normalised by the training period
+cut into windows (`data.splits`, `data.windows`), normalised by the training period
 (`cube_statistics`), and held against forecasts without a model (`cube_references`).
 Without a path the series is the embedded climate twin (`climate_twin`).
 """
@@ -18,23 +18,20 @@ from earthformer_jax.data.augment import Augment
 from earthformer_jax.data.cubes import checks, twin
 from earthformer_jax.data.cubes.references import references
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
-from earthformer_jax.data.cubes.windows import (
-    HALF_DAY,
-    SPLITS,
-    Dates,
-    WholeSeries,
-    Windows,
-    in_range,
-    split_periods,
-    split_text,
-    window_starts,
-)
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.readers import series, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Wanted, nearest
 from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.splits import (
+    SPLITS,
+    Dates,
+    split_periods,
+    split_text,
+    window_starts,
+)
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames, Task
+from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics.channels import ChannelScores
 from earthformer_jax.metrics.sums import MAX_LEADS
 

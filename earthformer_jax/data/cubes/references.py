@@ -5,16 +5,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from earthformer_jax.data.cubes.statistics import (
-    Climatology,
-    Normalizer,
-    fit_climatology,
-    harmonics,
-    sample,
-)
-from earthformer_jax.data.cubes.windows import Period
+from earthformer_jax.data.climatology import Climatology, fit_climatology, harmonics
+from earthformer_jax.data.cubes.statistics import Normalizer, sample
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.splits import Period
 from earthformer_jax.data.task import Forecast, persistence
 
 DAMPING_WINDOWS = 400  # of the training split that the damping is estimated from

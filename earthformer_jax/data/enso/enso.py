@@ -12,6 +12,7 @@ Windows are cut in K of anomaly; the model sees (K - offset) / scale.
 
 import dataclasses
 import functools
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,17 @@ from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
 from earthformer_jax.data.enso import icar as icar_lib
-from earthformer_jax.data.enso.windows import Periods, WindowSource, period_starts
 from earthformer_jax.data.normalization import Affine
-from earthformer_jax.data.readers import formats
+from earthformer_jax.data.readers import formats, times
 from earthformer_jax.data.readers.grid import Grid, point_weights
-from earthformer_jax.data.readers.months import format_month
+from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.splits import SPLITS, Dates, Period, window_starts
 from earthformer_jax.data.task import ForecastNino
+from earthformer_jax.data.windows import Windows
 from earthformer_jax.metrics.enso import NinoSkill
 from earthformer_jax.statistics import references, simulation
 
-SPLITS = ("train", "validation", "test")
 NORMALIZATIONS = ("auto", "official", "anomaly")
 REFERENCES = ("persistence", "damped_persistence", "lim")
 MIN_OUT_LEN = 3  # the three-month index of the targets needs three of them
@@ -95,10 +96,10 @@ class Settings:
     twin_test: int = 1667
 
     @property
-    def dates(self) -> dict[str, str]:
+    def dates(self) -> Dates:
         """The settings that divide a file by date."""
-        names = ("train_from", "train_until", "validate_until", "test_until")
-        return {name: getattr(self, name) for name in names}
+        names = [field.name for field in dataclasses.fields(Dates)]
+        return Dates(**{name: str(getattr(self, name)) for name in names})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -140,8 +141,10 @@ class EnsoExamples:
     """Windows in K as the model sees them, with the Nino3.4 indices of their targets.
 
     Adds `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the mean
-    of each month and the next two (kept if the window has it), both in K. With
-    `calendar` the inputs have the channels SST, cosine and sine of the calendar month.
+    of each month and the next two (that of the window, `[k]`, if it has it), both in K.
+    With `calendar` the inputs have the channels SST, cosine and sine of the calendar
+    month. A window has the calendar month of its first target, `start_month`, or the
+    `time` of its months.
     """
 
     def __init__(
@@ -165,13 +168,18 @@ class EnsoExamples:
         three_month = window.get("nino34_three_month")
         if three_month is None:
             three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
+        else:
+            three_month = three_month[:-2]  # of whole targets
         inputs = self._scaled(window["inputs"])
+        start_month = window.get("start_month")
+        if start_month is None:
+            start_month = times.month_of(window["time"][len(inputs)]) % 12
         if self._calendar:
-            inputs = with_calendar(inputs, int(window["start_month"]))
+            inputs = with_calendar(inputs, int(start_month))
         return {
             "inputs": inputs,
             "targets": self._scaled(window["targets"]),
-            "start_month": np.int32(window["start_month"]),
+            "start_month": np.int32(start_month),
             "nino34": monthly.astype(np.float32),
             "nino34_three_month": three_month.astype(np.float32),
         }
@@ -212,12 +220,12 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         split=settings.split, in_len=settings.in_len, out_len=settings.out_len
     )
     if tfds_source.is_prepared(path):
-        return _icar(settings, icar_tfds.load(path, **windows, **settings.dates))
+        return _icar(settings, icar_tfds.load(path, settings.dates, **windows))
     icar = icar_lib.find(path)
     if icar is not None:
         labels = icar_lib.find_labels(icar, settings.label_path)
-        options = dict(variable=settings.variable, **windows, **settings.dates)
-        return _icar(settings, icar_lib.load(icar, labels, **options))
+        options = dict(variable=settings.variable, **windows)
+        return _icar(settings, icar_lib.load(icar, labels, settings.dates, **options))
     if path.is_dir() and not formats.is_zarr(path):
         raise ValueError(
             f"path={path} is a folder, but not a Zarr store, and holds neither "
@@ -261,58 +269,72 @@ def _twin(settings: Settings, seed: int) -> Dataset:
 
 
 def _icar(settings: Settings, data: icar_lib.IcarEnso) -> Dataset:
-    lengths = settings.in_len, settings.out_len
+    index = {"nino34_three_month": data.three_month_index}
+    first = data.periods["train"][0] if data.periods else 0
     return _assemble(
         settings,
-        windows={
-            s: WindowSource(data.series, data.starts[s], *lengths) for s in SPLITS
-        },
-        training=lambda: [series.fields for series in data.training],
-        first_month=data.training[0].first_month % 12,
+        windows=_windows(settings, data.cube, data.starts, beside=index),
+        training=lambda: data.training,
+        first_month=_calendar_month(data.cube, first),
         grid=data.grid,
         nino_weights=data.nino_weights,
         index_months=3,
         official=True,
         land_counts=True,
-        periods=data.periods,
+        dates=_dates(data.cube, data.periods),
         description=data.description,
     )
 
 
 def _gridded(settings: Settings, seed: int) -> Dataset:
+    lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     data = gridded_sst.load(
-        settings.path,
-        variable=settings.variable,
-        out_len=settings.out_len,
-        **settings.dates,
+        settings.path, settings.dates, variable=settings.variable, **lengths
     )
-    lengths = settings.in_len, settings.out_len
-    starts = period_starts(data.series, data.periods, *lengths)
-    training = [data.series.between(*data.periods.train).fields]
+    starts = window_starts(data.cube, data.periods, **lengths)
+    training = [data.cube.frames.values[slice(*data.periods["train"]), ..., 0]]
+    first_month = _calendar_month(data.cube, 0)
     simulated = None
     if settings.simulated:
         simulated = simulation.simulated_source(
             training,
             data.grid.ocean,
             data.grid.latitude,
-            data.series.first_month % 12,
-            in_len=settings.in_len,
-            out_len=settings.out_len,
+            first_month,
+            **lengths,
             seed=seed,
         )
     return _assemble(
         settings,
-        windows={s: WindowSource([data.series], [starts[s]], *lengths) for s in SPLITS},
+        windows=_windows(settings, data.cube, starts),
         training=lambda: training,
-        first_month=data.series.first_month % 12,
+        first_month=first_month,
         grid=data.grid,
         nino_weights=data.nino_weights,
         index_months=1,
         official=False,
-        periods=data.periods,
+        dates=_dates(data.cube, data.periods),
         description=data.description,
         simulated=simulated,
     )
+
+
+def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Windows]:
+    """Windows of K of each split."""
+    lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
+    return {
+        split: Windows(cube.frames, cube.minutes, starts[split], **lengths, **more)
+        for split in SPLITS
+    }
+
+
+def _calendar_month(cube: Cube, frame: int) -> int:
+    return int(times.month_of(cube.minutes[frame]) % 12)
+
+
+def _dates(cube: Cube, periods: Mapping[str, Period] | None) -> dict[str, str]:
+    """ "1856-01..1979-12" of each split that is a period."""
+    return {split: cube.period(*period) for split, period in (periods or {}).items()}
 
 
 def _assemble(
@@ -327,7 +349,7 @@ def _assemble(
     official: bool,
     description: str,
     land_counts: bool = False,
-    periods: Periods | None = None,
+    dates: Mapping[str, str] = types.MappingProxyType({}),
     simulated: Source | None = None,
     more_references: Mapping[str, Callable] | None = None,
 ) -> Dataset:
@@ -345,7 +367,7 @@ def _assemble(
         description: the data; windows and units are added here.
         land_counts: whether land is part of loss and MSE, as it is in the reference
             implementation.
-        periods: training, validation and test months.
+        dates: first and last month of each split, for the description.
         simulated: simulated windows in K.
         more_references: forecasts `(K, start_month) -> K` beside the fitted ones.
     """
@@ -376,7 +398,7 @@ def _assemble(
         name=settings.name,
         description=(
             f"{description}; {settings.in_len} -> {settings.out_len} months; "
-            f"{_split_text(windows, periods)}; {units}"
+            f"{_split_text(windows, dates)}; {units}"
         ),
         train=examples(windows["train"]),
         validation=examples(windows["validation"]),
@@ -453,13 +475,11 @@ def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
     return from_batch
 
 
-def _split_text(windows: Mapping[str, Source], periods: Periods | None) -> str:
+def _split_text(windows: Mapping[str, Source], dates: Mapping[str, str]) -> str:
     """ "train 1856-01..1979-12 (1463 windows), ..." """
-    parts = []
-    for split in SPLITS:
-        months = ""
-        if periods is not None:
-            first, last = getattr(periods, split)
-            months = f"{format_month(first)}..{format_month(last)} "
-        parts.append(f"{split} {months}({len(windows[split])} windows)")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{split} {dates.get(split, '')} ({len(windows[split])} windows)".replace(
+            "  ", " "
+        )
+        for split in SPLITS
+    )

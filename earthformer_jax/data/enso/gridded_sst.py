@@ -6,10 +6,11 @@ training months alone.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from earthformer_jax.data.enso.windows import MonthlySeries, Periods, split_periods
+from earthformer_jax.data.climatology import MONTHS, Climatology, fit_monthly
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.grid import (
@@ -20,14 +21,16 @@ from earthformer_jax.data.readers.grid import (
     order_longitude,
 )
 from earthformer_jax.data.readers.layout import Quantity, Wanted
-from earthformer_jax.data.readers.months import format_month, format_months
 from earthformer_jax.data.readers.series import (
     Cube,
     check_regular,
     in_memory,
     open_cube,
 )
+from earthformer_jax.data.splits import NO_DATES, Dates, Period, split_periods
 
+# Share of the months after training that is for validation when no dates are given.
+VALIDATION_SHARE = 1 / 3
 # Units whose degree is one kelvin, in lower case.
 KELVIN = ("k", "kelvin", "degk", "deg_k", "degree_kelvin", "degrees_kelvin")
 CELSIUS = ("c", "°c", "degc", "deg_c", "celsius", "degree_c", "degrees_c")
@@ -65,69 +68,61 @@ class GriddedSST:
     """Monthly SST anomalies on a regular grid.
 
     Attributes:
-        series: anomalies in K from the first training to the last test month; zero on
-            land.
+        cube: anomalies in K of all months; zero on land.
         grid: the cells.
         nino_weights: weights `[h, w]` of the Nino3.4 area mean.
-        periods: training, validation and test months.
+        periods: first frame and end of each split.
         description: variable, grid and what was done to the values.
     """
 
-    series: MonthlySeries
+    cube: Cube
     grid: Grid
     nino_weights: np.ndarray
-    periods: Periods
+    periods: Mapping[str, Period]
     description: str
 
 
 def load(
     path: str,
+    dates: Dates = NO_DATES,
     *,
     variable: str = "",
-    train_from: str = "",
-    train_until: str = "",
-    validate_until: str = "",
-    test_until: str = "",
+    in_len: int = 1,
     out_len: int = 1,
 ) -> GriddedSST:
     """Reads monthly SST, or SST anomalies, as anomalies from the training climatology.
 
     Args:
         path: a file, a Zarr store, or a pattern of files (`readers.series.open_cube`).
+        dates: of the splits.
         variable: variable name, or empty to find it.
-        train_from: first training month, "YYYY-MM"; default: the file's first.
-        train_until: last training month.
-        validate_until: last validation month.
-        test_until: last test month; default: the file's last.
-        out_len: target months; default periods hold at least one window.
+        in_len: input months.
+        out_len: target months.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file or the dates cannot be used; the message says why.
     """
     cube = read(path, variable)
-    file_first = int(times.month_of(cube.minutes[0])) + 12 * 1970
-    periods = split_periods(
-        file_first,
-        file_first + cube.frames.shape[0] - 1,
-        train_from=train_from,
-        train_until=train_until,
-        validate_until=validate_until,
-        test_until=test_until,
-        min_months=out_len,
-    )
-    first, last = periods.train[0], periods.test[1]
-    values = cube.frames.read(first - file_first, last - file_first + 1)[..., 0]
-    training = values[: periods.train[1] - first + 1]
+    whole = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
+    first, last = whole["train"][0], whole["test"][1]
+    periods = {name: (a - first, b - first) for name, (a, b) in whole.items()}
+    minutes = cube.minutes[first:last]
+    values = cube.frames.values[first:last]
+    training = slice(*periods["train"])
     try:
         _check_magnitude(values)
-        ocean = find_ocean(training, first)
-        _check_months(values, ocean, first)
+        climatology = fit_monthly(values[training], minutes[training])
+        ocean = find_ocean(values[training, ..., 0], climatology)
+        _check_months(values[..., 0], ocean, minutes)
         grid = Grid(cube.latitude, cube.longitude, ocean)
         nino_weights = box_weights(grid)
-        kind = _kind(np.tensordot(np.nan_to_num(training), nino_weights, 2).mean())
+        box_mean = np.tensordot(
+            np.nan_to_num(values[training, ..., 0]), nino_weights, 2
+        ).mean()
+        kind = _kind(box_mean)
         anomalies, carried, reset = fill_gaps(
-            values - climatology(training)[(np.arange(len(values))) % 12], ocean
+            (values - climatology.at(minutes))[..., 0], ocean
         )
     except ValueError as error:
         raise ValueError(f"{cube.label}: {cube.names[0]!r}: {error}") from None
@@ -135,7 +130,12 @@ def load(
     if filled:
         filled += f" ({carried} from the months before, {reset} with climatology)"
     return GriddedSST(
-        series=MonthlySeries(anomalies, first),
+        cube=dataclasses.replace(
+            cube,
+            frames=ArrayFrames(anomalies[..., None]),
+            segments=np.array([[0, len(values)]]),
+            times=cube.times[first:last],
+        ),
         grid=grid,
         nino_weights=nino_weights,
         periods=periods,
@@ -181,27 +181,7 @@ def read(path: str, variable: str = "") -> Cube:
     return dataclasses.replace(cube, frames=frames, longitude=longitude)
 
 
-def climatology(training: np.ndarray) -> np.ndarray:
-    """Mean of each calendar month.
-
-    Args:
-        training: `[m, h, w]`, NaN where missing.
-
-    Returns:
-        `[12, h, w]`; entry k is the calendar month of field k. NaN where that month was
-        never observed.
-    """
-    months, h, w = training.shape
-    padded = np.full((-(-months // 12) * 12, h, w), np.nan, training.dtype)
-    padded[:months] = training
-    by_year = padded.reshape(-1, 12, h, w)
-    counts = np.isfinite(by_year).sum(axis=0)
-    sums = np.nansum(by_year, axis=0, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / counts, np.nan).astype(np.float32)
-
-
-def find_ocean(training: np.ndarray, first_month: int) -> np.ndarray:
+def find_ocean(training: np.ndarray, climatology: Climatology) -> np.ndarray:
     """Cells `[h, w]` with values to learn from.
 
     A cell counts when at least half of its training months are observed, every
@@ -209,21 +189,21 @@ def find_ocean(training: np.ndarray, first_month: int) -> np.ndarray:
 
     Args:
         training: `[m, h, w]`, NaN where missing.
-        first_month: month number of the first field, for the message.
+        climatology: its monthly means.
 
     Raises:
         ValueError: if no cell counts, or a calendar month is never observed.
     """
-    if len(training) < 12:
+    if len(training) < MONTHS:
         raise ValueError(
-            f"the training period has {len(training)} months from "
-            f"{format_month(first_month)}; the climatology needs 12 or more"
+            f"the training period has {len(training)} months; the climatology needs "
+            f"{MONTHS} or more"
         )
     observed = np.isfinite(training)
     if not observed.any():
         raise ValueError("every value of the training period is missing (NaN)")
     enough = observed.mean(axis=0) >= MIN_OBSERVED
-    enough &= np.isfinite(climatology(training)).all(axis=0)
+    enough &= np.isfinite(climatology.coefficients[..., 0]).all(axis=0)
     largest = np.where(observed, training, -np.inf).max(axis=0)
     smallest = np.where(observed, training, np.inf).min(axis=0)
     ocean = enough & (largest > smallest)
@@ -264,34 +244,37 @@ def _check_magnitude(values: np.ndarray) -> None:
     if largest > LARGEST_TEMPERATURE:
         value = values.flat[np.nanargmax(np.abs(values))]
         raise ValueError(
-            f"the value {value:g} is no temperature in K or degC; if it marks missing "
-            "values, say so in the file's _FillValue attribute"
+            f"the value {value:g} is not a temperature in K or degC; if it marks "
+            "missing values, say so in the file's attribute _FillValue"
         )
 
 
-def _check_months(values: np.ndarray, ocean: np.ndarray, first: int) -> None:
+def _check_months(values: np.ndarray, ocean: np.ndarray, minutes: np.ndarray) -> None:
     """Refuses months without a value, or with one value everywhere."""
     cells = values[:, ocean]
-    empty = ~np.isfinite(cells).any(axis=1)
+    observed = np.isfinite(cells)
+    largest = np.where(observed, cells, -np.inf).max(axis=1)
+    smallest = np.where(observed, cells, np.inf).min(axis=1)
+    remedy = "set train_from or test_until so that they are left out"
+    empty = ~observed.any(axis=1)
     if empty.any():
-        months = first + np.flatnonzero(empty)
         raise ValueError(
-            f"{len(months)} of {len(values)} months have no value at all "
-            f"({format_months(months)}); set config.data.train_from or test_until so "
-            "that they are left out, or fill them in the file"
+            f"{empty.sum()} of {len(values)} months have no value at all "
+            f"({_months_text(minutes[empty])}); {remedy}, or fill them in the file"
         )
-    if cells.shape[1] < 2:
-        return
-    flat = np.nanmax(cells, axis=1) == np.nanmin(cells, axis=1)
-    if flat.any():
-        months = first + np.flatnonzero(flat)
-        value = np.nanmax(cells[np.argmax(flat)])
+    flat = largest == smallest
+    if flat.any() and cells.shape[1] > 1:
         raise ValueError(
-            f"{len(months)} of {len(values)} months hold one value everywhere "
-            f"({value:g} in {format_months(months)}): the file is damaged, or these "
-            "are missing months; set config.data.train_from or test_until so that they "
-            "are left out"
+            f"{flat.sum()} of {len(values)} months hold one value everywhere "
+            f"({largest[np.argmax(flat)]:g} in {_months_text(minutes[flat])}): the "
+            f"file is damaged, or these are missing months; {remedy}"
         )
+
+
+def _months_text(minutes: np.ndarray, most: int = 5) -> str:
+    """The first few of some months, and how many more there are."""
+    named = ", ".join(map(times.month_text, times.month_of(minutes[:most])))
+    return named + (f" and {len(minutes) - most} more" if len(minutes) > most else "")
 
 
 def _kind(box_mean: float) -> str:

@@ -11,29 +11,33 @@ Reference:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from absl import logging
 
-from earthformer_jax.data.enso.windows import (
-    MonthlySeries,
-    Periods,
-    period_starts,
-    split_periods,
-    window_starts,
-)
-from earthformer_jax.data.readers import cf, formats
+from earthformer_jax.data.enso.gridded_sst import VALIDATION_SHARE
+from earthformer_jax.data.readers import cf, formats, times
+from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.layout import no_variable
 from earthformer_jax.data.readers.netcdf import NamedFile
+from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.splits import (
+    NO_DATES,
+    Dates,
+    Period,
+    split_periods,
+    window_starts,
+)
 
 # Extremes of sst in CMIP_train.nc, K; the reference scales them to 0 and 1.
 SST_MIN = -16.549121856689453
 SST_MAX = 10.198975563049316
 
+YEAR_ZERO = 12 * 1970  # months from January of year 0 to January 1970
 ROW_MONTHS = 36
 ROW_STRIDE = 12
 LONGITUDES = (95.0, 330.0)  # both included: 48 of the 72 columns
@@ -55,24 +59,26 @@ DIMENSIONS = ("year", "month", "lat", "lon")
 
 @dataclasses.dataclass(frozen=True)
 class IcarEnso:
-    """An ICAR-ENSO file as monthly series and the windows of each split.
+    """ICAR-ENSO files as a series, and the windows of each split.
 
     Attributes:
-        series: one per climate model, with the label's three-month index.
-        starts: per split and series, positions `[n]` of the first input month.
-        training: the months of the training split, one series per model.
+        cube: anomalies in K; one segment for each climate model.
+        three_month_index: `[m]`, the label's mean of month, next and second next, K.
+        starts: per split, first input frame `[n]` of its windows.
+        training: the months of the training split `[m, h, w]`, one array per model.
         grid: the cells; land is where sst is 0 throughout training.
         nino_weights: weights `[h, w]` of the monthly Nino3.4 index.
-        periods: training, validation and test months; None when split by model.
+        periods: first frame and end of each split; None when split by model.
         description: the file and how it was split.
     """
 
-    series: list[MonthlySeries]
-    starts: dict[str, list[np.ndarray]]
-    training: list[MonthlySeries]
+    cube: Cube
+    three_month_index: np.ndarray
+    starts: dict[str, np.ndarray]
+    training: list[np.ndarray]
     grid: Grid
     nino_weights: np.ndarray
-    periods: Periods | None
+    periods: Mapping[str, Period] | None
     description: str
 
 
@@ -119,7 +125,7 @@ def window_index(
     out_span = out_len if out_span is None else out_span
     inputs = np.arange(in_len) * in_step
     targets = inputs[-1] + np.arange(1, out_len + 1) * (out_span // out_len)
-    starts = window_starts(months, inputs[-1] + 1 + out_span, stride)
+    starts = np.arange(0, months - inputs[-1] - out_span, stride)
     return starts[:, None] + np.concatenate([inputs, targets])
 
 
@@ -142,11 +148,11 @@ def model_starts(
         ValueError: if the split is unknown or a series is shorter than a window.
     """
     if split not in SPLITS:
-        raise ValueError(f"config.data.split={split!r} is unknown; use one of {SPLITS}")
+        raise ValueError(f"split={split!r} is unknown; use one of {SPLITS}")
     span = in_len + out_len
     if min(lengths) < span:
         raise ValueError(
-            f"config.data.in_len={in_len} and out_len={out_len} need {span} months; "
+            f"in_len={in_len} and out_len={out_len} need {span} months; "
             f"the shortest climate model has {min(lengths)}"
         )
     if split == "paper":
@@ -157,7 +163,9 @@ def model_starts(
         for name, stride in PAPER_STRIDES.items():
             mine = owner.get(model, "train") == name
             stride = stride if split == "paper" else 1
-            starts[name].append(window_starts(months if mine else 0, span, stride))
+            starts[name].append(
+                np.arange(0, (months if mine else 0) - span + 1, stride)
+            )
     return starts
 
 
@@ -191,7 +199,7 @@ def find_labels(train: Path, label_path: str = "") -> Path:
     if not labels.exists() or labels == train:
         raise FileNotFoundError(
             f"the labels of {train} are not in {labels}; put the label file beside the "
-            "training file, or give its name with config.data.label_path"
+            "training file, or give its name with label_path"
         )
     return labels
 
@@ -199,15 +207,12 @@ def find_labels(train: Path, label_path: str = "") -> Path:
 def load(
     train: Path,
     labels: Path,
+    dates: Dates = NO_DATES,
     *,
     variable: str = "",
     split: str = "paper",
     in_len: int = 12,
     out_len: int = 14,
-    train_from: str = "",
-    train_until: str = "",
-    validate_until: str = "",
-    test_until: str = "",
 ) -> IcarEnso:
     """Reads an ICAR-ENSO file.
 
@@ -217,24 +222,15 @@ def load(
     Args:
         train: the training file.
         labels: the label file.
+        dates: of the splits, where the file is split by date.
         variable: name of the temperature; default: "sst".
         split: "paper" or "released", for CMIP_train.nc.
         in_len: input months.
         out_len: target months.
-        train_from: first training month, "YYYY-MM"; default: the file's first.
-        train_until: last training month; default: 70 % of the months.
-        validate_until: last validation month.
-        test_until: last test month; default: the file's last.
 
     Raises:
         ValueError: if the files or the settings cannot be used.
     """
-    dates = dict(
-        train_from=train_from,
-        train_until=train_until,
-        validate_until=validate_until,
-        test_until=test_until,
-    )
     with cf.opened(labels) as dataset:
         nino = _variable(dataset, "nino", labels).transpose("year", "month")
         nino = cf.loaded(nino, labels)
@@ -248,84 +244,104 @@ def load(
             rows = [sst.sizes["year"]]
         ends = np.cumsum(rows)
         first_year = int(sst["year"][0]) if "year" in sst.coords else 1
-        series = [
-            MonthlySeries(
-                _unfolded(sst[end - n : end], train, strict=not by_model),
-                12 * (0 if by_model else first_year),
-                unfold(nino[end - n : end]).astype(np.float32),
-            )
-            for n, end in zip(rows, ends, strict=True)
-        ]
+        pieces = [slice(end - n, end) for n, end in zip(rows, ends, strict=True)]
+        fields = [_unfolded(sst[piece], train, strict=not by_model) for piece in pieces]
     return assembled(
-        series,
+        fields,
+        [unfold(nino[piece]).astype(np.float32) for piece in pieces],
+        0 if by_model else 12 * first_year,
         (latitude, longitude),
+        dates,
         by_model=by_model,
-        what=f"{train.name}: ICAR-ENSO 'sst'",
+        label=train.name,
         split=split,
         in_len=in_len,
         out_len=out_len,
-        **dates,
     )
 
 
 def assembled(
-    series: Sequence[MonthlySeries],
+    fields: Sequence[np.ndarray],
+    three_month_index: Sequence[np.ndarray],
+    first_month: int,
     cells: tuple[np.ndarray, np.ndarray],
+    dates: Dates,
     *,
     by_model: bool,
-    what: str,
+    label: str,
     split: str,
     in_len: int,
     out_len: int,
-    **dates: str,
 ) -> IcarEnso:
     """Divides series into training, validation and test windows.
 
     Args:
-        series: one for each climate model, or a single one.
+        fields: anomalies `[m, h, w]` of each climate model, or of a single series.
+        three_month_index: `[m]` of each.
+        first_month: of each, counted from January of year 0.
         cells: latitudes `[h]` and longitudes `[w]`.
+        dates: of the splits by date.
         by_model: divide by climate model, else by date.
-        what: the data, for description and messages.
+        label: the data, for description and messages.
         split: "paper" or "released", by climate model.
         in_len: input months.
         out_len: target months.
-        **dates: train_from, train_until, validate_until and test_until, "YYYY-MM".
 
     Raises:
         ValueError: if the settings cannot be used.
     """
+    lengths = [len(x) for x in fields]
+    ends = np.cumsum(lengths)
+    months = np.concatenate([first_month - YEAR_ZERO + np.arange(n) for n in lengths])
+    cube = Cube(
+        label=label,
+        format="NetCDF",
+        names=("sst",),
+        units=("K",),
+        frames=ArrayFrames(np.concatenate(fields)[..., None]),
+        segments=np.stack([ends - lengths, ends], axis=1),
+        times=times.of_months(months),
+        cadence=float(times.MONTH[1]),
+        latitude=cells[0],
+        longitude=cells[1],
+        south_first=True,
+    )
     if by_model:
-        given = [f"config.data.{name}" for name, date in dates.items() if date]
+        given = [name for name, date in dataclasses.asdict(dates).items() if date]
         if given:
             raise ValueError(
-                f"{what} is split by climate model (config.data.split={split!r}); "
+                f"{label} is split by climate model (split={split!r}); "
                 f"{' and '.join(given)} cannot be used with it"
             )
-        starts = model_starts([len(s.fields) for s in series], split, in_len, out_len)
+        places = model_starts(lengths, split, in_len, out_len)
+        starts = {
+            name: np.concatenate(
+                [a + p for a, p in zip(ends - lengths, x, strict=True)]
+            )
+            for name, x in places.items()
+        }
         periods = None
-        training = [s for s, n in zip(series, starts["train"], strict=True) if len(n)]
+        training = [x for x, p in zip(fields, places["train"], strict=True) if len(p)]
         how = (
             f"{len(training)} models to train, 1 to validate, 1 to test, {split} "
             "windows"
         )
     else:
-        periods = split_periods(
-            series[0].first_month, series[0].last_month, min_months=out_len, **dates
-        )
-        cut = period_starts(series[0], periods, in_len, out_len)
-        starts = {name: [positions] for name, positions in cut.items()}
-        training = [series[0].between(*periods.train)]
+        periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
+        starts = window_starts(cube, periods, in_len, out_len)
+        training = [fields[0][slice(*periods["train"])]]
         how = "split by date"
-    ocean = np.any([np.any(s.fields != 0, axis=0) for s in training], axis=0)
+    ocean = np.any([np.any(x != 0, axis=0) for x in training], axis=0)
     grid = Grid(*cells, ocean)
     return IcarEnso(
-        series=list(series),
+        cube=cube,
+        three_month_index=np.concatenate(three_month_index),
         starts=starts,
         training=training,
         grid=grid,
         nino_weights=point_weights(grid),
         periods=periods,
-        description=f"{what} on {grid}, {how}",
+        description=f"{label}: ICAR-ENSO 'sst' on {grid}, {how}",
     )
 
 

@@ -8,7 +8,7 @@ long as the config says:
     nino         float32 `[m]`, Nino3.4 of the month and the next two, K
     latitude     float64 `[h]`, degrees north, ascending
     longitude    float64 `[w]`, degrees east, ascending
-    first_month  int32, month number of the first field (`data.readers.months`)
+    first_month  int32, month of the first field, counted from January of year 0
     model        int32, number of the climate model
 
 The splits of CMIP are those of the paper: 30 models, 1 and 1. SODA is one series, which
@@ -23,8 +23,9 @@ import numpy as np
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.enso import icar
 from earthformer_jax.data.enso.icar import IcarEnso
-from earthformer_jax.data.enso.windows import MonthlySeries
+from earthformer_jax.data.readers import times
 from earthformer_jax.data.source import Example
+from earthformer_jax.data.splits import NO_DATES, Dates
 
 FILES = {"cmip": "CMIP_train.nc", "soda": "SODA_train.nc"}
 MODELS = sum(models for models, _ in icar.CMIP)
@@ -60,9 +61,9 @@ def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
         )
     data = icar.load(train, icar.find_labels(train))
     models = sum(map(len, SPLITS[kind].values()))
-    if len(data.series) != models:
+    if len(data.cube.segments) != models:
         raise ValueError(
-            f"{train} is read as {len(data.series)} series; expected {models}. "
+            f"{train} is read as {len(data.cube.segments)} series; expected {models}. "
             f"CMIP_train.nc, and no other file, has {icar.CMIP_ROWS} rows"
         )
     return {
@@ -72,34 +73,34 @@ def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
 
 
 def _example(data: IcarEnso, model: int) -> Example:
-    series = data.series[model]
+    piece = slice(*data.cube.segments[model])
+    first_month = times.month_of(data.cube.minutes[piece.start]) + icar.YEAR_ZERO
     return {
-        "sst": series.fields,
-        "nino": series.three_month_index,
+        "sst": data.cube.frames.values[piece, ..., 0],
+        "nino": data.three_month_index[piece],
         "latitude": data.grid.latitude,
         "longitude": data.grid.longitude,
-        "first_month": np.int32(series.first_month),
+        "first_month": np.int32(first_month),
         "model": np.int32(model),
     }
 
 
 def load(
     folder: Path,
+    dates: Dates = NO_DATES,
     *,
     split: str = "paper",
     in_len: int = 12,
     out_len: int = 14,
-    **dates: str,
 ) -> IcarEnso:
     """Reads a prepared folder, with the windows `icar.load` makes of the files.
 
     Args:
         folder: the folder with dataset_info.json.
+        dates: of the splits, for SODA.
         split: "paper" or "released", for CMIP.
         in_len: input months.
         out_len: target months.
-        **dates: train_from, train_until, validate_until and test_until, "YYYY-MM", for
-            SODA.
 
     Raises:
         ValueError: if the folder holds other data, or the settings cannot be used.
@@ -108,19 +109,18 @@ def load(
     by_model = len(kept) > 1
     if by_model:
         kept += _open(folder, "validation") + _open(folder, "test")
-    series = [
-        MonthlySeries(x["sst"], int(x["first_month"]), x["nino"])
-        for x in sorted(kept, key=lambda x: int(x["model"]))
-    ]
+    kept.sort(key=lambda x: int(x["model"]))
     return icar.assembled(
-        series,
+        [x["sst"] for x in kept],
+        [x["nino"] for x in kept],
+        int(kept[0]["first_month"]),
         (kept[0]["latitude"], kept[0]["longitude"]),
+        dates,
         by_model=by_model,
-        what=f"{folder}: prepared ICAR-ENSO 'sst'",
+        label=f"{folder} (prepared)",
         split=split,
         in_len=in_len,
         out_len=out_len,
-        **dates,
     )
 
 
@@ -130,7 +130,7 @@ def _open(folder: Path, split: str) -> list[Example]:
     missing = {"sst", "nino", "latitude", "longitude"} - set(source[0])
     if missing:
         raise ValueError(
-            f"config.data.path={folder} holds examples with {', '.join(source[0])}; "
+            f"path={folder} holds examples with {', '.join(source[0])}; "
             f"expected those of ICAR-ENSO, which have {', '.join(sorted(missing))}"
         )
     return [source[i] for i in range(len(source))]

@@ -55,6 +55,12 @@ class Cube:
         """int64 `[t]` since 1970-01-01 UTC; None if unknown."""
         return None if self.times is None else self.times.minutes
 
+    def period(self, first: int, stop: int) -> str:
+        """ "2008-01-01..2015-09-13" of frames first..stop - 1, or "frames 0..69"."""
+        if self.minutes is None:
+            return f"frames {first}..{stop - 1}"
+        return times_lib.period_text(self.minutes[first:stop], self.cadence)
+
     def __str__(self) -> str:
         _, height, width, _ = self.frames.shape
         text = f"{', '.join(self.names)} on {height} x {width} cells"

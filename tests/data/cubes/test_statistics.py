@@ -6,119 +6,12 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.cubes import statistics
-from earthformer_jax.data.cubes.statistics import Climatology, fit_climatology, sample
-from earthformer_jax.data.readers.frames import ArrayFrames
-from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.data.readers.times import DAY, Times
+from earthformer_jax.data.cubes.statistics import sample
+from earthformer_jax.data.readers.times import DAY
 from tests.data import cube_files
+from tests.data.cube_files import cube, minutes
 
 HOUR = 60
-
-
-def minutes(frames, step=DAY, first="2001-01-01"):
-    start = np.datetime64(first, "m").astype(np.int64)
-    return start + step * np.arange(frames)
-
-
-def cube(values, step=DAY, names=("T", "P")):
-    times = minutes(len(values), step)
-    return Cube(
-        label="c.nc",
-        format="NetCDF",
-        names=names[: values.shape[-1]],
-        units=("",) * values.shape[-1],
-        frames=ArrayFrames(np.asarray(values, np.float32)),
-        segments=np.array([[0, len(values)]]),
-        times=Times(60.0 * times, times),
-        cadence=float(step),
-    )
-
-
-class TestCycles:
-    def test_are_orthogonal(self):
-        """Over whole years of whole days, as Fourier series are."""
-        basis = statistics.cycles(minutes(4 * 365, 6 * HOUR), 2, 1)
-        assert basis.shape == (1460, 15)
-        gram = basis.T @ basis / 1460
-        np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-10)
-        np.testing.assert_allclose(np.diag(gram)[:3], [1, 0.5, 0.5], atol=1e-10)
-
-    @pytest.mark.parametrize(
-        ("frames", "step", "harmonics"),
-        [
-            (800, DAY, (3, 0)),
-            (300, DAY, (0, 0)),
-            (24 * 800, HOUR, (3, 2)),
-            (24 * 30, HOUR, (0, 2)),
-            (24 * 2, HOUR, (0, 0)),
-            (4 * 400, 6 * HOUR, (3, 1)),
-            (2 * 400, 12 * HOUR, (3, 0)),
-            (36, 30 * DAY, (3, 0)),
-            (12, 91 * DAY, (1, 0)),
-            (10, 365 * DAY, (0, 0)),
-        ],
-    )
-    def test_harmonics(self, frames, step, harmonics):
-        assert statistics.harmonics(minutes(frames, step), step) == harmonics
-
-    def test_no_dates(self):
-        assert statistics.harmonics(None, 0) == (0, 0)
-
-
-class TestClimatology:
-    def make(self, frames=730, step=DAY):
-        """Fields that are nothing but cycles."""
-        rng = np.random.default_rng(0)
-        times = minutes(frames, step)
-        annual, daily = statistics.harmonics(times, step)
-        p = (1 + 2 * annual) * (1 + 2 * daily)
-        truth = rng.standard_normal((p, 3, 4, 2)).astype(np.float32)
-        return times, Climatology(truth, annual, daily)
-
-    @pytest.mark.parametrize(("frames", "step"), [(730, DAY), (4 * 365, 6 * HOUR)])
-    def test_recovers_cycles(self, frames, step):
-        times, truth = self.make(frames, step)
-        values = truth.at(times)
-        fit = fit_climatology(values, times, truth.annual, truth.daily)
-        np.testing.assert_allclose(fit.coefficients, truth.coefficients, atol=1e-4)
-        later = minutes(50, step, "2009-08-01")
-        np.testing.assert_allclose(fit.at(later), truth.at(later), atol=1e-4)
-
-    def test_recovers_cycles_through_gaps(self):
-        times, truth = self.make()
-        values = truth.at(times)
-        rng = np.random.default_rng(1)
-        values[rng.random(values.shape) < 0.3] = np.nan
-        values[:, 0, 0, 0] = np.nan
-        values[50:, 0, 1, 0] = np.nan  # fewer than three values a coefficient? no: 50
-        values[10:, 0, 2, 0] = np.nan  # ten values: the mean alone
-        fit = fit_climatology(values, times, 3, 0)
-        np.testing.assert_array_equal(fit.coefficients[:, 0, 0, 0], 0)
-        np.testing.assert_array_equal(fit.coefficients[1:, 0, 2, 0], 0)
-        mean = np.nanmean(values[:, 0, 2, 0])
-        np.testing.assert_allclose(fit.coefficients[0, 0, 2, 0], mean, rtol=1e-5)
-        rest = (slice(None), slice(1, None))
-        np.testing.assert_allclose(
-            fit.coefficients[rest], truth.coefficients[rest], atol=2e-3
-        )
-
-    def test_parts_of_the_grid(self, monkeypatch):
-        times, truth = self.make()
-        whole = fit_climatology(truth.at(times), times, 3, 0)
-        monkeypatch.setattr(statistics, "CELLS", 5)
-        parts = fit_climatology(truth.at(times), times, 3, 0)
-        np.testing.assert_allclose(parts.coefficients, whole.coefficients, atol=1e-6)
-
-    def test_without_dates_is_the_mean(self):
-        values = cube_files.values(20, (3, 4, 2))
-        fit = fit_climatology(values, None, 3, 2)
-        np.testing.assert_allclose(fit.at(None)[0], values.mean(axis=0), atol=1e-6)
-        assert str(fit) == "mean"
-
-    def test_of_batches(self):
-        times, truth = self.make()
-        batch = truth.at(times[:6].reshape(2, 3))
-        np.testing.assert_allclose(batch[1, 2], truth.at(times[5:6])[0], atol=1e-6)
 
 
 class TestNormalizer:

@@ -296,18 +296,21 @@ class TestSettings:
         [
             (
                 dict(train_until="79-12"),
-                "train_until='79-12' is not a month; write YYY",
+                "train_until='79-12' is no date; write YYY",
             ),
             (dict(train_until="2010-01", validate_until="2009-12"), "must come after"),
-            (dict(validate_until="2006-12"), "must come after config.data.train_until"),
-            (dict(train_until="1979-12"), "1979-12 is outside the data: the file has "),
+            (dict(validate_until="2006-12"), "must come after train_until=2006-12"),
+            (
+                dict(train_until="1979-12"),
+                "1979-12 is outside the data: sst.nc has 2000-01..2011-12",
+            ),
             (
                 dict(out_len=40),
-                "validation period 2007-01 to 2009-06 .30 months. holds",
+                "validation period .2007-01..2009-06. of 30 frames holds",
             ),
             (
                 dict(in_len=100),
-                "train period .* 100 input and 5 target months; the",
+                "train period .* 100 input and 5 target frames in",
             ),
             (
                 dict(variable="sat"),

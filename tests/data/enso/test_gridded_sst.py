@@ -10,7 +10,7 @@ import xarray as xr
 
 from earthformer_jax.data.enso import gridded_sst
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.readers.months import parse_month
+from earthformer_jax.data.splits import Dates
 from tests import golden_files
 from tests.data import sst_files
 
@@ -20,12 +20,16 @@ TRAIN_MONTHS = 12 * 8
 
 def load(ds, folder, name="sst.nc", **settings):
     path = sst_files.write(ds, folder / name)
-    return gridded_sst.load(path, **(DATES | settings))
+    return gridded_sst.load(path, Dates(**(DATES | settings)))
 
 
 def read(ds, folder, variable="", name="sst.nc", **options):
     path = sst_files.write(ds, folder / name, **options)
     return gridded_sst.read(path, variable)
+
+
+def anomalies(loaded):
+    return loaded.cube.frames.values[..., 0]
 
 
 @pytest.fixture
@@ -246,14 +250,14 @@ class TestUnreadable:
 
 class TestAnomalies:
     def test_training_months_have_no_climatology_left(self, ds, tmp_path):
-        fields = load(ds, tmp_path).series.fields[:TRAIN_MONTHS]
+        fields = anomalies(load(ds, tmp_path))[:TRAIN_MONTHS]
         means = fields.reshape(8, 12, *fields.shape[1:]).mean(axis=0)
         np.testing.assert_allclose(means, 0, atol=1e-5)
 
     def test_later_months_do_not_enter_the_climatology(self, ds, tmp_path):
-        before = load(ds, tmp_path).series.fields[:TRAIN_MONTHS]
+        before = anomalies(load(ds, tmp_path))[:TRAIN_MONTHS]
         ds["sst"][TRAIN_MONTHS:] += 3
-        after = load(ds, tmp_path).series.fields
+        after = anomalies(load(ds, tmp_path))
         np.testing.assert_array_equal(after[:TRAIN_MONTHS], before)
         assert after[TRAIN_MONTHS:, 1:].mean() > 2
 
@@ -266,16 +270,15 @@ class TestAnomalies:
         for other, kind in ((kelvin, "SST in K"), (anomaly, "anomalies")):
             loaded = load(other, tmp_path)
             assert kind in loaded.description
-            np.testing.assert_allclose(
-                loaded.series.fields, celsius.series.fields, atol=1e-4
-            )
+            np.testing.assert_allclose(anomalies(loaded), anomalies(celsius), atol=1e-4)
         assert "SST in degC" in celsius.description
 
     def test_series_starts_with_training(self, ds, tmp_path):
-        series = load(ds, tmp_path, train_from="2001-03", test_until="2011-06").series
-        assert series.first_month == parse_month("2001-03", "x")
-        assert series.last_month == parse_month("2011-06", "x")
-        means = [series.fields[: TRAIN_MONTHS - 14][k::12].mean(0) for k in range(12)]
+        loaded = load(ds, tmp_path, train_from="2001-03", test_until="2011-06")
+        cube, training = loaded.cube, slice(*loaded.periods["train"])
+        assert cube.period(0, cube.frames.shape[0]) == "2001-03..2011-06"
+        assert training == slice(0, TRAIN_MONTHS - 14)
+        means = [anomalies(loaded)[training][k::12].mean(0) for k in range(12)]
         np.testing.assert_allclose(means, 0, atol=1e-5)
 
     def test_index_weights(self, ds, tmp_path):
@@ -294,7 +297,7 @@ class TestLand:
         loaded = load(ds, tmp_path)
         assert (~loaded.grid.ocean).sum() == 4
         assert not loaded.grid.ocean[0, :4].any()
-        assert not loaded.series.fields[:, 0, :4].any()
+        assert not anomalies(loaded)[:, 0, :4].any()
 
     def test_gaps_are_filled_from_the_past(self, ds, tmp_path):
         whole = load(ds, tmp_path)
@@ -302,11 +305,11 @@ class TestLand:
         gaps["sst"][100:102, 2, 3] = np.nan
         gaps["sst"][120:126, 3, 4] = np.nan
         loaded = load(gaps, tmp_path)
-        cell, whole_cell = loaded.series.fields[:, 2, 3], whole.series.fields[:, 2, 3]
+        cell, whole_cell = (anomalies(x)[:, 2, 3] for x in (loaded, whole))
         np.testing.assert_array_equal(cell[100:102], whole_cell[99])
         np.testing.assert_array_equal(cell[102:], whole_cell[102:])
-        long = loaded.series.fields[:, 3, 4]
-        np.testing.assert_array_equal(long[120:123], whole.series.fields[119, 3, 4])
+        long = anomalies(loaded)[:, 3, 4]
+        np.testing.assert_array_equal(long[120:123], anomalies(whole)[119, 3, 4])
         np.testing.assert_array_equal(long[123:126], 0)
         assert "filled 8 missing values (5 from the months before, 3 with" in (
             loaded.description
@@ -342,7 +345,9 @@ class TestRefused:
 
     def test_undeclared_fill_values(self, ds, tmp_path):
         ds["sst"][3, 2, 2] = -999
-        self.refused(ds, tmp_path, "'sst': the value -999 is no temperature.*_FillVal")
+        self.refused(
+            ds, tmp_path, "'sst': the value -999 is not a temperature.*_FillVal"
+        )
 
     def test_values_that_are_no_sst(self, ds, tmp_path):
         ds["sst"] = ds["sst"] + 30  # degrees of another kind
@@ -374,7 +379,7 @@ class TestRefused:
 def test_real_index(file, column, tolerance):
     """The index of real files equals the one computed independently from them."""
     loaded = gridded_sst.load(str(_real(file)), out_len=14)
-    index = np.einsum("mhw,hw->m", loaded.series.fields, loaded.nino_weights)
+    index = np.einsum("mhw,hw->m", anomalies(loaded), loaded.nino_weights)
     expected = _anomaly(_column(column), loaded)
     np.testing.assert_allclose(index, expected, atol=tolerance)
 
@@ -383,10 +388,9 @@ def test_real_index_against_the_published_one():
     """ERSSTv5 against NOAA CPC: 0.011 K for the months themselves."""
     loaded = gridded_sst.load(
         str(_real("ersstv5_sst.mnmean_2010_2020.nc")),
-        train_until="2018-12",
-        validate_until="2019-06",
+        Dates(train_until="2018-12", validate_until="2019-06"),
     )
-    index = np.einsum("mhw,hw->m", loaded.series.fields, loaded.nino_weights)
+    index = np.einsum("mhw,hw->m", anomalies(loaded), loaded.nino_weights)
     difference = index - _anomaly(_column("cpc_degC"), loaded)
     assert np.sqrt(np.mean(difference**2)) < 0.011
 
@@ -395,20 +399,18 @@ def _real(file: str) -> pathlib.Path:
     return golden_files.shared_file("data", "sst", file)
 
 
-def _column(name: str) -> dict[int, float]:
-    """An index by month number, from the table beside the files."""
+def _column(name: str) -> dict[str, float]:
+    """An index by month "YYYY-MM", from the table beside the files."""
     with _real("nino34_from_grids.csv").open() as table:
         return {
-            parse_month(row["month"], "month"): float(row[name])
-            for row in csv.DictReader(table)
-            if row[name]
+            row["month"]: float(row[name]) for row in csv.DictReader(table) if row[name]
         }
 
 
-def _anomaly(column: dict[int, float], loaded) -> np.ndarray:
+def _anomaly(column: dict[str, float], loaded) -> np.ndarray:
     """The months of a series less the training mean of each calendar month."""
-    months = loaded.series.first_month + np.arange(len(loaded.series.fields))
-    values = np.array([column[month] for month in months])
-    training = values[: loaded.periods.train[1] - loaded.periods.train[0] + 1]
+    months = times.month_of(loaded.cube.minutes)
+    values = np.array([column[times.month_text(month)] for month in months])
+    training = values[slice(*loaded.periods["train"])]
     means = np.array([training[k::12].mean() for k in range(12)])
     return values - means[np.arange(len(values)) % 12]

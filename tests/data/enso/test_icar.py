@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 
 from earthformer_jax.data.enso import icar
-from earthformer_jax.data.enso.windows import MonthlySeries, WindowSource
-from earthformer_jax.data.readers.months import format_month
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.readers.frames import ArrayFrames
+from earthformer_jax.data.splits import NO_DATES, SPLITS, Dates
+from earthformer_jax.data.windows import Windows
 from tests import golden_files
 from tests.data import sst_files
 
@@ -56,12 +58,10 @@ class TestReference:
     def test_windows_of_one_model_follow_those_of_the_last(self, golden):
         """The reference stacks models on the last axis, then joins them like this."""
         data = golden["cat_over_last_dim/input/data"]
-        series = [
-            MonthlySeries(data[..., m].reshape(-1, 1, 1), 0)
-            for m in range(data.shape[-1])
-        ]
-        starts = [np.array([0, 3])] * len(series)
-        source = WindowSource(series, starts, in_len=2, out_len=1)
+        months, models = data.reshape(-1, data.shape[-1]).shape
+        joined = data.reshape(months, models).T.reshape(-1, 1, 1, 1)
+        starts = (months * np.arange(models)[:, None] + [0, 3]).ravel()
+        source = Windows(ArrayFrames(joined), None, starts, in_len=2, out_len=1)
         windows = [
             np.concatenate([source[i]["inputs"], source[i]["targets"]]).ravel()
             for i in range(len(source))
@@ -120,26 +120,27 @@ def small_file(folder, years=YEARS, name="SODA", change=None):
 def load(folder, **settings):
     train = icar.find(pathlib.Path(folder))
     labels = icar.find_labels(train, settings.pop("label_path", ""))
-    return icar.load(train, labels, **settings)
+    return icar.load(train, labels, settings.pop("dates", NO_DATES), **settings)
 
 
 class TestOneSeries:
     def test_series_and_labels(self, tmp_path):
         series = small_file(tmp_path)
         data = load(tmp_path, out_len=5)
-        np.testing.assert_array_equal(data.series[0].fields, series[:, :, 1:5])
+        np.testing.assert_array_equal(
+            data.cube.frames.values[..., 0], series[:, :, 1:5]
+        )
         labels = sst_files.icar_labels(series).astype(np.float32)
-        np.testing.assert_array_equal(data.series[0].three_month_index, labels)
+        np.testing.assert_array_equal(data.three_month_index, labels)
         np.testing.assert_array_equal(data.grid.longitude, LONGITUDE[1:5])
-        assert format_month(data.series[0].first_month) == "0001-01"
+        assert data.cube.period(0, 12) == "0001-01..0001-12"
 
     def test_split_by_date(self, tmp_path):
         small_file(tmp_path)
-        data = load(
-            tmp_path, out_len=5, train_until="0008-12", validate_until="0010-12"
-        )
-        assert len(data.training[0].fields) == 96
-        assert [len(data.starts[s][0]) for s in ("train", "validation", "test")] == [
+        dates = Dates(train_until="0008-12", validate_until="0010-12")
+        data = load(tmp_path, out_len=5, dates=dates)
+        assert len(data.training[0]) == 96
+        assert [len(data.starts[split]) for split in SPLITS] == [
             96 - 16,
             24 - 4,
             48 - 4,
@@ -195,9 +196,17 @@ class TestCmip:
     )
     def test_windows(self, cmip_folder, split, counts):
         data = load(cmip_folder, split=split)
-        assert [len(s.fields) for s in data.series] == [1836] * 15 + [1704] * 17
+        lengths = np.diff(data.cube.segments, axis=1).ravel().tolist()
+        assert lengths == [1836] * 15 + [1704] * 17
         sources = {
-            name: WindowSource(data.series, starts, 12, 14)
+            name: Windows(
+                data.cube.frames,
+                data.cube.minutes,
+                starts,
+                in_len=12,
+                out_len=14,
+                beside={"index": data.three_month_index},
+            )
             for name, starts in data.starts.items()
         }
         assert tuple(map(len, sources.values())) == counts
@@ -212,11 +221,11 @@ class TestCmip:
                 rtol=1e-6,
             )
             np.testing.assert_allclose(
-                example["nino34_three_month"],
-                model + (first + np.arange(12)) / 1000,
+                example["index"],
+                model + (first + np.arange(14)) / 1000,
                 rtol=1e-6,
             )
-            assert example["start_month"] == first % 12
+            assert times.month_of(example["time"][12]) % 12 == first % 12
 
     def test_cmip_comes_before_soda(self, cmip_folder, tmp_path):
         small_file(tmp_path)
@@ -224,8 +233,10 @@ class TestCmip:
         assert icar.find(pathlib.Path(cmip_folder)).name == "CMIP_train.nc"
 
     def test_dates_cannot_split_models(self, cmip_folder):
-        with pytest.raises(ValueError, match="config.data.train_until cannot be used"):
-            load(cmip_folder, train_until="0100-12")
+        with pytest.raises(
+            ValueError, match="split='paper'.; train_until cannot be used"
+        ):
+            load(cmip_folder, dates=Dates(train_until="0100-12"))
 
 
 class TestRefused:
@@ -283,12 +294,12 @@ def test_real_layout():
     """The ERSSTv5 file in this layout, against the labels made from it."""
     train = golden_files.shared_file("data", "enso", "ersstv5_icar_layout_train.nc")
     data = load(train)
-    series = data.series[0]
-    assert series.fields.shape == (120, 24, 48)
+    fields = data.cube.frames.values[..., 0]
+    assert fields.shape == (120, 24, 48)
     inside = np.zeros((24, 48))
     inside[10:13, 19:30] = 1 / 33
     np.testing.assert_allclose(data.nino_weights, inside)
-    monthly = np.einsum("mhw,hw->m", series.fields, data.nino_weights)
+    monthly = np.einsum("mhw,hw->m", fields, data.nino_weights)
     index = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
-    np.testing.assert_allclose(index, series.three_month_index[:-2], atol=1e-5)
+    np.testing.assert_allclose(index, data.three_month_index[:-2], atol=1e-5)
     assert data.grid.ocean.mean() == pytest.approx(0.81, abs=0.01)

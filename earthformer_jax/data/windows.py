@@ -1,0 +1,195 @@
+"""Windows of input and target frames cut from a time series."""
+
+import types
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from earthformer_jax.data.normalization import Normalization
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.readers.frames import Frames
+from earthformer_jax.data.splits import SPLITS, Period
+
+# Frames closer than this show what time of the day it is.
+HALF_DAY = times.DAY / 2
+MINUTES_LIMIT = 2**31
+
+
+class Windows:
+    """Examples cut from a series; example i depends on i alone.
+
+    Inputs that are missing hold the last value observed in the window before, or 0;
+    missing targets hold 0 and are not `observed`. With `calendar` the inputs have more
+    channels: cosine and sine of the season, and of the time of the day (UTC) where
+    frames are less than half a day apart.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        minutes: np.ndarray | None,
+        starts: np.ndarray,
+        *,
+        in_len: int,
+        out_len: int,
+        normalizer: Normalization | None = None,
+        targets: int | None = None,
+        observed: bool = False,
+        calendar: bool = False,
+        time_of_day: bool = False,
+        beside: Mapping[str, np.ndarray] = types.MappingProxyType({}),
+    ):
+        """Makes a source.
+
+        Args:
+            frames: of the series.
+            minutes: of the frames, or None.
+            starts: first input frame of each window.
+            in_len: input frames; 0: the inputs are the target frames.
+            out_len: target frames.
+            normalizer: to model units; None: values as they are.
+            targets: the first so many channels are targets; None: all.
+            observed: give `observed`; for data that are never missing it is left out.
+            calendar: give the season.
+            time_of_day: and with it the time of the day.
+            beside: more values of every frame `[t, ...]`, given for the target frames.
+        """
+        self._frames, self._minutes, self._starts = frames, minutes, starts
+        self._in_len, self._out_len = in_len, out_len
+        self._normalizer, self._targets = normalizer, targets
+        self._observed = observed
+        self._calendar, self._time_of_day = calendar, time_of_day
+        self._beside = dict(beside)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        start = int(self._starts[index])
+        target, stop = start + self._in_len, start + self._in_len + self._out_len
+        minutes = None if self._minutes is None else self._minutes[start:stop]
+        values = self._frames.read(start, stop)
+        if self._normalizer is None:
+            values = np.array(values)  # not what the frames hold
+        else:
+            values = self._normalizer.encode(values, minutes)
+        seen = self._in_len or self._out_len
+        inputs = fill_forward(values[:seen])
+        targets = values[target - start :, ..., : self._targets]
+        known = np.isfinite(targets)
+        example = {}
+        if self._calendar:
+            season = calendar_channels(minutes[:seen], self._time_of_day)
+            season = np.broadcast_to(
+                season[:, None, None, :], (*inputs.shape[:3], season.shape[-1])
+            )
+            inputs = np.concatenate([inputs, season], axis=-1)
+        example["inputs"] = np.ascontiguousarray(inputs, np.float32)
+        example["targets"] = np.where(known, targets, np.float32(0))
+        if self._observed:
+            example["observed"] = known
+        if minutes is not None:
+            example["time"] = minutes.astype(np.int32)
+        for name, more in self._beside.items():
+            example[name] = more[target:stop]
+        return example
+
+
+class WholeSeries:
+    """Every frame of a series, in windows that overlap by half.
+
+    Examples are those of `Windows`, and say of each of their frames
+
+    - `frame`: int32 `[t]`, its number in the series;
+    - `split`: int8 `[t]`, the number of its split in `SPLITS`, -1 outside all;
+    - `central`: bool `[t]`, whether no other window has it closer to its middle. Every
+      frame is central once.
+
+    Pieces of the series that are shorter than a window are left out.
+    """
+
+    def __init__(
+        self,
+        make_windows: Callable[[np.ndarray], Windows],
+        segments: np.ndarray,
+        length: int,
+        periods: Mapping[str, Period],
+    ):
+        """Makes a source.
+
+        Args:
+            make_windows: source of the windows with given starts.
+            segments: int `[s, 2]`, first frame and end of the pieces.
+            length: frames of a window.
+            periods: of the splits.
+        """
+        pieces = [cover(int(a), int(b), length) for a, b in segments if b - a >= length]
+        self._starts = np.concatenate([starts for starts, _ in pieces])
+        self._central = np.concatenate([central for _, central in pieces])
+        self._length, self._periods = length, dict(periods)
+        self._windows = make_windows(self._starts)
+
+    @property
+    def frame_count(self) -> int:
+        """Frames of the series that are in a window."""
+        return int(self._central.sum())
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        frame = self._starts[index] + np.arange(self._length)
+        split = np.full(self._length, -1, np.int8)
+        for number, name in enumerate(SPLITS):
+            first, stop = self._periods[name]
+            split[(first <= frame) & (frame < stop)] = number
+        return self._windows[index] | {
+            "frame": frame.astype(np.int32),
+            "split": split,
+            "central": self._central[index],
+        }
+
+
+def cover(first: int, stop: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows over frames first..stop - 1, and which of their frames are central.
+
+    Returns:
+        starts int64 `[n]`, and bool `[n, length]`.
+    """
+    last = stop - length
+    starts = np.append(np.arange(first, last, max(1, length // 2)), last)
+    frames = np.arange(first, stop)
+    middle = starts + (length - 1) / 2
+    # Of two windows as near the earlier one: it has seen more before this frame.
+    nearest = np.searchsorted((middle[1:] + middle[:-1]) / 2, frames, side="left")
+    central = np.zeros((len(starts), length), bool)
+    central[nearest, frames - starts[nearest]] = True
+    return starts.astype(np.int64), central
+
+
+def fill_forward(values: np.ndarray) -> np.ndarray:
+    """`[t, ...]` with the last observed value in place of NaN; 0 before the first."""
+    missing = ~np.isfinite(values)
+    if not missing.any():
+        return values
+    filled = values.copy()
+    filled[0][missing[0]] = 0
+    for i in range(1, len(values)):
+        filled[i] = np.where(missing[i], filled[i - 1], values[i])
+    return filled
+
+
+def calendar_channels(minutes: np.ndarray, time_of_day: bool) -> np.ndarray:
+    """Cosine and sine of the season, and of the time of day: float32 `[t, 2 or 4]`."""
+    phases = [times.season(minutes)]
+    if time_of_day:
+        phases.append(times.time_of_day(minutes))
+    waves = [f(2 * np.pi * phase) for phase in phases for f in (np.cos, np.sin)]
+    return np.stack(waves, axis=-1).astype(np.float32)
+
+
+def in_range(minutes: np.ndarray | None) -> np.ndarray | None:
+    """Minutes if int32 can hold them, else None."""
+    if minutes is None or np.any(np.abs(minutes) >= MINUTES_LIMIT):
+        return None
+    return minutes
