@@ -478,8 +478,6 @@ def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
 def _split_text(windows: Mapping[str, Source], dates: Mapping[str, str]) -> str:
     """ "train 1856-01..1979-12 (1463 windows), ..." """
     return ", ".join(
-        f"{split} {dates.get(split, '')} ({len(windows[split])} windows)".replace(
-            "  ", " "
-        )
-        for split in SPLITS
+        f"{split}{' ' * (split in dates)}{dates.get(split, '')} ({len(source)} windows)"
+        for split, source in windows.items()
     )
