@@ -33,7 +33,10 @@ from benchmarks import jax_cpu, machine, report  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
 from earthformer_jax.layers.frame_conv import FrameConv  # noqa: E402
 from earthformer_jax.layers.resample import PatchMerging, Upsample  # noqa: E402
-from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
+from earthformer_jax.models.earthformer.cuboid_attention import (  # noqa: E402
+    AttentionOptions,
+    CuboidSelfAttention,
+)
 from earthformer_jax.ops.cuboid import CuboidSpec  # noqa: E402
 from earthformer_jax.profiling.multiply_adds import multiply_adds  # noqa: E402
 from earthformer_jax.run import cpu  # noqa: E402
@@ -66,9 +69,8 @@ def layers(shape: tuple[int, int, int, int]) -> list[Layer]:
         shapes = (shape, (vectors, c)) if vectors else (shape,)
         more = f", {vectors} global vectors" if vectors else ""
         for cut, size in cuts.items():
-            module = CuboidSelfAttention(
-                num_heads=HEADS, spec=CuboidSpec(size), use_global_self_attn=True
-            )
+            options = AttentionOptions(num_heads=HEADS)
+            module = CuboidSelfAttention(options, CuboidSpec(size))
             found.append(Layer(f"attention {cut}{more}", module, shapes))
     return [
         *found,

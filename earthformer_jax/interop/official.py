@@ -23,7 +23,7 @@ from earthformer_jax.models.earthformer.hierarchy import (
     per_level,
     self_specs,
 )
-from earthformer_jax.models.earthformer.model import Earthformer, memory_grids
+from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.ops import attention
 
 __all__ = [
@@ -118,12 +118,12 @@ def _rules(model: Earthformer):
 
 def _buffers(model: Earthformer, exported) -> dict[str, np.ndarray]:
     """The index buffer of every attention layer that has a bias table."""
-    levels, frames = model.levels, memory_grids(model)[0][0] + model.target_shape[0]
+    levels, frames = model.levels, model.memory_grids[0][0] + model.target_shape[0]
     enc = per_level(model.enc_pattern, levels, "enc_pattern")
     dec = per_level(model.dec_self_pattern, levels, "dec_self_pattern")
     cross = per_level(model.dec_cross_pattern, levels, "dec_cross_pattern")
     reach_of = {}
-    for level, grid in enumerate(memory_grids(model)):
+    for level, grid in enumerate(model.memory_grids):
         for i, spec in enumerate(self_specs(enc[level], grid)):
             reach_of[f"encoder.blocks.{level}.", i] = spec.size
         for i, spec in enumerate(self_specs(dec[level], grid)):

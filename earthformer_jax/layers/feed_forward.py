@@ -1,5 +1,6 @@
 """The position-wise feed-forward layer of a transformer block."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ from earthformer_jax.ops.dense import as_rows, recompute
 from earthformer_jax.ops.dropout import dropout
 
 
-class FeedForward(nn.Module):
-    """`x + drop(ffn_2(drop(act(ffn_1(norm(x))))))`; gated: `act(gate(·)) * ffn_1(·)`.
+@dataclasses.dataclass(frozen=True)
+class FeedForwardOptions:
+    """Options of feed-forward layers, the same throughout a model.
 
     Attributes:
         expansion: hidden width as a multiple of the channels.
@@ -36,44 +38,55 @@ class FeedForward(nn.Module):
     activation: str = "gelu"
     gated: bool = False
     pre_norm: bool = True
-    dropout: float = 0.0
+    dropout: float = 0.1
     norm: str = "layer_norm"
     linear_init: str = "fan_in"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
+
+class FeedForward(nn.Module):
+    """`x + drop(ffn_2(drop(act(ffn_1(norm(x))))))`; gated: `act(gate(·)) * ffn_1(·)`.
+
+    Attributes:
+        options: the options of the layer.
+    """
+
+    options: FeedForwardOptions = FeedForwardOptions()
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[..., c]` to `[..., c]`, the residual included."""
+        options = self.options
         features = x.shape[-1]
-        hidden = self.hidden or self.expansion * features
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        kernel = initializers.linear(self.linear_init)
-        norm = make_norm(self.norm, name="norm", **types).bind_weights(features)
-        names = ("ffn_1", "gate") if self.gated else ("ffn_1",)
+        hidden = options.hidden or options.expansion * features
+        types = dict(dtype=options.dtype, param_dtype=options.param_dtype)
+        kernel = initializers.linear(options.linear_init)
+        norm = make_norm(options.norm, name="norm", **types).bind_weights(features)
+        names = ("ffn_1", "gate") if options.gated else ("ffn_1",)
         widen = [
             Dense(hidden, kernel_init=kernel, name=name, **types).bind_weights(features)
             for name in names
         ]
         narrow = Dense(features, kernel_init=kernel, name="ffn_2", **types)
-        drop = Dropout(self.dropout, train)
+        drop = Dropout(options.dropout, train)
         seeds = drop.seed(), drop.seed()
 
         def enter(x, weights):
             norm, widen = weights
-            y = norm(x) if self.pre_norm else x
+            y = norm(x) if options.pre_norm else x
             return [layer(y) for layer in widen]
 
         def leave(wide, weights):
             narrow, seeds = weights
             # The rows of a product: the activation can then take their place.
             rows = [as_rows(x) for x in wide]
-            up = activate(self.activation, rows[-1])
-            up = up * rows[0] if self.gated else up
-            down = narrow(dropout(up, self.dropout, seeds[0]))
-            down = dropout(down, self.dropout, seeds[1])
+            up = activate(options.activation, rows[-1])
+            up = up * rows[0] if options.gated else up
+            down = narrow(dropout(up, options.dropout, seeds[0]))
+            down = dropout(down, options.dropout, seeds[1])
             return down.reshape(*wide[0].shape[:-1], features)
 
         weights = (norm, widen), (narrow.bind_weights(hidden), seeds)
         out = x + recompute(enter, leave)(x, *weights)
-        return out if self.pre_norm else norm(out)
+        return out if options.pre_norm else norm(out)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from earthformer_jax.interop import official, torch_names
 from earthformer_jax.interop.official_options import model_options
 from earthformer_jax.layers.embedding import PositionEmbedding
-from earthformer_jax.layers.feed_forward import FeedForward
+from earthformer_jax.layers.feed_forward import FeedForward, FeedForwardOptions
 from earthformer_jax.layers.norm import RMSNorm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.models.earthformer.blocks import (
@@ -15,11 +15,15 @@ from earthformer_jax.models.earthformer.blocks import (
     SelfAttentionBlock,
 )
 from earthformer_jax.models.earthformer.cuboid_attention import (
+    AttentionOptions,
     CuboidCrossAttention,
     CuboidSelfAttention,
 )
-from earthformer_jax.models.earthformer.hierarchy import Decoder, Encoder
-from earthformer_jax.models.earthformer.model import level_features
+from earthformer_jax.models.earthformer.hierarchy import (
+    Decoder,
+    Encoder,
+    level_features,
+)
 from earthformer_jax.models.earthformer.stem import (
     Head,
     HeadStage,
@@ -60,62 +64,56 @@ def _factor(value):
 
 
 def _attention(c):
-    return dict(
+    return AttentionOptions(
         num_heads=c["num_heads"],
-        qkv_bias=c["qkv_bias"],
-        qk_scale=c["qk_scale"],
+        qkv_bias=c.get("qkv_bias", False),
+        qk_scale=c.get("qk_scale"),
         attn_drop=c["attn_drop"],
         proj_drop=c["proj_drop"],
-        norm=c["norm_layer"],
-        padding=c["padding_type"],
-        use_relative_pos=c["use_relative_pos"],
-        separate_global_qkv=c["separate_global_qkv"],
-    )
-
-
-def _block_options(c, activation="activation"):
-    return BlockOptions(
-        num_heads=c["num_heads"],
-        attn_drop=c["attn_drop"],
-        proj_drop=c["proj_drop"],
-        ffn_drop=c["ffn_drop"],
-        ffn_activation=c[activation],
-        gated_ffn=c["gated_ffn"],
         norm=c["norm_layer"],
         padding=c["padding_type"],
         use_relative_pos=c["use_relative_pos"],
         separate_global_qkv=c["separate_global_qkv"],
         use_global_self_attn=c.get("use_global_self_attn", False),
-        use_global_vector_ffn=c.get("use_global_vector_ffn", False),
         use_final_proj=c.get("use_final_proj", c.get("self_attn_use_final_proj", True)),
-        remat=int(c["checkpoint_level"]),
         match_reference=True,
+    )
+
+
+def _block_options(c, activation="activation"):
+    feed_forward = FeedForwardOptions(
+        activation=c[activation],
+        gated=c["gated_ffn"],
+        dropout=c["ffn_drop"],
+        norm=c["norm_layer"],
+    )
+    return BlockOptions(
+        _attention(c),
+        feed_forward,
+        use_global_vector_ffn=c.get("use_global_vector_ffn", False),
+        remat=int(c["checkpoint_level"]),
     )
 
 
 def self_attention(c, inputs):
     module = CuboidSelfAttention(
-        spec=CuboidSpec(c["cuboid_size"], c["strategy"], c["shift_size"]),
-        use_global_self_attn=c["use_global_self_attn"],
-        use_final_proj=c["use_final_proj"],
-        match_reference=True,
-        **_attention(c),
+        _attention(c), CuboidSpec(c["cuboid_size"], c["strategy"], c["shift_size"])
     )
     return Case(module, _call_with("x", "global_vectors"))
 
 
 def cross_attention(c, inputs):
     module = CuboidCrossAttention(
+        options=_attention(c),
         spec=CrossSpec(c["cuboid_hw"], c["strategy"], c["shift_hw"], c["n_temporal"]),
         max_temporal_relative=c["max_temporal_relative"],
         last_n_frames=c["cross_last_n_frames"],
-        **_attention(c),
     )
     return Case(module, _call_with("x", "mem", "mem_global_vectors"))
 
 
 def feed_forward(c, inputs):
-    module = FeedForward(
+    options = FeedForwardOptions(
         hidden=c["hidden_size"],
         activation=c["activation"],
         gated=c["gated_proj"],
@@ -123,7 +121,9 @@ def feed_forward(c, inputs):
         dropout=c["dropout"],
         norm=c["normalization"],
     )
-    return Case(module, _call_with("data"), ours="b/ffn_0/", theirs="b.ffn_l.0.")
+    return Case(
+        FeedForward(options), _call_with("data"), ours="b/ffn_0/", theirs="b.ffn_l.0."
+    )
 
 
 def rms_norm(c, inputs):
@@ -161,7 +161,9 @@ def _model_rules(stacked=False, cross_start=0):
 
 def initial_encoder(c, inputs):
     stage = Stage(c["out_dim"], _factor(c["downsample_scale"]), c["num_conv_layers"])
-    module = Stem((stage,), "conv", c["activation"], c["padding_type"])
+    module = Stem(
+        (stage,), "conv", c["activation"], c["padding_type"], linear_init="fan_in"
+    )
     return Case(module, _call_with("x"), _model_rules(), **_STEM)
 
 
@@ -181,7 +183,9 @@ def stack_encoder(c, inputs):
             strict=True,
         )
     )
-    module = Stem(stages, "stack_conv", c["activation"], c["padding_type"])
+    module = Stem(
+        stages, "stack_conv", c["activation"], c["padding_type"], linear_init="fan_in"
+    )
     return Case(module, _call_with("x"), _model_rules(stacked=True), **_STEM)
 
 
@@ -233,6 +237,7 @@ def encoder(c, inputs):
         downsample,
         c["use_inter_ffn"],
         c["global_dim_ratio"],
+        resample_init="fan_in",
     )
 
     def call(module, variables, inputs):

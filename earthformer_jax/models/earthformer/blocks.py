@@ -6,14 +6,13 @@ attention layer, or only the last (`inter_ffn`).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from earthformer_jax.layers.feed_forward import FeedForward
+from earthformer_jax.layers.feed_forward import FeedForward, FeedForwardOptions
 from earthformer_jax.models.earthformer.cuboid_attention import (
+    AttentionOptions,
     CuboidCrossAttention,
     CuboidSelfAttention,
 )
@@ -27,79 +26,19 @@ class BlockOptions:
     """Options that all blocks of a model share.
 
     Attributes:
-        num_heads: attention heads.
-        attn_drop: dropout rate on attention weights.
-        proj_drop: dropout rate after output projections.
-        ffn_drop: dropout rate inside feed-forward layers.
-        ffn_activation: name of `activation.ACTIVATIONS`.
-        gated_ffn: gated feed-forward layers.
-        norm: "layer_norm" or "rms_norm".
-        padding: "ignore", "zeros" or "nearest".
-        use_relative_pos: relative position biases.
-        separate_global_qkv: own projections for attention with global vectors.
-        use_global_self_attn: global vectors attend to each other as well.
+        attention: of attention layers.
+        feed_forward: of feed-forward layers.
         use_global_vector_ffn: feed-forward layers for the global vectors.
-        use_final_proj: output projections of self-attention.
         remat: what is recomputed in the backward pass: 0 nothing, 1 feed-forward
             layers, 2 attention layers too.
         scan_blocks: equal blocks of a level run as a loop, which is compiled once.
-        attn_implementation: see `ops.attention.attend`.
-        attn_init: linear initialisation of attention layers.
-        ffn_init: linear initialisation of feed-forward layers.
-        match_reference: see `CuboidSelfAttention`.
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
     """
 
-    num_heads: int = 4
-    attn_drop: float = 0.0
-    proj_drop: float = 0.0
-    ffn_drop: float = 0.0
-    ffn_activation: str = "gelu"
-    gated_ffn: bool = False
-    norm: str = "layer_norm"
-    padding: str = "zeros"
-    use_relative_pos: bool = True
-    separate_global_qkv: bool = False
-    use_global_self_attn: bool = False
+    attention: AttentionOptions = AttentionOptions()
+    feed_forward: FeedForwardOptions = FeedForwardOptions()
     use_global_vector_ffn: bool = False
-    use_final_proj: bool = True
     remat: int = 0
     scan_blocks: bool = False
-    attn_implementation: str = "xla"
-    attn_init: str = "fan_in"
-    ffn_init: str = "fan_in"
-    match_reference: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-
-    def attention(self) -> dict[str, Any]:
-        """Arguments of both kinds of attention layer."""
-        return dict(
-            num_heads=self.num_heads,
-            attn_drop=self.attn_drop,
-            proj_drop=self.proj_drop,
-            norm=self.norm,
-            padding=self.padding,
-            use_relative_pos=self.use_relative_pos,
-            separate_global_qkv=self.separate_global_qkv,
-            linear_init=self.attn_init,
-            implementation=self.attn_implementation,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
-
-    def feed_forward(self) -> dict[str, Any]:
-        """Arguments of a feed-forward layer."""
-        return dict(
-            activation=self.ffn_activation,
-            gated=self.gated_ffn,
-            dropout=self.ffn_drop,
-            norm=self.norm,
-            linear_init=self.ffn_init,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
 
 
 def _run(module, *args, train, remat):
@@ -123,7 +62,7 @@ class SelfAttentionBlock(nn.Module):
 
     specs: Sequence[CuboidSpec]
     options: BlockOptions
-    inter_ffn: bool = True
+    inter_ffn: bool
 
     @nn.compact
     def __call__(
@@ -136,24 +75,17 @@ class SelfAttentionBlock(nn.Module):
         """`[b, t, h, w, c]` and `[b, g, c']` (or None) to the same shapes."""
         options, g = self.options, global_vectors
         for i, spec in enumerate(self.specs):
-            layer = CuboidSelfAttention(
-                spec=spec,
-                use_global_self_attn=options.use_global_self_attn,
-                use_final_proj=options.use_final_proj,
-                match_reference=options.match_reference,
-                name=f"attention_{i}",
-                **options.attention(),
-            )
+            layer = CuboidSelfAttention(options.attention, spec, name=f"attention_{i}")
             dx, dg = _run(layer, x, g, train=train, remat=options.remat >= 2)
             x = settle(x + dx)
             g = g if g is None else g + dg
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 remat = options.remat >= 1
-                ffn = FeedForward(name=f"ffn_{j}", **options.feed_forward())
+                ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
                 x = settle(_run(ffn, x, train=train, remat=remat))
                 if g is not None and options.use_global_vector_ffn:
-                    ffn = FeedForward(name=f"global_ffn_{j}", **options.feed_forward())
+                    ffn = FeedForward(options.feed_forward, name=f"global_ffn_{j}")
                     g = _run(ffn, g, train=train, remat=remat)
         return x, g
 
@@ -172,8 +104,8 @@ class CrossAttentionBlock(nn.Module):
     specs: Sequence[CrossSpec]
     options: BlockOptions
     max_temporal_relative: int
-    last_n_frames: int | None = None
-    inter_ffn: bool = True
+    last_n_frames: int | None
+    inter_ffn: bool
 
     @nn.compact
     def __call__(
@@ -188,11 +120,11 @@ class CrossAttentionBlock(nn.Module):
         options = self.options
         for i, spec in enumerate(self.specs):
             layer = CuboidCrossAttention(
-                spec=spec,
-                max_temporal_relative=self.max_temporal_relative,
-                last_n_frames=self.last_n_frames,
+                options.attention,
+                spec,
+                self.max_temporal_relative,
+                self.last_n_frames,
                 name=f"attention_{i}",
-                **options.attention(),
             )
             dx = _run(
                 layer,
@@ -205,6 +137,6 @@ class CrossAttentionBlock(nn.Module):
             x = settle(x + dx)
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
-                ffn = FeedForward(name=f"ffn_{j}", **options.feed_forward())
+                ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
                 x = settle(_run(ffn, x, train=train, remat=options.remat >= 1))
         return x

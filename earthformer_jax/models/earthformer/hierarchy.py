@@ -32,6 +32,14 @@ SelfPattern = str | tuple[CuboidSpec, ...]
 CrossPattern = str | tuple[CrossSpec, ...]
 
 
+def level_features(
+    base_units: int, levels: int, downsample: Grid, scale_alpha: float = 1.0
+) -> tuple[int, ...]:
+    """Channels of each level: base_units * int((max(downsample) ** alpha) ** level)."""
+    growth = max(downsample) ** scale_alpha
+    return tuple(base_units * int(growth**i) for i in range(levels))
+
+
 def per_level(pattern, levels, kind):
     """One pattern for every level, from one name or one entry per level.
 
@@ -80,10 +88,10 @@ class Encoder(nn.Module):
     features: Sequence[int]
     patterns: Sequence[SelfPattern]
     options: BlockOptions
-    downsample: Grid = (1, 2, 2)
-    inter_ffn: bool = True
-    global_dim_ratio: int = 1
-    resample_init: str = "fan_in"
+    downsample: Grid
+    inter_ffn: bool
+    global_dim_ratio: int
+    resample_init: str
 
     @nn.compact
     def __call__(
@@ -94,14 +102,14 @@ class Encoder(nn.Module):
         train: bool = False,
     ) -> tuple[list[jax.Array], list[jax.Array | None]]:
         """Field `[b, t, h, w, c]` and `[b, g, c']` to both at every level."""
-        types = dict(dtype=self.options.dtype, param_dtype=self.options.param_dtype)
+        types = self.options.attention.types
         g, memories, global_memories = global_vectors, [], []
         for level, depth in enumerate(self.depth):
             if level:
                 x = PatchMerging(
                     self.features[level],
                     self.downsample,
-                    self.options.padding,
+                    self.options.attention.padding,
                     linear_init=self.resample_init,
                     name=f"merge_{level - 1}",
                     **types,
@@ -164,16 +172,16 @@ class Decoder(nn.Module):
     cross_patterns: Sequence[CrossPattern]
     options: BlockOptions
     max_temporal_relative: int
-    cross_start: int = 0
-    last_n_frames: int | None = None
-    inter_ffn: bool = True
-    hierarchical_pos_embed: bool = False
-    pos_embed: str = "t+h+w"
-    use_self_global: bool = False
-    self_update_global: bool = True
-    use_cross_global: bool = False
-    first_self_attn: bool = False
-    upsample_kernel: int = 3
+    cross_start: int
+    last_n_frames: int | None
+    inter_ffn: bool
+    hierarchical_pos_embed: bool
+    pos_embed: str
+    use_self_global: bool
+    self_update_global: bool
+    use_cross_global: bool
+    first_self_attn: bool
+    upsample_kernel: int
 
     @nn.compact
     def __call__(
@@ -185,7 +193,7 @@ class Decoder(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         """`[b, K, h', w', c']` of the coarsest level to `[b, K, h, w, c]`."""
-        types = dict(dtype=self.options.dtype, param_dtype=self.options.param_dtype)
+        types = self.options.attention.types
         top = len(self.depth) - 1
         for level in range(top, -1, -1):
             memory, g = memories[level], global_memories[level]

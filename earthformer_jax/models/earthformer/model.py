@@ -21,12 +21,15 @@ from flax import linen as nn
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.embedding import PositionEmbedding
+from earthformer_jax.layers.feed_forward import FeedForwardOptions
 from earthformer_jax.models.earthformer.blocks import BlockOptions
+from earthformer_jax.models.earthformer.cuboid_attention import AttentionOptions
 from earthformer_jax.models.earthformer.hierarchy import (
     CrossPattern,
     Decoder,
     Encoder,
     SelfPattern,
+    level_features,
     per_level,
 )
 from earthformer_jax.models.earthformer.stem import (
@@ -42,19 +45,16 @@ from earthformer_jax.ops.resample import Grid, merged_grid
 START_METHODS = ("zeros", "nearest_interp", "last", "mean")
 
 
-def level_features(
-    base_units: int, levels: int, downsample: Grid, scale_alpha: float = 1.0
-) -> tuple[int, ...]:
-    """Channels of each level: base_units * int((max(downsample) ** alpha) ** level)."""
-    growth = max(downsample) ** scale_alpha
-    return tuple(base_units * int(growth**i) for i in range(levels))
-
-
 class Earthformer(nn.Module):
     """The direct (not auto-regressive) Earthformer.
 
-    The defaults are the model of table 8 with 8 global vectors. Shapes are without the
-    batch axis.
+    The defaults are the model of table 8 with 8 global vectors; `variants.VARIANTS` has
+    others. Shapes are without the batch axis. Options of the layers, which all blocks
+    share, are described in `AttentionOptions` (num_heads, attn_drop, proj_drop, norm,
+    padding, use_relative_pos, separate_global_qkv, use_global_self_attn,
+    match_reference, and self_attn_use_final_proj, attn_init, attn_implementation),
+    `FeedForwardOptions` (ffn_activation, gated_ffn, ffn_drop, ffn_init, norm) and
+    `BlockOptions` (use_global_vector_ffn, remat, scan_blocks).
 
     Attributes:
         input_shape: (T, H, W, C_in).
@@ -62,10 +62,6 @@ class Earthformer(nn.Module):
         base_units: channels of the finest level.
         block_units: channels per level; None: `level_features`.
         scale_alpha: growth of the channels from level to level.
-        num_heads: attention heads, the same at all levels.
-        attn_drop: dropout rate on attention weights.
-        proj_drop: dropout rate after output projections.
-        ffn_drop: dropout rate inside feed-forward layers.
         downsample: factor between levels along (t, h, w).
         upsample_kernel: side of the decoder's up-sampling convolutions.
         enc_depth: encoder blocks per level; its length is the number of levels.
@@ -84,9 +80,6 @@ class Earthformer(nn.Module):
         use_dec_self_global: decoder self-attention uses global vectors.
         dec_self_update_global: and updates them inside a level.
         use_dec_cross_global: cross-attention uses global vectors.
-        use_global_vector_ffn: feed-forward layers for the global vectors.
-        use_global_self_attn: global vectors attend to each other.
-        separate_global_qkv: own projections for attention with global vectors.
         global_dim_ratio: width of global vectors relative to the channels; other than
             1 needs `separate_global_qkv`.
         start: the decoder's first state: "zeros" (position embeddings alone), or from
@@ -97,26 +90,10 @@ class Earthformer(nn.Module):
         head_conv_layers: convolutions of the one-stage head.
         stem_stages: (features, factor, convolutions) per stage of a "stack_conv" stem.
         stem_activation: of stem and head.
-        ffn_activation: of the feed-forward layers.
-        gated_ffn: gated feed-forward layers.
-        norm: "layer_norm" or "rms_norm", of attention and feed-forward layers.
-        padding: "ignore", "zeros" or "nearest", where a size does not divide a grid.
         pos_embed: "t+h+w" or "t+hw".
-        use_relative_pos: relative position biases.
-        self_attn_use_final_proj: output projections of self-attention.
-        remat: recomputed in the backward pass: 0 nothing, 1 feed-forward layers, 2
-            attention layers too.
-        scan_blocks: run equal blocks of a level as a loop: less to compile, somewhat
-            slower steps.
-        attn_implementation: of attention inside cuboids, "xla", "library", "cudnn",
-            "pallas" or "auto", see `ops.attention.attend`.
-        attn_init: linear initialisation of attention, "fan_in" or "fan_out".
-        ffn_init: of feed-forward layers.
         resample_init: of patch merging and the decoder's projections.
         forecast_change: add the last input frame to what the network makes; an option
             of ours for short training, not in the paper.
-        match_reference: repeat two slips of the reference implementation, see
-            `models.earthformer.cuboid_attention.CuboidSelfAttention`.
         dtype: of the arithmetic; None is float32.
         param_dtype: of the parameters.
     """
@@ -126,10 +103,10 @@ class Earthformer(nn.Module):
     base_units: int = 64
     block_units: Sequence[int] | None = None
     scale_alpha: float = 1.0
-    num_heads: int = 4
-    attn_drop: float = 0.1
-    proj_drop: float = 0.1
-    ffn_drop: float = 0.1
+    num_heads: int = AttentionOptions.num_heads
+    attn_drop: float = AttentionOptions.attn_drop
+    proj_drop: float = AttentionOptions.proj_drop
+    ffn_drop: float = FeedForwardOptions.dropout
     downsample: Grid = (1, 2, 2)
     upsample_kernel: int = 3
     enc_depth: Sequence[int] = (4, 4)
@@ -147,9 +124,9 @@ class Earthformer(nn.Module):
     use_dec_self_global: bool = False
     dec_self_update_global: bool = True
     use_dec_cross_global: bool = False
-    use_global_vector_ffn: bool = False
-    use_global_self_attn: bool = True
-    separate_global_qkv: bool = False
+    use_global_vector_ffn: bool = BlockOptions.use_global_vector_ffn
+    use_global_self_attn: bool = AttentionOptions.use_global_self_attn
+    separate_global_qkv: bool = AttentionOptions.separate_global_qkv
     global_dim_ratio: int = 1
     start: str = "zeros"
     stem: str = "conv"
@@ -158,21 +135,21 @@ class Earthformer(nn.Module):
     head_conv_layers: int = 1
     stem_stages: Sequence[Stage | Sequence] = ()
     stem_activation: str = "leaky"
-    ffn_activation: str = "gelu"
-    gated_ffn: bool = False
-    norm: str = "layer_norm"
-    padding: str = "zeros"
+    ffn_activation: str = FeedForwardOptions.activation
+    gated_ffn: bool = FeedForwardOptions.gated
+    norm: str = FeedForwardOptions.norm
+    padding: str = AttentionOptions.padding
     pos_embed: str = "t+h+w"
-    use_relative_pos: bool = True
-    self_attn_use_final_proj: bool = True
-    remat: int = 0
-    scan_blocks: bool = False
-    attn_implementation: str = "xla"
-    attn_init: str = "fan_in"
-    ffn_init: str = "fan_in"
+    use_relative_pos: bool = AttentionOptions.use_relative_pos
+    self_attn_use_final_proj: bool = AttentionOptions.use_final_proj
+    remat: int = BlockOptions.remat
+    scan_blocks: bool = BlockOptions.scan_blocks
+    attn_implementation: str = AttentionOptions.implementation
+    attn_init: str = AttentionOptions.linear_init
+    ffn_init: str = FeedForwardOptions.linear_init
     resample_init: str = "fan_in"
     forecast_change: bool = False
-    match_reference: bool = False
+    match_reference: bool = AttentionOptions.match_reference
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -189,6 +166,17 @@ class Earthformer(nn.Module):
         return level_features(
             self.base_units, self.levels, self.downsample, self.scale_alpha
         )
+
+    @property
+    def memory_grids(self) -> tuple[Grid, ...]:
+        """(t, h, w) of the encoder's memory of each level."""
+        grid = tuple(self.input_shape[:3])
+        for stage in self.stages:
+            grid = merged_grid(grid, stage.factor)
+        grids = [grid]
+        for _ in range(self.levels - 1):
+            grids.append(merged_grid(grids[-1], self.downsample))
+        return tuple(grids)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -286,7 +274,7 @@ class Earthformer(nn.Module):
         check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         types = dict(dtype=dtype, param_dtype=self.param_dtype)
-        options = self._block_options(dtype)
+        options = self.block_options(dtype)
 
         x = Stem(
             self.stages,
@@ -348,29 +336,38 @@ class Earthformer(nn.Module):
             forecast += inputs[:, -1:, ..., : self.target_shape[-1]]
         return forecast
 
-    def _block_options(self, dtype) -> BlockOptions:
-        return BlockOptions(
+    def block_options(self, dtype) -> BlockOptions:
+        """The options of the layers; `dtype` is that of the arithmetic."""
+        types = dict(dtype=dtype, param_dtype=self.param_dtype)
+        attention = AttentionOptions(
             num_heads=self.num_heads,
             attn_drop=self.attn_drop,
             proj_drop=self.proj_drop,
-            ffn_drop=self.ffn_drop,
-            ffn_activation=self.ffn_activation,
-            gated_ffn=self.gated_ffn,
             norm=self.norm,
             padding=self.padding,
             use_relative_pos=self.use_relative_pos,
             separate_global_qkv=self.separate_global_qkv,
             use_global_self_attn=self.use_global_self_attn,
-            use_global_vector_ffn=self.use_global_vector_ffn,
             use_final_proj=self.self_attn_use_final_proj,
-            remat=int(self.remat),
-            scan_blocks=self.scan_blocks,
-            attn_implementation=self.attn_implementation,
-            attn_init=self.attn_init,
-            ffn_init=self.ffn_init,
+            linear_init=self.attn_init,
+            implementation=self.attn_implementation,
             match_reference=self.match_reference,
-            dtype=dtype,
-            param_dtype=self.param_dtype,
+            **types,
+        )
+        feed_forward = FeedForwardOptions(
+            activation=self.ffn_activation,
+            gated=self.gated_ffn,
+            dropout=self.ffn_drop,
+            norm=self.norm,
+            linear_init=self.ffn_init,
+            **types,
+        )
+        return BlockOptions(
+            attention,
+            feed_forward,
+            self.use_global_vector_ffn,
+            int(self.remat),
+            self.scan_blocks,
         )
 
     def _head_stages(self):
@@ -414,14 +411,3 @@ class Earthformer(nn.Module):
             **types,
         )(z)
         return jnp.broadcast_to(z, (batch, *z.shape[1:]))
-
-
-def memory_grids(model: Earthformer) -> tuple[Grid, ...]:
-    """(t, h, w) of the memory of each level."""
-    grid = tuple(model.input_shape[:3])
-    for stage in model.stages:
-        grid = merged_grid(grid, stage.factor)
-    grids = [grid]
-    for _ in range(model.levels - 1):
-        grids.append(merged_grid(grids[-1], model.downsample))
-    return tuple(grids)

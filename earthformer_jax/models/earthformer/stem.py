@@ -68,7 +68,7 @@ class ConvLayers(nn.Module):
     features: int
     layers: int
     groups: int
-    activation: str = "leaky"
+    activation: str
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -97,10 +97,10 @@ class Stem(nn.Module):
     """
 
     stages: Sequence[Stage]
-    kind: str = "conv"
-    activation: str = "leaky"
-    padding: str = "nearest"
-    linear_init: str = "fan_in"
+    kind: str
+    activation: str
+    padding: str
+    linear_init: str
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -161,8 +161,8 @@ class Head(nn.Module):
     """
 
     stages: Sequence[HeadStage]
-    kind: str = "conv"
-    activation: str = "leaky"
+    kind: str
+    activation: str
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

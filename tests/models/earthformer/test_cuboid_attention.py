@@ -29,15 +29,13 @@ def random_params(layer, *arguments):
 
 def self_attention(**more):
     spec = CuboidSpec((3, 4, 4), "dll", shift=(0, 2, 1))
-    layer = lib.CuboidSelfAttention(
-        spec=spec, use_global_self_attn=True, **OPTIONS | more
-    )
+    layer = lib.CuboidSelfAttention(lib.AttentionOptions(**OPTIONS | more), spec)
     return layer, (numbers(2, *GRID, 8), numbers(2, 3, 8, seed=1))
 
 
 def cross_attention(**more):
     spec = CrossSpec((2, 4), n_temporal=2)
-    layer = lib.CuboidCrossAttention(spec=spec, **OPTIONS | more)
+    layer = lib.CuboidCrossAttention(lib.AttentionOptions(**OPTIONS | more), spec, 50)
     memory = numbers(2, 3, *GRID[1:], 8, seed=1)
     return layer, (numbers(2, *GRID, 8), memory, numbers(2, 3, 8, seed=2))
 
@@ -68,9 +66,8 @@ def test_projecting_before_padding_changes_nothing(
 
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_padding_is_projected_only_where_there_is_a_bias(with_bias):
-    layer = lib.CuboidSelfAttention(
-        spec=CuboidSpec((3, 1, 1)), num_heads=2, qkv_bias=with_bias
-    )
+    options = lib.AttentionOptions(num_heads=2, qkv_bias=with_bias)
+    layer = lib.CuboidSelfAttention(options, CuboidSpec((3, 1, 1)))
     field = numbers(1, *GRID, 8)
     params = layer.init(jax.random.key(0), field)
     have = multiply_adds(layer.apply, params, field)

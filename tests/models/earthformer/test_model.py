@@ -1,13 +1,21 @@
 """The whole model: shapes, modes, precision, and what it refuses."""
 
+import dataclasses
+import zlib
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from earthformer_jax import models
-from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention
+from earthformer_jax.models.earthformer.cuboid_attention import (
+    AttentionOptions,
+    CuboidSelfAttention,
+)
+from earthformer_jax.models.earthformer.variants import VARIANTS
 from earthformer_jax.ops.cuboid import CuboidSpec
 
 INPUT, TARGET = (3, 6, 8, 2), (2, 6, 8, 1)
@@ -19,6 +27,13 @@ SMALL = dict(
     num_global_vectors=2,
     enc_pattern="divided_st",
 )
+# Number of arrays, and checksum of their paths and shapes.
+NAMES = {
+    "enso_released": (166, 2958845558),
+    "sevir_released": (275, 2814420374),
+    "small": (195, 3997702895),
+}
+LAYERS_ONLY = {"qkv_bias", "qk_scale", "expansion", "hidden", "pre_norm"}
 
 
 def make(**options):
@@ -131,16 +146,16 @@ def test_the_change_from_the_last_frame(variables, inputs):
 def test_a_shrunken_cuboid_keeps_true_distances(inputs):
     """The bias of two neighbours does not depend on how large the cuboid was made."""
     x = jax.random.normal(jax.random.key(2), (1, 1, 3, 3, 4))
-    layer = CuboidSelfAttention(num_heads=1, spec=CuboidSpec((1, 4, 4)))
+    options = AttentionOptions(num_heads=1)
+    layer = CuboidSelfAttention(options, CuboidSpec((1, 4, 4)))
     v = layer.init(jax.random.key(0), x)
-    small = CuboidSelfAttention(num_heads=1, spec=CuboidSpec((1, 3, 3)))
+    small = CuboidSelfAttention(options, CuboidSpec((1, 3, 3)))
     table = v["params"]["relative_position_bias"].reshape(1, 7, 7, 1)
     inner = table[:, 1:-1, 1:-1].reshape(-1, 1)
     same = {"params": dict(v["params"]) | {"relative_position_bias": inner}}
     np.testing.assert_allclose(layer.apply(v, x)[0], small.apply(same, x)[0], atol=1e-6)
-    slip = CuboidSelfAttention(
-        num_heads=1, spec=CuboidSpec((1, 4, 4)), match_reference=True
-    )
+    options = AttentionOptions(num_heads=1, match_reference=True)
+    slip = CuboidSelfAttention(options, CuboidSpec((1, 4, 4)))
     assert not np.allclose(slip.apply(v, x)[0], small.apply(same, x)[0], atol=1e-6)
 
 
@@ -184,3 +199,47 @@ def test_inputs_of_another_shape(variables):
 def test_unknown_model():
     with pytest.raises(ValueError, match="unknown model 'earthfromer'"):
         models.create_model("earthfromer", INPUT, TARGET)
+
+
+def test_options_reach_their_groups():
+    model = make(
+        num_heads=8,
+        attn_drop=0.2,
+        proj_drop=0.3,
+        ffn_drop=0.4,
+        use_global_vector_ffn=True,
+        use_global_self_attn=False,
+        separate_global_qkv=True,
+        ffn_activation="leaky",
+        gated_ffn=True,
+        norm="rms_norm",
+        padding="nearest",
+        use_relative_pos=False,
+        self_attn_use_final_proj=False,
+        remat=1,
+        scan_blocks=True,
+        attn_implementation="library",
+        attn_init="fan_out",
+        ffn_init="fan_out",
+        match_reference=True,
+        param_dtype="bfloat16",
+    )
+    options = model.block_options(jnp.bfloat16)
+    for group in (options, options.attention, options.feed_forward):
+        unchanged = {
+            field.name
+            for field in dataclasses.fields(group)
+            if getattr(group, field.name) == field.default
+        }
+        assert unchanged <= LAYERS_ONLY
+
+
+@pytest.mark.parametrize("variant", NAMES)
+def test_names_and_shapes_of_parameters(variant):
+    """They are the checkpoint format: a change here makes old checkpoints useless."""
+    inputs, targets = (12, 24, 48, 1), (14, 24, 48, 1)
+    model = models.create_model("earthformer", inputs, targets, **VARIANTS[variant])
+    made = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *inputs)))
+    flat = traverse_util.flatten_dict(made["params"], sep="/")
+    lines = [f"{path} {x.shape}" for path, x in sorted(flat.items())]
+    assert (len(lines), zlib.crc32("\n".join(lines).encode())) == NAMES[variant]
