@@ -15,6 +15,7 @@ from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
 from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.models.earthformer.captured import Cut, record
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.dense import settle
@@ -170,6 +171,12 @@ class _Projections(nn.Module):
         )
         return attention.relative_position_bias(table, index)
 
+    def _sow_weights(self, queries: Cut, keys: Cut, local, from_global=None):
+        """Computes attention weights where "intermediates" are asked for."""
+        if self.is_mutable_collection("intermediates"):
+            weights = record(queries, keys, local, from_global)
+            self.sow("intermediates", "attention", weights)
+
     def _dropout(self, train):
         """Keyword arguments of dropout for the functions of `ops.attention`."""
         if not train or not self.options.attn_drop:
@@ -217,23 +224,22 @@ class CuboidSelfAttention(_Projections):
         field = self._cuts(self._norm("norm")(x), spec)
         query, key, value = self._heads("qkv", features, parts=3)(*field)
         local = dict(
+            query=query,
+            key=key,
+            value=value,
             scale=scale,
             bias=bias,
             mask=cuboid.attention_mask(grid, spec, self.options.padding),
             implementation=self.options.implementation,
             **self._dropout(train),
         )
-        new_global = None
+        from_global = new_global = None
         if global_vectors is not None:
             g = self._norm("global_norm")(global_vectors)
             to_global, from_global = self._global_heads(g, field, query, key, value)
             local |= to_global
-            new_global = attention.attend_global(
-                **from_global,
-                scale=scale,
-                valid=self._valid(grid, spec),
-                **self._dropout(train),
-            )
+            from_global |= dict(scale=scale, valid=self._valid(grid, spec))
+            new_global = attention.attend_global(**from_global, **self._dropout(train))
             new_global = einops.rearrange(new_global, "b g a d -> b g (a d)")
             if self.options.use_final_proj:
                 width = new_global.shape[-1]
@@ -246,7 +252,9 @@ class CuboidSelfAttention(_Projections):
                 )(new_global)
                 new_global = Dropout(self.options.proj_drop, train)(new_global)
 
-        out = attention.attend(query, key, value, **local)
+        cut = Cut(grid, spec, self.options.padding)
+        self._sow_weights(cut, cut, local, from_global)
+        out = attention.attend(**local)
         out = self._merge_and_project(
             out, spec, grid, train, project=self.options.use_final_proj
         )
@@ -368,10 +376,10 @@ class CuboidCrossAttention(_Projections):
                 to_global["global_query"] = self._heads("l2g_q", features)(*queries)
             g_key, g_value = to_keys(global_vectors)
             to_global |= dict(global_key=g_key, global_value=g_value)
-        out = attention.attend(
-            query,
-            key,
-            value,
+        local = dict(
+            query=query,
+            key=key,
+            value=value,
             scale=scale,
             bias=bias,
             mask=cuboid.cross_attention_mask(
@@ -381,6 +389,12 @@ class CuboidCrossAttention(_Projections):
             **to_global,
             **self._dropout(train),
         )
+        self._sow_weights(
+            Cut(grid, cut, self.options.padding),
+            Cut(memory_grid, memory_cut, self.options.padding, time_at_front=True),
+            local,
+        )
+        out = attention.attend(**local)
         return self._merge_and_project(out, cut, grid, train)
 
 

@@ -136,6 +136,9 @@ class Encoder(nn.Module):
                 (x, g),
                 scan=self.options.scan_blocks,
             )
+            self.sow("intermediates", "memories", x)
+            if g is not None:
+                self.sow("intermediates", "global_vectors", g)
             memories.append(x)
             global_memories.append(g)
         return memories, global_memories
