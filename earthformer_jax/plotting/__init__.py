@@ -6,6 +6,7 @@ from anywhere.
 """
 
 from earthformer_jax.plotting.animation import forecast_animation, save_animation
+from earthformer_jax.plotting.attention import AttentionRow, attention_maps
 from earthformer_jax.plotting.fields import render_frames
 from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
 from earthformer_jax.plotting.maps import forecast_maps
@@ -14,6 +15,8 @@ from earthformer_jax.plotting.skill import lead_curves, skill_curves
 from earthformer_jax.plotting.style import look, save, step_of
 
 __all__ = [
+    "AttentionRow",
+    "attention_maps",
     "contact_sheet",
     "field_table",
     "forecast_animation",

@@ -204,7 +204,7 @@ def test_unknown_model():
 def test_options_reach_their_groups():
     model = make(
         num_heads=8,
-        attn_drop=0.2,
+        attn_drop=0.0,
         proj_drop=0.3,
         ffn_drop=0.4,
         use_global_vector_ffn=True,
