@@ -13,7 +13,9 @@ class Normalization(Protocol):
     that both inputs and targets can be given.
     """
 
-    def encode(self, values: np.ndarray, minutes: np.ndarray | None = None):
+    def encode(
+        self, values: np.ndarray, minutes: np.ndarray | None = None
+    ) -> np.ndarray:
         """Model units of physical values.
 
         Args:
@@ -23,7 +25,7 @@ class Normalization(Protocol):
         """
         ...
 
-    def decode(self, x: np.ndarray, minutes: np.ndarray | None = None):
+    def decode(self, x: np.ndarray, minutes: np.ndarray | None = None) -> np.ndarray:
         """Physical values of model units; the inverse of `encode`."""
         ...
 

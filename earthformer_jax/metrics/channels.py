@@ -20,7 +20,7 @@ class ChannelScores:
         names: of the channels.
         scale: physical units per model unit, of each channel; all 1 if empty.
         weights: broadcastable to a target `[k, h, w, c]`, non-negative; None: equal.
-            What stands where the weight is 0 has no effect, NaN too.
+            Values where the weight is 0 have no effect, not even NaN.
     """
 
     names: tuple[str, ...]
@@ -39,11 +39,11 @@ class ChannelScores:
             raise ValueError("the weights of all cells are zero")
 
     def init(self) -> State:
-        """Sums over nothing."""
+        """State of no examples."""
         return sums.empty_table(("squared", "absolute", "weight"), len(self.names))
 
     def update(self, state: State, forecast, batch) -> State:
-        """Adds a batch; what is padding or unobserved is left out."""
+        """Adds a batch, without padding and unobserved values."""
         targets = jnp.asarray(batch["targets"], jnp.float32)
         channels = targets.shape[-1]
         if channels != len(self.names):

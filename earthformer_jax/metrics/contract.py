@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 # Nested dictionaries of arrays.
-State = Mapping[str, Any]
+State = dict[str, Any]
 # Single numbers, and lists of one number per lead time.
 Scores = dict[str, float | list[float]]
 

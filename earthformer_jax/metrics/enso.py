@@ -24,7 +24,7 @@ from earthformer_jax.metrics.pixel import example_errors, valid_of
 
 EPSILON = 1e-6
 WINDOW = 3  # months in the index of the paper
-# b_i of the reference implementation: (how many leads, weight); the last goes on.
+# b_i of the reference implementation: (number of leads, weight); None: all further.
 LEAD_WEIGHTS = ((4, 1.5), (7, 2.0), (7, 3.0), (None, 4.0))
 
 
@@ -149,7 +149,7 @@ class NinoSkill:
         if not np.isclose(total, 1, atol=1e-4):
             raise ValueError(f"nino_weights must sum to 1; they sum to {total:g}")
         if self.index_months not in (1, WINDOW):
-            raise ValueError(f"index_months is 1 or 3, not {self.index_months}")
+            raise ValueError(f"index_months={self.index_months}: expected 1 or 3")
         if self.out_len < WINDOW:
             raise ValueError(
                 f"out_len={self.out_len} is too short for a three-month index"
@@ -176,7 +176,7 @@ class NinoSkill:
         return monthly, three_month_mean(monthly)
 
     def update(self, state: State, forecast, batch) -> State:
-        """Adds a batch; examples not marked in `batch["valid"]` are left out."""
+        """Adds a batch, without the examples that `batch["valid"]` marks as padding."""
         valid = valid_of(batch)
         squared, _ = example_errors(forecast, batch["targets"], self.pixel_weights)
         monthly, three_month = self.indices(forecast)

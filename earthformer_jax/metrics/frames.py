@@ -30,11 +30,11 @@ class FrameScores:
     per_frame_sum: bool = True
 
     def init(self) -> State:
-        """Sums over nothing."""
+        """State of no examples."""
         return sums.empty_table(("squared", "absolute", "share", "ssim", "ssim_frames"))
 
     def update(self, state: State, forecast, batch) -> State:
-        """Adds a batch; what is padding or unobserved is left out."""
+        """Adds a batch, without padding and unobserved values."""
         targets = jnp.asarray(batch["targets"], jnp.float32)
         forecast = jnp.asarray(forecast, jnp.float32)
         keep = counted(batch)

@@ -18,11 +18,11 @@ def example_errors(
     Args:
         forecast, targets: `[b, k, h, w, c]`.
         weights: broadcastable to `[k, h, w, c]`, non-negative; equal if None. Cells
-            of weight 0 may hold anything, NaN too.
+            of weight 0 may hold anything, including NaN.
         observed: bool, like `targets`; the means are over those values. None: all.
 
     Returns:
-        two arrays `[b]`, float32; 0 for an example of which nothing is observed.
+        two arrays `[b]`, float32; 0 for an example without observed values.
     """
     error = jnp.asarray(forecast, jnp.float32) - jnp.asarray(targets, jnp.float32)
     axes = tuple(range(1, error.ndim))
@@ -48,12 +48,12 @@ def frame_errors(error, keep) -> dict[str, jax.Array]:
     """Errors of frames, summed over examples.
 
     Args:
-        error: `[b, k, h, w, c]`; anything where it is not kept.
+        error: `[b, k, h, w, c]`; any value where `keep` is False.
         keep: bool, like `error`: the values that count.
 
     Returns:
         `[k]` sums over examples: "squared" and "absolute", the mean error of a frame
-        (what does not count is 0), and "share", how much of it counts.
+        (values that do not count are 0), and "share", the part of it that counts.
     """
     error = jnp.where(keep, error, 0)
     frames = {
@@ -65,7 +65,7 @@ def frame_errors(error, keep) -> dict[str, jax.Array]:
 
 
 def valid_of(batch) -> jax.Array:
-    """`[b]` bool: which examples of a padded batch are real; all if it does not say."""
+    """`[b]` bool: which examples of a batch are real, not padding."""
     examples = jnp.shape(batch["targets"])[0]
     return jnp.asarray(batch.get("valid", jnp.ones(examples, bool)), bool)
 
@@ -81,8 +81,8 @@ def counted(batch) -> jax.Array:
 class PixelError:
     """Streaming "mse" and "mae": every example counts the same.
 
-    The error of an example is the mean over its observed cells; one of which nothing is
-    observed does not count.
+    The error of an example is the mean over its observed cells; an example without any
+    does not count.
 
     Attributes:
         weights: of the cells, broadcastable to a target `[k, h, w, c]`; None for equal.
@@ -91,15 +91,15 @@ class PixelError:
     weights: np.ndarray | None = None
 
     def init(self) -> State:
-        """Sums over nothing: sum of errors of the examples, and their number."""
+        """State of no examples: sums of their errors, and their number."""
         return {
-            "mse": sums.sum_of_nothing(),
-            "mae": sums.sum_of_nothing(),
+            "mse": sums.empty_sum(),
+            "mae": sums.empty_sum(),
             "examples": jnp.zeros((), jnp.int32),
         }
 
     def update(self, state: State, forecast, batch) -> State:
-        """Adds a batch; examples not marked in `batch["valid"]` are left out."""
+        """Adds a batch, without the examples that `batch["valid"]` marks as padding."""
         counts = valid_of(batch)
         observed = batch.get("observed")
         squared, absolute = example_errors(

@@ -8,7 +8,7 @@ value equal to the threshold is an event. "_m" is the mean over thresholds. As i
 reference implementation of Earthformer the denominators of the first three have 1e-4
 added: where there is no event anywhere they are 0, even if the forecast is perfect.
 The bias is the plain one (that of the reference implementation is mistyped); thresholds
-never observed are left out of its mean.
+that the observations never reach are left out of its mean.
 
 Reference:
     Veillette et al. 2020, SEVIR; Gao et al. 2022, Earthformer, section 4.2.
@@ -76,15 +76,15 @@ class RainScores:
             raise ValueError("thresholds=() is empty; give at least one")
 
     def init(self) -> State:
-        """Sums over nothing."""
+        """State of no examples."""
         shape = (sums.MAX_LEADS, len(self.thresholds))
         return {
             "errors": sums.empty_table(("squared", "absolute", "share")),
-            "events": {kind: sums.count_of_nothing(*shape) for kind in KINDS},
+            "events": {kind: sums.empty_count(*shape) for kind in KINDS},
         }
 
     def update(self, state: State, forecast, batch) -> State:
-        """Adds a batch; what is padding or unobserved is left out."""
+        """Adds a batch, without padding and unobserved values."""
         targets = jnp.asarray(batch["targets"], jnp.float32)
         forecast = jnp.asarray(forecast, jnp.float32)
         if targets.size // targets.shape[1] > sums.MOST:
@@ -143,17 +143,17 @@ class RainScores:
         total = sums.table_values(state["errors"])
         by_lead = self.counts(state)
         pooled = {kind: x.sum(axis=0) for kind, x in by_lead.items()}
-        nothing = 0.0 if np.any(total["share"]) else np.nan
+        undefined = 0.0 if np.any(total["share"]) else np.nan
         bias = frequency_bias(pooled)
         known = bias[~np.isnan(bias)]
-        each = zip(self.thresholds, csi(pooled) + nothing, strict=True)
+        each = zip(self.thresholds, csi(pooled) + undefined, strict=True)
         return {
             "mse": float(sums.ratio(total["squared"].sum(), total["share"].sum())),
             "mae": float(sums.ratio(total["absolute"].sum(), total["share"].sum())),
-            "csi_m": float(np.mean(csi(pooled)) + nothing),
+            "csi_m": float(np.mean(csi(pooled)) + undefined),
             **{f"csi_{threshold:g}": float(value) for threshold, value in each},
-            "pod_m": float(np.mean(pod(pooled)) + nothing),
-            "sucr_m": float(np.mean(sucr(pooled)) + nothing),
+            "pod_m": float(np.mean(pod(pooled)) + undefined),
+            "sucr_m": float(np.mean(sucr(pooled)) + undefined),
             "bias_m": float(np.mean(known)) if known.size else float("nan"),
             "csi_by_lead": np.where(
                 total["share"] > 0, np.mean(csi(by_lead), axis=1), np.nan

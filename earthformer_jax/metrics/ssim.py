@@ -24,7 +24,7 @@ def has_ssim(height: int, width: int) -> bool:
 
 
 def ssim(forecast, target, data_range=1.0, crop: bool = True) -> jax.Array:
-    """Structural similarity of each frame: 1 if equal, smaller the less alike.
+    """Structural similarity of each frame: 1 if equal, less the more they differ.
 
     Args:
         forecast, target: `[..., h, w]`, at least 11 x 11 pixels.

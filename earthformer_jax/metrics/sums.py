@@ -1,7 +1,7 @@
 """Sums that stay accurate and counts that stay exact, as arrays inside jit.
 
-float32 forgets additions below 1e-7 of a sum, and stops counting at 2**24; int32 stops
-at 2**31, which the pixels of a radar archive exceed. Here a sum is two float32, and a
+float32 loses additions below 1e-7 of a sum and cannot count beyond 2**24; int32 cannot
+beyond 2**31, fewer than a radar archive has pixels. Here a sum is two float32, and a
 count two int32.
 
 Sums and counts by lead time have room for `MAX_LEADS` frames: a metric learns how many
@@ -19,10 +19,10 @@ from earthformer_jax.metrics.contract import State
 
 MAX_LEADS = 128
 WORD = 24  # bits of the lower word of a count
-MOST = 2**30  # that a count can be given at once
+MOST = 2**30  # the largest number that can be added to a count at once
 
 
-def sum_of_nothing(*shape: int) -> State:
+def empty_sum(*shape: int) -> State:
     """An empty sum of arrays of a shape."""
     return {"sum": jnp.zeros(shape), "rest": jnp.zeros(shape)}
 
@@ -47,11 +47,11 @@ def merge(a: State, b: State) -> State:
 
 
 def value(total: State) -> np.ndarray:
-    """What a sum is, float64, on the host."""
+    """The value of a sum, float64, on the host."""
     return np.asarray(total["sum"], np.float64) + np.asarray(total["rest"], np.float64)
 
 
-def count_of_nothing(*shape: int) -> State:
+def empty_count(*shape: int) -> State:
     """An empty count."""
     return {"low": jnp.zeros(shape, jnp.int32), "high": jnp.zeros(shape, jnp.int32)}
 
@@ -69,12 +69,12 @@ def merge_counts(a: State, b: State) -> State:
 
 
 def count(total: State) -> np.ndarray:
-    """What a count is, int64, on the host."""
+    """The value of a count, int64, on the host."""
     return (np.asarray(total["high"], np.int64) << WORD) + np.asarray(total["low"])
 
 
 def by_lead(x) -> jax.Array:
-    """`[MAX_LEADS, ...]` of `[k, ...]`: zeros for the leads that are not there.
+    """`[MAX_LEADS, ...]` of `[k, ...]`: padded with zeros.
 
     Raises:
         ValueError: if there are more than `MAX_LEADS`.
@@ -88,8 +88,8 @@ def by_lead(x) -> jax.Array:
 
 
 def empty_table(names: Sequence[str], *shape: int) -> State:
-    """Named sums of arrays `[k, *shape]`, whatever k."""
-    table = {name: sum_of_nothing(MAX_LEADS, *shape) for name in names}
+    """Named sums of arrays `[k, *shape]`, for any k."""
+    table = {name: empty_sum(MAX_LEADS, *shape) for name in names}
     return table | {"leads": jnp.zeros((), jnp.int32)}
 
 

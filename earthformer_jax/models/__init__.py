@@ -8,7 +8,8 @@ plain options, as a config file holds them.
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flax.core import FrozenDict
 
@@ -81,7 +82,8 @@ def create_model(
     return model
 
 
-def _model_class(name: str) -> type[NamedForecaster]:
+def _model_class(name: str) -> type[Any]:
+    """The class of a `NamedForecaster`, a dataclass as every Flax module is."""
     if name not in _MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
     module, attribute = _MODELS[name]
@@ -98,8 +100,8 @@ def _plain(option: str, value):
 
 
 def _hashable(value):
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+    if type(value) in (list, tuple):  # named tuples keep their names
         return tuple(_hashable(v) for v in value)
-    if hasattr(value, "items"):
+    if isinstance(value, Mapping):
         return FrozenDict({k: _hashable(v) for k, v in value.items()})
     return value

@@ -161,7 +161,7 @@ class Components:
     """Principal components of training frames: the best linear embedding."""
 
     def __init__(self, series: Series, width: int):
-        """Fits as many components as embeddings have features, or as there can be."""
+        """Fits as many components as embeddings have features, if there are so many."""
         training = _training(series.split[series.kept])
         flat = series.fields[training].reshape(int(training.sum()), -1)
         self.count = min(width, *flat.shape)

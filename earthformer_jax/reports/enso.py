@@ -78,7 +78,7 @@ def evaluate(
 
     results = scoring.evaluate(task.metric, data.test, forecasts, batch_size, watch)
     for scores in results.values():
-        leading = scores["correlation"][:TABLE_LEADS]
+        leading = np.asarray(scores["correlation"])[:TABLE_LEADS]
         scores["correlation_mean"] = float(np.mean(leading))
     return results, event
 

@@ -43,7 +43,7 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
     dataset = load_data(config)
     with explained(f"data {config.data.name!r}"):
         example = dataset.data.example()
-    options = dict(config.model)
+    options = config.model.to_dict()
     name = options.pop("name")
     with explained(f"model {name!r}"):
         model = models.create_model(

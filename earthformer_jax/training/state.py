@@ -40,7 +40,7 @@ class TrainState:
         return with_batch_stats(params, self.batch_stats)
 
 
-def with_batch_stats(params: Any, batch_stats: Any) -> Variables:
+def with_batch_stats(params: Any, batch_stats: Any) -> dict[str, Any]:
     """Flax variables; models without batch norm have no batch statistics."""
     return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
 

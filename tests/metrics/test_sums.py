@@ -11,7 +11,7 @@ def total_of(values):
     def step(total, x):
         return sums.add(total, x), None
 
-    return jax.jit(lambda x: jax.lax.scan(step, sums.sum_of_nothing(), x)[0])(values)
+    return jax.jit(lambda x: jax.lax.scan(step, sums.empty_sum(), x)[0])(values)
 
 
 def test_a_sum_of_many_is_as_good_as_float64():
@@ -43,9 +43,7 @@ def test_counts_are_exact_beyond_32_bits():
         return sums.add_count(total, x), None
 
     numbers = np.array([most] * 20 + [1, 5, 7], np.int32)
-    total, _ = jax.jit(lambda x: jax.lax.scan(step, sums.count_of_nothing(), x))(
-        numbers
-    )
+    total, _ = jax.jit(lambda x: jax.lax.scan(step, sums.empty_count(), x))(numbers)
     expected = 20 * 2**30 + 13
     assert sums.count(total) == expected > 2e10
     both = sums.merge_counts(total, total)

@@ -30,7 +30,7 @@ from earthformer_jax.data.splits import (
     split_text,
     window_starts,
 )
-from earthformer_jax.data.task import EmbedSeries, ForecastFrames, Task
+from earthformer_jax.data.task import EmbedSeries, ForecastFrames
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics.channels import ChannelScores
 from earthformer_jax.metrics.sums import MAX_LEADS
@@ -224,7 +224,11 @@ def load(settings: Settings, seed: int) -> Dataset:
             south_first=cube.south_first,
         ),
     )
-    judged = dict(
+    kind = ForecastFrames
+    if settings.restores:
+        whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
+        kind = functools.partial(EmbedSeries, series=whole)
+    task = kind(
         metric=ChannelScores(
             names=cube.names[:targets],
             scale=tuple(float(x) for x in normalizer.scale[:targets]),
@@ -240,10 +244,6 @@ def load(settings: Settings, seed: int) -> Dataset:
         ),
         mse_units=MSE_UNITS,
     )
-    task: Task = ForecastFrames(**judged)
-    if settings.restores:
-        whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
-        task = EmbedSeries(series=whole, **judged)
     return Dataset(data, task)
 
 

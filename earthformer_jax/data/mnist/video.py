@@ -65,7 +65,9 @@ def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Datase
             f"{origin}; {settings.in_len} -> {settings.out_len} frames of {height} x "
             f"{width}, grey values 0..1; {sizes} sequences"
         ),
-        **sources,
+        train=sources["train"],
+        validation=sources["validation"],
+        test=sources["test"],
         loss_weights=np.ones((1, 1, 1, 1), np.float32),
         display=Display(
             (Channel("brightness", "", limits=(0.0, 1.0), colormap="gray"),)
