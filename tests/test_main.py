@@ -1,5 +1,6 @@
 """The command line: what it does with right and wrong input."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -15,7 +16,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from earthformer_jax import data, main, models, reports
-from earthformer_jax.data.task import ForecastFrames
+from earthformer_jax.data.task import EmbedSeries, ForecastFrames
 from earthformer_jax.run import run as run_lib
 from tests.training import toy
 
@@ -51,7 +52,8 @@ def config_file(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(models, "create_model", create_model)
     scored = functools.singledispatch(reports.score.dispatch(object))
-    scored.register(ForecastFrames, score)
+    for kind, report in {**reports.score.registry, ForecastFrames: score}.items():
+        scored.register(kind, report)
     monkeypatch.setattr(reports, "score", scored)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "experiment.py"
@@ -93,6 +95,17 @@ class TestTrainAndEvaluate:
         printed = capsys.readouterr().err
         assert "data: toy examples, 48 / 10 / 4" in printed
         assert "orbax" not in printed.lower()
+
+    def test_a_model_that_cannot_do_the_task_is_not_trained(
+        self, config_file, tmp_path, monkeypatch, capsys
+    ):
+        task = EmbedSeries(metric=toy.ToyMetric(), series=toy.ToySource(3))
+        dataset = dataclasses.replace(toy.dataset(), task=task)
+        monkeypatch.setattr(data, "load", lambda config, seed: dataset)
+        assert call(f"--config={config_file}", f"--workdir={tmp_path}/run") == 2
+        error = capsys.readouterr().err
+        assert "error: model 'toy': ToyModel has no method 'embed'" in error
+        assert not (tmp_path / "run").exists()
 
     def test_again_only_scores(self, config_file, tmp_path):
         arguments = f"--config={config_file}", f"--workdir={tmp_path / 'w'}"
