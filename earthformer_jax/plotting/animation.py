@@ -41,7 +41,7 @@ def forecast_animation(
         inputs: of each channel `[t, h, w]`, shown values.
         truth: of each channel `[k, h, w]`; NaN (grey) where unknown.
         forecasts: name -> like `truth`.
-        display: `data.source.Display`.
+        display: `data.dataset.Display`.
         title: above everything.
 
     Returns:

@@ -81,7 +81,7 @@ def shown(fields, channel, number: int, observed=None) -> np.ndarray:
 
     Args:
         fields: `[t, h, w, c]` in model units.
-        channel: `data.source.Channel`.
+        channel: `data.dataset.Channel`.
         number: of the channel.
         observed: bool, like `fields`, or None.
     """
@@ -103,7 +103,7 @@ def render_frames(
 
     Args:
         fields: `[t, h, w]` in model units; grey where not finite.
-        channel: `data.source.Channel`, which says how values are shown.
+        channel: `data.dataset.Channel`, which says how values are shown.
         south_first: whether row 0 is to be at the bottom.
         size: pixels the longer side may have; larger fields stay as they are.
         limits: lowest and highest shown value; None: those of the

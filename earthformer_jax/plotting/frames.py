@@ -71,8 +71,8 @@ def forecast_frames(
         inputs: `[t, h, w]`, shown values; the last is the frame before lead 1.
         truth: `[k, h, w]`, shown values; NaN (grey) where unknown.
         forecasts: name -> `[k, h, w]`; the error is that of the first.
-        channel: `data.source.Channel` of the fields.
-        display: `data.source.Display`.
+        channel: `data.dataset.Channel` of the fields.
+        display: `data.dataset.Display`.
         title: above everything.
     """
     inputs, truth = np.asarray(inputs), np.asarray(truth)
@@ -141,7 +141,7 @@ def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figu
     Args:
         examples: with "inputs" `[t, h, w, c]`, "targets" `[k, h, w, c]`, and perhaps
             "observed" (unknown targets are grey) and "time".
-        display: `data.source.Display`; of several channels the first three are shown.
+        display: `data.dataset.Display`; of several channels the first three are shown.
         title: above everything.
     """
     channels = display.channels[:SHEET_CHANNELS]

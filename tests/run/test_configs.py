@@ -87,7 +87,9 @@ def test_unknown_models_are_refused():
 def test_forecasters_embed_nothing():
     config = module(FILES[0].with_name("climate.py")).get_config("test")
     config.data.out_len = 0
-    with pytest.raises(config_lib.ConfigError, match="'earthformer' has no embeddings"):
+    with pytest.raises(
+        config_lib.ConfigError, match="Earthformer has no method 'embed'"
+    ):
         build(config)
 
 
