@@ -77,18 +77,3 @@ class EmbedSeries(Task):
     """
 
     series: SeriesSource
-
-
-def persistence(out_len: int, channels: int) -> Forecast:
-    """The forecast that nothing changes: the last input frame, repeated.
-
-    Args:
-        out_len: target frames.
-        channels: of the targets; they are the first channels of the inputs.
-    """
-
-    def forecast(batch: Batch) -> np.ndarray:
-        last = np.asarray(batch["inputs"])[:, -1:, ..., :channels]
-        return np.repeat(last, out_len, axis=1)
-
-    return forecast

@@ -14,8 +14,9 @@ import numpy as np
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data, Display
 from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Batch, Source
-from earthformer_jax.data.task import Forecast, Task, persistence
+from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.plotting.fields import shown
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.scoring import ModelFunctions, Settings

@@ -1,11 +1,12 @@
-"""Reference forecasts every model is held against, fitted on training data alone.
+"""Reference forecasts of anomalies, fitted to training data alone.
 
-All work in K on `[b, t, h, w, 1]` inputs and give `[b, k, h, w, 1]` float32, zero on
-land. They know no more than the inputs and the calendar month.
+The linear inverse model works in K on `[b, t, h, w, 1]` inputs and gives
+`[b, k, h, w, 1]` float32, zero on land. It knows no more than the inputs and the
+calendar month. `damping_factors` are for damped persistence.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,52 +18,39 @@ LIM_MODES = 16
 Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def fit(
+def fit_lim(
     series_K,
     ocean_mask,
     first_month: int,
-    in_len: int,
     out_len: int,
     *,
     latitude,
     modes: int = LIM_MODES,
-) -> Mapping[str, Forecast]:
-    """Fits persistence, damped persistence and the linear inverse model.
+) -> Forecast:
+    """Fits the linear inverse model.
 
     Args:
         series_K: `[months, h, w]` anomalies in K, or a list of such series, each
             beginning in calendar month `first_month`; finite over the ocean.
         ocean_mask: `[h, w]` bool.
         first_month: calendar month of the first row, 0 is January.
-        in_len, out_len: months of input and of forecast.
+        out_len: months of the forecast.
         latitude: `[h]`, degrees north.
-        modes: EOFs of the linear inverse model (fewer if the data have fewer).
+        modes: EOFs of the model (fewer if the data have fewer).
 
     Returns:
-        name -> forecast(inputs `[b, in_len, h, w, 1]`, start_month `[b]`).
+        forecast(inputs `[b, t, h, w, 1]`, start_month `[b]`) in K.
     """
     series = as_series(series_K)
     ocean_mask = np.asarray(ocean_mask, bool)
-    shortest = min(len(x) for x in series)
-    if shortest <= out_len:
-        raise ValueError(
-            f"training series of {shortest} months cannot be verified at {out_len}"
-        )
     basis = fit_eofs(series, ocean_mask, latitude)
     basis = basis.part(slice(modes))
-    lim = LinearSystem.fit(
+    system = LinearSystem.fit(
         [basis.amplitudes(x) for x in series], first_month, lags=1, harmonics=0
     )
-    damping = damping_factors(series, ocean_mask, out_len)
-    return {
-        "persistence": functools.partial(
-            damped_forecast, damping=ocean_mask * np.ones((out_len, 1, 1))
-        ),
-        "damped_persistence": functools.partial(damped_forecast, damping=damping),
-        "lim": functools.partial(
-            system_forecast, system=lim, basis=basis, out_len=out_len
-        ),
-    }
+    return functools.partial(
+        system_forecast, system=system, basis=basis, out_len=out_len
+    )
 
 
 def as_series(series_K) -> list[np.ndarray]:
@@ -79,9 +67,22 @@ def as_series(series_K) -> list[np.ndarray]:
 def damping_factors(series, ocean_mask, out_len: int) -> np.ndarray:
     """Regression of each cell on itself 1 to `out_len` months before.
 
+    Args:
+        series: list of anomalies `[months, h, w]`.
+        ocean_mask: `[h, w]` bool.
+        out_len: longest lead.
+
     Returns:
         `[out_len, h, w]`, zero on land and where there is no variance.
+
+    Raises:
+        ValueError: if a series is not longer than `out_len`.
     """
+    shortest = min(len(x) for x in series)
+    if shortest <= out_len:
+        raise ValueError(
+            f"training series of {shortest} months cannot be verified at {out_len}"
+        )
     factors = np.zeros((out_len, *ocean_mask.shape))
     for lead in range(1, out_len + 1):
         covariance = np.zeros(ocean_mask.shape, series[0].dtype)
@@ -92,12 +93,6 @@ def damping_factors(series, ocean_mask, out_len: int) -> np.ndarray:
         usable = ocean_mask & (variance > 0)
         factors[lead - 1, usable] = covariance[usable] / variance[usable]
     return factors
-
-
-def damped_forecast(inputs, start_month, *, damping) -> np.ndarray:
-    """The last month times `damping` `[k, h, w]`; `start_month` plays no part."""
-    last = np.asarray(inputs)[:, -1:, :, :, 0]
-    return (last * damping)[..., None].astype(np.float32)
 
 
 def system_forecast(

@@ -1,16 +1,22 @@
 """Forecasts of a time series that need no model: persistence and climatology."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from earthformer_jax.data.climatology import Climatology, fit_climatology, harmonics
 from earthformer_jax.data.cubes.statistics import Normalizer, sample
 from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.references import (
+    Climatologies,
+    damped_persistence,
+    like_targets,
+    persistence,
+)
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.splits import Period
-from earthformer_jax.data.task import Forecast, persistence
+from earthformer_jax.data.task import Forecast
 
 DAMPING_WINDOWS = 400  # of the training split that the damping is estimated from
 
@@ -44,9 +50,10 @@ def references(
     """
 
     @functools.cache
-    def base() -> Callable[[Batch], tuple[np.ndarray, np.ndarray]]:
+    def base() -> Climatologies:
         if normalizer.climatology is not None:
-            return lambda batch: (np.float32(0), np.float32(0))
+            zero = np.zeros(targets, np.float32)
+            return lambda batch: (zero, zero)
         values, minutes = sample(cube, *period)
         climatology = fit_climatology(
             values, minutes, *harmonics(minutes, cube.cadence)
@@ -57,33 +64,29 @@ def references(
 
     @functools.cache
     def factors() -> np.ndarray:
-        return damping(train, base(), targets)
+        return damping(train, base(), targets)[:, None, None, :]
 
     def climatology(batch: Batch) -> np.ndarray:
         _, later = base()(batch)
-        return _like_targets(batch, later, out_len, targets)
-
-    def damped(batch: Batch) -> np.ndarray:
-        now, later = base()(batch)
-        departure = np.asarray(batch["inputs"])[:, -1:, ..., :targets] - now
-        forecast = later + factors()[:, None, None, :] * departure
-        return _like_targets(batch, forecast, out_len, targets)
+        return like_targets(batch, later, out_len)
 
     if in_len == 0:
         return {"climatology": climatology}
     return {
         "persistence": persistence(out_len, targets),
-        "damped_persistence": damped,
+        "damped_persistence": damped_persistence(
+            out_len, targets, factors, lambda batch: base()(batch)
+        ),
         "climatology": climatology,
     }
 
 
-def damping(train: Source, base: Callable, targets: int) -> np.ndarray:
+def damping(train: Source, base: Climatologies, targets: int) -> np.ndarray:
     """Regression of each target frame on the last input, both without climatology.
 
     Args:
         train: training examples.
-        base: batch -> climatology at the last input and at the targets.
+        base: climatology at the last input and at the targets.
         targets: channels of the targets.
 
     Returns:
@@ -119,9 +122,3 @@ def _mean_frames(
     fields = normalizer.of_climatology(climatology, time)[..., :targets]
     last = max(in_len - 1, 0)
     return fields[:, last : last + 1], fields[:, in_len:]
-
-
-def _like_targets(batch: Batch, fields, out_len: int, targets: int) -> np.ndarray:
-    b, _, h, w, _ = np.shape(batch["inputs"])
-    shape = (b, out_len, h, w, targets)
-    return np.array(np.broadcast_to(fields, shape), np.float32)

@@ -28,15 +28,16 @@ from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import formats, times
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.references import damped_persistence, persistence
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.splits import SPLITS, Dates, Period, window_starts
 from earthformer_jax.data.task import ForecastNino
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.metrics.enso import NinoSkill
-from earthformer_jax.statistics import references, simulation
+from earthformer_jax.statistics import references as statistics
+from earthformer_jax.statistics import simulation
 
 NORMALIZATIONS = ("auto", "official", "anomaly")
-REFERENCES = ("persistence", "damped_persistence", "lim")
 MIN_OUT_LEN = 3  # the three-month index of the targets needs three of them
 MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none is ever stored
 TWIN_SERIES_MONTHS = 12 * 400  # what reference forecasts of the twin are fitted to
@@ -376,22 +377,21 @@ def _assemble(
     def examples(source: Source) -> EnsoExamples:
         return EnsoExamples(source, normalization, nino_weights, settings.calendar)
 
+    out_len = settings.out_len
+
     @functools.cache
-    def fitted() -> Mapping[str, Callable]:  # on first use: training needs none of it
-        return references.fit(
-            training(),
-            grid.ocean,
-            first_month,
-            settings.in_len,
-            settings.out_len,
-            latitude=grid.latitude,
+    def damping() -> np.ndarray:  # on first use: training does not need it
+        factors = statistics.damping_factors(training(), grid.ocean, out_len)
+        return factors[..., None]
+
+    @functools.cache
+    def lim() -> Callable:
+        return statistics.fit_lim(
+            training(), grid.ocean, first_month, out_len, latitude=grid.latitude
         )
 
-    def reference(name: str) -> Callable:
-        return lambda kelvin, start_month: fitted()[name](kelvin, start_month)
-
-    forecasts = {name: reference(name) for name in REFERENCES}
-    forecasts.update(more_references or {})
+    in_kelvin = {"lim": lambda *inputs: lim()(*inputs)} | dict(more_references or {})
+    zero = np.array([normalization.encode(0.0)])
     counted = np.ones_like(grid.ocean) if land_counts else grid.ocean
     loss_weights = counted[None, :, :, None].astype(np.float32)
     data = Data(
@@ -420,8 +420,14 @@ def _assemble(
             mse_in_kelvin=normalization != OFFICIAL,
         ),
         references={
+            "persistence": persistence(out_len, channels=1),
+            "damped_persistence": damped_persistence(
+                out_len, 1, damping, lambda batch: (zero, zero)
+            ),
+        }
+        | {
             name: _in_model_units(forecast, normalization)
-            for name, forecast in forecasts.items()
+            for name, forecast in in_kelvin.items()
         },
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
         nino_weights=nino_weights,
@@ -478,6 +484,6 @@ def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
 def _split_text(windows: Mapping[str, Source], dates: Mapping[str, str]) -> str:
     """ "train 1856-01..1979-12 (1463 windows), ..." """
     return ", ".join(
-        f"{split}{' ' * (split in dates)}{dates.get(split, '')} ({len(source)} windows)"
+        f"{f'{split} {dates[split]}' if dates else split} ({len(source)} windows)"
         for split, source in windows.items()
     )

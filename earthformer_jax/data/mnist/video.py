@@ -7,8 +7,9 @@ import einops
 import numpy as np
 
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Example, Source
-from earthformer_jax.data.task import ForecastFrames, persistence
+from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.data.tfds_source import TfdsSource
 from earthformer_jax.metrics.frames import FrameScores
 

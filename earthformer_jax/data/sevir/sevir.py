@@ -28,6 +28,7 @@ from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.readers import paths
+from earthformer_jax.data.references import persistence
 from earthformer_jax.data.sevir import (
     catalog as catalog_lib,
 )
@@ -44,7 +45,7 @@ from earthformer_jax.data.sevir.catalog import SPLITS
 from earthformer_jax.data.sevir.files import EventFiles
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
 from earthformer_jax.data.source import Example, Source
-from earthformer_jax.data.task import ForecastFrames, persistence
+from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.precipitation import RainScores
 
 CATALOG, DATA = "CATALOG.csv", "data"
