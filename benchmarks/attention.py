@@ -27,11 +27,11 @@ sys.path[0] = str(pathlib.Path(__file__).parents[1])
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from earthformer_jax.ops.pallas_attention import pallas_attention  # noqa: E402
+from earthformer_jax.ops.softmax_attention import softmax_attention  # noqa: E402
 
 from benchmarks import machine, report  # noqa: E402
 from earthformer_jax.ops.library_attention import library_attention  # noqa: E402
-from earthformer_jax.ops.pallas_attention import pallas_attention  # noqa: E402
-from earthformer_jax.ops.softmax_attention import softmax_attention  # noqa: E402
 
 HEADS = 4
 

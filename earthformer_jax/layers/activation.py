@@ -6,11 +6,11 @@ import jax
 from flax import linen as nn
 
 from earthformer_jax.layers.initializers import LEAKY_SLOPE
-from earthformer_jax.ops import dense
+from earthformer_jax.ops.tuned.gelu import gelu
 
 ACTIVATIONS = {
     "leaky": functools.partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE),
-    "gelu": dense.gelu,
+    "gelu": gelu,
     "relu": nn.relu,
     "elu": nn.elu,
     "sigmoid": nn.sigmoid,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers.norm import EPSILON
-from earthformer_jax.ops import attention
-from earthformer_jax.ops.convolution import pointwise
+from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.tuned.attention import attend
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -24,14 +24,14 @@ def attend_rows(weights: dict, x: jax.Array, heads: int) -> jax.Array:
     """Attention of every position of `[b, h, w, c]` to its row, times the gain."""
     y = layer_norm(x, weights["scale"], weights["bias"])
     query, key, value = einops.rearrange(
-        pointwise(y, weights["qkv"].astype(x.dtype)),
+        dense(y, weights["qkv"].astype(x.dtype)),
         "b h w (p a d) -> p b h w a d",
         p=3,
         a=heads,
     )
-    y = attention.attend(query, key, value, scale=query.shape[-1] ** -0.5)
+    y = attend(query, key, value, scale=query.shape[-1] ** -0.5)
     y = einops.rearrange(y, "b h w a d -> b h w (a d)")
-    y = pointwise(y, weights["out"].astype(x.dtype))
+    y = dense(y, weights["out"].astype(x.dtype))
     return weights["gain"].astype(x.dtype) * y
 
 

@@ -9,12 +9,12 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
-from earthformer_jax.ops import dense
+from earthformer_jax.ops.tuned.dense import dense
 
 
 def _apply(dtype, kernel, bias, x):
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=dtype)
-    return dense.dense(x, kernel, bias)
+    return dense(x, kernel, bias)
 
 
 class Dense(nn.Module):

@@ -3,7 +3,8 @@
 import jax
 from flax import linen as nn
 
-from earthformer_jax.ops.dropout import draw_seed, dropout
+from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.tuned.hashed_key import hashed_key
 
 
 class Dropout(nn.Module):
@@ -20,10 +21,10 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The same shape."""
-        return dropout(x, self.rate, self.seed())
+        return dropout(x, self.rate, self.key())
 
-    def seed(self) -> jax.Array | None:
-        """A fresh seed for `ops.dropout.dropout`, or None where nothing is dropped."""
+    def key(self) -> jax.Array | None:
+        """A fresh key for `ops.dropout.dropout`, or None where nothing is dropped."""
         if not self.train or not self.rate:
             return None
-        return draw_seed(self.make_rng("dropout"))
+        return hashed_key(self.make_rng("dropout"))

@@ -12,8 +12,9 @@ from earthformer_jax.layers.activation import activate
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.norm import make_norm
-from earthformer_jax.ops.dense import as_rows, recompute
 from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.tuned.order import flatten_rows
+from earthformer_jax.ops.tuned.recompute import recompute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class FeedForward(nn.Module):
         ]
         narrow = Dense(features, kernel_init=kernel, name="ffn_2", **types)
         drop = Dropout(options.dropout, train)
-        seeds = drop.seed(), drop.seed()
+        keys = drop.key(), drop.key()
 
         def enter(x, weights):
             norm, widen = weights
@@ -78,15 +79,15 @@ class FeedForward(nn.Module):
             return [layer(y) for layer in widen]
 
         def leave(wide, weights):
-            narrow, seeds = weights
+            narrow, keys = weights
             # The rows of a product: the activation can then take their place.
-            rows = [as_rows(x) for x in wide]
+            rows = [flatten_rows(x) for x in wide]
             up = activate(options.activation, rows[-1])
             up = up * rows[0] if options.gated else up
-            down = narrow(dropout(up, options.dropout, seeds[0]))
-            down = dropout(down, options.dropout, seeds[1])
+            down = narrow(dropout(up, options.dropout, keys[0]))
+            down = dropout(down, options.dropout, keys[1])
             return down.reshape(*wide[0].shape[:-1], features)
 
-        weights = (norm, widen), (narrow.bind_weights(hidden), seeds)
-        out = x + recompute(enter, leave)(x, *weights)
+        weights = (norm, widen), (narrow.bind_weights(hidden), keys)
+        out = x + recompute((enter, leave), x, weights)
         return out if options.pre_norm else norm(out)

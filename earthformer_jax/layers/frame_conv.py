@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
-from earthformer_jax.ops.frame_convolution import convolve_frames
+from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
 
 
 class FrameConv(nn.Module):

@@ -9,7 +9,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from earthformer_jax.layers import initializers
-from earthformer_jax.ops import strided
+from earthformer_jax.ops.tuned import strided
 
 SAVED = "convolved"
 
@@ -30,7 +30,7 @@ class LoopConv(nn.Module):
         features: channels of the result.
         kernel_size: odd side of the window.
         stride: the result is this much smaller; it divides the plane.
-        transposed: the result is larger by the stride instead (`strided.enlarge`).
+        transposed: the result is larger by the stride instead (`convolution.enlarge`).
         use_bias: add a bias.
         fan_in: inputs of an output, which bound the initial weights by 1 / sqrt(fan_in)
             as in PyTorch; None is the kernel's.
@@ -59,6 +59,9 @@ class LoopConv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", init, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        resize = strided.enlarge if self.transposed else strided.shrink
-        y = resize(x, kernel, self.stride, in_loop=in_loop)
+        if self.transposed:
+            resize = strided.enlarge_in_loop if in_loop else strided.enlarge
+        else:
+            resize = strided.shrink_in_loop if in_loop else strided.shrink
+        y = resize(x, kernel, self.stride)
         return checkpoint_name(y if bias is None else y + bias, SAVED)

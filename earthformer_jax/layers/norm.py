@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from earthformer_jax.ops.dense import layer_norm
+from earthformer_jax.ops.tuned.norm import layer_norm
 
 EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
 NORMS = ("layer_norm", "rms_norm")

@@ -12,10 +12,9 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
-from earthformer_jax.ops.convolution import convolve
-from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.resample import Grid
-from earthformer_jax.ops.upsample import upsample_convolve
+from earthformer_jax.ops.tuned.order import materialize
+from earthformer_jax.ops.tuned.upsample import upsample_convolve
 
 
 class PatchMerging(nn.Module):
@@ -47,7 +46,7 @@ class PatchMerging(nn.Module):
         """`[b, t, h, w, c]` to `[b, t', h', w', features]`, sizes rounded up."""
         features = self.features or max(self.factor) * x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = settle(resample.patch_merge(x, self.factor, self.padding))
+        x = materialize(resample.patch_merge(x, self.factor, self.padding))
         x = make_norm(self.norm, name="norm", **types)(x)
         return Dense(
             features,
@@ -60,8 +59,6 @@ class PatchMerging(nn.Module):
 
 class Upsample(nn.Module):
     """Nearest-neighbour resize of every frame, then one convolution.
-
-    Where the plane grows by whole factors both are one (`ops.upsample`).
 
     Attributes:
         features: channels of the output.
@@ -83,19 +80,12 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[b, t, h, w, c]` to `[b, t, *plane, features]`."""
-        b, _, h, w, inputs = x.shape
-        shape = (self.kernel, self.kernel, inputs, self.features)
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         weights = _ConvWeights(shape, self.param_dtype, name="conv")()
         x, kernel, bias = promote_dtype(x, *weights, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-        fh, fw = self.plane[0] / h, self.plane[1] / w
-        if fh % 1 or fw % 1 or not self.kernel % 2:
-            frames = resample.resize_nearest(frames[:, None], (1, *self.plane))[:, 0]
-            pad = (self.kernel // 2, self.kernel // 2)
-            frames = convolve(frames, kernel, (pad, pad))
-        else:
-            frames = upsample_convolve(frames, kernel, (int(fh), int(fw)))
-        return einops.rearrange(frames + bias, "(b t) h w c -> b t h w c", b=b)
+        frames = upsample_convolve(frames, kernel, tuple(self.plane)) + bias
+        return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=len(x))
 
 
 class _ConvWeights(nn.Module):

@@ -14,12 +14,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.ops.dense import settle
-from earthformer_jax.ops.dropout import draw_seed, dropout
+from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.library_attention import library_attention
 from earthformer_jax.ops.resample import Grid
-from earthformer_jax.ops.softmax_attention import softmax_attention
 
-IMPLEMENTATIONS = ("xla", "library", "cudnn", "pallas", "auto")
+Implementation = Callable[..., jax.Array]
+
+
+def softmax_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
+    mask: np.ndarray | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Attention inside every cuboid, with heads before positions.
+
+    Args:
+        query: `[b, n, a, q, e]` (example, cuboid, head, position, width), scaled.
+        key: `[b, n, a, s, e]`.
+        value: `[b, n, a, s, d]`.
+        bias: `[a, q, s]` added to the scores (a may be 1), or None.
+        mask: bool `[n, q, s]`, True where attention is allowed, or None.
+        dropout_rate: share of attention weights dropped.
+        dropout_key: PRNG key; None drops nothing.
+
+    Returns:
+        `[b, n, a, q, d]` in the type of `value`; zeros where nothing is allowed.
+    """
+    scores = jnp.einsum(
+        "bnaqe,bnase->bnaqs", query, key, preferred_element_type=score_type(query)
+    )
+    if bias is not None:
+        scores = scores + bias
+    where = None if mask is None else mask[:, None]
+    weights = jax.nn.softmax(scores, where=where)
+    # As in PyTorch, dropout acts on the normalised weights.
+    weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+    return jnp.einsum("bnaqs,bnasd->bnaqd", weights, value)
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "xla": softmax_attention,
+    "library": library_attention,
+    "cudnn": functools.partial(library_attention, implementation="cudnn"),
+}
 
 
 def attend(
@@ -35,7 +76,7 @@ def attend(
     global_value: jax.Array | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
-    implementation: str = "xla",
+    implementation: str | Implementation = "xla",
 ) -> jax.Array:
     """Attention of every position to its cuboid and to the global vectors.
 
@@ -55,16 +96,16 @@ def attend(
         global_value: `[b, g, a, d]`.
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; needed when `dropout_rate` > 0.
-        implementation: what computes it: "xla" (`ops.softmax_attention`), "library"
-            or "cudnn" (`ops.library_attention`), "pallas" (`ops.pallas_attention`),
-            "auto" (`ops.fastest_attention`: the fastest of them, by measurement).
+        implementation: a function with the arguments of `softmax_attention`, or its
+            name in `IMPLEMENTATIONS`: "xla" (`softmax_attention`), "library" or "cudnn"
+            (`library_attention`, without dropout).
 
     Returns:
         `[b, n, q, a, d]` in the type of `value`.
 
     Raises:
-        ValueError: for an unknown implementation, and what that implementation
-            refuses.
+        ValueError: for an unknown implementation, for a dropout rate without a key,
+            and where the implementation does not support the arguments.
 
     Reference:
         Gao et al. 2022, Earthformer, equations 4 and 7.
@@ -86,37 +127,28 @@ def attend(
         more = ((0, 0), (0, 0), (0, global_key.shape[1]))
         bias = None if bias is None else jnp.pad(bias, more)
         mask = None if mask is None else np.pad(mask, more, constant_values=True)
-    out = attention(
-        *settle(query, key, value),
-        bias,
-        mask,
-        dropout_rate,
-        _seed(dropout_rate, dropout_key),
-    )
+    dropout_key = _checked_key(dropout_rate, dropout_key)
+    out = attention(query, key, value, bias, mask, dropout_rate, dropout_key)
     return einops.rearrange(out, "b n a q d -> b n q a d")
 
 
-def implementation_of(name: str) -> Callable[..., jax.Array]:
-    """The function of a name; all take the arguments of `softmax_attention`."""
-    if name == "xla":
-        return softmax_attention
-    # Modules that few need, and that take time to import.
-    if name == "pallas":
-        from earthformer_jax.ops.pallas_attention import pallas_attention
+def implementation_of(implementation: str | Implementation) -> Implementation:
+    """The function of a name in `IMPLEMENTATIONS`; functions are returned as they are.
 
-        return pallas_attention
-    if name == "auto":
-        from earthformer_jax.ops.fastest_attention import fastest_attention
-
-        return fastest_attention
-    if name in ("library", "cudnn"):
-        from earthformer_jax.ops.library_attention import library_attention
-
-        library = "xla" if name == "library" else name
-        return functools.partial(library_attention, implementation=library)
-    raise ValueError(
-        f"attn_implementation is one of {', '.join(IMPLEMENTATIONS)}; got {name!r}"
-    )
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if callable(implementation):
+        return implementation
+    if implementation in IMPLEMENTATIONS:
+        return IMPLEMENTATIONS[implementation]
+    known = f"use one of {', '.join(IMPLEMENTATIONS)}, or a function"
+    if implementation == "auto":
+        raise ValueError(
+            "implementation='auto' no longer exists: measure the implementations on "
+            f"your device (benchmarks/attention.py) and {known}"
+        )
+    raise ValueError(f"implementation={implementation!r} is unknown; {known}")
 
 
 def attend_global(
@@ -163,10 +195,10 @@ def attend_global(
         if where is not None:
             where = np.concatenate([where, np.ones((vectors, 1), bool)])
     weights = jax.nn.softmax(scores, axis=1, where=where)
-    seed = _seed(dropout_rate, dropout_key)
-    weights = dropout(weights, dropout_rate, seed).astype(value.dtype)
-    # Every head's weights meet every head's values; the pairs that belong together are
-    # taken out. For a few vectors that costs less than to sort the positions by head.
+    dropout_key = _checked_key(dropout_rate, dropout_key)
+    weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+    # Every head's weights meet every head's values, and the pairs that belong together
+    # are taken out: with few vectors that is cheaper than sorting positions by head.
     value = _positions(value)
     out = jnp.einsum("bsm,bsae->bmae", weights, value)
     out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=heads)
@@ -185,8 +217,9 @@ def _few_scores(query, key):
     spread = jnp.where(own_head, query[:, :, :, None], 0)
     spread = einops.rearrange(spread, "b g h a d -> b (a d) (g h)")
     key = einops.rearrange(_positions(key), "b s a d -> b s (a d)")
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    return jnp.einsum("bsc,bcm->bsm", key, spread, preferred_element_type=dtype)
+    return jnp.einsum(
+        "bsc,bcm->bsm", key, spread, preferred_element_type=score_type(query)
+    )
 
 
 def _positions(x):
@@ -204,12 +237,17 @@ def _in_every_cuboid(x, cuboids):
     return jnp.broadcast_to(x, (x.shape[0], cuboids, *x.shape[2:]))
 
 
-def _seed(rate, key):
+def _checked_key(rate, key):
     if not rate:
         return None
     if key is None:
         raise ValueError(f"dropout_rate={rate} needs a dropout_key; got None")
-    return draw_seed(key)
+    return key
+
+
+def score_type(x: jax.Array) -> jnp.dtype:
+    """Scores are float32, whatever the inputs are (float64 stays float64)."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 @functools.lru_cache(maxsize=1024)

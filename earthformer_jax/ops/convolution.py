@@ -1,21 +1,15 @@
-"""Convolutions of planes, in forms that stay fast inside a loop.
+"""Convolutions of planes, frames and clips.
 
-Argument conventions, the same in every function here: planes are `[n, h, w, c]`,
-kernels `[kh, kw, c, g]`, `padding` is ((low, high), (low, high)) along (h, w). With
-`wrap` the width is a circle, such as longitude on a global grid, and is padded with
-its other end; all other padding is zeros.
-
-Inside a loop XLA's CPU compiler runs a convolution well in one layout only, and that
-of a gradient is another: it takes ten times as long as outside. The derivatives of
-`convolve_in_loop` are matrix products there.
+Argument conventions: planes are `[n, h, w, c]`, kernels `[kh, kw, c, g]`, `padding` is
+((low, high), (low, high)) along (h, w). With `wrap` the width is a circle, such as
+longitude on a global grid, and is padded with its other end; all other padding is
+zeros.
 """
 
-import functools
-
+import einops
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -31,7 +25,7 @@ def plane_padding(
     strides: Pair = (1, 1),
     dilation: Pair = (1, 1),
 ) -> Padding:
-    """Zeros that "valid" (none) or "same" adds; an odd one goes behind.
+    """Zeros that "valid" (none) or "same" adds; an odd one goes at the end.
 
     Raises:
         ValueError: if `padding` is neither.
@@ -99,47 +93,116 @@ def convolve(
     )
 
 
-def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel`, `[..., c]` to `[..., g]`, as a product of two matrices.
+def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Cross-correlation with zeros around each frame, which keeps its size.
 
-    The compiler then has one axis to sum over in the kernel's gradient; where it has
-    several, it copies its operands first.
+    Args:
+        x: `[b, t, h, w, c]`.
+        kernel: `[kh, kw, c, g]` with odd kh and kw.
+
+    Returns:
+        `[b, t, h, w, g]`.
+
+    Raises:
+        ValueError: for other shapes.
     """
-    flat = x.reshape(-1, x.shape[-1])
-    return (flat @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def convolve_in_loop(
-    x: jax.Array, kernel: jax.Array, padding: Padding, wrap: bool = False
-) -> jax.Array:
-    """`convolve` with stride 1, whose derivatives are fast inside a loop too."""
-    return convolve(x, kernel, padding, wrap=wrap)
-
-
-def _convolve_in_loop_jvp(padding, wrap, primals, tangents):
-    """Derivatives as matrix products on a CPU, as convolutions elsewhere."""
-    product = _convolve_as_product
-    if jax.default_backend() != "cpu":
-        product = convolve
-    x, kernel = primals
-    terms = [
-        product(a, k, padding, wrap=wrap)
-        for a, k in ((tangents[0], kernel), (x, tangents[1]))
-        if not isinstance(a, SymbolicZero) and not isinstance(k, SymbolicZero)
-    ]
-    y = convolve_in_loop(x, kernel, padding, wrap)
-    return y, sum(terms) if terms else jnp.zeros_like(y)
-
-
-convolve_in_loop.defjvp(_convolve_in_loop_jvp, symbolic_zeros=True)
-
-
-def _convolve_as_product(x, kernel, padding, wrap):
-    """`convolve` with stride 1 as one matrix product of all windows."""
+    if x.ndim != 5 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
+        raise ValueError(
+            "x needs the shape (b, t, h, w, c) and the kernel (kh, kw, c, g); got "
+            f"{x.shape} and {kernel.shape}"
+        )
     kh, kw = kernel.shape[:2]
-    h, w = output_plane(x.shape[1:3], (kh, kw), padding)
-    x = pad(x, padding, wrap)
-    windows = [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
-    flat = kernel.reshape(-1, kernel.shape[-1])
-    return pointwise(jnp.concatenate(windows, -1), flat)
+    if not kh % 2 or not kw % 2:
+        raise ValueError(
+            f"a frame keeps its size under windows with odd sides; got {kh} x {kw}"
+        )
+    frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
+    y = convolve(frames, kernel, ((kh // 2,) * 2, (kw // 2,) * 2))
+    return einops.rearrange(y, "(b t) h w g -> b t h w g", b=x.shape[0])
+
+
+def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3-D cross-correlation with zeros around the clip, which keeps its size.
+
+    Where a side of the kernel is even, the odd zero goes at the end, in time too: two
+    taps in time are the frame itself and the next one.
+
+    Args:
+        x: `[b, l, h, w, c]`.
+        kernel: `[kl, kh, kw, c, g]`.
+
+    Returns:
+        `[b, l, h, w, g]`.
+    """
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+def shrink(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Strided cross-correlation `[n, stride h, stride w, c]` to `[n, h, w, g]`.
+
+    `y[i] = sum_u kernel[u] x[stride i + u - k // 2]` along both axes, with zeros
+    outside the plane: the window is centred on the first of the `stride` positions that
+    it stands for.
+
+    Args:
+        x: planes, of which the stride divides height and width.
+        kernel: `[k, k, c, g]` with odd k.
+        stride: positions of the input per position of the output.
+
+    Raises:
+        ValueError: if the kernel is even or the stride does not divide the plane.
+    """
+    k = odd_side(kernel)
+    check_divisible(x.shape[1:3], stride)
+    padding = ((k // 2, k - stride - k // 2),) * 2
+    return convolve(x, kernel, padding, strides=(stride, stride))
+
+
+def enlarge(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Transposed convolution `[n, h, w, c]` to `[n, stride h, stride w, g]`.
+
+    The adjoint of `shrink`: position i adds `kernel[u] x[i]` to the output's position
+    `stride i + u - k // 2`; what falls outside the plane is lost. PyTorch's
+    ConvTranspose2d with padding k // 2 and output_padding stride - 1.
+
+    Args:
+        x: planes.
+        kernel: `[k, k, c, g]` with odd k, not mirrored.
+        stride: positions of the output per position of the input.
+
+    Raises:
+        ValueError: if the kernel is even.
+    """
+    k = odd_side(kernel)
+    return lax.conv_general_dilated(
+        x,
+        jnp.flip(kernel, (0, 1)),
+        (1, 1),
+        ((k // 2, k // 2 + stride - 1),) * 2,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=_LAYOUT,
+    )
+
+
+def odd_side(kernel: jax.Array) -> int:
+    """The side of a kernel `[k, k, c, g]`.
+
+    Raises:
+        ValueError: unless both sides are equal and odd.
+    """
+    k = kernel.shape[0]
+    if kernel.shape[1] != k or k % 2 == 0:
+        raise ValueError(
+            f"kernels need odd, equal sides; got {tuple(kernel.shape[:2])}"
+        )
+    return k
+
+
+def check_divisible(plane: Pair, stride: int) -> None:
+    """Raises ValueError unless the stride divides height and width."""
+    if any(size % stride for size in plane):
+        raise ValueError(
+            f"stride {stride} must divide the plane {tuple(plane)}; pad it first"
+        )

@@ -15,20 +15,21 @@ def library_attention(
     bias: jax.Array | None = None,
     mask: np.ndarray | None = None,
     dropout_rate: float = 0.0,
-    seed: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
     *,
     implementation: str = "xla",
 ) -> jax.Array:
-    """What `ops.softmax_attention` computes without dropout.
+    """As `attention.softmax_attention`, without dropout.
 
-    Cuboids become examples of `jax.nn.dot_product_attention`; heads move behind
-    positions, which is a copy unless a compiler avoids it. A mask is repeated for every
-    example. If queries are wider than values, or narrower, zeros fill the difference.
+    Cuboids become examples of `jax.nn.dot_product_attention`, and heads move behind
+    positions, which is a copy unless the compiler avoids it. A mask is repeated for
+    every example. If queries and values differ in width, the narrower are padded with
+    zeros.
 
-    cuDNN takes bfloat16 and float16 only, heads of a multiple of 8 and at most 128
-    (from Hopper on 256), and for the gradient with a bias or a mask an even number of
-    queries and of keys. It adds a mask to the bias, which makes one bias of
-    `[b n, a, q, s]`, and rounds both to the type of the queries.
+    cuDNN supports bfloat16 and float16 only, and heads whose width is a multiple of 8
+    and at most 128 (256 from Hopper on); its gradient with a bias or a mask needs even
+    numbers of queries and of keys. It adds the mask to the bias, which makes one bias
+    of `[b n, a, q, s]`, and rounds both to the type of the queries.
 
     Args:
         query: `[b, n, a, q, e]` (example, cuboid, head, position, width), scaled.
@@ -36,8 +37,8 @@ def library_attention(
         value: `[b, n, a, s, d]`.
         bias: `[a, q, s]` added to the scores (a may be 1), or None.
         mask: bool `[n, q, s]`, True where attention is allowed, or None.
-        dropout_rate: share of attention weights dropped; has to be 0 with a seed.
-        seed: of `ops.dropout.draw_seed`, or None.
+        dropout_rate: share of attention weights dropped; must be 0 if a key is given.
+        dropout_key: PRNG key, or None.
         implementation: "xla" or "cudnn".
 
     Returns:
@@ -48,17 +49,17 @@ def library_attention(
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
-            f"implementation is one of {', '.join(IMPLEMENTATIONS)}; "
+            f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; "
             f"got {implementation!r}"
         )
-    if seed is not None and dropout_rate:
+    if dropout_key is not None and dropout_rate:
         raise ValueError(
-            f"jax.nn.dot_product_attention has no dropout; got a seed and the rate "
-            f"{dropout_rate}. Use softmax_attention or pallas_attention, or rate 0"
+            "jax.nn.dot_product_attention has no dropout; got a key and "
+            f"dropout_rate={dropout_rate}. Use softmax_attention, or dropout_rate=0"
         )
     if implementation == "cudnn" and query.dtype not in (jnp.bfloat16, jnp.float16):
         raise ValueError(
-            f"cuDNN's attention takes bfloat16 or float16; got {query.dtype}. Use "
+            f"cuDNN's attention needs bfloat16 or float16; got {query.dtype}. Use "
             "implementation='xla'"
         )
     b, width = len(query), value.shape[-1]
@@ -74,8 +75,8 @@ def library_attention(
         bias = bias[None]
     some = None
     if mask is not None:
-        # A row without any allowed key attends to all, so that all is finite, and is
-        # set to zero afterwards.
+        # A row without any allowed key attends to every key, so that its result is
+        # finite, and is set to zero afterwards.
         some = mask.any(axis=-1)
         mask = einops.repeat(mask | ~some[..., None], "n q s -> (b n) 1 q s", b=b)
         some = einops.repeat(some, "n q -> (b n) q 1 1", b=b)

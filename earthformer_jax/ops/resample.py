@@ -1,4 +1,4 @@
-"""Changing the grid: padding, nearest-neighbour resizing, patch merging.
+"""Changing the grid: padding, nearest-neighbour resizing, patch merging, up-sampling.
 
 Fields are `[b, t, h, w, c]`; a grid is the static triple (t, h, w).
 """
@@ -9,6 +9,8 @@ import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from earthformer_jax.ops.convolution import Pair, convolve
 
 PADDINGS = ("ignore", "zeros", "nearest")
 
@@ -117,3 +119,21 @@ def patch_merge(x: jax.Array, factor: Grid, padding: str) -> jax.Array:
     return einops.rearrange(
         x, "b (t ft) (h fh) (w fw) c -> b t h w (ft fh fw c)", ft=ft, fh=fh, fw=fw
     )
+
+
+def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array:
+    """Nearest-neighbour resize, then a convolution with zeros around the plane.
+
+    Args:
+        x: `[n, h, w, c]`.
+        kernel: `[kh, kw, c, g]` with odd kh and kw.
+        plane: (h', w') wanted.
+
+    Returns:
+        `[n, h', w', g]`.
+
+    Reference:
+        Gao et al. 2022, Earthformer, tables 8 and 9.
+    """
+    x = resize_nearest(x[:, None], (1, *plane))[:, 0]
+    return convolve(x, kernel, tuple((k // 2, k // 2) for k in kernel.shape[:2]))

@@ -4,13 +4,11 @@ XLA fuses the few dozen products and sums of a stencil into one loop over the pl
 a CPU this is two orders of magnitude faster than a grouped convolution.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.convolution import Padding, Pair
@@ -50,8 +48,7 @@ def dilated_taps(
     return weights, tuple(found)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def apply(
+def apply_stencil(
     x: jax.Array,
     weights: jax.Array,
     offsets: Offsets,
@@ -62,8 +59,7 @@ def apply(
     """The stencil at every output position.
 
     `y[n, i, j] = sum_k weights[k] * x[n, i * strides[0] + offsets[k][0], ...]`, where x
-    is zero outside its plane, and with `wrap` periodic along the width. The gradient
-    is again a stencil, the mirrored one; there is no forward-mode derivative.
+    is zero outside its plane, and with `wrap` periodic along the width.
 
     Args:
         x: `[n, h, w, c]`.
@@ -74,52 +70,18 @@ def apply(
         wrap: whether the width is a circle; then w' * strides[1] = w.
 
     Returns:
-        `[n, h', w', c]`.
+        `[n, h', w', c]`, summed in float32 (or wider), in the type of `x`.
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    terms = _shifted(x.astype(dtype), offsets, plane, strides, wrap)
+    terms = shifted_planes(x.astype(dtype), offsets, plane, strides, wrap)
     y = sum(w * term for w, term in zip(weights.astype(dtype), terms, strict=True))
     return y.astype(x.dtype)
 
 
-def _forward(x, weights, offsets, plane, strides, wrap):
-    return apply(x, weights, offsets, plane, strides, wrap), (x, weights)
-
-
-def _backward(offsets, plane, strides, wrap, saved, g):
-    x, weights = saved
-    weight_grad = _weight_grad(x, g, offsets, plane, strides, wrap)
-    if strides != (1, 1):
-        inner = [(0, s - 1, s - 1) for s in strides]
-        g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
-    mirrored = tuple((-i, -j) for i, j in offsets)
-    x_grad = apply(g, weights, mirrored, x.shape[1:3], (1, 1), wrap)
-    return x_grad, weight_grad.astype(weights.dtype)
-
-
-apply.defvjp(_forward, _backward)
-
-
-def _weight_grad(x, g, offsets, plane, strides, wrap):
-    """Sums of the products of g with x as every tap sees it, `[k, c]`."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-
-    def sums(x, g):
-        terms = _shifted(x.astype(dtype), offsets, plane, strides, wrap)
-        return jnp.stack([jnp.sum(g.astype(dtype) * t, axis=(0, 1, 2)) for t in terms])
-
-    if jax.default_backend() != "cpu":
-        return sums(x, g)
-
-    # A CPU does this five times as fast, plane by plane, inside its cache.
-    def add(total, xg):
-        return total + sums(*(a[None] for a in xg)), None
-
-    return lax.scan(add, jnp.zeros((len(offsets), x.shape[-1]), dtype), (x, g))[0]
-
-
-def _shifted(x, offsets, plane, strides, wrap):
-    """x as every tap of the stencil sees it: k arrays `[n, h', w', c]`."""
+def shifted_planes(
+    x: jax.Array, offsets: Offsets, plane: Pair, strides: Pair, wrap: bool
+) -> list[jax.Array]:
+    """`x` as every tap of the stencil sees it: k arrays `[n, h', w', c]`."""
     ends = [(size - 1) * stride for size, stride in zip(plane, strides, strict=True)]
     low = [max(0, -min(o[axis] for o in offsets)) for axis in (0, 1)]
     high = [

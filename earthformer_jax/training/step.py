@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from earthformer_jax.models.contract import Forecaster, uses_targets
-from earthformer_jax.ops.hashed_key import hashed_key
+from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
 
 Scalars = dict[str, jax.Array]

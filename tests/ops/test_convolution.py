@@ -7,6 +7,8 @@ import pytest
 from jax import lax
 
 from earthformer_jax.ops import convolution
+from earthformer_jax.ops.tuned import clip_convolution, strided
+from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 
 def draw(*shape, seed=0):
@@ -31,9 +33,7 @@ def test_valid_adds_nothing():
     assert convolution.output_plane((7, 10), (3, 3), padding, (2, 2)) == (3, 4)
 
 
-@pytest.mark.parametrize(
-    "convolve", [convolution.convolve, convolution.convolve_in_loop]
-)
+@pytest.mark.parametrize("convolve", [convolution.convolve, convolve_in_loop])
 def test_on_a_circle_the_origin_does_not_matter(convolve):
     x, kernel = draw(2, 5, 6, 3), draw(3, 5, 3, 4, seed=1)
     padding = convolution.plane_padding((5, 6), (3, 5), "same")
@@ -45,53 +45,60 @@ def test_on_a_circle_the_origin_does_not_matter(convolve):
     np.testing.assert_allclose(y, flat, atol=1e-5)
 
 
-def test_pointwise_is_a_matrix_product():
-    x, kernel = draw(2, 3, 4, 5), draw(5, 2, seed=1)
-    np.testing.assert_allclose(convolution.pointwise(x, kernel), x @ kernel, atol=1e-5)
+@pytest.mark.parametrize(
+    "convolve", [convolution.convolve_clips, clip_convolution.convolve_clips]
+)
+def test_two_taps_are_the_frame_and_the_next_one(convolve):
+    x = draw(1, 3, 1, 1, 1)
+    kernel = jnp.array([2.0, 10.0]).reshape(2, 1, 1, 1, 1)
+    a, b, c = x.ravel()
+    want = [2 * a + 10 * b, 2 * b + 10 * c, 2 * c]
+    np.testing.assert_allclose(convolve(x, kernel).ravel(), want, rtol=1e-6)
 
 
-@pytest.mark.parametrize("wrap", [False, True])
-@pytest.mark.parametrize("size", [(3, 3), (2, 4), (1, 5)])
-def test_derivatives_are_those_of_a_convolution(size, wrap):
-    x, kernel = draw(2, 5, 6, 3), draw(*size, 3, 4, seed=1)
-    padding = convolution.plane_padding((5, 6), size, "same")
-
-    def derivatives(convolve):
-        def f(x, kernel):
-            return convolve(x, kernel, padding, wrap=wrap)
-
-        @jax.jit
-        def all_of_them(args, tangents):
-            y, forward = jax.jvp(f, args, tangents)
-            _, x_only = jax.jvp(lambda x: f(x, kernel), args[:1], tangents[:1])
-            _, kernel_only = jax.jvp(lambda k: f(x, k), args[1:], tangents[1:])
-            return y, forward, x_only, kernel_only, *jax.vjp(f, *args)[1](y)
-
-        return all_of_them((x, kernel), (draw(*x.shape, seed=2), draw(*kernel.shape)))
-
-    want = derivatives(convolution.convolve)
-    have = derivatives(convolution.convolve_in_loop)
-    for h, w in zip(have, want, strict=True):
-        np.testing.assert_allclose(h, w, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(
+    "length, size", [(3, (3, 3, 3)), (2, (1, 1, 1)), (4, (4, 2, 3))]
+)
+def test_clips_as_planes(length, size):
+    x, kernel = draw(2, length, 4, 5, 3), draw(*size, 3, 2, seed=1)
+    have = clip_convolution.convolve_clips(x, kernel)
+    want = convolution.convolve_clips(x, kernel)
+    np.testing.assert_allclose(have, want, atol=1e-4)
 
 
-def test_no_convolution_is_differentiated_in_a_loop():
-    """On a CPU, the gradient's loop holds matrix products only."""
-    x, kernel = draw(1, 4, 4, 2), draw(3, 3, 2, 2)
-    padding = ((1, 1), (1, 1))
+RESIZES = [(1, 1), (3, 1), (3, 2), (5, 3), (1, 2)]
 
-    def f(x, kernel):
-        def step(x, _):
-            return jnp.tanh(convolution.convolve_in_loop(x, kernel, padding)), None
 
-        return jnp.sum(lax.scan(step, x, length=3)[0])
+@pytest.mark.parametrize("module", [convolution, strided])
+@pytest.mark.parametrize(("side", "stride"), RESIZES)
+def test_shrink_by_its_definition(module, side, stride):
+    x, kernel = draw(1, 2 * stride, 2 * stride, 2), draw(side, side, 2, 3, seed=1)
+    padded = np.pad(x[0], ((side, side), (side, side), (0, 0)))
+    want = np.zeros((2, 2, 3), np.float32)
+    for i, j, u, v in np.ndindex(2, 2, side, side):
+        row = stride * i + u - side // 2 + side
+        column = stride * j + v - side // 2 + side
+        want[i, j] += padded[row, column] @ np.asarray(kernel[u, v])
+    np.testing.assert_allclose(module.shrink(x, kernel, stride)[0], want, atol=1e-5)
 
-    jaxpr = jax.make_jaxpr(jax.grad(f, argnums=(0, 1)))(x, kernel).jaxpr
-    scans = [e for e in jaxpr.eqns if e.primitive.name == "scan"]
-    backward = [e for e in scans if e.params["reverse"]]
-    assert len(backward) == 1
-    assert "conv_general_dilated" not in str(backward[0].params["jaxpr"])
-    assert "dot_general" in str(backward[0].params["jaxpr"])
+
+@pytest.mark.parametrize("module", [convolution, strided])
+@pytest.mark.parametrize(("side", "stride"), RESIZES)
+def test_enlarge_is_the_adjoint_of_shrink(module, side, stride):
+    """<y, shrink x> = <enlarge y, x>, with the kernel's channels swapped."""
+    x, y = draw(1, 3 * stride, 2 * stride, 2), draw(1, 3, 2, 4, seed=1)
+    kernel = draw(side, side, 2, 4, seed=2)
+    _, pull = jax.vjp(lambda x: convolution.shrink(x, kernel, stride), x)
+    have = module.enlarge(y, kernel.swapaxes(2, 3), stride)
+    np.testing.assert_allclose(have, pull(y)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [convolution, strided])
+def test_refusals_of_resizing(module):
+    with pytest.raises(ValueError, match=r"odd, equal sides; got \(4, 4\)"):
+        module.enlarge(draw(1, 4, 4, 1), draw(4, 4, 1, 1))
+    with pytest.raises(ValueError, match=r"stride 2 must divide the plane \(4, 5\)"):
+        module.shrink(draw(1, 4, 5, 1), draw(3, 3, 1, 1), 2)
 
 
 def test_refusals():

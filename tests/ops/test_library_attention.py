@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from earthformer_jax.ops.attention import softmax_attention
 from earthformer_jax.ops.library_attention import library_attention
-from earthformer_jax.ops.softmax_attention import softmax_attention
 
 B, N, A, Q, S = 2, 3, 2, 10, 13
 
@@ -42,9 +42,15 @@ def value_and_gradients(function, found, mask):
     return dict(gradients, out=out)
 
 
-@pytest.mark.parametrize("widths", [(6, 9), (9, 6), (8, 8)])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("heads", [None, 1, 2])
+@pytest.mark.parametrize(
+    ("heads", "masked", "widths"),
+    [
+        (None, False, (8, 8)),
+        (1, True, (6, 9)),
+        (2, False, (9, 6)),
+        (2, True, (8, 8)),
+    ],
+)
 def test_values_and_gradients(heads, masked, widths):
     found, mask = arrays(*widths, heads), a_mask() if masked else None
     have = value_and_gradients(library_attention, found, mask)
@@ -70,15 +76,17 @@ def test_rows_without_keys_are_zero():
 
 
 def test_errors():
-    found, seed = arrays(), np.array([1, 2], np.uint32)
-    with pytest.raises(ValueError, match="Use softmax_attention or pallas_attention"):
-        library_attention(**found, dropout_rate=0.1, seed=seed)
+    found, key = arrays(), jax.random.key(0)
+    with pytest.raises(
+        ValueError, match="has no dropout; got a key and dropout_rate=0.1"
+    ):
+        library_attention(**found, dropout_rate=0.1, dropout_key=key)
     with pytest.raises(ValueError, match="one of xla, cudnn; got 'flash'"):
         library_attention(**found, implementation="flash")
     with pytest.raises(ValueError, match="bfloat16 or float16; got float32"):
         library_attention(**found, implementation="cudnn")
-    # Neither a rate without a seed nor a seed without a rate drops anything.
+    # Neither a rate without a key nor a key without a rate drops anything.
     want = softmax_attention(**found)
-    for options in (dict(dropout_rate=0.1), dict(seed=seed)):
+    for options in (dict(dropout_rate=0.1), dict(dropout_key=key)):
         have = library_attention(**found, **options)
         np.testing.assert_allclose(have, want, atol=1e-5)

@@ -42,19 +42,16 @@ def by_stencil(x, kernels, dilations, padding, strides, wrap):
     size = kernels.shape[1:3]
     plane = convolution.output_plane(x.shape[1:3], size, padding, strides)
     weights, offsets = stencil.dilated_taps(kernels, dilations, padding)
-    return stencil.apply(x, weights, offsets, plane, strides, wrap)
+    return stencil.apply_stencil(x, weights, offsets, plane, strides, wrap)
 
 
-@pytest.mark.parametrize(("dilations", "size"), [((1, 2, 4), (3, 3)), ((2,), (5, 1))])
 @pytest.mark.parametrize(
-    ("padding", "strides", "wrap"),
+    ("dilations", "size", "padding", "strides", "wrap"),
     [
-        ("same", (1, 1), False),
-        ("same", (1, 1), True),
-        ("same", (2, 3), False),
-        ("same", (3, 2), True),
-        ("valid", (1, 1), False),
-        ("valid", (2, 2), False),
+        ((1, 2, 4), (3, 3), "same", (1, 1), False),
+        ((1, 2, 4), (3, 3), "same", (3, 2), True),
+        ((2,), (5, 1), "same", (1, 1), True),
+        ((2,), (5, 1), "valid", (2, 2), False),
     ],
 )
 def test_values_and_gradients(dilations, size, padding, strides, wrap):
@@ -84,7 +81,7 @@ def test_centres_are_one_tap():
 def test_low_precision_is_summed_in_float32():
     x = jnp.full((1, 1, 1000, 1), 1.0, jnp.bfloat16)
     weights, offsets = jnp.full((1000, 1), 2**-9), tuple((0, i) for i in range(1000))
-    y = stencil.apply(x, weights, offsets, (1, 1))
+    y = stencil.apply_stencil(x, weights, offsets, (1, 1))
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0, 0, 0]) == pytest.approx(1000 / 512, rel=2**-8)
 

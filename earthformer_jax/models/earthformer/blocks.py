@@ -17,8 +17,8 @@ from earthformer_jax.models.earthformer.cuboid_attention import (
     CuboidSelfAttention,
 )
 from earthformer_jax.ops.cuboid import CuboidSpec
-from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.patterns import CrossSpec
+from earthformer_jax.ops.tuned.order import materialize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +77,13 @@ class SelfAttentionBlock(nn.Module):
         for i, spec in enumerate(self.specs):
             layer = CuboidSelfAttention(options.attention, spec, name=f"attention_{i}")
             dx, dg = _run(layer, x, g, train=train, remat=options.remat >= 2)
-            x = settle(x + dx)
+            x = materialize(x + dx)
             g = g if g is None else g + dg
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 remat = options.remat >= 1
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = settle(_run(ffn, x, train=train, remat=remat))
+                x = materialize(_run(ffn, x, train=train, remat=remat))
                 if g is not None and options.use_global_vector_ffn:
                     ffn = FeedForward(options.feed_forward, name=f"global_ffn_{j}")
                     g = _run(ffn, g, train=train, remat=remat)
@@ -134,9 +134,9 @@ class CrossAttentionBlock(nn.Module):
                 train=train,
                 remat=options.remat >= 2,
             )
-            x = settle(x + dx)
+            x = materialize(x + dx)
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = settle(_run(ffn, x, train=train, remat=options.remat >= 1))
+                x = materialize(_run(ffn, x, train=train, remat=options.remat >= 1))
         return x

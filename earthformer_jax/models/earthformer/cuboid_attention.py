@@ -18,9 +18,11 @@ from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.models.earthformer.captured import Cut, record
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
-from earthformer_jax.ops.dense import settle
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid
+from earthformer_jax.ops.tuned.attention import attend
+from earthformer_jax.ops.tuned.hashed_key import hashed_key
+from earthformer_jax.ops.tuned.order import materialize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ class _Projections(nn.Module):
         )
         if _pads(spec, x.shape[1:4]) and not self.options.qkv_bias:
             return x, cut
-        return settle(cut(x)), lambda cuboids: cuboids
+        return materialize(cut(x)), lambda cuboids: cuboids
 
     def _merge_and_project(
         self, out, spec: CuboidSpec, grid: Grid, train, *, project=True
@@ -181,7 +183,7 @@ class _Projections(nn.Module):
         """Keyword arguments of dropout for the functions of `ops.attention`."""
         if not train or not self.options.attn_drop:
             return {}
-        key = self.make_rng("dropout")
+        key = hashed_key(self.make_rng("dropout"))
         return dict(dropout_rate=self.options.attn_drop, dropout_key=key)
 
 
@@ -254,7 +256,7 @@ class CuboidSelfAttention(_Projections):
 
         cut = Cut(grid, spec, self.options.padding)
         self._sow_weights(cut, cut, local, from_global)
-        out = attention.attend(**local)
+        out = attend(**local)
         out = self._merge_and_project(
             out, spec, grid, train, project=self.options.use_final_proj
         )
@@ -394,7 +396,7 @@ class CuboidCrossAttention(_Projections):
             Cut(memory_grid, memory_cut, self.options.padding, time_at_front=True),
             local,
         )
-        out = attention.attend(**local)
+        out = attend(**local)
         return self._merge_and_project(out, cut, grid, train)
 
 

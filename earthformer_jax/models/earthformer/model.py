@@ -195,7 +195,7 @@ class Earthformer(nn.Module):
                 f"attn_implementation={self.attn_implementation!r} cannot drop "
                 f"attention weights; got attn_drop={self.attn_drop}, expected 0"
             )
-        if self.attn_implementation in ("cudnn", "pallas"):
+        if self.attn_implementation == "cudnn":
             # Asked only here: the question makes JAX look for devices.
             platform = jax.default_backend()
             if platform != "gpu":

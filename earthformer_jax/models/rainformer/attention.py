@@ -20,6 +20,7 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.tuned.attention import attend
 
 REDUCTION = 16  # channels per hidden unit of the channel attentions
 LEAST_HIDDEN = 10  # units of the one after a window attention
@@ -151,7 +152,7 @@ class WindowAttention(nn.Module):
         query, key, value = einops.rearrange(
             windows, "b n q (three a d) -> three b n q a d", three=3, a=self.heads
         )
-        attended = attention.attend(
+        attended = attend(
             query,
             key,
             value,

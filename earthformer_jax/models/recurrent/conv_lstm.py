@@ -30,6 +30,7 @@ from earthformer_jax.models.recurrent.recurrence import (
     pair,
 )
 from earthformer_jax.ops import convolution
+from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 
 class ConvLSTM(Recurrence):
@@ -108,7 +109,7 @@ class ConvLSTM(Recurrence):
         biases = [0] * 4 if bias is None else jnp.split(bias.astype(dtype), 4)
         drop = self._drop(self.recurrent_dropout, (4, *state[0].shape), dtype, train)
         window = functools.partial(
-            convolution.convolve_in_loop,
+            convolve_in_loop,
             padding=convolution.plane_padding(plane, size, "same"),
             wrap=self.wrap,
         )

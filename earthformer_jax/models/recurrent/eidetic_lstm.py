@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from earthformer_jax.ops import clip_convolution
 from earthformer_jax.ops.recall import recall
+from earthformer_jax.ops.tuned.clip_convolution import convolve_clips
 
 FORGET_BIAS = 1.0
 NORM_EPSILON = 1e-12
@@ -54,7 +54,7 @@ class ClipConv(nn.Module):
             "bias", nn.initializers.zeros, (self.features,), self.param_dtype
         )
         dtype = self.dtype or x.dtype
-        y = clip_convolution.convolve(x.astype(dtype), kernel.astype(dtype))
+        y = convolve_clips(x.astype(dtype), kernel.astype(dtype))
         return y + bias.astype(dtype)
 
 

@@ -45,6 +45,8 @@ from earthformer_jax.models.recurrent.recurrence import (
 )
 from earthformer_jax.models.recurrent.subspace_head import SubspaceHead
 from earthformer_jax.ops import convolution, stencil
+from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.tuned.stencil import apply_stencil
 
 NORMS = ("none", "layer")
 ATTENTION_PLACES = ("h", "output")
@@ -208,10 +210,10 @@ class FAConvLSTM(Recurrence):
             shape = (batch, 1, *frames.shape[2:])
             drop = self._drop(self.dropout, shape, dtype, train)
             frames = frames if drop is None else frames * drop
-            mixed = convolution.pointwise(frames, into)
+            mixed = dense(frames, into)
             mixed = einops.rearrange(mixed, "b t h w c -> (b t) h w c")
             strides = pair("strides", self.strides)
-            mixed = stencil.apply(mixed, *windows, plane, strides, self.wrap)
+            mixed = apply_stencil(mixed, *windows, plane, strides, self.wrap)
             mixed = einops.rearrange(
                 mixed, "(b t) h w c -> t b h w c", t=frames.shape[1]
             )
@@ -220,8 +222,8 @@ class FAConvLSTM(Recurrence):
         def step(state, frame):
             hidden, cell = state
             kept = hidden if drop is None else hidden * drop
-            pushed = convolution.pointwise(kept, back)
-            pushed = stencil.apply(pushed, *recurrent_window, plane, (1, 1), self.wrap)
+            pushed = dense(kept, back)
+            pushed = apply_stencil(pushed, *recurrent_window, plane, (1, 1), self.wrap)
             gates = to_gates(checkpoint_name(frame["mixed"] + pushed, "mixed"))
             new_hidden, new_cell = update(jnp.split(gates, 4, axis=-1), cell)
             new = (new_hidden.astype(hidden.dtype), new_cell)
@@ -302,7 +304,7 @@ class FAConvLSTM(Recurrence):
             v = activate(mixed if norm is None else layer_norm(mixed, *norm))
             if excite is not None:
                 v = v * _excitation(v, *excite).astype(dtype)
-            gates = convolution.pointwise(v, kernel)
+            gates = dense(v, kernel)
             return gates if bias is None else gates + bias.astype(dtype)
 
         return to_gates

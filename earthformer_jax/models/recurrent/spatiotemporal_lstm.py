@@ -22,6 +22,8 @@ from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.ops import convolution
+from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 FORGET_BIAS = 1.0
 LAYER_NORM_EPS = 1e-5
@@ -97,7 +99,7 @@ class SpatiotemporalLSTMCell(nn.Module):
             (2 * self.features, self.features),
             self.param_dtype,
         ).astype(dtype)
-        hidden = o * jnp.tanh(convolution.pointwise(states, fuse).astype(both))
+        hidden = o * jnp.tanh(dense(states, fuse).astype(both))
         return hidden.astype(dtype), cell, memory, (cell_added, memory_added)
 
     def _window(self, name, x, gates):
@@ -110,7 +112,7 @@ class SpatiotemporalLSTMCell(nn.Module):
             self.param_dtype,
         ).astype(x.dtype)
         padding = convolution.plane_padding(x.shape[1:3], size, "same")
-        y = convolution.convolve_in_loop(x, kernel, padding)
+        y = convolve_in_loop(x, kernel, padding)
         if not self.layer_norm:
             return y
         return nn.LayerNorm(
@@ -247,7 +249,7 @@ class _Step(nn.Module):
             )(x, hidden[layer], cell[layer], memory)
             x = hidden[layer]
             added.append(increments)
-        forecast = convolution.pointwise(x, self._pointwise("head", self.channels))
+        forecast = dense(x, self._pointwise("head", self.channels))
 
         terms = jnp.zeros(self.num_layers, jnp.float32)
         if self.decoupling:
@@ -288,7 +290,7 @@ def decoupling_term(
         Wang et al. 2022, the memory decoupling loss. https://arxiv.org/abs/2103.09504
     """
     one, other = (
-        convolution.pointwise(x.astype(adapter.dtype), adapter).astype(jnp.float32)
+        dense(x.astype(adapter.dtype), adapter).astype(jnp.float32)
         for x in (cell_added, memory_added)
     )
 

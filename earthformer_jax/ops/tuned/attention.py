@@ -1,0 +1,134 @@
+"""Softmax attention of many small cuboids, with a gradient of its own.
+
+Gain: attention along time and its gradient take 30 instead of 53 ms (one CPU core).
+
+Heads stand before positions, so that every product is a batch of products of two
+matrices. Left to itself, the gradient of the softmax's products contracts over the
+first axis of the weights, which XLA's CPU compiler does seven times more slowly than
+over the last. Here the gradient computes the weights again, transposed: keys by
+queries. Then all but one of its products find their operands as they lie, and the
+weights need not be kept.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.ops import attention as plain
+from earthformer_jax.ops.tuned.choice import instead_of
+from earthformer_jax.ops.tuned.hashed_key import keep_mask, key_words
+from earthformer_jax.ops.tuned.order import flatten_rows, materialize, schedule_after
+
+
+@functools.wraps(plain.attend)
+def attend(*arrays, implementation="xla", **options):
+    if implementation == "xla":
+        implementation = softmax_attention
+    return plain.attend(*arrays, implementation=implementation, **options)
+
+
+@instead_of(plain.softmax_attention)
+def softmax_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
+    mask: np.ndarray | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """As `ops.attention.softmax_attention`.
+
+    The same weights are dropped if the key is one of `tuned.hashed_key`.
+
+    Reference:
+        Dao et al. 2022, FlashAttention, https://arxiv.org/abs/2205.14135, appendix B,
+        for the gradient.
+    """
+    words = None
+    if dropout_key is not None and dropout_rate:
+        if not 0.0 < dropout_rate < 1.0:  # everything is dropped, or an error
+            return plain.softmax_attention(
+                query, key, value, bias, mask, dropout_rate, dropout_key
+            )
+        words = key_words(dropout_key)
+    if bias is not None:
+        shape = (query.shape[2], query.shape[3], key.shape[3])
+        bias = jnp.broadcast_to(bias.astype(plain.score_type(query)), shape)
+    if mask is not None:
+        mask = mask[:, None]
+
+    @jax.custom_vjp
+    def attend(query, key, value, bias, words):
+        return forward(query, key, value, bias, words)[0]
+
+    def forward(query, key, value, bias, words):
+        scores = _products(query, key, bias)
+        if mask is not None:
+            scores = jnp.where(mask, scores, -jnp.inf)
+        # Finite where a row has no finite score.
+        highest = jnp.maximum(scores.max(axis=-1, keepdims=True), _LOWEST)
+        weights = jnp.exp(scores - highest)
+        total = weights.sum(axis=-1, keepdims=True)
+        total = total if mask is None else jnp.maximum(total, _SMALLEST)
+        kept = weights / total
+        if words is not None:
+            keep = keep_mask(kept.shape, dropout_rate, words)
+            kept = jnp.where(keep, kept / (1.0 - dropout_rate), 0)
+        out = materialize(
+            jnp.einsum("bnaqs,bnasd->bnaqd", kept.astype(value.dtype), value)
+        )
+        level = (highest + jnp.log(total)).squeeze(-1)
+        return out, (query, key, value, bias, words, level, out)
+
+    def backward(kept, dout):
+        query, key, value, bias, words, level, out = kept
+        query, key, value = materialize(
+            *(schedule_after(dout, x) for x in (query, key, value))
+        )
+        turned_bias = None if bias is None else bias.swapaxes(-1, -2)
+        scores = _products(key, query, turned_bias)
+        if mask is not None:
+            scores = jnp.where(mask.swapaxes(-1, -2), scores, -jnp.inf)
+        weights = jnp.exp(scores - level[..., None, :])  # [b, n, a, s, q]
+        # Sum over keys of each weight times its gradient.
+        products = flatten_rows(dout) * flatten_rows(out)
+        along = jnp.sum(products.astype(weights.dtype), axis=-1)
+        weights, along = materialize(weights, along.reshape(out.shape[:-1]))
+        dropped, dweights = weights, _products(value, dout)
+        if words is not None:
+            keep = keep_mask(weights.shape, dropout_rate, words, swap=True)
+            factor = jnp.where(keep, 1.0 / (1.0 - dropout_rate), 0.0)
+            factor = schedule_after(dout, factor)
+            dropped, dweights = weights * factor, dweights * factor
+        dropped = materialize(dropped.astype(value.dtype))
+        dvalue = jnp.einsum("bnasq,bnaqd->bnasd", dropped, dout)
+        dscores = weights * (dweights - along[..., None, :])
+        dbias = None
+        if bias is not None:
+            dbias = dscores.sum(axis=(0, 1)).swapaxes(-1, -2)
+        dscores = materialize(dscores.astype(query.dtype))
+        dkey = jnp.einsum("bnasq,bnaqe->bnase", dscores, query)
+        back = materialize(dscores.swapaxes(-1, -2))
+        dquery = jnp.einsum("bnaqs,bnase->bnaqe", back, key)
+        return dquery, dkey, dvalue, dbias, None
+
+    attend.defvjp(forward, backward)
+    return attend(*materialize(query, key, value), bias, words)
+
+
+_LOWEST = np.finfo(np.float32).min
+_SMALLEST = np.finfo(np.float32).tiny
+
+
+def _products(rows, columns, bias=None):
+    """`[b, n, a, rows, columns]`: products over the last axis, and a bias."""
+    products = jnp.einsum(
+        "bnaqd,bnasd->bnaqs",
+        rows,
+        columns,
+        preferred_element_type=plain.score_type(rows),
+    )
+    return products if bias is None else products + bias

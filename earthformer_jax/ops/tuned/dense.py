@@ -1,0 +1,42 @@
+"""A linear layer whose gradient finds its operands as they lie.
+
+Gain: a feed-forward layer and its gradient take 30 instead of 51 ms, together with
+`tuned.order` and `tuned.gelu` (one CPU core).
+"""
+
+import jax
+
+from earthformer_jax.ops import dense as plain
+from earthformer_jax.ops.tuned.choice import instead_of
+from earthformer_jax.ops.tuned.order import flatten_rows, materialize
+
+_dense = jax.custom_vjp(plain.dense)
+
+
+def _forward(x, kernel, bias=None):
+    return _dense(x, kernel, bias), (x, kernel, bias)
+
+
+def _backward(kept, dy):
+    x, kernel, bias = kept
+    shape, (inputs, outputs) = x.shape, kernel.shape
+    x, dy = flatten_rows(x), flatten_rows(dy)
+    # XLA's CPU compiler contracts over the first axis of a wide left operand by way of
+    # a transposed copy that costs more than the product.
+    if inputs <= outputs:
+        dkernel = x.T @ dy
+    else:
+        # The narrow operand is the one to be transposed; `materialize` keeps the
+        # compiler from turning the product round again.
+        dkernel = materialize(dy.T @ x).T
+    dbias = None if bias is None else dy.sum(axis=0).astype(bias.dtype)
+    return (dy @ kernel.T).reshape(shape), dkernel.astype(kernel.dtype), dbias
+
+
+_dense.defvjp(_forward, _backward)
+
+
+@instead_of(plain.dense)
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """As `ops.dense.dense`."""
+    return _dense(x, kernel, bias)

@@ -1,0 +1,53 @@
+"""Convolutions that stay fast inside a loop.
+
+Gain: inside a loop XLA's CPU compiler runs a convolution well in one layout only, and
+that of a gradient is another: it takes ten times as long as outside. Here derivatives
+are matrix products, and take as long as outside (one CPU core).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from earthformer_jax.ops.convolution import Padding, convolve, output_plane, pad
+from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.tuned.choice import instead_of
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, padding, wrap):
+    return convolve(x, kernel, padding, wrap=wrap)
+
+
+def _jvp(padding, wrap, primals, tangents):
+    x, kernel = primals
+    terms = [
+        _as_product(a, k, padding, wrap)
+        for a, k in ((tangents[0], kernel), (x, tangents[1]))
+        if not isinstance(a, SymbolicZero) and not isinstance(k, SymbolicZero)
+    ]
+    y = _convolve(x, kernel, padding, wrap)
+    return y, sum(terms) if terms else jnp.zeros_like(y)
+
+
+_convolve.defjvp(_jvp, symbolic_zeros=True)
+
+
+def _as_product(x, kernel, padding, wrap):
+    """`convolve` with stride 1 as one matrix product of all windows."""
+    kh, kw = kernel.shape[:2]
+    h, w = output_plane(x.shape[1:3], (kh, kw), padding)
+    x = pad(x, padding, wrap)
+    windows = [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    return dense(jnp.concatenate(windows, -1), flat)
+
+
+@instead_of(convolve)
+def convolve_in_loop(
+    x: jax.Array, kernel: jax.Array, padding: Padding, *, wrap: bool = False
+) -> jax.Array:
+    """As `ops.convolution.convolve` with stride 1 and no dilation."""
+    return _convolve(x, kernel, padding, wrap)
