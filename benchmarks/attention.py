@@ -1,19 +1,22 @@
-r"""What the attention of cuboids costs, four ways, at the sizes of the Earthformers.
+r"""What attention in cuboids costs, computed in four ways, for the Earthformers' sizes.
 
     python benchmarks/attention.py
     python benchmarks/attention.py --cases nbody --types bfloat16 --batch 16
-    python benchmarks/attention.py --cases tiny --batch 1 --interpret
+    python benchmarks/attention.py --cases tiny --batch 1
 
-On whatever device JAX has: `softmax_attention` ("xla"), `jax.nn.dot_product_attention`
-by XLA and by cuDNN, and the kernels of `pallas_attention`; forward, and the gradient
-with respect to queries, keys, values and bias with it. The ways take turns, round by
-round; a round makes many calls and waits for the last. What a device cannot do is left
-out, with the reason. Results are compared with those of "xla": in float32 they differ
-by the precision of the device's products.
+On JAX's default device: `ops.attention.softmax_attention` ("xla"), the tuned form of it
+("tuned"), and `jax.nn.dot_product_attention` by XLA ("library") and by cuDNN; forward,
+and with the gradient with respect to queries, keys, values and bias. They take turns,
+round by round; a round makes many calls and waits for the last. What a device cannot do
+is left out, with the reason. Results are compared with those of "xla": in float32 they
+differ by the precision of the device's products. With dropout, "tuned" drops the same
+weights on a CPU only.
+
+The fastest one is passed to a model as `attn_implementation` ("xla", "library" or
+"cudnn"); if "tuned" wins, the backend belongs in `ops.tuned.choice.MEASURED`.
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import statistics
@@ -27,11 +30,11 @@ sys.path[0] = str(pathlib.Path(__file__).parents[1])
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from earthformer_jax.ops.pallas_attention import pallas_attention  # noqa: E402
-from earthformer_jax.ops.softmax_attention import softmax_attention  # noqa: E402
 
 from benchmarks import machine, report  # noqa: E402
-from earthformer_jax.ops.library_attention import library_attention  # noqa: E402
+from earthformer_jax.ops.attention import IMPLEMENTATIONS  # noqa: E402
+from earthformer_jax.ops.tuned.attention import softmax_attention  # noqa: E402
+from earthformer_jax.ops.tuned.hashed_key import hashed_key  # noqa: E402
 
 HEADS = 4
 
@@ -75,10 +78,10 @@ SHAPES = {
     "tiny": (Shape("a few", 2, 4, 6, 8),),
 }
 WAYS: dict[str, Callable] = {
-    "xla": softmax_attention,
-    "library, xla": functools.partial(library_attention, implementation="xla"),
-    "library, cudnn": functools.partial(library_attention, implementation="cudnn"),
-    "pallas": pallas_attention,
+    "xla": IMPLEMENTATIONS["xla"],
+    "tuned": softmax_attention.tuned,
+    "library": IMPLEMENTATIONS["library"],
+    "cudnn": IMPLEMENTATIONS["cudnn"],
 }
 DIRECTIONS = ("forward", "gradient")
 
@@ -99,26 +102,23 @@ def arguments(shape: Shape, batch: int, dtype: str) -> dict[str, jax.Array]:
     )
 
 
-def function(way: str, direction: str, dropout: float, interpret: bool) -> Callable:
-    """Function of (arguments, seed): the result, or gradients of its mean square."""
-    more = dict(interpret=interpret) if way == "pallas" else {}
+def function(way: str, direction: str, dropout: float) -> Callable:
+    """Function of (arguments, key): the result, or gradients of its mean square."""
 
-    def attend(found, seed):
-        seed = seed if dropout else None
-        return WAYS[way](**found, dropout_rate=dropout, seed=seed, **more)
+    def attend(found, key):
+        key = key if dropout else None
+        return WAYS[way](**found, dropout_rate=dropout, dropout_key=key)
 
-    def loss(found, seed):
-        return jnp.mean(jnp.square(attend(found, seed).astype(jnp.float32)))
+    def loss(found, key):
+        return jnp.mean(jnp.square(attend(found, key).astype(jnp.float32)))
 
     return attend if direction == "forward" else jax.grad(loss)
 
 
-def missing(way: str, platform: str, interpret: bool) -> str | None:
+def missing(way: str, platform: str) -> str | None:
     """Why a way does not exist on a platform at all, or None."""
-    if way == "library, cudnn" and platform != "gpu":
+    if way == "cudnn" and platform != "gpu":
         return f"cuDNN needs an NVIDIA GPU; this is a {platform}"
-    if way == "pallas" and platform != "gpu" and not interpret:
-        return f"the kernels need a GPU or --interpret; this is a {platform}"
     return None
 
 
@@ -134,19 +134,19 @@ def difference(have, want) -> float:
 def measure(a, case: str, shape: Shape, dtype: str, direction: str) -> dict:
     """One row: what each way takes, and why those that are not there are not."""
     found = arguments(shape, a.batch, dtype)
-    seed = jnp.asarray([1, 2], jnp.uint32)
+    key = hashed_key(jax.random.key(1))
     row = dict(case=case, **shape._asdict(), dtype=dtype, direction=direction)
     row |= dict(ways={}, missing={})
     programs, want = {}, None
     for way in WAYS:
-        reason = missing(way, jax.default_backend(), a.interpret)
+        reason = missing(way, jax.default_backend())
         if reason:
             row["missing"][way] = reason
             continue
-        run = jax.jit(function(way, direction, a.dropout, a.interpret))
+        run = jax.jit(function(way, direction, a.dropout))
         try:
-            program = run.lower(found, seed).compile()
-            out = jax.block_until_ready(program(found, seed))
+            program = run.lower(found, key).compile()
+            out = jax.block_until_ready(program(found, key))
         except Exception as error:  # of many kinds; each says what is not possible
             row["missing"][way] = (str(error).strip() or repr(error)).splitlines()[0]
             continue
@@ -162,7 +162,7 @@ def measure(a, case: str, shape: Shape, dtype: str, direction: str) -> dict:
         for way, program in programs.items():
             start = time.perf_counter()
             for _ in range(a.calls):
-                out = program(found, seed)
+                out = program(found, key)
             jax.block_until_ready(out)
             if turn:
                 seconds = (time.perf_counter() - start) / a.calls
@@ -236,9 +236,6 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0, help="rate")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--calls", type=int, default=20, help="in a round")
-    parser.add_argument(
-        "--interpret", action="store_true", help="run the kernels without a GPU, slowly"
-    )
     parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md beside it")
     a = parser.parse_args()
     rows = []
