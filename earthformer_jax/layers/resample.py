@@ -84,7 +84,7 @@ class Upsample(nn.Module):
         weights = _ConvWeights(shape, self.param_dtype, name="conv")()
         x, kernel, bias = promote_dtype(x, *weights, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-        frames = upsample_convolve(frames, kernel, tuple(self.plane)) + bias
+        frames = upsample_convolve(frames, kernel, self.plane) + bias
         return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=len(x))
 
 

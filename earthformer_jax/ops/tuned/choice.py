@@ -6,11 +6,13 @@ look for devices.
 
 import functools
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 
 from earthformer_jax.ops.derivatives import in_forward_mode
 
+F = TypeVar("F", bound=Callable[..., Any])
 MEASURED = ("cpu",)  # backends on which the tuned functions were measured to be faster
 
 
@@ -19,20 +21,20 @@ def measured() -> bool:
     return jax.default_backend() in MEASURED
 
 
-def instead_of(plain: Callable) -> Callable[[Callable], Callable]:
+def instead_of(plain: Callable[..., Any]) -> Callable[[F], F]:
     """Decorator: the tuned function where it was measured, else `plain`.
 
     The plain one is also used inside `ops.forward_mode()`. Both are attributes of the
     result, `plain` and `tuned`.
     """
 
-    def decorate(tuned):
-        @functools.wraps(tuned, updated=())
+    def decorate(tuned: F) -> F:
+        @functools.wraps(tuned)
         def function(*args, **kwargs):
             chosen = tuned if measured() and not in_forward_mode() else plain
             return chosen(*args, **kwargs)
 
-        function.plain, function.tuned = plain, tuned
-        return function
+        vars(function).update(plain=plain, tuned=tuned)
+        return cast(F, function)
 
     return decorate

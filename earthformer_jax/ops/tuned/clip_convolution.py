@@ -20,13 +20,14 @@ def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     It is a convolution of planes, whose channels are those of all frames that the
     kernel sees at a time.
     """
-    length, taps = x.shape[1], kernel.shape[0]
+    _, length, h, w, _ = x.shape
+    taps, kh, kw = kernel.shape[:3]
     before = (taps - 1) // 2
     x = jnp.pad(x, ((0, 0), (before, taps - 1 - before), *[(0, 0)] * 3))
     windows = jnp.concatenate([x[:, i : i + length] for i in range(taps)], axis=-1)
     y = convolve_in_loop(
         einops.rearrange(windows, "b l h w c -> (b l) h w c"),
         einops.rearrange(kernel, "kl kh kw c g -> kh kw (kl c) g"),
-        plain.plane_padding(windows.shape[2:4], kernel.shape[1:3], "same"),
+        plain.plane_padding((h, w), (kh, kw), "same"),
     )
     return einops.rearrange(y, "(b l) h w g -> b l h w g", l=length)
