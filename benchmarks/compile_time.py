@@ -11,7 +11,6 @@ by round; JSON with --out, and a Markdown table.
 import argparse
 import json
 import pathlib
-import runpy
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from benchmarks import machine, report  # noqa: E402
 from earthformer_jax import models  # noqa: E402
+from earthformer_jax.run import config_files  # noqa: E402
 
 RECURRENT = ("conv_lstm", "fa_conv_lstm", "predrnn", "phydnet", "e3d_lstm")
 SIZES = dict(paper=64, quick=32, test=16)  # of a frame, in pixels
@@ -32,8 +32,7 @@ SIZES = dict(paper=64, quick=32, test=16)  # of a frame, in pixels
 def gradient_of(name: str, variant: str, frames: int):
     """A jitted gradient, (variables, sequence) -> tree, and the shapes of both."""
     shape = (frames, SIZES[variant], SIZES[variant], 1)
-    config = runpy.run_path(str(ROOT / "configs" / "nbody_mnist.py"))
-    options = dict(config["get_config"](f"{variant},{name}").model)
+    options = dict(config_files.load(f"nbody_mnist:{variant},{name}").model)
     model = models.create_model(input_shape=shape, target_shape=shape, **options)
     batch = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     keys = {k: jax.random.key(0) for k in ("params", "dropout", "sampling")}

@@ -10,7 +10,6 @@ are timed alone, so the numbers are those of a machine that does nothing else.
 import argparse
 import contextlib
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 
 from earthformer_jax.data import pipeline
+from earthformer_jax.run import config_files
 from earthformer_jax.run.run import build
 from earthformer_jax.training import optimizer
 from earthformer_jax.training import state as state_lib
@@ -37,11 +37,7 @@ WAYS = {  # name: threads, workers
 
 def read_config(file: str, changes: list[str]):
     """The config of "FILE:VARIANT" with changes "section.field=value"."""
-    path, _, variant = file.partition(":")
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(variant)
+    config = config_files.load(file)
     for change in changes:
         name, _, text = change.partition("=")
         section, _, field = name.partition(".")

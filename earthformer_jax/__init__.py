@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from earthformer_jax.models import create_model
     from earthformer_jax.models import names as model_names
     from earthformer_jax.run.api import evaluate, load, load_config, train
-    from earthformer_jax.run.config import ConfigError
     from earthformer_jax.run.run import load_data
     from earthformer_jax.run.trained import TrainedModel
+    from earthformer_jax.settings import ConfigError
     from earthformer_jax.training.checkpoint import CheckpointError
 
 __version__ = "0.1.0"
@@ -50,7 +50,7 @@ __all__ = [
 # The module of each name.
 _MODULES = {
     "CheckpointError": "training.checkpoint",
-    "ConfigError": "run.config",
+    "ConfigError": "settings",
     "TrainedModel": "run.trained",
     "create_model": "models",
     "evaluate": "run.api",

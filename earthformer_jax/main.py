@@ -28,23 +28,17 @@ from ml_collections import config_flags
 
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import command_line
-from earthformer_jax.run import config as config_lib
-from earthformer_jax.run.command_line import DONE, WRONG_INPUT, explained
+from earthformer_jax.run import workdir as workdir_lib
+from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
 from earthformer_jax.run.run import Run, summarize
-from earthformer_jax.training import workdir as workdir_lib
+from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
 from earthformer_jax.training.scalars import NonFiniteError
 
 DIVERGED, STOPPED = 1, 143
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Config file, with a variant after a colon: configs/enso.py:quick; default the "
-    "config of the workdir.",
-    lock_config=True,
-)
+_CONFIG = command_line.define_config(flags.FLAGS)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for all output; default runs/<config>-<variant>."
 )
@@ -99,9 +93,7 @@ def _default_workdir(config_file: str) -> pathlib.Path:
 def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     """Config and workdir from the flags, each the default of the other."""
     if _CONFIG.value is None and _WORKDIR.value is None:
-        raise config_lib.ConfigError(
-            "--config is missing, e.g. --config=configs/enso.py:quick"
-        )
+        raise ConfigError("--config is missing, e.g. --config=configs/enso.py:quick")
     if _CONFIG.value is None:
         workdir = pathlib.Path(_WORKDIR.value)
         return workdir_lib.read_config(workdir), workdir
@@ -115,10 +107,10 @@ def _summary() -> str:
     if not _ALL.value:
         return summarize(_choose()[0])
     if _CONFIG.value is not None or _WORKDIR.value is not None:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             "--all takes the sizes of the paper; leave out --config and --workdir"
         )
-    with explained("--all"):
+    with as_config_error("--all"):
         return summary.zoo()
 
 
@@ -126,7 +118,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be understood."""
     try:
         return command_line.parse_flags(argv, flags.FLAGS)
-    except config_lib.ConfigError as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
 
@@ -150,12 +142,12 @@ def main(argv: Sequence[str]) -> int:
     _show_log()
     try:
         if len(argv) > 1:
-            raise config_lib.ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
+            raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
         if _MODE.value == "summary":
             print(_summary())
             return DONE
         if _ALL.value:
-            raise config_lib.ConfigError("--all needs --mode=summary")
+            raise ConfigError("--all needs --mode=summary")
         config, workdir = _choose()
         if _DISTRIBUTED.value:
             jax.distributed.initialize()
@@ -165,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
         if not _DISTRIBUTED.value:
             cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
         return run(config, workdir, _MODE.value)
-    except (config_lib.ConfigError, CheckpointError, NonFiniteError) as error:
+    except (ConfigError, CheckpointError, NonFiniteError) as error:
         logger.debug("where it happened", exc_info=True)  # --verbosity=1
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT

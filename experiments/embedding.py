@@ -41,7 +41,7 @@ from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import embedding
-from earthformer_jax.run import compilation_cache
+from earthformer_jax.run import compilation_cache, config_files
 from earthformer_jax.run.run import build
 from earthformer_jax.training import evaluation, loop, mesh
 from earthformer_jax.training import state as state_lib
@@ -88,8 +88,7 @@ def load_module(path: pathlib.Path):
 
 def make_config(a, seed: int, steps: int, model: dict):
     """The quick variant with other data, seed, steps and model options."""
-    file = load_module(ROOT / "configs" / "climate_embedding.py")
-    c = file.get_config("quick").unlock()
+    c = config_files.load("climate_embedding:quick")
     c.seed = seed
     c.data.path = str(a.path)
     c.data.calendar = True

@@ -134,15 +134,15 @@ class TestLoadConfig:
         ),
         "another folder": (["there/enso.py"], "there/enso.py does not exist"),
         "not Python": (["enso.json"], "enso.json does not exist"),
-        "variant": (["enso:huge"], "enso.py:huge is unknown; use one of paper"),
+        "variant": (["enso:huge"], "the variant 'huge' is unknown; use one of paper"),
         "model": (["enso:test,gru"], "unknown model 'gru'"),
         "field": (
             ["enso:test", {"trian.steps": 4}],
-            "enso:test has no field trian.steps; did you mean train.steps",
+            "enso:test has no field trian.steps; did you mean .train.steps",
         ),
         "nested": (
             ["enso:test", {"train": {"stepz": 4}}],
-            "no field train.stepz; did you mean train.steps",
+            "no field train.stepz; did you mean .train.steps",
         ),
         "type": (["enso:test", {"train.steps": "four"}], "train.steps='four'"),
         "no function": (["empty.py"], "empty.py has no function get_config"),

@@ -20,7 +20,9 @@ from earthformer_jax.run import command_line, config_files
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
 from earthformer_jax.run.run import build
+from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training import loop
+from earthformer_jax.training.settings import check_dataset
 from tests import test_imports
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -84,7 +86,7 @@ def known_fields():
     """Every field of a config, of every data set and model."""
     known = {f"model.{o}" for name in models.names() for o in models.fields(name)}
     for file in config_files.names():
-        known |= set(config_lib.flatten(load_config(file)))
+        known |= set(flatten(load_config(file)))
     return known
 
 
@@ -101,9 +103,9 @@ class TestCommands:
     def test_what_does_not_exist_is_noticed(self, monkeypatch):
         monkeypatch.chdir(ROOT)
         for wrong in ("enso.py:quik", "enzo.py", "enso.py:quick,unett"):
-            with pytest.raises(config_lib.ConfigError):
+            with pytest.raises(ConfigError):
                 parse([f"--config=configs/{wrong}"])
-        with pytest.raises(config_lib.ConfigError, match="lrr"):
+        with pytest.raises(ConfigError, match="lrr"):
             parse(["--config=configs/enso.py", "--config.optim.lrr=1"])
 
     @pytest.mark.parametrize("file", FILES)
@@ -244,9 +246,9 @@ class TestAddingAModel:
 class TestAddingADataSet:
     def test_its_config_trains(self, added):
         config = load_config(str(added / "drift.py"))
-        config_lib.check(config)
+        settings = config_lib.check(config)
         dataset, model = build(config)
-        config_lib.check_dataset(config, dataset)
+        check_dataset(settings, dataset)
         loop.check_model(config, model, dataset.data.example())
 
     def test_examples_are_functions_of_their_number(self, added):

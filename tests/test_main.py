@@ -193,15 +193,15 @@ WRONG = {
     ),
     "impossible value": (
         ["--config={file}", "--config.optim.lr=-1"],
-        "config.optim.lr = -1.0; expected a number greater than 0",
+        "config.optim.lr=-1.0: expected a number greater than 0",
     ),
     "micro batch": (
         ["--config={file}", "--config.train.micro_batch=3"],
-        "config.train.micro_batch = 3 does not divide config.train.batch_size = 8",
+        "config.train.micro_batch=3 does not divide config.train.batch_size=8",
     ),
     "unknown monitor": (
         ["--config={file}", "--config.train.monitor=skill"],
-        "config.train.monitor = 'skill' is not a score of 'toy'; expected one of mse",
+        "config.train.monitor='skill' is not a score of 'toy'; expected one of mse",
     ),
     "unknown data": (
         ["--config={file}", "--config.data.name=moon"],
@@ -216,7 +216,7 @@ WRONG = {
     "summary of nothing": (["--mode=summary"], "--config is missing"),
     "summary of a wrong config": (
         ["--config={file}", "--mode=summary", "--config.optim.lr=-1"],
-        "config.optim.lr = -1.0; expected a number greater than 0",
+        "config.optim.lr=-1.0: expected a number greater than 0",
     ),
     "all without summary": (
         ["--config={file}", "--all"],

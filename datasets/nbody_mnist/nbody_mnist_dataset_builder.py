@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from earthformer_jax.data.mnist import nbody_mnist
 from earthformer_jax.data.mnist.video import SPLITS, WHITE
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
+from earthformer_jax.settings import settings_from
 
 
 @dataclasses.dataclass(eq=False)
@@ -66,7 +67,9 @@ class NbodyMnist(ArrayRecordBuilder):
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        settings = nbody_mnist.Settings.from_config(self.builder_config.data)
+        settings = settings_from(
+            nbody_mnist.Settings, self.builder_config.data, "the N-body MNIST data"
+        )
         shape = (settings.rules.frames, settings.size, settings.size, 1)
         return self.ordered_info(
             {"frames": array(shape, np.uint8)},

@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from earthformer_jax.data.dataset import Dataset
 
-# Each module has `load(config, seed) -> Dataset`; it is imported when it is asked for.
+# Each module has a dataclass `Settings`, and `load(config, seed) -> Dataset`; it is
+# imported when it is asked for.
 MODULES = {
     "enso": "enso.enso",
     "moving_mnist": "mnist.moving_mnist",
@@ -18,10 +20,10 @@ MODULES = {
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
-    """Loads the data set `config.name` from its settings (`config.data`).
+    """Loads the data set `config["name"]`.
 
     Args:
-        config: settings of the data set; `name` chooses it.
+        config: settings of the data set, fields of `settings(name)`; `name` chooses it.
         seed: of everything simulated.
 
     Raises:
@@ -30,8 +32,18 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """
     name = config["name"]
     if name not in MODULES:
-        raise ValueError(
-            f"config.data.name={name!r} is unknown; there are: {', '.join(MODULES)}"
-        )
-    module = importlib.import_module(f"earthformer_jax.data.{MODULES[name]}")
-    return module.load(config, seed)
+        raise ValueError(f"name={name!r} is unknown; there are: {', '.join(MODULES)}")
+    return _module(name).load(config, seed)
+
+
+def settings(name: str) -> type:
+    """The dataclass of the settings of a data set.
+
+    Args:
+        name: one of `MODULES`.
+    """
+    return _module(name).Settings
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"earthformer_jax.data.{MODULES[name]}")

@@ -30,7 +30,7 @@ from earthformer_jax.look import inspect as inspect_lib
 from earthformer_jax.look import show as show_lib
 from earthformer_jax.run import command_line
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT
-from earthformer_jax.run.config import ConfigError
+from earthformer_jax.settings import ConfigError
 
 HELP = ("--help", "-h", "help")
 
@@ -56,7 +56,9 @@ def show(argv: Sequence[str]) -> None:
     config = flag_values.config
     if config is None:
         raise ConfigError("--config is missing, e.g. --config=configs/enso.py:quick")
-    with command_line.explained(f"data {config.data.name!r}"):
+    with command_line.as_config_error(
+        f"data {config.data.name!r}", "data", config.data
+    ):
         dataset = data.load(config.data, config.seed)
         samples = show_lib.choose(
             dataset.data,
@@ -90,7 +92,7 @@ def inspect(argv: Sequence[str]) -> None:
             f"inspect takes one PATH, got {len(argv) - 1}: write a pattern in quotes, "
             "as in python -m earthformer_jax.data inspect 'data/*.nc'"
         )
-    with command_line.explained(argv[1]):
+    with command_line.as_config_error(argv[1]):
         print(inspect_lib.inspect(argv[1]))
 
 
@@ -113,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
         if command not in COMMANDS:
             there = " or ".join(COMMANDS)
             raise ConfigError(
-                f"{command!r} is no command; write {there}, or --help"
+                f"{command!r} is not a command; write {there}, or --help"
                 if command
                 else f"the command is missing; write {there}, or --help"
             )

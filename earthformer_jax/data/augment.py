@@ -64,7 +64,7 @@ def check_crop(size: tuple[int, int], crop: tuple[int, ...]) -> None:
     """
     if len(crop) != 2 or not all(1 <= c <= s for c, s in zip(crop, size, strict=False)):
         raise ValueError(
-            f"config.data.crop={tuple(crop)}: expected rows and columns of at least 1 "
+            f"crop={tuple(crop)}: expected rows and columns of at least 1 "
             f"and at most {size}, the size of the fields, or () for all of them"
         )
 

@@ -16,6 +16,7 @@ from earthformer_jax.data.source import Batch, Example, Source
 # of known length, and no training comes near this many.
 EPOCHS = 1_000_000
 SEED_RANGE = 2**32
+NUM_THREADS = 2  # that read ahead
 _POSITION = "next_index"
 
 
@@ -28,7 +29,7 @@ def train_batches(
     simulated_fraction: float = 0.0,
     process_index: int = 0,
     process_count: int = 1,
-    num_threads: int = 2,
+    num_threads: int = NUM_THREADS,
     num_workers: int = 0,
 ) -> "TrainBatches":
     """An endless, checkpointable iterator over training batches.
@@ -73,7 +74,7 @@ def train_batches(
         if data.simulated is None:
             raise ValueError(
                 f"data {data.name!r} ({data.description}) has no simulated "
-                "examples; set config.train.simulated_steps and simulated_fraction to 0"
+                "examples; set simulated_batches and simulated_fraction to 0"
             )
         simulated = grain.MapDataset.source(data.simulated).repeat(EPOCHS)
         first = simulated_batches * batch_size
@@ -176,7 +177,7 @@ def evaluation_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    num_threads: int = 2,
+    num_threads: int = NUM_THREADS,
 ) -> "EvaluationBatches":
     """Every example of a source once, in order, in batches of one size.
 

@@ -29,7 +29,7 @@ _MODELS = {
     "conv_autoencoder": (f"{__name__}.recurrent.conv_autoencoder", "ConvAutoencoder"),
 }
 
-_DTYPES = ("dtype", "param_dtype")
+DTYPES = ("dtype", "param_dtype")  # options that are types, "bfloat16" as text
 
 
 def names() -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def fields(name: str) -> dict[str, dataclasses.Field]:
     """
     return {
         field.name: field
-        for field in dataclasses.fields(_model_class(name))
+        for field in dataclasses.fields(model_class(name))
         if field.name not in ("input_shape", "target_shape", "parent", "name")
     }
 
@@ -66,7 +66,7 @@ def create_model(
         ValueError: for an unknown name or option (the nearest ones are named), or
             options that do not go together.
     """
-    model_class, known = _model_class(name), fields(name)
+    known = fields(name)
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=3) or sorted(known)
@@ -75,15 +75,19 @@ def create_model(
                 f"{', '.join(close)}?"
             )
     options = {k: _plain(k, v) for k, v in options.items()}
-    model = model_class(
+    model = model_class(name)(
         input_shape=tuple(input_shape), target_shape=tuple(target_shape), **options
     )
     model.check()
     return model
 
 
-def _model_class(name: str) -> type[Any]:
-    """The class of a `NamedForecaster`, a dataclass as every Flax module is."""
+def model_class(name: str) -> type[Any]:
+    """The class of a `NamedForecaster`, a dataclass as every Flax module is.
+
+    Raises:
+        ValueError: for an unknown model; the known ones are named.
+    """
     if name not in _MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
     module, attribute = _MODELS[name]
@@ -92,7 +96,7 @@ def _model_class(name: str) -> type[Any]:
 
 def _plain(option: str, value):
     """Config values as module attributes: hashable, and types in place of names."""
-    if option in _DTYPES and isinstance(value, str):
+    if option in DTYPES and isinstance(value, str):
         import jax.numpy as jnp
 
         return jnp.dtype(value) if value else None

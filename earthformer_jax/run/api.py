@@ -1,19 +1,17 @@
 """The functions of the package's front door: a config, a run, and what it leaves."""
 
-import difflib
-import importlib.util
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from earthformer_jax.run import config as config_lib
+from earthformer_jax import models
 from earthformer_jax.run import config_files
-from earthformer_jax.run.command_line import explained
+from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
+from earthformer_jax.settings import ConfigError, flatten, nearest
 
 
 def load_config(
@@ -41,22 +39,17 @@ def load_config(
     """
     fields = {
         field: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for field, value in config_lib.flatten({**(changes or {}), **more}).items()
+        for field, value in flatten({**(changes or {}), **more}).items()
     }
     file, _, variant = name.partition(":")
-    if "model.name" in fields and "," not in variant:
+    if fields.get("model.name") in models.names() and "," not in variant:
         variant = f"{variant},{fields['model.name']}"
-    path = config_files.locate(file)
-    with explained(f"config {name!r}"):
-        get_config = _get_config(path)
-        config = get_config(variant) if variant else get_config()
-    known = config_lib.flatten(config)
+    config = config_files.load(f"{file}:{variant}")
+    known = flatten(config)
     for field, value in fields.items():
         if field not in known:
-            close = difflib.get_close_matches(field, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise config_lib.ConfigError(f"{name} has no field {field}{hint}")
-        with explained(f"{field}={value!r}"):
+            raise ConfigError(f"{name} has no field {field}{nearest(field, known)}")
+        with as_config_error(f"{field}={value!r}"):
             config.update_from_flattened_dict({field: value})
     return config.lock()
 
@@ -111,13 +104,3 @@ def load(workdir: str | os.PathLike[str]) -> TrainedModel:
         CheckpointError: if it holds no checkpoint that can be used.
     """
     return Run.of(workdir).load()
-
-
-def _get_config(path: str):
-    """The function of a config file that returns the config."""
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no function get_config")
-    return module.get_config

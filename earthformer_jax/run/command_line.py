@@ -1,36 +1,49 @@
-"""What the commands share: one line, and not a traceback, for a wrong input."""
+"""What the commands share: flags for a config, and one line for wrong input."""
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from earthformer_jax import models
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
+from earthformer_jax.settings import ConfigError, flatten, qualified
 
 DONE, WRONG_INPUT = 0, 2  # exit status
 
+flags.disclaim_key_flags()  # --help names the command that calls `define_config`
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Makes a complete config of the value of --config."""
+
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        return config_files.load(argument)
+
 
 def define_config(
-    flag_values: flags.FlagValues, argv: Sequence[str]
+    flag_values: flags.FlagValues, argv: Sequence[str] | None = None
 ) -> flags.FlagHolder[ml_collections.ConfigDict]:
     """Defines --config=FILE:VARIANT, with --config.FIELD=VALUE, on flags of one's own.
 
     Args:
         flag_values: where the flag is defined.
-        argv: what `parse_flags` will be given.
+        argv: what `parse_flags` will be given; None: `sys.argv`, as it is then.
     """
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config file, with a variant after a colon: configs/enso.py:quick.",
+        "Config file, with a variant after a colon: configs/enso.py:quick; default the "
+        "config of the workdir, where there is one.",
         flag_values=flag_values,
-        lock_config=True,
-        sys_argv=list(argv),
+        sys_argv=None if argv is None else list(argv),
     )
+    flag_values["config"].parser = _ConfigParser()
+    return holder
 
 
 def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]:
@@ -41,7 +54,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         flag_values: the flags; "config" is one of them.
 
     Returns:
-        what is no flag: the name of the program, and arguments left over.
+        what is not a flag: the name of the program, and arguments left over.
 
     Raises:
         ConfigError: with one line, if a flag, the config file, its variant or a field
@@ -53,20 +66,22 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         return flag_values(list(argv))
     except (AttributeError, KeyError):
         if file:
-            _check_fields(argv, flag_values["config"].parser.parse(file))
+            _check_fields(argv, config_files.load(file))
         raise
     except flags.Error as error:
-        raise config_lib.ConfigError(_reason(error)) from error
+        if isinstance(error.__context__, ConfigError):  # absl says "flag --config="
+            raise error.__context__ from None
+        raise ConfigError(str(error)) from error
 
 
 def with_model(argv: Sequence[str]) -> list[str]:
-    """Arguments in which --config.model.name also chooses the options of that model.
+    """Arguments in which --config.model.name also chooses the size of that model.
 
     "--config=FILE:quick --config.model.name=M" has "--config=FILE:quick,M" then.
     """
     argv, name = list(argv), _argument(argv, "config.model.name")
     file = config_argument(argv)
-    if not name or not file or "," in file:
+    if name not in models.names() or not file or "," in file:
         return argv
     path, _, variant = file.partition(":")
     return _with_config(argv, f"{path}:{variant},{name}")
@@ -78,8 +93,16 @@ def config_argument(argv: Sequence[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Says which part of the config an error comes from.
+def as_config_error(
+    what: str, section: str = "", fields: Iterable[str] = ()
+) -> Iterator[None]:
+    """Turns errors of a part of the package into one about the config.
+
+    Args:
+        what: the part, said first where a message does not begin with a field.
+        section: of the config that the part is set by: "data". Its fields are named
+            `config.data.FIELD` then.
+        fields: the fields of the section.
 
     Raises:
         ConfigError: instead of the errors that wrong settings and files cause.
@@ -88,8 +111,10 @@ def explained(what: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, KeyError, OSError) as error:
         message = str(error.args[0] if isinstance(error, KeyError) else error)
+        if section:
+            message = qualified(message, f"config.{section}.", fields)
         where = "" if message.startswith(("config.", "--")) else f"{what}: "
-        raise config_lib.ConfigError(where + message) from error
+        raise ConfigError(where + message) from error
 
 
 def _with_located_config(argv: list[str]) -> list[str]:
@@ -117,18 +142,10 @@ def _argument(argv: Sequence[str], flag: str) -> str | None:
     return None
 
 
-def _reason(error: flags.Error) -> str:
-    """What went wrong: of a config file that raises, the message is a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any(line.startswith("Traceback") for line in lines):
-        return re.sub(r"^\w+Error: ", "", lines[-1])
-    return str(error)
-
-
 def _check_fields(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:
     """Names the first overridden field that the config does not have."""
-    known = config_lib.flatten(config)
+    known = flatten(config)
     for argument in argv[1:]:
-        match = re.match(r"--?config\.([\w.]+)", argument)
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if match and match[1] not in known:
-            raise config_lib.ConfigError(config_lib.unknown_field(match[1], known))
+            raise ConfigError(config_lib.unknown_field(match[1], known))

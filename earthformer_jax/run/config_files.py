@@ -1,10 +1,56 @@
-"""Where config files are: in the current folder, or installed with the package."""
+"""Config files: where they are, and the complete config of one.
+
+A config file has a function `get_config(variant)` that returns what differs from the
+defaults; `load` adds everything else. Files are in the current folder, or installed
+with the package.
+"""
 
 import pathlib
+import runpy
 
-from earthformer_jax.run import config as config_lib
+import ml_collections
+
+from earthformer_jax import models
+from earthformer_jax.run import recipes
+from earthformer_jax.run.config import completed
+from earthformer_jax.settings import ConfigError
 
 FOLDER = "configs"
+
+
+def load(name: str) -> ml_collections.ConfigDict:
+    """The complete, locked config of a file.
+
+    Args:
+        name: as for `locate`; with a variant, "enso:quick", and with another model,
+            "enso:quick,unet", in its size for that variant and the data.
+
+    Raises:
+        ConfigError: if there is no such file or variant.
+    """
+    file, _, variant = name.partition(":")
+    rest, comma, model = variant.rpartition(",")
+    is_known = model in models.names()
+    if is_known:
+        variant = rest
+    path = locate(file)
+    try:
+        space = runpy.run_path(path)
+        if "get_config" not in space:
+            raise ConfigError(f"{path} has no function get_config")
+        config = space["get_config"](*filter(None, [variant]))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        hint = ""
+        if comma and not is_known:
+            hint = f"; unknown model {model!r}; the models are "
+            hint += ", ".join(models.names())
+        raise ConfigError(f"config {name!r}: {error}{hint}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(f"config {name!r}: get_config does not return a ConfigDict")
+    if is_known and config.model.name != model:
+        with config.unlocked():
+            config.model = recipes.model_options(model, variant, config.data.name)
+    return completed(config)
 
 
 def installed() -> pathlib.Path:
@@ -42,7 +88,7 @@ def locate(name: str) -> str:
     for candidate in candidates:
         if candidate.is_file():
             return str(candidate)
-    raise config_lib.ConfigError(
+    raise ConfigError(
         f"the config file {name} does not exist; the installed ones are "
         f"{', '.join(names())}"
     )

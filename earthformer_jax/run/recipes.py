@@ -1,21 +1,17 @@
-"""What the experiments share: optimiser and training of table 10, models of table 8.
+"""What config files share: a start, the Earthformer's sizes, and how to be quick.
 
-A config starts from `training()` and `earthformer()`, adds its data, and changes what
-is special to it.
-
-Reference:
-    Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, appendix A; and the
-    official recipe where the tables are silent.
+A config file states what differs from the defaults of its data set, its model and
+`training.settings`; `command_line.load` adds the rest.
 """
 
-import pathlib
-import typing
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
-from flax.core import FrozenDict
 
 from earthformer_jax import models
 from earthformer_jax.models import paper
+from earthformer_jax.models.earthformer.variants import VARIANTS
 
 _RECURRENT = dict(
     features=(16, 24, 32), kernels=(5, 3, 3), up_kernels=(4, 4, 4), stem_features=8
@@ -60,152 +56,71 @@ SMALL = {
     },
 }
 
-
-def training() -> ml_collections.ConfigDict:
-    """A config without data and model: AdamW, warm-up and cosine, 100 epochs."""
-    c = ml_collections.ConfigDict()
-    c.seed = 0
-    c.optim = dict(
-        lr=1e-3,
-        weight_decay=1e-5,
-        warmup_fraction=0.2,
-        warmup_min_ratio=0.0,
-        min_lr_ratio=1e-3,
-        clip_norm=1.0,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        ema_decay=0.0,
-    )
-    c.train = dict(
-        batch_size=64,
-        micro_batch=16,
-        epochs=100.0,
-        steps=0,
-        simulated_steps=0,
-        simulated_fraction=0.0,
-        validate_every=0,
-        early_stop_patience=20,
-        monitor="mse",
-        monitor_mode="min",
-        log_every=20,
-        checkpoint_every=0,
-        num_threads=2,
-        num_workers=0,
-    )
-    c.eval = dict(batch_size=16, checkpoint="best", clusters=7)
-    return c
+# Training settings of the variant "test".
+TEST = dict(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)
+NO_DROPOUT = dict(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
 
 
-def cube(**changes) -> dict:
-    """Settings of climate cubes and own files (`data.cubes.cube.Settings`), changed."""
-    options = dict(
-        name="climate",
-        path="",  # nothing: the embedded climate twin
-        variables=(),  # nothing: all that share a grid
-        targets=(),  # nothing: all variables
-        level=(),
-        axes="",
-        missing=(),
-        region=(),
-        space_step=1,
-        time_step=1,
-        in_len=10,
-        out_len=5,
-        stride=1,
-        train_from="",
-        train_until="",  # nothing: 70 % of the frames
-        validate_until="",  # nothing: half of the rest
-        test_until="",
-        anomalies=False,
-        calendar=False,
-        flip=False,
-        area_weights=True,
-        twin_years=12,
+def start(
+    data: Mapping[str, Any], model: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """A config that differs from the defaults in nothing but its data and model."""
+    return ml_collections.ConfigDict(
+        dict(data=dict(data), model=dict(model), optim={}, train={}, eval={})
     )
+
+
+def earthformer(*sizes: str, **changes: Any) -> dict[str, Any]:
+    """Options of the Earthformer, its equal blocks run as a loop.
+
+    Args:
+        *sizes: names of `models.earthformer.variants`; a later one changes the earlier.
+        **changes: further options.
+    """
+    options = dict(name="earthformer", scan_blocks=True)
+    for size in sizes:
+        options |= VARIANTS[size]
     return options | changes
 
 
-def earthformer(**changes) -> dict:
-    """Options of the Earthformer of table 8 with 8 global vectors, and changes."""
-    options = dict(
-        name="earthformer",
-        base_units=64,
-        num_heads=4,
-        enc_depth=(4, 4),
-        dec_depth=(4, 4),
-        enc_pattern="axial",
-        dec_self_pattern="axial",
-        dec_cross_pattern="cross_1x1",
-        num_global_vectors=8,
-        use_global_self_attn=True,
-        stem="conv",
-        stem_scale=(1, 2, 2),
-        stem_conv_layers=2,
-        head_conv_layers=1,
-        attn_drop=0.1,
-        proj_drop=0.1,
-        ffn_drop=0.1,
-        forecast_change=False,
-        remat=0,
-        scan_blocks=True,
-        attn_implementation="xla",
-        dtype="",
-    )
-    return options | changes
-
-
-def shorten(c: ml_collections.ConfigDict, steps: int, batch_size: int = 8) -> None:
+def shorten(c: ml_collections.ConfigDict, steps: int, **train: Any) -> None:
     """Makes training short: a few hundred steps without early stopping or dropout.
 
     Args:
-        c: a config with a model.
+        c: a config of an Earthformer.
         steps: optimiser steps; validation half-way and at the end.
-        batch_size: examples per step.
+        **train: further settings of the training.
     """
-    c.model.update(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
+    c.model.update(NO_DROPOUT)
     c.optim.update(lr=3e-3, weight_decay=1e-2, ema_decay=0.98, min_lr_ratio=0.01)
     c.train.update(
-        batch_size=batch_size,
-        micro_batch=batch_size,
-        steps=steps,
-        validate_every=max(steps // 2, 1),
-        early_stop_patience=0,
+        dict(steps=steps, validate_every=max(steps // 2, 1), early_stop_patience=0)
+        | train
     )
 
 
-def choose(changes: dict, variant: str, file: str):
-    """The function that makes a variant.
+def change(
+    c: ml_collections.ConfigDict, variant: str, variants: Mapping[str, Callable]
+) -> ml_collections.ConfigDict:
+    """The config of a variant.
 
     Args:
-        changes: functions by variant; the first is the default.
-        variant: what stands behind the colon of --config=FILE:VARIANT: "quick", or
-            with another model "quick,conv_lstm".
-        file: name of the config file, for the message.
+        c: what all variants share.
+        variant: what stands behind the colon of --config=FILE:VARIANT.
+        variants: functions that change a config, by variant.
 
     Raises:
-        ValueError: if there is no such variant or model.
+        ValueError: if there is no such variant.
     """
-    variant, _, model = variant.partition(",")
-    variant = variant or next(iter(changes))
-    if variant not in changes:
+    if variant not in variants:
         raise ValueError(
-            f"{file}:{variant} is unknown; use one of {', '.join(changes)}"
+            f"the variant {variant!r} is unknown; use one of {', '.join(variants)}"
         )
-    if not model:
-        return changes[variant]
-    data = pathlib.PurePath(file).stem
-    options = model_options(model, variant, data)
-
-    def change(c):
-        changes[variant](c)
-        if c.model.name != model:
-            c.model = options
-
-    return change
+    variants[variant](c)
+    return c.lock()
 
 
-def model_options(name: str, variant: str, data: str = "") -> dict:
+def model_options(name: str, variant: str, data: str = "") -> dict[str, Any]:
     """Options of a model in place of the one a config was made for.
 
     Args:
@@ -216,28 +131,11 @@ def model_options(name: str, variant: str, data: str = "") -> dict:
     Raises:
         ValueError: if there is no such model.
     """
-    defaults = {
-        option: _config_value(field)
-        for option, field in models.fields(name).items()
-        if option != "param_dtype"
-    }
+    fields = models.fields(name)
     if variant in SMALL:
         size = SMALL[variant].get(name, {})
     else:
         size = paper.PAPER_OPTIONS.get(name, {}).get(data, {})
-    if "output" in defaults and data not in UNIT_RANGE:
+    if "output" in fields and data not in UNIT_RANGE:
         size = size | dict(output="linear")
-    return {"name": name, **defaults, **size}
-
-
-def _config_value(field):
-    """The default of an option, of a type that --config.model.OPTION can change."""
-    if field.name == "dtype":
-        return ""
-    if isinstance(field.default, FrozenDict):
-        return dict(field.default)
-    if field.default is None:
-        (kind,) = (t for t in typing.get_args(field.type) if t is not type(None))
-        is_plain = typing.get_origin(kind) is None  # else Sequence[int] and the like
-        return ml_collections.config_dict.placeholder(kind if is_plain else tuple)
-    return field.default
+    return {"name": name, **size}

@@ -15,11 +15,13 @@ from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.models.contract import Embedder, Forecaster
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
-from earthformer_jax.run.command_line import explained
+from earthformer_jax.run import workdir as workdir_lib
+from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.trained import TrainedModel, restore
+from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training import workdir as workdir_lib
+from earthformer_jax.training.settings import check_devices
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def load_data(config: ml_collections.ConfigDict) -> Dataset:
     Raises:
         ConfigError: with the reason, if it cannot be made.
     """
-    with explained(f"data {config.data.name!r}"):
+    with as_config_error(f"data {config.data.name!r}", "data", config.data):
         return data.load(config.data, config.seed)
 
 
@@ -41,17 +43,18 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
         ConfigError: with the reason, if one of them cannot be made.
     """
     dataset = load_data(config)
-    with explained(f"data {config.data.name!r}"):
+    with as_config_error(f"data {config.data.name!r}", "data", config.data):
         example = dataset.data.example()
     options = config.model.to_dict()
     name = options.pop("name")
-    with explained(f"model {name!r}"):
+    with as_config_error(f"model {name!r}", "model", config.model):
         model = models.create_model(
             name,
             input_shape=example["inputs"].shape,
             target_shape=example["targets"].shape,
             **options,
         )
+    with as_config_error(f"model {name!r}", "data", config.data):
         reports.check(dataset.task, model)
     return dataset, model
 
@@ -77,7 +80,7 @@ class Run:
     Data and model are made when they are first needed, and only once.
 
     Args:
-        config: the whole config.
+        config: a config; what it leaves out has its default.
         workdir: where everything is written; created by training.
 
     Raises:
@@ -87,8 +90,8 @@ class Run:
     def __init__(
         self, config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
     ):
-        config_lib.check(config)
-        self.config = config
+        self.config = config_lib.completed(config)
+        self._settings = config_lib.check(self.config)
         self.workdir = pathlib.Path(workdir)
 
     @classmethod
@@ -113,7 +116,7 @@ class Run:
             CheckpointError: if checkpoints cannot be read or written.
             NonFiniteError: if the loss is no longer finite.
         """
-        config_lib.check_devices(self.config, jax.device_count())
+        check_devices(self._settings, jax.device_count())
         workdir_lib.check_same_config(self.config, self.workdir)
         return loop.train(
             self.config, self.workdir, dataset=self.dataset, model=self.model
@@ -149,12 +152,10 @@ class Run:
             ConfigError: as `load`, or if the test split is empty.
             CheckpointError: if no checkpoint can be used.
         """
-        config_lib.check_devices(self.config, jax.device_count())
+        check_devices(self._settings, jax.device_count())
         trained = self.load()
         if len(trained.data.test) == 0:
-            raise config_lib.ConfigError(
-                f"the test split of {trained.data.name!r} is empty"
-            )
+            raise ConfigError(f"the test split of {trained.data.name!r} is empty")
         logger.info("data: %s", trained.data.description)
         if trained.step:
             logger.info("scoring the checkpoint of step %d", trained.step)

@@ -15,6 +15,7 @@ from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.settings import from_config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +114,8 @@ def restore(
     complete = False
     with contextlib.suppress(UnreadableError):
         newest = checkpoints.progress(checkpoints.steps()[-1])
-        complete = make_plan(config.train, len(data.train)).is_complete(newest)
+        plan = make_plan(from_config(config).train, len(data.train))
+        complete = plan.is_complete(newest)
     return trained(
         variables=jax.device_put(jax.device_get(variables)),
         step=progress.step,

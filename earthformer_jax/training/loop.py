@@ -22,17 +22,20 @@ from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.source import Example
 from earthformer_jax.metrics.contract import Scores, is_scalar
 from earthformer_jax.models.contract import Forecaster, Variables
-from earthformer_jax.run import config as config_lib
-from earthformer_jax.training import evaluation, feed, optimizer
+from earthformer_jax.settings import ConfigError
+from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
+from earthformer_jax.training.optimizer import make_optimizer
 from earthformer_jax.training.plan import make_plan
 from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 from earthformer_jax.training.scalars import ScalarLog
+from earthformer_jax.training.settings import Settings
 from earthformer_jax.training.signals import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -48,8 +51,11 @@ def train(
     """Trains a model, or continues to.
 
     Args:
-        config: the whole config, see `earthformer_jax.config`.
-        workdir: where everything is written; created if needed.
+        config: the whole config, which is kept in the workdir. What its sections
+            `optim`, `train` and `eval` leave out has its default
+            (`training.settings`).
+        workdir: where everything is written; created if needed. One that holds another
+            training is for the caller to refuse.
         dataset: data to learn from, and the task with its metric.
         model: forecaster of the examples.
 
@@ -58,8 +64,8 @@ def train(
         continues.
 
     Raises:
-        ConfigError: if the config is impossible, or is not the one of the workdir.
-            Nothing has been written then.
+        ConfigError: if the config is impossible, or does not suit the data set, the
+            model or the devices. Nothing has been written then.
         CheckpointError: if checkpoints cannot be read, or belong to another model.
         NonFiniteError: if the loss is no longer finite. The last checkpoint is a good
             one.
@@ -67,10 +73,9 @@ def train(
     workdir = pathlib.Path(workdir)
     mesh = mesh_lib.data_mesh()
     everywhere = mesh_lib.replicated(mesh)
-    config_lib.check(config)
-    config_lib.check_dataset(config, dataset)
-    config_lib.check_devices(config, mesh.size)
-    workdir_lib.check_same_config(config, workdir)
+    settings = settings_lib.from_config(config)
+    settings_lib.check_dataset(settings, dataset)
+    settings_lib.check_devices(settings, mesh.size)
     data = dataset.data
     example = data.example()
     is_first_process = jax.process_index() == 0
@@ -80,17 +85,16 @@ def train(
             workdir_lib.write_config(config, workdir)
         return True
 
-    plan = make_plan(config.train, len(data.train))
-    learning_rate = _learning_rate(config.optim, plan.total_steps)
-    tx = _optimizer(config.optim, learning_rate)
+    plan = make_plan(settings.train, len(data.train))
+    tx, learning_rate = make_optimizer(settings.optim, plan.total_steps)
     init = functools.partial(
         state_lib.create_state,
         model=model,
         tx=tx,
         input_shape=example["inputs"].shape,
-        ema=config.optim.ema_decay > 0,
+        ema=settings.optim.ema_decay > 0,
     )
-    rng = jax.random.key(config.seed)
+    rng = jax.random.key(settings.seed)
     like = mesh_lib.abstract(jax.eval_shape(init, rng), everywhere)
     checkpoints = Checkpoints(workdir / "checkpoints")
     restored = checkpoints.restore_latest(like)
@@ -108,7 +112,7 @@ def train(
 
     if is_first_process:
         workdir_lib.write_config(config, workdir)
-    batches = _train_batches(config, data)
+    batches = _train_batches(settings, data)
     if progress.batches is not None:
         batches.set_state(progress.batches)
     take_step = jax.jit(
@@ -118,8 +122,8 @@ def train(
             tx=tx,
             learning_rate=learning_rate,
             loss_weights=np.asarray(data.loss_weights, np.float32),
-            micro_batches=config.train.batch_size // config.train.micro_batch,
-            ema_decay=config.optim.ema_decay,
+            micro_batches=settings.train.batch_size // settings.train.micro_batch,
+            ema_decay=settings.optim.ema_decay,
         ),
         donate_argnums=0,
         out_shardings=everywhere,
@@ -147,7 +151,7 @@ def train(
 
             if plan.validates(progress.step):
                 log.catch_up()
-                scores = score(state.variables, _validation_batches(config, data))
+                scores = score(state.variables, _validation_batches(settings, data))
                 plan.judge(progress, scores)
                 records.write(progress.step, "validation", scores)
                 bar.say(_validation_line(progress, scores))
@@ -200,57 +204,36 @@ def check_model(
         inputs = jax.ShapeDtypeStruct((1, *shape), np.float32)
         forecast = jax.eval_shape(apply, variables, inputs).shape[1:]
     except (ValueError, TypeError) as error:
-        raise config_lib.ConfigError(f"model {name!r}: {error}") from error
+        raise ConfigError(f"model {name!r}: {error}") from error
     if forecast != example["targets"].shape:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"model {name!r} forecasts {forecast} but the targets are "
             f"{example['targets'].shape} (time, height, width, channels)"
         )
     return variables
 
 
-def _learning_rate(optim: ml_collections.ConfigDict, total_steps: int):
-    return optimizer.warmup_cosine(
-        optim.lr,
-        total_steps,
-        warmup_fraction=optim.warmup_fraction,
-        warmup_min_ratio=optim.warmup_min_ratio,
-        min_lr_ratio=optim.min_lr_ratio,
-    )
-
-
-def _optimizer(optim: ml_collections.ConfigDict, learning_rate):
-    return optimizer.adamw(
-        learning_rate,
-        weight_decay=optim.weight_decay,
-        clip_norm=optim.clip_norm,
-        b1=optim.b1,
-        b2=optim.b2,
-        eps=optim.eps,
-    )
-
-
-def _train_batches(config: ml_collections.ConfigDict, data: Data):
+def _train_batches(settings: Settings, data: Data):
     return pipeline.train_batches(
         data,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        simulated_batches=config.train.simulated_steps,
-        simulated_fraction=config.train.simulated_fraction,
+        batch_size=settings.train.batch_size,
+        seed=settings.seed,
+        simulated_batches=settings.train.simulated_steps,
+        simulated_fraction=settings.train.simulated_fraction,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_threads=config.train.num_threads,
-        num_workers=config.train.num_workers,
+        num_threads=settings.train.num_threads,
+        num_workers=settings.train.num_workers,
     )
 
 
-def _validation_batches(config: ml_collections.ConfigDict, data: Data):
+def _validation_batches(settings: Settings, data: Data):
     return pipeline.evaluation_batches(
         data.validation,
-        config.eval.batch_size,
+        settings.eval.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_threads=config.train.num_threads,
+        num_threads=settings.train.num_threads,
     )
 
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from earthformer_jax.training.settings import OptimSettings
+
 Params = Any
 
 # Keeps the clipping factor finite; the value of torch.nn.utils.clip_grad_norm_.
@@ -22,9 +24,9 @@ def warmup_cosine(
     lr: float,
     total_steps: int,
     *,
-    warmup_fraction: float = 0.2,
-    warmup_min_ratio: float = 0.0,
-    min_lr_ratio: float = 1e-3,
+    warmup_fraction: float = OptimSettings.warmup_fraction,
+    warmup_min_ratio: float = OptimSettings.warmup_min_ratio,
+    min_lr_ratio: float = OptimSettings.min_lr_ratio,
 ) -> optax.Schedule:
     """A learning rate that rises linearly, then falls as half a cosine and stays there.
 
@@ -130,9 +132,9 @@ def adamw(
     *,
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
+    b1: float = OptimSettings.b1,
+    b2: float = OptimSettings.b2,
+    eps: float = OptimSettings.eps,
 ) -> optax.GradientTransformation:
     """AdamW on clipped gradients.
 
@@ -153,3 +155,25 @@ def adamw(
         decay_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def make_optimizer(
+    optim: OptimSettings, total_steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser of a training of `total_steps`, and its learning rate."""
+    learning_rate = warmup_cosine(
+        optim.lr,
+        total_steps,
+        warmup_fraction=optim.warmup_fraction,
+        warmup_min_ratio=optim.warmup_min_ratio,
+        min_lr_ratio=optim.min_lr_ratio,
+    )
+    tx = adamw(
+        learning_rate,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_norm,
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+    )
+    return tx, learning_rate

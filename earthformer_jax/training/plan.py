@@ -5,9 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
-
 from earthformer_jax.training.checkpoint import Progress
+from earthformer_jax.training.settings import TrainSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +71,13 @@ class Plan:
         return score > best if self.highest_is_best else score < best
 
 
-def make_plan(train: ml_collections.ConfigDict, examples: int) -> Plan:
-    """The plan of a config.
+def make_plan(train: TrainSettings, examples: int) -> Plan:
+    """The plan of a training.
 
     Args:
-        train: `config.train`. Its `epochs` are passes through the training split, to
-            which steps on simulated examples are added; `steps` counts everything.
+        train: settings of the training. Its `epochs` are passes through the training
+            split, to which steps on simulated examples are added; `steps` counts
+            everything.
         examples: size of the training split.
     """
     epochs = max(int(train.epochs * examples / train.batch_size), 1)

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cases, earthformer, layers, machine, report, scaling
 from earthformer_jax import models
 from earthformer_jax.interop import official
-from tests.run.test_configs import module
+from earthformer_jax.run import config_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -78,7 +78,7 @@ class TestCases:
     )
     def test_they_are_those_of_the_configs(self, case, file, variant, changes):
         options = cases.options(case, dropout=cases.DROPOUT)
-        config = module(ROOT / "configs" / f"{file}.py").get_config(variant)
+        config = config_files.load(f"{file}:{variant}")
         want = models.create_model(
             **dict(config.model) | changes,
             input_shape=options["input_shape"],

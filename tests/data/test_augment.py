@@ -68,7 +68,7 @@ class TestAugment:
 
     @pytest.mark.parametrize("crop", [(5, 5), (0, 2), (3,)])
     def test_impossible_crops(self, crop):
-        with pytest.raises(ValueError, match="config.data.crop=.*at most .4, 6."):
+        with pytest.raises(ValueError, match="crop=.*at most .4, 6."):
             draw(Augment(crop=crop))
 
 

@@ -92,7 +92,7 @@ class TestInspect:
 CONFIG_IS = "--config={file}"
 WRONG = {
     "no command": ([], "the command is missing; write show or inspect, or --help"),
-    "unknown command": (["shwo"], "'shwo' is no command; write show or inspect"),
+    "unknown command": (["shwo"], "'shwo' is not a command; write show or inspect"),
     "no config": (["show"], "--config is missing"),
     "no such file": (["show", "--config=a.py"], "config file a.py does not exist"),
     "unknown variant": (["show", CONFIG_IS + ":huge"], "variant 'huge' is unknown"),

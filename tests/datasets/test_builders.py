@@ -14,6 +14,7 @@ from earthformer_jax.data import pipeline
 from earthformer_jax.data.enso import icar_tfds
 from earthformer_jax.data.mnist import nbody_mnist
 from earthformer_jax.data.splits import Dates
+from earthformer_jax.settings import settings_from
 from tests import golden_files
 from tests.data import sst_files
 
@@ -217,12 +218,8 @@ class TestNbodyMnist:
         configs = builder_class("nbody_mnist").builder_configs
         assert list(configs) == ["paper", "embedded", "tiny"]
         for name, sizes in (("paper", (20_000, 1000, 1000)), ("tiny", (64, 16, 16))):
-            chosen = nbody_mnist.Settings.from_config(configs[name].data)
-            assert (
-                chosen.train,
-                chosen.validation,
-                chosen.test,
-            ) == sizes
+            chosen = settings_from(nbody_mnist.Settings, configs[name].data, "")
+            assert (chosen.train, chosen.validation, chosen.test) == sizes
 
 
 @pytest.fixture(scope="module")

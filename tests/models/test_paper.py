@@ -1,14 +1,11 @@
 """The paper's options: complete, and those of the project's configs."""
 
-import importlib.util
-import pathlib
-
 import pytest
 
 from earthformer_jax import models
 from earthformer_jax.models import paper
+from earthformer_jax.run import config_files
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 FILES = {
     "moving_mnist": "mnist",
     "nbody_mnist": "mnist",
@@ -19,11 +16,8 @@ FILES = {
 
 @pytest.mark.parametrize("file", FILES)
 def test_earthformer_is_that_of_the_configs(file):
-    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     inputs, targets = paper.SHAPES[FILES[file]]
-    config = module.get_config()
+    config = config_files.load(file)
     lengths = (config.data.in_len, config.data.out_len)
     assert lengths == (inputs[0], targets[0])
 

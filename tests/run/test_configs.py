@@ -1,62 +1,67 @@
 """The configs that come with the project can be run as they are."""
 
-import functools
-import importlib.util
 import pathlib
+import runpy
 
-import ml_collections
 import pytest
 
 from earthformer_jax import models
 from earthformer_jax.data.task import EmbedSeries
 from earthformer_jax.run import config as config_lib
-from earthformer_jax.run import recipes
+from earthformer_jax.run import config_files
 from earthformer_jax.run.run import build
+from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training import loop
+from earthformer_jax.training.settings import check_dataset
 
 FILES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
-
-
-@functools.cache
-def module(file):
-    spec = importlib.util.spec_from_file_location(f"{file.stem}_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-VARIANTS = [(file, variant) for file in FILES for variant in module(file).VARIANTS]
-
-
-@pytest.mark.parametrize(
+SPACES = {file: runpy.run_path(str(file)) for file in FILES}
+VARIANTS = [(file, v) for file, space in SPACES.items() for v in space["VARIANTS"]]
+each_variant = pytest.mark.parametrize(
     ("file", "variant"), VARIANTS, ids=[f"{f.stem}-{v}" for f, v in VARIANTS]
 )
+
+
+@each_variant
 def test_variant(file, variant):
-    config = module(file).get_config(variant)
-    config_lib.check(config)
+    config = config_files.load(f"{file}:{variant}")
+    settings = config_lib.check(config)
     dataset, model = build(config)
-    config_lib.check_dataset(config, dataset)
+    check_dataset(settings, dataset)
     loop.check_model(config, model, dataset.data.example())
     simple = "climatology" if isinstance(dataset.task, EmbedSeries) else "persistence"
     assert simple in dataset.task.references
-    assert (
-        len(dataset.data.display.channels)
-        == dataset.data.example()["targets"].shape[-1]
-    )
+    channels = dataset.data.display.channels
+    assert len(channels) == dataset.data.example()["targets"].shape[-1]
+
+
+def repeated(config):
+    """Fields of a config that have the value they would have without it."""
+    fields = config_lib.defaults("", None)
+    for section in config_lib.SECTIONS:
+        name = config.get(section, {}).get("name")
+        defaults = config_lib.defaults(section, name)
+        fields |= {f"{section}.{field}": value for field, value in defaults.items()}
+    names = ("data.name", "model.name")
+    stated = {k: v for k, v in flatten(config).items() if k not in names}
+    return [k for k, v in stated.items() if k in fields and fields[k] == v and v != {}]
+
+
+@each_variant
+def test_no_default_is_written_twice(file, variant):
+    assert repeated(SPACES[file]["get_config"](variant)) == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_variants_everyone_expects(file):
-    assert {"paper", "quick", "test"} <= set(module(file).VARIANTS)
-    assert module(file).get_config() == module(file).get_config("paper")
-    with pytest.raises(ValueError, match=f"configs/{file.name}:huge is unknown"):
-        module(file).get_config("huge")
-
-
-def test_the_recipe_is_complete():
-    config = recipes.training()
-    config.data, config.model = dict(name="x"), dict(name="y")
-    config_lib.check(config)
+    space = SPACES[file]
+    assert {"paper", "quick", "test"} <= set(space["VARIANTS"])
+    assert space["get_config"]() == space["get_config"]("paper")
+    with pytest.raises(ConfigError, match="the variant 'huge' is unknown; use one of"):
+        config_files.load(f"{file}:huge")
+    for variant in space["VARIANTS"]:
+        assert f"\n    {variant} " in space["__doc__"]
+    assert f"--config=configs/{file.name}" in space["__doc__"]
 
 
 @pytest.mark.parametrize("name", [n for n in models.names() if n != "conv_autoencoder"])
@@ -65,36 +70,66 @@ def test_every_model_on_every_data_set(file, name):
     """`--config=FILE:test,MODEL` gives a model of those data."""
     if file.stem == "climate_embedding":
         pytest.skip("its targets are its inputs")
-    config = module(file).get_config(f"test,{name}")
+    config = config_files.load(f"{file}:test,{name}")
     assert config.model.name == name
     dataset, model = build(config)
     loop.check_model(config, model, dataset.data.example())
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_options_of_models_are_those_of_their_classes(name):
-    options = recipes.model_options(name, "paper", "enso")
-    assert {*options, "param_dtype"} - {"name"} <= {*models.fields(name), "param_dtype"}
-    config = ml_collections.ConfigDict(dict(model=options))
-    assert config_lib.to_json(config)
+def test_sizes_of_the_paper():
+    config = config_files.load("enso:paper,unet")
+    assert config.model.features == (32, 64, 128)
+    config = config_files.load("sevir:paper,predrnn")
+    assert config.model.downsampling == 8
 
 
-def test_unknown_models_are_refused():
-    with pytest.raises(ValueError, match="unknown model 'gru'; the models are"):
-        module(FILES[0]).get_config("quick,gru")
+def test_another_model_with_the_config_of_the_default_variant():
+    assert config_files.load("enso:,unet") == config_files.load("enso:paper,unet")
 
 
 def test_forecasters_embed_nothing():
-    config = module(FILES[0].with_name("climate.py")).get_config("test")
+    config = config_files.load("climate:test")
     config.data.out_len = 0
-    with pytest.raises(
-        config_lib.ConfigError, match="Earthformer has no method 'embed'"
-    ):
+    with pytest.raises(ConfigError, match="no method 'embed'.*config.data.out_len=0"):
         build(config)
 
 
-def test_sizes_of_the_paper():
-    config = module(FILES[0].with_name("enso.py")).get_config("paper,unet")
-    assert config.model.features == (32, 64, 128)
-    config = module(FILES[0].with_name("sevir.py")).get_config("paper,predrnn")
-    assert config.model.downsampling == 8
+FULL = """
+import ml_collections
+
+def get_config():
+    c = ml_collections.ConfigDict()
+    c.seed = 3
+    c.data = dict(name="custom", path="", variables="t2m,msl", in_len=4, out_len=2)
+    c.model = dict(name="unet", features=(4, 8), center_features=8, norm_momentum=0.9)
+    c.optim = dict(lr=1, weight_decay=0.0, warmup_fraction=0.1, warmup_min_ratio=0.0,
+        min_lr_ratio=0.1, clip_norm=1.0, b1=0.9, b2=0.99, eps=1e-8, ema_decay=0.5)
+    c.train = dict(batch_size=c.data.get_ref("in_len"), micro_batch=2, epochs=2.0)
+    c.eval = dict(batch_size=8, checkpoint="last", clusters=4)
+    return c.lock()
+"""
+
+
+def test_a_config_file_that_states_everything(tmp_path):
+    """It keeps its values, and gets the fields that were added since."""
+    path = tmp_path / "mine.py"
+    path.write_text(FULL)
+    config = config_files.load(str(path))
+    given = flatten(runpy.run_path(str(path))["get_config"]())
+    assert {name: flatten(config)[name] for name in given} == given
+    assert config.data.calendar is False and config.train.log_every == 20
+    config_lib.check(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no function get_config"),
+        ("def get_config():\n    return {}", "does not return a ConfigDict"),
+        ("def get_config():\n    raise ValueError('no luck')", "mine.py': no luck"),
+    ],
+)
+def test_files_that_make_no_config(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        config_files.load(str(tmp_path / "mine.py"))

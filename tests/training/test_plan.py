@@ -5,13 +5,12 @@ import pytest
 
 from earthformer_jax.training.checkpoint import Progress
 from earthformer_jax.training.plan import make_plan
-from tests.training import toy
+from earthformer_jax.training.settings import TrainSettings
 
 
 def plan(examples=100, **changes):
-    defaults = dict(batch_size=10, simulated_steps=0, validate_every=0)
-    changes = {f"train__{k}": v for k, v in (defaults | changes).items()}
-    return make_plan(toy.config(**changes).train, examples)
+    train = dict(batch_size=10, early_stop_patience=0, log_every=4) | changes
+    return make_plan(TrainSettings(**train), examples)
 
 
 class TestSteps:

@@ -45,7 +45,7 @@ def check_values(cube: Cube) -> None:
             raise ValueError(
                 f"{cube.label}: {100 * share:.2g} % of {name!r} are {code:g}, far from "
                 "all other values; if they mark what is missing, say so with "
-                f"config.data.missing={code:g}"
+                f"missing={code:g}"
             )
 
 
@@ -110,7 +110,7 @@ def missing_share(
                 raise ValueError(
                     f"{cube.label}: {name!r} has no value at all in the {split} period "
                     f"({when}); move the dates of the splits, or leave it out of "
-                    "config.data.variables"
+                    "`variables`"
                 )
         total += (stop - start) * int(counted.sum())
         missing += (stop - start) * int(counted.sum()) - int(known[counted].sum())

@@ -14,11 +14,12 @@ from typing import Any
 
 from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.settings import settings_from
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(cube.Settings):
-    """The fields of `config.data`; see `data.cubes.cube.Settings`."""
+    """Settings of a climate cube: those of `data.cubes.cube.Settings`."""
 
     name: str = "climate"
     anomalies: bool = True
@@ -27,4 +28,4 @@ class Settings(cube.Settings):
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """Loads the data set (`data.cubes.cube.load`)."""
-    return cube.load(Settings.from_config(config, "the climate data"), seed)
+    return cube.load(settings_from(Settings, config, "the climate data"), seed)

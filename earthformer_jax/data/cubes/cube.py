@@ -1,6 +1,6 @@
 """A data set from any time series of fields: climate cubes and one's own files.
 
-What `config.data.path` means is opened as a series (`cube_file`), divided by date and
+What `path` means is opened as a series (`cube_file`), divided by date and
 cut into windows (`data.splits`, `data.windows`), normalised by the training period
 (`cube_statistics`), and held against forecasts without a model (`cube_references`).
 Without a path the series is the embedded climate twin (`climate_twin`).
@@ -8,12 +8,10 @@ Without a path the series is the embedded climate twin (`climate_twin`).
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
-from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data.augment import Augment
 from earthformer_jax.data.cubes import checks, twin
 from earthformer_jax.data.cubes.references import references
@@ -34,6 +32,7 @@ from earthformer_jax.data.task import EmbedSeries, ForecastFrames
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics.channels import ChannelScores
 from earthformer_jax.metrics.sums import MAX_LEADS
+from earthformer_jax.settings import ConfigError, at_least, setting
 
 MSE_UNITS = "(standard deviations)^2"
 MIN_AREA = 1e-3  # cos(latitude) at a pole: its cells still count a little
@@ -42,7 +41,7 @@ REGION = ("south", "north", "west", "east")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The fields of `config.data`.
+    """Settings of a cube, or of own files.
 
     Attributes:
         name: "climate" or "custom".
@@ -84,11 +83,11 @@ class Settings:
     axes: str = ""
     missing: tuple[float, ...] = ()
     region: tuple[float, ...] = ()
-    space_step: int = 1
-    time_step: int = 1
-    in_len: int = 10
-    out_len: int = 5
-    stride: int = 1
+    space_step: int = setting(1, at_least(1))
+    time_step: int = setting(1, at_least(1))
+    in_len: int = setting(10, at_least(1))
+    out_len: int = setting(5, at_least(0))
+    stride: int = setting(1, at_least(1))
     train_from: str = ""
     train_until: str = ""
     validate_until: str = ""
@@ -97,7 +96,14 @@ class Settings:
     calendar: bool = False
     flip: bool = False
     area_weights: bool = True
-    twin_years: int = 12
+    twin_years: int = setting(12, at_least(3))
+
+    def __post_init__(self) -> None:
+        """Several names or numbers may be one text, "T,P"."""
+        for name in ("variables", "targets", "level"):
+            object.__setattr__(self, name, _words(getattr(self, name)))
+        for name in ("missing", "region"):
+            object.__setattr__(self, name, _numbers(self, name))
 
     @property
     def restores(self) -> bool:
@@ -110,56 +116,33 @@ class Settings:
         names = [field.name for field in dataclasses.fields(Dates)]
         return Dates(**{name: str(getattr(self, name)) for name in names})
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], what: str) -> "Settings":
-        """Fills in defaults and checks what can be checked without a file.
-
-        Args:
-            config: `config.data`.
-            what: the data, for messages.
+    def check(self) -> None:
+        """Refuses values that are possible one by one but not together.
 
         Raises:
-            ValueError: on an unknown field or an impossible value.
+            ConfigError: naming them.
         """
-        given = settings_lib.fill(cls, config, what)
-        settings = dataclasses.replace(
-            given,
-            **{name: _words(getattr(given, name)) for name in ("variables", "targets")},
-            level=_words(given.level),
-            missing=_numbers(given, "missing"),
-            region=_numbers(given, "region"),
-        )
-        settings._check()
-        return settings
-
-    def _check(self) -> None:
-        lengths = ["in_len", "stride", "time_step"]
-        settings_lib.check_at_least(self, 1, lengths, "frames")
-        settings_lib.check_at_least(self, 0, ["out_len"], "frames")
-        settings_lib.check_at_least(self, 1, ["space_step"], "cells")
         scored = "out_len" if self.out_len else "in_len"
         if getattr(self, scored) > MAX_LEADS:
-            raise ValueError(
-                f"config.data.{scored}={getattr(self, scored)}: expected at most "
-                f"{MAX_LEADS} frames; take every so manieth with config.data.time_step"
+            raise ConfigError(
+                f"{scored}={getattr(self, scored)}: expected at most {MAX_LEADS} "
+                "frames; take every n-th frame with `time_step`"
             )
-        settings_lib.check_at_least(self, 3, ["twin_years"], "years")
         if self.restores and self.targets:
-            raise ValueError(
-                f"config.data.targets={','.join(self.targets)} has no meaning with "
-                "config.data.out_len=0, where all variables are restored; choose them "
-                "with config.data.variables"
+            raise ConfigError(
+                f"targets={','.join(self.targets)} has no meaning with out_len=0, "
+                "where all variables are restored; choose them with `variables`"
             )
         for name in ("variables", "targets"):
             names = getattr(self, name)
             if len(set(names)) < len(names):
-                raise ValueError(f"config.data.{name}={','.join(names)} repeats a name")
+                raise ConfigError(f"{name}={','.join(names)} repeats a name")
         if self.region:
             ordered = len(self.region) == 4 and self.region[0] < self.region[1]
             if not ordered or self.region[2] == self.region[3]:
-                raise ValueError(
-                    f"config.data.region={','.join(f'{x:g}' for x in self.region)}: "
-                    f"expected {', '.join(REGION)} in degrees, such as 35,60,-10,30"
+                raise ConfigError(
+                    f"region={','.join(f'{x:g}' for x in self.region)}: expected "
+                    f"{', '.join(REGION)} in degrees, such as 35,60,-10,30"
                 )
 
 
@@ -183,8 +166,7 @@ def load(settings: Settings, seed: int) -> Dataset:
     minutes = in_range(cube.minutes)
     if settings.calendar and minutes is None:
         raise ValueError(
-            f"config.data.calendar=True needs dates; {cube.label} has none. Set it to "
-            "False"
+            f"calendar=True needs dates; {cube.label} has none. Set it to False"
         )
     cube = series.in_memory(cube)
     normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
@@ -291,14 +273,14 @@ def _twin(settings: Settings, seed: int) -> tuple[Cube, int]:
     for name in ("level", "axes", "missing", "region"):
         if getattr(settings, name):
             raise ValueError(
-                f"config.data.{name}={getattr(settings, name)} has no effect on the "
-                "embedded climate twin; give config.data.path, or leave it empty"
+                f"{name}={getattr(settings, name)} has no effect on the "
+                "embedded climate twin; give `path`, or leave it empty"
             )
     for name in ("space_step", "time_step"):
         if getattr(settings, name) > 1:
             raise ValueError(
-                f"config.data.{name}={getattr(settings, name)} has no effect on the "
-                "embedded climate twin; give config.data.path, or leave it 1"
+                f"{name}={getattr(settings, name)} has no effect on the "
+                "embedded climate twin; give `path`, or leave it 1"
             )
     cube = twin.make(settings.twin_years, seed)
     names = settings.variables or cube.names
@@ -306,7 +288,7 @@ def _twin(settings: Settings, seed: int) -> tuple[Cube, int]:
         if name not in cube.names:
             there = ", ".join(cube.names)
             raise ValueError(
-                f"config.data.variables={name}: the embedded climate twin has no such "
+                f"variables={name}: the embedded climate twin has no such "
                 f"variable{nearest(name, cube.names)} (there are: {there})"
             )
     return _targets_first(_chosen(cube, names), settings.targets)
@@ -338,7 +320,7 @@ def _targets_first(cube: Cube, targets: tuple[str, ...]) -> tuple[Cube, int]:
 
 def _no_target(name: str, names: Iterable[str]) -> ValueError:
     return ValueError(
-        f"config.data.targets={name} is none of the variables{nearest(name, names)} "
+        f"targets={name} is none of the variables{nearest(name, names)} "
         f"(there are: {', '.join(names)})"
     )
 
@@ -374,7 +356,7 @@ def _description(
     """One line: which data, windows, splits, units, and what was masked."""
     label = cube.label
     if settings.name == "custom" and not settings.path:
-        label += " (no config.data.path was given)"
+        label += " (no `path` was given)"
     every = times.frame_name(cube.cadence)
     parts = [
         f"{label}: {cube}" + (f", every {every}" if every else ""),
@@ -414,6 +396,5 @@ def _numbers(settings: Settings, name: str) -> tuple[float, ...]:
         return tuple(float(word) for word in words)
     except ValueError:
         raise ValueError(
-            f"config.data.{name}={','.join(words)}: expected numbers, separated by "
-            "commas"
+            f"{name}={','.join(words)}: expected numbers, separated by commas"
         ) from None

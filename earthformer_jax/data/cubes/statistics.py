@@ -115,7 +115,7 @@ def fit_normalizer(
         annual, daily = harmonics(minutes, cube.cadence)
         if not annual and not daily:
             raise ValueError(
-                "config.data.anomalies=True needs dates and a training period of a "
+                "anomalies=True needs dates and a training period of a "
                 f"year or more to know the seasons; that of {cube.label} is "
                 f"{_period_text(minutes, len(values))}. Set it to False"
             )
@@ -136,7 +136,7 @@ def fit_normalizer(
             raise ValueError(
                 f"{cube.label}: {name!r} is {mean[c]:g} everywhere in the training "
                 "period; there is nothing to learn. Leave it out of "
-                "config.data.variables"
+                "`variables`"
             )
     kind = "(x - mean) / standard deviation"
     if climatology is not None:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
@@ -34,6 +33,14 @@ from earthformer_jax.data.splits import SPLITS, Dates, Period, window_starts
 from earthformer_jax.data.task import ForecastNino
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.metrics.enso import NinoSkill
+from earthformer_jax.settings import (
+    NOT_NEGATIVE,
+    ConfigError,
+    at_least,
+    choice,
+    setting,
+    settings_from,
+)
 from earthformer_jax.statistics import references as statistics
 from earthformer_jax.statistics import simulation
 
@@ -47,7 +54,7 @@ Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The fields of `config.data`.
+    """Settings of the ENSO data.
 
     Attributes:
         name: "enso".
@@ -61,7 +68,7 @@ class Settings:
         validate_until: last validation month; nothing: a third of the rest.
         test_until: last test month; nothing: the file's last.
         in_len: input months.
-        out_len: target months.
+        out_len: target months; the Nino3.4 skill is that of three-month means.
         split: of CMIP_train.nc, "paper" or "released".
         normalization: "official" scales the extremes of ICAR-ENSO to 0 and 1;
             "anomaly" divides by `scale`; "auto" is "official" for the twin and
@@ -85,16 +92,16 @@ class Settings:
     train_until: str = ""
     validate_until: str = ""
     test_until: str = ""
-    in_len: int = 12
-    out_len: int = 14
-    split: str = "paper"
-    normalization: str = "auto"
-    scale: float = 0.0
+    in_len: int = setting(12, at_least(1))
+    out_len: int = setting(14, at_least(MIN_OUT_LEN))
+    split: str = setting("paper", choice(*icar_lib.SPLITS))
+    normalization: str = setting("auto", choice(*NORMALIZATIONS))
+    scale: float = setting(0.0, NOT_NEGATIVE)
     calendar: bool = False
     simulated: bool = True
-    twin_train: int = 5205
-    twin_validation: int = 334
-    twin_test: int = 1667
+    twin_train: int = setting(5205, at_least(1))
+    twin_validation: int = setting(334, at_least(1))
+    twin_test: int = setting(1667, at_least(1))
 
     @property
     def dates(self) -> Dates:
@@ -102,34 +109,16 @@ class Settings:
         names = [field.name for field in dataclasses.fields(Dates)]
         return Dates(**{name: str(getattr(self, name)) for name in names})
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Fills in defaults and checks what can be checked without a file.
+    def check(self) -> None:
+        """Refuses values that are possible one by one but not together.
 
         Raises:
-            ValueError: on an unknown field or an impossible value.
+            ConfigError: naming them.
         """
-        settings = settings_lib.fill(cls, config, "the ENSO data")
-        settings._check()
-        return settings
-
-    def _check(self) -> None:
-        settings_lib.check_at_least(self, 1, ["in_len"], "months")
-        if self.out_len < MIN_OUT_LEN:
-            raise ValueError(
-                f"config.data.out_len={self.out_len}: expected {MIN_OUT_LEN} or more "
-                "months; the Nino3.4 skill is that of three-month means"
-            )
-        twin_sizes = [f"twin_{split}" for split in SPLITS]
-        settings_lib.check_at_least(self, 1, twin_sizes, "windows")
-        settings_lib.check_choice(self, "normalization", NORMALIZATIONS)
-        settings_lib.check_choice(self, "split", icar_lib.SPLITS)
-        if self.scale < 0:
-            raise ValueError(f"config.data.scale={self.scale} K is negative")
         if self.scale and self.normalization == "official":
-            raise ValueError(
-                f"config.data.scale={self.scale} has no effect with "
-                "config.data.normalization='official'; use 'anomaly', or leave it 0"
+            raise ConfigError(
+                f"scale={self.scale} has no effect with normalization='official'; use "
+                "'anomaly', or leave it 0"
             )
 
 
@@ -203,7 +192,7 @@ def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
-    """Loads the data set that `config.data` describes.
+    """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
@@ -213,7 +202,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         FileNotFoundError: if a file is not there.
         ValueError: if a setting is impossible or a file cannot be used.
     """
-    settings = Settings.from_config(config)
+    settings = settings_from(Settings, config, "the ENSO data")
     if not settings.path:
         return _twin(settings, seed)
     path = Path(settings.path).expanduser()

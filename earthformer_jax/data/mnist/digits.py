@@ -25,7 +25,7 @@ from earthformer_jax.data.readers import paths
 
 SIZE = 28  # pixels of an image, along each side
 TFDS = "tfds"
-FIELD = "config.data.digits"
+FIELD = "digits"
 
 _IDX_FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 _IDX_MAGIC = 0x00000803  # unsigned bytes, three axes
@@ -66,7 +66,7 @@ class Digits:
 
 
 def load_digits(path: str) -> Digits:
-    """Digits from where `config.data.digits` says.
+    """Digits from where `digits` says.
 
     Args:
         path: a folder with MNIST's idx files, or one of them; "tfds"; or "".
@@ -79,7 +79,7 @@ def load_digits(path: str) -> Digits:
         digits = _embedded()
         logger.info(
             "no MNIST files are given, so the digits are %s; give MNIST's with "
-            "config.data.digits=FOLDER",
+            "digits=FOLDER",
             digits.description,
         )
         return digits
@@ -102,25 +102,25 @@ def read_idx(path: Path) -> np.ndarray:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(
-                f"{FIELD}: {path} cannot be unpacked ({error}): it is truncated or "
+                f"`{FIELD}`: {path} cannot be unpacked ({error}): it is truncated or "
                 "damaged; download it again"
             ) from error
     header = np.frombuffer(data[:_IDX_HEADER], np.uint8)
     if header.size < _IDX_HEADER or header[:4].view(">i4")[0] != _IDX_MAGIC:
         raise ValueError(
-            f"{FIELD}: {path} is no idx file of images: it begins with "
+            f"`{FIELD}`: {path} is no idx file of images: it begins with "
             f"{data[:4].hex(' ') or 'nothing'}, expected {_IDX_MAGIC:08x}"
         )
     count, height, width = (int(size) for size in header.view(">i4")[1:])
     if (height, width) != (SIZE, SIZE):
         raise ValueError(
-            f"{FIELD}: {path} holds images of {height} x {width} pixels; expected "
+            f"`{FIELD}`: {path} holds images of {height} x {width} pixels; expected "
             f"{SIZE} x {SIZE}, as in MNIST"
         )
     expected = _IDX_HEADER + count * height * width
     if len(data) != expected or not count:
         raise ValueError(
-            f"{FIELD}: {path} has {len(data)} bytes where {count} images need "
+            f"`{FIELD}`: {path} has {len(data)} bytes where {count} images need "
             f"{expected}: it is truncated or damaged; download it again"
         )
     return np.frombuffer(data, np.uint8, offset=_IDX_HEADER).reshape(

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.mnist import moving_generator, video
@@ -29,6 +28,7 @@ from earthformer_jax.data.mnist.digits import TFDS, load_digits
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.source import Example
+from earthformer_jax.settings import at_least, setting, settings_from
 
 FILE = "mnist_test_seq.npy"
 NPY, GZIP = b"\x93NUMPY", b"\x1f\x8b"  # how files begin
@@ -41,7 +41,7 @@ LEAST_SEQUENCES = 3
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The fields of `config.data`.
+    """Settings of MovingMNIST.
 
     Attributes:
         name: "moving_mnist".
@@ -62,33 +62,18 @@ class Settings:
     name: str = "moving_mnist"
     path: str = ""
     digits: str = ""
-    num_digits: int = 2
-    size: int = 64
-    space_step: int = 1
-    in_len: int = 10
-    out_len: int = 10
-    train: int = 8100
-    validation: int = 900
-    test: int = 1000
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Fills in defaults and checks what can be checked without a file.
-
-        Raises:
-            ValueError: on an unknown field or an impossible value.
-        """
-        settings = settings_lib.fill(cls, config, "the MovingMNIST data")
-        settings_lib.check_at_least(settings, 1, ["in_len", "out_len"], "frames")
-        settings_lib.check_at_least(settings, 1, ["num_digits"], "digits")
-        settings_lib.check_at_least(settings, SMALLEST, ["size"], "pixels")
-        settings_lib.check_at_least(settings, 1, ["space_step"], "pixels")
-        settings_lib.check_at_least(settings, 1, SPLITS, "sequences")
-        return settings
+    num_digits: int = setting(2, at_least(1))
+    size: int = setting(64, at_least(SMALLEST))
+    space_step: int = setting(1, at_least(1))
+    in_len: int = setting(10, at_least(1))
+    out_len: int = setting(10, at_least(1))
+    train: int = setting(8100, at_least(1))
+    validation: int = setting(900, at_least(1))
+    test: int = setting(1000, at_least(1))
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
-    """Loads the data set that `config.data` describes.
+    """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
@@ -98,12 +83,12 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         FileNotFoundError: if a file is not there.
         ValueError: if a setting is impossible or a file cannot be used.
     """
-    settings = Settings.from_config(config)
+    settings = settings_from(Settings, config, "the MovingMNIST data")
     if not settings.path:
         return _generated(settings, seed)
     if settings.path == TFDS:
         return _prepared(settings, tfds_source.open_named(TFDS_NAME, TFDS_SPLIT))
-    path = paths.existing(settings.path, "config.data.path")
+    path = paths.existing(settings.path, "path")
     if tfds_source.is_prepared(path):
         return _prepared(settings, tfds_source.open_split(path, TFDS_SPLIT))
     return _from_file(settings, path)
@@ -221,7 +206,7 @@ def _from_file(settings: Settings, path: Path) -> Dataset:
     if path.is_dir():
         if not (path / FILE).is_file():
             raise FileNotFoundError(
-                f"config.data.path={path} holds neither {FILE} nor data prepared by "
+                f"path={path} holds neither {FILE} nor data prepared by "
                 f"TFDS ({tfds_source.INFO_FILE})"
             )
         path = path / FILE
@@ -262,35 +247,33 @@ def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
     with open(path, "rb") as opened:
         start = opened.read(len(NPY))
     if start.startswith(GZIP):
-        raise ValueError(
-            f"config.data.path={path} is packed; unpack it first: gunzip {path}"
-        )
+        raise ValueError(f"path={path} is packed; unpack it first: gunzip {path}")
     if start != NPY:
         raise ValueError(
-            f"config.data.path={path} is not a .npy file (it starts with {start!r}); "
+            f"path={path} is not a .npy file (it starts with {start!r}); "
             f"expected {FILE}"
         )
     try:
         file = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(
-            f"config.data.path={path} cannot be read ({error}): it is truncated or "
+            f"path={path} cannot be read ({error}): it is truncated or "
             "damaged; download it again"
         ) from error
     shape = file.shape
     if len(shape) != 4:
         raise ValueError(
-            f"config.data.path={path} holds an array {shape}; expected (time, "
+            f"path={path} holds an array {shape}; expected (time, "
             "sequence, height, width)"
         )
     if file.dtype != np.uint8:
         raise ValueError(
-            f"config.data.path={path} is {file.dtype}; expected uint8, 0 to 255. Write "
+            f"path={path} is {file.dtype}; expected uint8, 0 to 255. Write "
             "it again, values of 0..1 with (255 * x).round().astype('uint8')"
         )
     if shape[0] != FRAMES and (shape[1] == FRAMES or shape[0] > shape[1]):
         raise ValueError(
-            f"config.data.path={path} has the axes {shape}; expected (time, sequence, "
+            f"path={path} has the axes {shape}; expected (time, sequence, "
             "height, width). Write it again with numpy.swapaxes(x, 0, 1)"
         )
     video.check_lengths(settings, shape[0], str(path))

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.mnist import nbody_generator, video
@@ -28,6 +27,15 @@ from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.source import Example
+from earthformer_jax.settings import (
+    FINITE,
+    POSITIVE,
+    ConfigError,
+    at_least,
+    choice,
+    setting,
+    settings_from,
+)
 
 FILES = {
     "train": "nbody_train.npz",
@@ -53,7 +61,7 @@ _DISTRACTORS = "distractor_seeds"  # [sequences, steps, distractors, 5]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The fields of `config.data`.
+    """Settings of N-body MNIST.
 
     Attributes:
         name: "nbody_mnist".
@@ -80,31 +88,20 @@ class Settings:
     name: str = "nbody_mnist"
     path: str = ""
     digits: str = ""
-    train: int = 20_000
-    validation: int = 1000
-    test: int = 1000
-    in_len: int = 10
-    out_len: int = 10
-    num_digits: int = 3
-    size: int = 64
-    space_step: int = 1
-    canvas: int = 128
-    every: int = 5
-    mode: str = "r0"
-    G: float = 0.05
-    softening: float = 10.0
-    max_speed: float = 2.0
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Fills in defaults and checks what can be checked without a file.
-
-        Raises:
-            ValueError: on an unknown field or an impossible value.
-        """
-        settings = settings_lib.fill(cls, config, "the N-body MNIST data")
-        settings._check()
-        return settings
+    train: int = setting(20_000, at_least(1))
+    validation: int = setting(1000, at_least(1))
+    test: int = setting(1000, at_least(1))
+    in_len: int = setting(10, at_least(1))
+    out_len: int = setting(10, at_least(1))
+    num_digits: int = setting(3, at_least(1))
+    size: int = setting(64, at_least(SMALLEST_SIZE))
+    space_step: int = setting(1, at_least(1))
+    canvas: int = setting(128, at_least(SMALLEST_CANVAS))
+    every: int = setting(5, at_least(1))
+    mode: str = setting("r0", choice(*nbody_generator.POWERS))
+    G: float = setting(0.05, FINITE)
+    softening: float = setting(10.0, POSITIVE)
+    max_speed: float = setting(2.0, POSITIVE)
 
     @property
     def rules(self) -> Rules:
@@ -121,33 +118,23 @@ class Settings:
             max_speed=float(self.max_speed),
         )
 
-    def _check(self) -> None:
-        settings_lib.check_at_least(self, 1, ["in_len", "out_len"], "frames")
-        settings_lib.check_at_least(self, 1, ["num_digits"], "digits")
-        settings_lib.check_at_least(self, 1, SPLITS, "sequences")
-        settings_lib.check_at_least(self, 1, ["every"], "steps")
-        settings_lib.check_at_least(self, SMALLEST_CANVAS, ["canvas"], "pixels")
-        settings_lib.check_at_least(self, SMALLEST_SIZE, ["size"], "pixels")
-        settings_lib.check_at_least(self, 1, ["space_step"], "pixels")
-        settings_lib.check_choice(self, "mode", nbody_generator.POWERS)
+    def check(self) -> None:
+        """Refuses values that are possible one by one but not together.
+
+        Raises:
+            ConfigError: naming them.
+        """
         if self.size > self.canvas:
-            raise ValueError(
-                f"config.data.size={self.size} is larger than "
-                f"config.data.canvas={self.canvas}, which frames are shrunk from"
+            raise ConfigError(
+                f"size={self.size} is larger than canvas={self.canvas}, which frames "
+                "are shrunk from"
             )
-        for name in ("softening", "max_speed"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"config.data.{name}={getattr(self, name)}: expected more than 0"
-                )
         if not self.path:
             video.check_space_step(self, (self.size, self.size))
-        if not np.isfinite(self.G):
-            raise ValueError(f"config.data.G={self.G} is not a number")
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
-    """Loads the data set that `config.data` describes.
+    """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
@@ -157,10 +144,10 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         FileNotFoundError: if a file is not there.
         ValueError: if a setting is impossible or a file cannot be used.
     """
-    settings = Settings.from_config(config)
+    settings = settings_from(Settings, config, "the N-body MNIST data")
     if not settings.path:
         return _generated(settings, seed)
-    path = paths.existing(settings.path, "config.data.path")
+    path = paths.existing(settings.path, "path")
     if tfds_source.is_prepared(path):
         return _prepared(settings, path)
     return _from_draws(settings, path if path.is_dir() else path.parent)
@@ -254,7 +241,7 @@ def read_draws(path: Path) -> SavedDraws:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"config.data.path={path.parent} holds no {path.name}; expected "
+            f"path={path.parent} holds no {path.name}; expected "
             f"{', '.join(FILES.values())}, or data prepared by TFDS "
             f"({tfds_source.INFO_FILE})"
         )
@@ -263,13 +250,12 @@ def read_draws(path: Path) -> SavedDraws:
             found = {name: file[name] for name in file.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"config.data.path: {path} is not a complete .npz file ({error}); "
-            "download it again"
+            f"`path`: {path} is not a complete .npz file ({error}); download it again"
         ) from error
     missing = [n for n in (_DIGITS, _PLACE, _ANGLE, _SPEED) if n not in found]
     if missing:
         raise ValueError(
-            f"config.data.path: {path} has no {', '.join(missing)}; it holds "
+            f"`path`: {path} has no {', '.join(missing)}; it holds "
             f"{', '.join(found) or 'nothing'}"
         )
     shape = found[_DIGITS].shape
@@ -277,20 +263,20 @@ def read_draws(path: Path) -> SavedDraws:
     for name, size in expected.items():
         if found[name].shape != size or not found[name].size:
             raise ValueError(
-                f"config.data.path: {path} has {name} of shape {found[name].shape} "
+                f"`path`: {path} has {name} of shape {found[name].shape} "
                 f"beside {_DIGITS} of shape {shape}; expected [sequences, digits]"
                 f"{' and 2 numbers each' * (name == _PLACE)}"
             )
     for name, neutral in _NEUTRAL.items():
         if name in found and np.any(found[name] != neutral):
             raise ValueError(
-                f"config.data.path: {path} has {name} other than {neutral}; only "
+                f"`path`: {path} has {name} other than {neutral}; only "
                 "sequences of the paper's kind can be shown, without changes of "
                 "brightness and scale, turns, and random pushes"
             )
     if found.get(_DISTRACTORS, np.empty(0)).size:
         raise ValueError(
-            f"config.data.path: {path} has distractors ({_DISTRACTORS} of shape "
+            f"`path`: {path} has distractors ({_DISTRACTORS} of shape "
             f"{found[_DISTRACTORS].shape}); only sequences of the paper's kind can be "
             "shown, which have none"
         )
@@ -347,8 +333,8 @@ def _generated(settings: Settings, seed: int) -> Dataset:
 def _from_draws(settings: Settings, folder: Path) -> Dataset:
     if not settings.digits:
         raise ValueError(
-            f"config.data.path={settings.path} names digits of MNIST by their number, "
-            "and config.data.digits is not set; set it to the folder with MNIST's files"
+            f"path={settings.path} names digits of MNIST by their number, "
+            "and `digits` is not set; set it to the folder with MNIST's files"
         )
     draws = {split: read_draws(folder / name) for split, name in FILES.items()}
     digits = load_digits(settings.digits)
@@ -356,13 +342,13 @@ def _from_draws(settings: Settings, folder: Path) -> Dataset:
         numbers = saved.arrays.digits
         if numbers.shape[1] != settings.num_digits:
             raise ValueError(
-                f"config.data.num_digits={settings.num_digits}, but sequences of "
+                f"num_digits={settings.num_digits}, but sequences of "
                 f"{folder / FILES[split]} have {numbers.shape[1]} digits"
             )
         if numbers.min() < 0 or numbers.max() >= len(digits.train):
             raise ValueError(
                 f"{folder / FILES[split]} names digit {numbers.max()}, but "
-                f"config.data.digits={settings.digits} has {len(digits.train)} "
+                f"digits={settings.digits} has {len(digits.train)} "
                 "training digits"
             )
     sources = {

@@ -45,7 +45,7 @@ def check_space_step(settings: Any, size: Sequence[int]) -> None:
     """
     if any(side % settings.space_step for side in size):
         raise ValueError(
-            f"config.data.space_step={settings.space_step} does not divide frames of "
+            f"space_step={settings.space_step} does not divide frames of "
             f"{' x '.join(map(str, size))} pixels"
         )
 
@@ -90,7 +90,7 @@ def check_lengths(settings: Any, frames: int, place: str) -> None:
     """
     if settings.in_len + settings.out_len > frames:
         raise ValueError(
-            f"config.data.in_len={settings.in_len} and config.data.out_len="
+            f"in_len={settings.in_len} and out_len="
             f"{settings.out_len} need {settings.in_len + settings.out_len} frames; the "
             f"sequences of {place} have {frames}"
         )
@@ -117,7 +117,7 @@ class PreparedSequences:
         if frames.ndim != 4 or frames.shape[-1] != 1 or frames.dtype != np.uint8:
             found = {name: (x.dtype.name, x.shape) for name, x in first.items()}
             raise ValueError(
-                f"config.data.path={settings.path}: expected examples with "
+                f"path={settings.path}: expected examples with "
                 f"{feature!r}, uint8 [time, height, width, 1]; found {found}"
             )
         check_lengths(settings, len(frames), settings.path)

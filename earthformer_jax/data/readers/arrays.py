@@ -65,13 +65,13 @@ def check_axes(axes: str, shape: Sequence[int], what: str) -> None:
     known = set(axes) <= set(LETTERS) and len(set(axes)) == len(axes)
     if not known or not set("hw") <= set(axes) or ("t" not in axes and axes != "hw"):
         raise ValueError(
-            f"config.data.axes={axes!r}: expected the letters t, h and w, each once, "
+            f"axes={axes!r}: expected the letters t, h and w, each once, "
             "and n for sequences or c for channels where there are any, such as 'thw' "
             "or 'nhwt'"
         )
     if len(axes) != len(shape):
         raise ValueError(
-            f"config.data.axes={axes!r} names {len(axes)} axes; {what} has "
+            f"axes={axes!r} names {len(axes)} axes; {what} has "
             f"{len(shape)}: {tuple(shape)}"
         )
 
@@ -143,7 +143,7 @@ class NpyFile:
                 "can run code; save a plain array of numbers"
             )
         return (
-            f"config.data.path={self._path} cannot be read: it is truncated, damaged "
+            f"path={self._path} cannot be read: it is truncated, damaged "
             f"or no .npy file ({size} bytes; {error}). Download or write it again"
         )
 
@@ -225,7 +225,7 @@ class Hdf5File:
     def _unreadable(self, error: Exception) -> str:
         size = self._path.stat().st_size
         return (
-            f"config.data.path={self._path} is an HDF5 file that cannot be read: it is "
+            f"path={self._path} is an HDF5 file that cannot be read: it is "
             f"truncated or damaged ({size} bytes; {error}). Download or write it again"
         )
 
@@ -296,7 +296,7 @@ def _channel_names(variables: tuple[str, ...], channels: int | None, path: Path)
     """Names of the channels of an array without names."""
     if variables and len(variables) != (channels or 1):
         raise ValueError(
-            f"config.data.variables={','.join(variables)} names {len(variables)} "
+            f"variables={','.join(variables)} names {len(variables)} "
             f"channels; {path} has {channels or 1}"
         )
     if variables:

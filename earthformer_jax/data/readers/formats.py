@@ -34,7 +34,7 @@ def find(path: str) -> list[Path]:
         if not matches:
             raise FileNotFoundError(_no_match(path))
         return sorted(map(Path, matches), key=_by_number)
-    found = existing(path, "config.data.path")
+    found = existing(path, "path")
     if found.is_dir() and not is_zarr(found):
         raise ValueError(_folder(found))
     return [found]
@@ -82,9 +82,9 @@ def kind_of(path: Path) -> type[SeriesFile]:
     }
     for signature, words in remedy.items():
         if start.startswith(signature):
-            raise ValueError(f"config.data.path={path} cannot be read: {words}")
+            raise ValueError(f"path={path} cannot be read: {words}")
     raise ValueError(
-        f"config.data.path={path} is not {FORMATS} "
+        f"path={path} is not {FORMATS} "
         f"({path.stat().st_size} bytes starting with {start!r})"
         + ("; it is truncated or damaged" if suffix in (*HDF5_SUFFIXES, ".npy") else "")
     )
@@ -114,17 +114,14 @@ def _no_match(path: str) -> str:
     while MAGIC.search(str(folder)):
         folder = folder.parent
     if not folder.is_dir():
-        return f"config.data.path={path} matches no file: there is no folder {folder}"
+        return f"path={path} matches no file: there is no folder {folder}"
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
-        return f"config.data.path={path} matches no file: {folder} is empty"
+        return f"path={path} matches no file: {folder} is empty"
     stem = MAGIC.sub("", pattern.stem)
     hint = nearest(stem + pattern.suffix, names) if folder == pattern.parent else ""
     hint = hint if len(stem) > 1 else ""
-    return (
-        f"config.data.path={path} matches no file{hint} "
-        f"({folder} holds {_kinds(folder)})"
-    )
+    return f"path={path} matches no file{hint} ({folder} holds {_kinds(folder)})"
 
 
 def _folder(path: Path) -> str:
@@ -132,7 +129,7 @@ def _folder(path: Path) -> str:
     common = Counter(suffixes).most_common(1)
     pattern = f"'{path}/*{common[0][0]}'" if common else f"'{path}/*.nc'"
     return (
-        f"config.data.path={path} is a folder but no Zarr store; write a pattern such "
+        f"path={path} is a folder but no Zarr store; write a pattern such "
         f"as {pattern} (it holds {_kinds(path)})"
     )
 

@@ -9,7 +9,7 @@ def existing(path: str, field: str) -> Path:
 
     Args:
         path: what the user wrote.
-        field: where, for the message: "config.data.path".
+        field: where, for the message: "path".
 
     Raises:
         FileNotFoundError: if there is nothing, naming what is near.

@@ -226,7 +226,7 @@ def _check_same(first: Layout, other: Layout) -> None:
     if first.names != other.names:
         raise ValueError(
             f"{where}variables {', '.join(first.names)} and {', '.join(other.names)}; "
-            "choose those they share with config.data.variables"
+            "choose those they share with `variables`"
         )
     if first.size != other.size:
         raise ValueError(f"{where}grids of {first.size} and {other.size} cells")
@@ -279,7 +279,7 @@ def _cut(
     cut = Cut(rows, columns, flip, space_step)
     if min(cut.size) < 1:
         raise ValueError(
-            f"config.data.space_step={space_step} leaves nothing of {cut.stored[0]} x "
+            f"space_step={space_step} leaves nothing of {cut.stored[0]} x "
             f"{cut.stored[1]} cells"
         )
     if latitude is None:
@@ -315,7 +315,7 @@ def _find_region(
     chosen = distance <= width + 2e-6
     if not len(inside) or not chosen.any():
         raise ValueError(
-            f"config.data.region={_region_text(region)} holds no cell of the grid"
+            f"region={_region_text(region)} holds no cell of the grid"
             f"{grid_text(latitude, longitude)}; write south, north, west, east in "
             "degrees"
         )
@@ -323,8 +323,7 @@ def _find_region(
     runs = [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
     if len(runs) > 2:
         raise ValueError(
-            f"config.data.region={_region_text(region)}: the longitudes of the file "
-            "are in no order"
+            f"region={_region_text(region)}: the longitudes of the file are in no order"
         )
     runs.sort(key=lambda run: min(distance[run.start], distance[run.stop - 1]))
     return slice(int(inside[0]), int(inside[-1]) + 1), tuple(runs)

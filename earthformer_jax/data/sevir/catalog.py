@@ -101,8 +101,7 @@ class Dates:
         for (before, first), (after, second) in zip(given, given[1:], strict=False):
             if first >= second:
                 raise ValueError(
-                    f"config.data.{after}={texts[after]} must come after "
-                    f"config.data.{before}={texts[before]}"
+                    f"{after}={texts[after]} must come after {before}={texts[before]}"
                 )
         return cls(**dates)
 
@@ -118,8 +117,7 @@ def _parse_date(name: str, text: str) -> np.datetime64:
         date = datetime.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"config.data.{name}={text!r} is no date; write YYYY-MM-DD or "
-            "'YYYY-MM-DD HH:MM' (UTC)"
+            f"{name}={text!r} is no date; write YYYY-MM-DD or 'YYYY-MM-DD HH:MM' (UTC)"
         ) from None
     if date.tzinfo is not None:
         date = date.astimezone(datetime.UTC).replace(tzinfo=None)
@@ -196,7 +194,7 @@ def select(events: Events, max_missing: float, path: Path) -> tuple[Events, list
     if not len(complete):
         raise ValueError(
             f"{path}: none of {len(events)} events has pct_missing <= "
-            f"config.data.max_missing={max_missing:g} (the smallest is "
+            f"max_missing={max_missing:g} (the smallest is "
             f"{events.pct_missing.min():g}); raise it"
         )
     _check_some_pixel(events, complete, path)
@@ -228,7 +226,7 @@ def within(events: Events, dates: Dates, path: Path) -> Events:
     inside = _between(events, dates.train_from, dates.test_until)
     if not len(inside):
         raise ValueError(
-            f"{path}: none of {len(events)} events is within config.data.train_from "
+            f"{path}: none of {len(events)} events is within `train_from` "
             f"and test_until; they are from {_period(events)}"
         )
     return inside
@@ -249,8 +247,8 @@ def split_by_date(events: Events, dates: Dates) -> dict[str, Events]:
             limits += f" <= {_text(until)}" if until is not None else ""
             raise ValueError(
                 f"the {split} split ({limits}) holds no event: the {len(events)} "
-                f"events are from {_period(events)}. Move config.data.train_until or "
-                "validate_until, or set config.data.split='fraction' to divide the "
+                f"events are from {_period(events)}. Move `train_until` or "
+                "`validate_until`, or set split='fraction' to divide the "
                 "events by number"
             )
     return splits
@@ -265,9 +263,9 @@ def split_by_fraction(events: Events) -> dict[str, Events]:
     n = len(events)
     if n < len(SPLITS):
         raise ValueError(
-            f"config.data.split='fraction': {n} event{'s' * (n != 1)} cannot be "
+            f"split='fraction': {n} event{'s' * (n != 1)} cannot be "
             "divided into training, validation and test; at least 3 are needed (see "
-            "config.data.max_missing, train_from and test_until)"
+            "`max_missing`, `train_from` and `test_until`)"
         )
     first = min(max(int(SHARES[0] * n), 1), n - 2)
     second = min(max(int(SHARES[1] * n), first + 1), n - 1)
@@ -317,7 +315,7 @@ def _check_some_pixel(events: Events, used: Events, path: Path) -> None:
         names = ", ".join(map(str, used.id[empty][:3]))
         raise ValueError(
             f"{path}: event {names} has no observed pixel at all (pct_missing="
-            f"{used.pct_missing[empty][0]:g}); set config.data.max_missing below that"
+            f"{used.pct_missing[empty][0]:g}); set `max_missing` below that"
         )
 
 

@@ -211,7 +211,7 @@ def check(
         listed = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
         if not (skip_missing and there.any()):
             hint = (
-                ", or set config.data.skip_missing_files=True to do without their "
+                ", or set skip_missing_files=True to do without their "
                 f"{count} of {len(events)} events"
             )
             raise FileNotFoundError(
@@ -300,8 +300,8 @@ def _check_event(root: Path, events: Events, i: int, layout: Layout, span: int) 
     if layout.frames < span:
         raise ValueError(
             f"{root / name} has {layout.frames} frames per event, and one example "
-            f"needs {span}; shorten config.data.in_len or out_len, lower "
-            "config.data.time_step, or take its rows out of the catalog"
+            f"needs {span}; shorten `in_len` or `out_len`, lower "
+            "`time_step`, or take its rows out of the catalog"
         )
     if frame_offsets(events.offsets[i], layout.frames) is None:
         raise ValueError(

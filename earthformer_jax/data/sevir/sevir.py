@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from earthformer_jax.data import settings as settings_lib
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
@@ -47,6 +46,14 @@ from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.precipitation import RainScores
+from earthformer_jax.settings import (
+    NOT_NEGATIVE,
+    ConfigError,
+    at_least,
+    choice,
+    setting,
+    settings_from,
+)
 
 CATALOG, DATA = "CATALOG.csv", "data"
 SPLIT_RULES = ("date", "fraction")
@@ -55,7 +62,7 @@ MSE_UNITS = "(code / 255)^2"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The fields of `config.data`.
+    """Settings of SEVIR.
 
     Attributes:
         name: "sevir".
@@ -93,24 +100,24 @@ class Settings:
     path: str = ""
     catalog_path: str = ""
     skip_missing_files: bool = False
-    max_missing: float = 0.0
-    split: str = "date"
+    max_missing: float = setting(0.0, NOT_NEGATIVE)
+    split: str = setting("date", choice(*SPLIT_RULES))
     train_from: str = ""
     train_until: str = "2019-01-01"
     validate_until: str = "2019-06-01"
     test_until: str = ""
-    in_len: int = 13
-    out_len: int = 12
-    stride: int = 12
-    time_step: int = 1
-    space_step: int = 1
-    normalization: str = "01"
+    in_len: int = setting(13, at_least(1))
+    out_len: int = setting(12, at_least(1))
+    stride: int = setting(12, at_least(1))
+    time_step: int = setting(1, at_least(1))
+    space_step: int = setting(1, at_least(1))
+    normalization: str = setting("01", choice(*NORMALIZATIONS))
     crop: tuple[int, ...] = ()
     flip: bool = False
     rotate: bool = False
-    twin_train: int = 35718
-    twin_validation: int = 9060
-    twin_test: int = 12159
+    twin_train: int = setting(35718, at_least(1))
+    twin_validation: int = setting(9060, at_least(1))
+    twin_test: int = setting(12159, at_least(1))
 
     @property
     def span(self) -> int:
@@ -126,39 +133,26 @@ class Settings:
             {name: "" if name in inner else getattr(self, name) for name in names}
         )
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Fills in defaults and checks what can be checked without a file.
+    def check(self) -> None:
+        """Refuses values that are possible one by one but not together.
 
         Raises:
-            ValueError: on an unknown field or an impossible value.
+            ConfigError: naming them.
+            ValueError: if a date is none, or they are out of order.
         """
-        settings = settings_lib.fill(cls, config, "the SEVIR data")
-        settings_lib.check_at_least(settings, 1, ["in_len", "out_len"], "frames")
-        settings_lib.check_at_least(settings, 1, ["stride", "time_step"], "frames")
-        settings_lib.check_at_least(settings, 1, ["space_step"], "pixels")
-        twin_sizes = [f"twin_{split}" for split in SPLITS]
-        settings_lib.check_at_least(settings, 1, twin_sizes, "windows")
-        settings_lib.check_choice(settings, "normalization", NORMALIZATIONS)
-        settings_lib.check_choice(settings, "split", SPLIT_RULES)
-        if not settings.max_missing >= 0:
-            raise ValueError(
-                f"config.data.max_missing={settings.max_missing} is negative"
+        if self.catalog_path and not self.path:
+            raise ConfigError(
+                f"catalog_path={self.catalog_path} needs `path`, the folder of the "
+                "files it lists"
             )
-        if settings.catalog_path and not settings.path:
-            raise ValueError(
-                f"config.data.catalog_path={settings.catalog_path} needs "
-                "config.data.path, the folder of the files it lists"
-            )
-        dates = settings.dates
-        if settings.split == "date":
+        dates = self.dates
+        if self.split == "date":
             for name in ("train_until", "validate_until"):
                 if getattr(dates, name) is None:
-                    raise ValueError(
-                        f"config.data.{name}='' is no date; write YYYY-MM-DD, or set "
-                        "config.data.split='fraction' to divide events by number"
+                    raise ConfigError(
+                        f"{name}='' is not a date; write YYYY-MM-DD, or set "
+                        "split='fraction' to divide events by number"
                     )
-        return settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +187,7 @@ class Origin:
 
 
 def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
-    """The events of each split that `config.data` selects, whole and as they are coded.
+    """The events of each split that settings select, whole and as they are coded.
 
     Args:
         config: any of the fields of `Settings`; `path` is needed.
@@ -206,16 +200,14 @@ def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
         FileNotFoundError: if a file is not there.
         ValueError: if a setting is impossible or a file cannot be used.
     """
-    settings = Settings.from_config(config)
+    settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
-        raise ValueError(
-            f"config.data.path={settings.path!r}: expected the folder with {CATALOG}"
-        )
+        raise ValueError(f"path={settings.path!r}: expected the folder with {CATALOG}")
     return _files(settings).events
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
-    """Loads the data set that `config.data` describes.
+    """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
@@ -225,7 +217,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         FileNotFoundError: if a file is not there.
         ValueError: if a setting is impossible or a file cannot be used.
     """
-    settings = Settings.from_config(config)
+    settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
         origin = _twin(settings, seed)
     elif tfds_source.is_prepared(settings.path):
@@ -286,7 +278,7 @@ def _cropped(source: Source, crop: Sequence[int]) -> Source:
 def _twin(settings: Settings, seed: int) -> Origin:
     if twin.DOMAIN % settings.space_step:
         raise ValueError(
-            f"config.data.space_step={settings.space_step} does not divide the "
+            f"space_step={settings.space_step} does not divide the "
             f"{twin.DOMAIN} pixels of the radar twin"
         )
     return Origin(
@@ -318,9 +310,9 @@ def _prepared(settings: Settings) -> Origin:
     for split, split_events in prepared.items():
         if split_events.frames[0] < settings.span:
             raise ValueError(
-                f"config.data.path={settings.path} has {split_events.frames[0]} frames "
+                f"path={settings.path} has {split_events.frames[0]} frames "
                 f"per event ({split}), and one example needs {settings.span}; shorten "
-                "config.data.in_len or out_len, or lower config.data.time_step"
+                "`in_len` or `out_len`, or lower `time_step`"
             )
     return Origin(
         prepared,
@@ -359,9 +351,9 @@ def _files(settings: Settings) -> Origin:
 
 def _find(settings: Settings) -> tuple[Path, Path]:
     """The catalog, and the folder that its file names are relative to."""
-    path = paths.existing(settings.path, "config.data.path")
+    path = paths.existing(settings.path, "path")
     if settings.catalog_path:
-        catalog = paths.existing(settings.catalog_path, "config.data.catalog_path")
+        catalog = paths.existing(settings.catalog_path, "catalog_path")
     elif path.is_file():
         catalog, path = path, path.parent
     else:
@@ -369,9 +361,9 @@ def _find(settings: Settings) -> tuple[Path, Path]:
     if not catalog.is_file():
         there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
         raise FileNotFoundError(
-            f"config.data.path={settings.path} holds no {CATALOG} (it has: "
+            f"path={settings.path} holds no {CATALOG} (it has: "
             f"{there or 'nothing'}); give the folder of {CATALOG} and {DATA}/, or the "
-            "catalog as config.data.catalog_path"
+            "catalog as `catalog_path`"
         )
     return catalog, path / DATA if (path / DATA).is_dir() else path
 
@@ -383,8 +375,8 @@ def _augment(settings: Settings, size: tuple[int, int]) -> Augment | None:
         check_crop(size, crop)
         if settings.rotate and crop[0] != crop[1]:
             raise ValueError(
-                f"config.data.rotate=True turns by 90 degrees, which config.data.crop="
-                f"{crop} does not allow; crop a square, or use config.data.flip"
+                f"rotate=True turns by 90 degrees, which crop="
+                f"{crop} does not allow; crop a square, or use `flip`"
             )
     if not (crop or settings.flip or settings.rotate):
         return None

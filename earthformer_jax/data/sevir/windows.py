@@ -158,7 +158,7 @@ class Windows:
         """
         if any(side % space_step for side in events.size):
             raise ValueError(
-                f"config.data.space_step={space_step} does not divide the "
+                f"space_step={space_step} does not divide the "
                 f"{events.size[0]} x {events.size[1]} pixels of the pictures"
             )
         self._events = events

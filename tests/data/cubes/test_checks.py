@@ -61,7 +61,7 @@ class TestSeries:
         path = cube_files.write(ds, tmp_path / "c.nc")
         for step in (1, 2):
             data = open_cube(path, Wanted(), space_step=step)
-            message = "c.nc: 5 % of 'T' are -999, far from all .*data.missing=-999"
+            message = "c.nc: 5 % of 'T' are -999, far from all .*missing=-999"
             with pytest.raises(ValueError, match=message):
                 checks.check_values(data)
         checks.check_values(open_cube(path, Wanted(missing=(-999.0,))))

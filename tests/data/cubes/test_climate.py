@@ -54,7 +54,7 @@ class TestTwin:
             load(**settings)
 
     def test_name_in_messages(self):
-        with pytest.raises(ValueError, match="no setting of the climate data"):
+        with pytest.raises(ValueError, match="not a setting of the climate data"):
             load(anomaly=True)
 
 

@@ -272,22 +272,22 @@ class TestSettings:
         [
             (
                 dict(pth="x"),
-                "config.data.pth is no setting of custom data; did you mean",
+                "`pth` is not a setting of custom data; did you mean",
             ),
-            (dict(in_len=0), "config.data.in_len=0: expected 1 or more frames"),
-            (dict(out_len=129), "config.data.out_len=129: expected at most 128 frames"),
-            (dict(space_step=0), "config.data.space_step=0: expected 1 or more cells"),
-            (dict(twin_years=1), "config.data.twin_years=1: expected 3 or more years"),
-            (dict(variables="T,P,T"), "config.data.variables=T,P,T repeats a name"),
+            (dict(in_len=0), "in_len=0: expected a whole number of at least 1"),
+            (dict(out_len=129), "out_len=129: expected at most 128 frames"),
+            (dict(space_step=0), "space_step=0: expected a whole number of at least 1"),
+            (dict(twin_years=1), "twin_years=1: expected a whole number of at least 3"),
+            (dict(variables="T,P,T"), "variables=T,P,T repeats a name"),
             (
                 dict(missing="a"),
-                "config.data.missing=a: expected numbers, separated by",
+                "missing=a: expected numbers, separated by",
             ),
             (
                 dict(region=(1, 2)),
-                "config.data.region=1,2: expected south, north, west",
+                "region=1,2: expected south, north, west",
             ),
-            (dict(region=(9, 2, 3, 4)), "config.data.region=9,2,3,4: expected south"),
+            (dict(region=(9, 2, 3, 4)), "region=9,2,3,4: expected south"),
         ],
     )
     def test_impossible_values(self, settings, message):
@@ -398,5 +398,7 @@ class TestAutoencoders:
             load(path=path, in_len=500, out_len=0)
         with pytest.raises(ValueError, match="in_len=60 needs 180 frames"):
             load(path=path, in_len=60, out_len=0)
-        with pytest.raises(ValueError, match="out_len=-1: expected 0 or more"):
+        with pytest.raises(
+            ValueError, match="out_len=-1: expected a whole number of at least 0"
+        ):
             load(path=path, out_len=-1)

@@ -15,7 +15,7 @@ def load(**settings):
 def test_without_a_path_it_is_the_twin():
     dataset = load(twin_years=3)
     assert "climate twin" in dataset.data.description
-    assert "no config.data.path was given" in dataset.data.description
+    assert "no `path` was given" in dataset.data.description
     assert dataset.data.train[0]["inputs"].shape == (10, 16, 24, 3)
     assert dataset.data.display.channels[0].name == "t2m"
 

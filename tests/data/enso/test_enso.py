@@ -275,16 +275,16 @@ class TestSettings:
         [
             (
                 dict(name="ensso"),
-                "config.data.name='ensso' is unknown; there are: enso",
+                "name='ensso' is unknown; there are: enso",
             ),
-            (dict(pth="x"), "config.data.pth is no setting .* mean config.data.path?"),
-            (dict(out_len=2), "config.data.out_len=2: expected 3 or more months"),
-            (dict(in_len=0), "config.data.in_len=0: expected 1 or more months"),
-            (dict(split="x"), "config.data.split='x' is unknown .there are: 'paper'"),
-            (dict(normalization="x"), "config.data.normalization='x' is unknown"),
-            (dict(scale=-1.0), "config.data.scale=-1.0 K is negative"),
+            (dict(pth="x"), "`pth` is not a setting .* mean `path`?"),
+            (dict(out_len=2), "out_len=2: expected a whole number of at least 3"),
+            (dict(in_len=0), "in_len=0: expected a whole number of at least 1"),
+            (dict(split="x"), "split='x': expected 'paper' or"),
+            (dict(normalization="x"), "normalization='x': expected 'auto'"),
+            (dict(scale=-1.0), "scale=-1.0: expected a number of at least 0"),
             (dict(scale=1.0, normalization="official"), "scale=1.0 has no effect"),
-            (dict(twin_test=0), "config.data.twin_test=0: expected 1 or more windows"),
+            (dict(twin_test=0), "twin_test=0: expected a whole number"),
         ],
     )
     def test_impossible_values(self, settings, message):
@@ -323,7 +323,7 @@ class TestSettings:
             load(path=gridded_path, **(SHORT | DATES | settings))
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="config.data.path=.*not exist"):
+        with pytest.raises(FileNotFoundError, match="path=.*not exist"):
             load(path=str(tmp_path / "kaplan.nc"))
 
     def test_directory_without_data(self, tmp_path):

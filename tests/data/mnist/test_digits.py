@@ -66,7 +66,7 @@ class TestEmbedded:
     def test_it_is_said(self, caplog):
         with caplog.at_level(logging.INFO, "earthformer_jax"):
             digits.load_digits("")
-        assert "config.data.digits=FOLDER" in caplog.text
+        assert "digits=FOLDER" in caplog.text
 
 
 class TestIdx:
@@ -101,7 +101,7 @@ class TestErrors:
         (tmp_path / "mnist").mkdir()
         with pytest.raises(
             FileNotFoundError,
-            match="config.data.digits=.*mnst does not exist; did you mean 'mnist'",
+            match="digits=.*mnst does not exist; did you mean 'mnist'",
         ):
             digits.load_digits(str(tmp_path / "mnst"))
 

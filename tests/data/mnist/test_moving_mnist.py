@@ -216,11 +216,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            (dict(digit="x"), "config.data.digit is no setting.*config.data.digits"),
-            (dict(num_digits=0), "config.data.num_digits=0: expected 1 or more digits"),
-            (dict(size=28), "config.data.size=28: expected 32 or more pixels"),
-            (dict(out_len=0), "config.data.out_len=0: expected 1 or more frames"),
-            (dict(test=0), "config.data.test=0: expected 1 or more sequences"),
+            (dict(digit="x"), "`digit` is not a setting.*`digits`"),
+            (dict(num_digits=0), "num_digits=0: expected a whole number of at least 1"),
+            (dict(size=28), "size=28: expected a whole number of at least 32"),
+            (dict(out_len=0), "out_len=0: expected a whole number of at least 1"),
+            (dict(test=0), "test=0: expected a whole number of at least 1"),
         ],
     )
     def test_settings(self, settings, message):
@@ -231,7 +231,7 @@ class TestErrors:
         path = file.with_name("mnist_tst_seq.npy")
         with pytest.raises(
             FileNotFoundError,
-            match="config.data.path=.* does not exist; did you mean 'mnist_test_seq",
+            match="path=.* does not exist; did you mean 'mnist_test_seq",
         ):
             load(path=str(path))
 

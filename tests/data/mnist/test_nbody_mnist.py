@@ -10,6 +10,7 @@ from scipy import ndimage
 from earthformer_jax import data
 from earthformer_jax.data import pipeline
 from earthformer_jax.data.mnist import digits, nbody_generator, nbody_mnist
+from earthformer_jax.settings import settings_from
 from tests import golden_files
 from tests.data import tfds_folder
 
@@ -124,7 +125,7 @@ class TestGenerated:
 
     def test_is_the_generator(self, every_origin):
         """Example i by hand, from the key of (seed, split, i)."""
-        rules = nbody_mnist.Settings.from_config(dict(SMALL)).rules
+        rules = settings_from(nbody_mnist.Settings, SMALL, "").rules
         images = digits.load_digits("").train
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 2), 4)
         draw = nbody_generator.draw(key, len(images), rules)
@@ -152,8 +153,10 @@ class TestGenerated:
         )
 
     def test_settings_reach_the_generator(self):
-        settings = nbody_mnist.Settings.from_config(
-            dict(num_digits=5, size=32, canvas=64, every=2, mode="r2", G=1, in_len=3)
+        settings = settings_from(
+            nbody_mnist.Settings,
+            dict(num_digits=5, size=32, canvas=64, every=2, mode="r2", G=1, in_len=3),
+            "",
         )
         assert settings.rules == nbody_generator.Rules(
             num_digits=5, frames=13, size=32, canvas=64, every=2, mode="r2", G=1.0
@@ -189,9 +192,7 @@ class TestDraws:
 
     def test_without_digits(self, tmp_path, reference):
         drawn = write_draws(tmp_path, reference)
-        with pytest.raises(
-            ValueError, match="config.data.digits is not set; set it to"
-        ):
+        with pytest.raises(ValueError, match="`digits` is not set; set it to"):
             load(path=drawn["path"])
 
     @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ class TestDraws:
 
     def test_number_of_digits(self, tmp_path, reference, with_digits):
         drawn = write_draws(tmp_path, reference)
-        with pytest.raises(ValueError, match="config.data.num_digits=2, but .* have 3"):
+        with pytest.raises(ValueError, match="num_digits=2, but .* have 3"):
             load(**drawn, num_digits=2)
 
     def test_missing_file(self, tmp_path, reference, with_digits):
@@ -260,17 +261,17 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            (dict(g=0.1), "config.data.g is no setting"),
-            (dict(mode="r3"), "config.data.mode='r3' is unknown .*'r0', 'r1', 'r2'"),
-            (dict(size=256), "config.data.size=256 is larger than config.data.canvas"),
-            (dict(size=8), "config.data.size=8: expected 16 or more pixels"),
-            (dict(canvas=40), "config.data.canvas=40: expected 48 or more pixels"),
-            (dict(every=0), "config.data.every=0: expected 1 or more steps"),
-            (dict(softening=0.0), "config.data.softening=0.0: expected more than 0"),
-            (dict(max_speed=-1.0), "config.data.max_speed=-1.0: expected more than 0"),
-            (dict(G=float("nan")), "config.data.G=nan is not a number"),
-            (dict(in_len=0), "config.data.in_len=0: expected 1 or more frames"),
-            (dict(train=0), "config.data.train=0: expected 1 or more sequences"),
+            (dict(g=0.1), "`g` is not a setting"),
+            (dict(mode="r3"), "mode='r3': expected 'r0' or 'r1' or 'r2'"),
+            (dict(size=256), "size=256 is larger than `canvas`"),
+            (dict(size=8), "size=8: expected a whole number of at least 16"),
+            (dict(canvas=40), "canvas=40: expected a whole number of at least 48"),
+            (dict(every=0), "every=0: expected a whole number of at least 1"),
+            (dict(softening=0.0), "softening=0.0: expected a number greater than 0"),
+            (dict(max_speed=-1.0), "max_speed=-1.0: expected a number greater than 0"),
+            (dict(G=float("nan")), "G=nan: expected a number that is finite"),
+            (dict(in_len=0), "in_len=0: expected a whole number of at least 1"),
+            (dict(train=0), "train=0: expected a whole number of at least 1"),
         ],
     )
     def test_settings(self, settings, message):
@@ -278,9 +279,7 @@ class TestErrors:
             load(**settings)
 
     def test_no_such_folder(self, tmp_path):
-        with pytest.raises(
-            FileNotFoundError, match="config.data.path=.* does not exist"
-        ):
+        with pytest.raises(FileNotFoundError, match="path=.* does not exist"):
             load(path=str(tmp_path / "nbody"))
 
     def test_prepared_with_fewer_frames(self, tmp_path):

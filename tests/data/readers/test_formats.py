@@ -44,7 +44,7 @@ class TestFind:
         ],
     )
     def test_nothing_matches(self, folder, pattern, message):
-        with pytest.raises(FileNotFoundError, match=f"config.data.path=.*{message}"):
+        with pytest.raises(FileNotFoundError, match=f"path=.*{message}"):
             formats.find(f"{folder}/{pattern}")
 
     def test_no_folder(self, folder):

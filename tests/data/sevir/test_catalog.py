@@ -269,18 +269,18 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (dict(train_until="2019"), "config.data.train_until='2019' is no date"),
+            (dict(train_until="2019"), "train_until='2019' is no date"),
             (
                 dict(test_until="June"),
-                "config.data.test_until='June' is no date; write",
+                "test_until='June' is no date; write",
             ),
             (
                 dict(validate_until="2018-06-01"),
-                "validate_until=2018-06-01 must come after config.data.train_until",
+                "validate_until=2018-06-01 must come after `train_until`",
             ),
             (
                 dict(train_from="2019-01-01"),
-                "train_until=2019-01-01 must come after config.data.train_from=2019-01",
+                "train_until=2019-01-01 must come after train_from=2019-01",
             ),
         ],
     )

@@ -247,7 +247,7 @@ class TestFiles:
         with pytest.raises(
             FileNotFoundError,
             match="1 of 2 files of the catalog are not in .*: vil/2019/B.h5; download "
-            "them, or set config.data.skip_missing_files=True to do without their 5 of",
+            "them, or set skip_missing_files=True to do without their 5 of",
         ):
             load(path=str(tmp_path))
         dataset = load(path=str(tmp_path), skip_missing_files=True, split="fraction")
@@ -385,8 +385,8 @@ class TestAugmentation:
 
     def test_errors(self, folder):
         for settings, message in (
-            (dict(crop=(13, 4)), "config.data.crop=.13, 4.: expected rows and columns"),
-            (dict(crop=(4, 6), rotate=True), "config.data.rotate=True turns by 90 deg"),
+            (dict(crop=(13, 4)), "crop=.13, 4.: expected rows and columns"),
+            (dict(crop=(4, 6), rotate=True), "rotate=True turns by 90 deg"),
         ):
             with pytest.raises(ValueError, match=message):
                 load(path=str(folder), **settings)
@@ -400,22 +400,25 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            (dict(pth="x"), "config.data.pth is no setting of the SEVIR data; did you"),
-            (dict(in_len=0), "config.data.in_len=0: expected 1 or more frames"),
-            (dict(stride=0), "config.data.stride=0: expected 1 or more frames"),
-            (dict(time_step=0), "config.data.time_step=0: expected 1 or more frames"),
-            (dict(space_step=0), "config.data.space_step=0: expected 1 or more pixels"),
-            (dict(space_step=5), "config.data.space_step=5 does not divide the 384"),
-            (dict(twin_test=0), "config.data.twin_test=0: expected 1 or more windows"),
+            (dict(pth="x"), "`pth` is not a setting of the SEVIR data; did you"),
+            (dict(in_len=0), "in_len=0: expected a whole number of at least 1"),
+            (dict(stride=0), "stride=0: expected a whole number of at least 1"),
+            (dict(time_step=0), "time_step=0: expected a whole number of at least 1"),
+            (dict(space_step=0), "space_step=0: expected a whole number of at least 1"),
+            (dict(space_step=5), "space_step=5 does not divide the 384"),
+            (dict(twin_test=0), "twin_test=0: expected a whole number of at least 1"),
             (
                 dict(normalization="O1"),
-                "config.data.normalization='O1' is unknown .there",
+                "normalization='O1': expected '01' or 'sevir'",
             ),
-            (dict(split="random"), "config.data.split='random' is unknown"),
-            (dict(max_missing=-1.0), "config.data.max_missing=-1.0 is negative"),
-            (dict(catalog_path="c.csv"), "catalog_path=c.csv needs config.data.path"),
-            (dict(train_until=""), "config.data.train_until='' is no date; write YYYY"),
-            (dict(train_until="1/1/19"), "config.data.train_until='1/1/19' is no date"),
+            (dict(split="random"), "split='random': expected 'date' or 'fraction'"),
+            (
+                dict(max_missing=-1.0),
+                "max_missing=-1.0: expected a number of at least 0",
+            ),
+            (dict(catalog_path="c.csv"), "catalog_path=c.csv needs `path`"),
+            (dict(train_until=""), "train_until='' is not a date; write YYYY"),
+            (dict(train_until="1/1/19"), "train_until='1/1/19' is no date"),
         ],
     )
     def test_impossible_values(self, settings, message):
@@ -429,15 +432,13 @@ class TestSettings:
             load(path=str(folder), space_step=5)
 
     def test_missing_path(self, folder, tmp_path):
-        with pytest.raises(FileNotFoundError, match="config.data.path=.*not exist"):
+        with pytest.raises(FileNotFoundError, match="path=.*not exist"):
             load(path=str(folder) + "x")
         with pytest.raises(
             FileNotFoundError, match="holds no CATALOG.csv .it has: nothing.; give the"
         ):
             load(path=str(tmp_path))
-        with pytest.raises(
-            FileNotFoundError, match="config.data.catalog_path=.*CATALOF"
-        ):
+        with pytest.raises(FileNotFoundError, match="catalog_path=.*CATALOF"):
             load(path=str(folder), catalog_path=str(folder / "CATALOF.csv"))
 
 

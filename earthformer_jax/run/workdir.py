@@ -1,0 +1,102 @@
+"""Whether a config goes with the workdir it is used in."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from earthformer_jax.run.config import completed
+from earthformer_jax.settings import ConfigError, flatten
+from earthformer_jax.training import settings as settings_lib
+from earthformer_jax.training import workdir as workdir_lib
+
+# These may change when training continues in the same workdir.
+FREE_TO_CHANGE = frozenset(
+    f"{section}.{field.name}"
+    for section, settings in settings_lib.SECTIONS.items()
+    for field in dataclasses.fields(settings)
+    if field.metadata.get("free")
+)
+
+
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The complete config a workdir was started with.
+
+    Fields that did not exist when it was written have their defaults.
+
+    Raises:
+        ConfigError: if there is none that can be read.
+    """
+    return completed(workdir_lib.read_config(workdir))
+
+
+def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuses to continue a training with another config than it was started with.
+
+    Fields that do not change what is learned (`FREE_TO_CHANGE`) may differ. A workdir
+    without a config is always right.
+
+    Raises:
+        ConfigError: naming the fields that differ.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"the workdir {workdir} is not a folder")
+    if (workdir / workdir_lib.CONFIG_FILE).exists():
+        different = [
+            line
+            for line in differences(read_config(workdir), completed(config))
+            if line.split(":")[0] not in FREE_TO_CHANGE
+        ]
+        _refuse(
+            different,
+            f"{workdir} was started with another config",
+            "use another --workdir, or the same values to continue",
+        )
+
+
+def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuses to score a checkpoint with another model than the trained one.
+
+    Raises:
+        ConfigError: naming the fields that differ, or a workdir without a config.
+    """
+    different = [
+        line
+        for line in differences(read_config(workdir), completed(config))
+        if line.startswith(("model.", "data.in_len:", "data.out_len:"))
+    ]
+    _refuse(
+        different,
+        f"{workdir} holds another model",
+        "leave --config out to use the config of the workdir",
+    )
+
+
+def differences(
+    saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> list[str]:
+    """Lines that say how two configs differ, e.g. "optim.lr: 0.001, now 0.0003".
+
+    Args:
+        saved: the config of a workdir.
+        config: the config it is compared with.
+    """
+    before, now = (flatten(json.loads(workdir_lib.to_json(c))) for c in (saved, config))
+    return [
+        f"{name}: {_shown(before, name)}, now {_shown(now, name)}"
+        for name in dict.fromkeys([*before, *now])
+        if _shown(before, name) != _shown(now, name)
+    ]
+
+
+def _shown(fields: Mapping[str, Any], name: str) -> str:
+    return json.dumps(fields[name]) if name in fields else "absent"
+
+
+def _refuse(different: list[str], why: str, what_to_do: str) -> None:
+    if different:
+        lines = "".join(f"\n  {line}" for line in different)
+        raise ConfigError(f"{why}:{lines}\n{what_to_do}")

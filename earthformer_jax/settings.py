@@ -1,0 +1,194 @@
+"""Settings are dataclasses: each field has one default, a meaning, and accepted values.
+
+    @dataclasses.dataclass(frozen=True)
+    class TrainSettings:
+        '''...
+
+        Attributes:
+            batch_size: examples per optimiser step.
+        '''
+
+        batch_size: int = setting(64, at_least(1))
+
+    settings_from(TrainSettings, {"batch_size": 0}, "training")
+    # ConfigError: batch_size=0: expected a whole number of at least 1 (examples per
+    # optimiser step)
+
+Messages name a field as `batch_size=0`, or in backquotes where they give no value. That
+is what `qualified` needs to name the flag of the command line instead.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """Settings that cannot be used; the message says which, and why.
+
+    Attributes:
+        problems: what is wrong, one line each.
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """Values that a field accepts: what follows "expected", and a test."""
+
+    expected: str
+    test: Callable[[Any], bool]
+
+
+def at_least(least: int) -> Accepted:
+    """Whole numbers that are not smaller than `least`."""
+    return Accepted(
+        f"a whole number of at least {least}",
+        lambda value: (
+            isinstance(value, int) and not isinstance(value, bool) and value >= least
+        ),
+    )
+
+
+def number(which: str, test: Callable[[float], bool]) -> Accepted:
+    """Finite numbers that pass a test; `which` describes them after "a number"."""
+    return Accepted(
+        f"a number {which}",
+        lambda value: (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and test(value)
+        ),
+    )
+
+
+def choice(*choices: str) -> Accepted:
+    """One of several texts."""
+    return Accepted(
+        " or ".join(map(repr, choices)),
+        lambda value: isinstance(value, str) and value in choices,
+    )
+
+
+POSITIVE = number("greater than 0", lambda value: value > 0)
+NOT_NEGATIVE = number("of at least 0", lambda value: value >= 0)
+FRACTION = number("between 0 and 1", lambda value: 0 <= value <= 1)
+DECAY = number("of at least 0 and smaller than 1", lambda value: 0 <= value < 1)
+FINITE = number("that is finite", lambda value: True)
+NAME = Accepted("a name", lambda value: isinstance(value, str) and value != "")
+
+
+def setting(default: Any, accepted: Accepted, **metadata: Any) -> Any:
+    """A field of a dataclass, with its default and the values it accepts.
+
+    Args:
+        default: the value of the field where none is given.
+        accepted: tested by `settings_from`.
+        **metadata: further entries of the field's metadata.
+    """
+    metadata["accepted"] = accepted
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def settings_from(settings: type[T], values: Mapping[str, Any], what: str) -> T:
+    """Settings with the given values, and defaults for those that are left out.
+
+    Args:
+        settings: a dataclass. If it has a method `check`, that is called as well.
+        values: any of its fields.
+        what: what is set, for messages: "the ENSO data".
+
+    Raises:
+        ConfigError: on an unknown field, where the nearest known one is named, or on
+            values that are not accepted, all of which are named.
+    """
+    names = [field.name for field in dataclasses.fields(settings)]
+    for name in values:
+        if name not in names:
+            raise ConfigError(
+                f"`{name}` is not a setting of {what}{nearest(name, names)} "
+                f"(there are: {', '.join(names)})"
+            )
+    made = settings(**values)
+    problems = [
+        not_accepted(made, field.name)
+        for field in dataclasses.fields(made)
+        if "accepted" in field.metadata
+        and not field.metadata["accepted"].test(getattr(made, field.name))
+    ]
+    if problems:
+        raise ConfigError(*problems)
+    if hasattr(made, "check"):
+        made.check()
+    return made
+
+
+def not_accepted(settings: Any, name: str) -> str:
+    """What to say about a value that a field does not accept."""
+    value = getattr(settings, name)
+    (field,) = (f for f in dataclasses.fields(settings) if f.name == name)
+    meaning = meanings(type(settings)).get(name)
+    return (
+        f"{name}={value!r}: expected {field.metadata['accepted'].expected}"
+        f"{f' ({meaning})' if meaning else ''}"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean `path`?" for "pat", or nothing if no known name is similar."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def meanings(settings: type) -> dict[str, str]:
+    """What each field means, by name, as the section "Attributes" of docstrings says.
+
+    Args:
+        settings: a class; what its docstring leaves out, those of its bases say.
+    """
+    found = {}
+    for base in reversed(settings.__mro__):
+        doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")
+        section = re.search(r"^Attributes:\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
+        entries = re.findall(
+            r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.M
+        )
+        for name, text in entries:
+            found[name] = " ".join(text.split()).removesuffix(".")
+    return found
+
+
+def qualified(message: str, prefix: str, names: Iterable[str]) -> str:
+    """A message in which fields have their full names: "config.data.in_len=0".
+
+    Args:
+        message: names fields as `in_len=0`, or in backquotes.
+        prefix: what comes before them: "config.data.".
+        names: the fields.
+    """
+    known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    if not known:
+        return message
+    pattern = rf"`({known})`|(?<![\w./-])({known})(?==)"
+    return re.sub(pattern, lambda m: prefix + (m[1] or m[2]), message)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim.lr": 1e-3, ...} from nested mappings; an empty one is a value."""
+    fields = {}
+    for key, value in tree.items():
+        if hasattr(value, "items") and len(value):
+            fields |= flatten(value, f"{prefix}{key}.")
+        else:
+            fields[f"{prefix}{key}"] = value
+    return fields

@@ -1,0 +1,247 @@
+"""What every training has beside its data and its model: the sections of a config.
+
+The defaults are those of table 10 of the paper, and of the official implementation
+where the table is silent.
+
+Reference:
+    Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, appendix A.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from earthformer_jax.data import pipeline
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.metrics.contract import scalar_scores
+from earthformer_jax.settings import (
+    DECAY,
+    FRACTION,
+    NAME,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ConfigError,
+    at_least,
+    choice,
+    qualified,
+    setting,
+    settings_from,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimSettings:
+    """AdamW, its learning rate, and the average of the parameters.
+
+    Attributes:
+        lr: learning rate after the warm-up.
+        weight_decay: decoupled weight decay (AdamW), in units of the learning rate.
+        warmup_fraction: share of the steps with a rising rate.
+        warmup_min_ratio: rate of the first step, in units of lr.
+        min_lr_ratio: rate at the end, in units of lr.
+        clip_norm: largest global gradient norm; 0: no clipping.
+        b1: memory of Adam's mean gradient.
+        b2: memory of Adam's mean squared gradient.
+        eps: added to the root of Adam's mean squared gradient.
+        ema_decay: memory of the averaged parameters; 0: none.
+    """
+
+    lr: float = setting(1e-3, POSITIVE)
+    weight_decay: float = setting(1e-5, NOT_NEGATIVE)
+    warmup_fraction: float = setting(0.2, FRACTION)
+    warmup_min_ratio: float = setting(0.0, FRACTION)
+    min_lr_ratio: float = setting(1e-3, FRACTION)
+    clip_norm: float = setting(1.0, NOT_NEGATIVE)
+    b1: float = setting(0.9, DECAY)
+    b2: float = setting(0.999, DECAY)
+    eps: float = setting(1e-8, POSITIVE)
+    ema_decay: float = setting(0.0, DECAY)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The training loop.
+
+    Fields marked `free` may change when training continues in the same workdir: they
+    alter what is written and when, not what is learned.
+
+    Attributes:
+        batch_size: examples per optimiser step.
+        micro_batch: examples per gradient; the gradients add up.
+        epochs: passes through the training split, to which `simulated_steps` are added.
+        steps: optimiser steps in all; 0: from epochs.
+        simulated_steps: first steps, on simulated examples only.
+        simulated_fraction: share of simulated examples afterwards.
+        validate_every: steps between validations; 0: an epoch.
+        early_stop_patience: validations without improvement before training stops; 0:
+            never.
+        monitor: validation score that selects the best checkpoint.
+        monitor_mode: whether a small or a large score is good.
+        log_every: steps between lines of the log.
+        checkpoint_every: steps between checkpoints; 0: at validations.
+        num_threads: threads that read examples; 0: none.
+        num_workers: processes that read examples; 0: none.
+    """
+
+    batch_size: int = setting(64, at_least(1))
+    micro_batch: int = setting(16, at_least(1))
+    epochs: float = setting(100.0, NOT_NEGATIVE)
+    steps: int = setting(0, at_least(0))
+    simulated_steps: int = setting(0, at_least(0))
+    simulated_fraction: float = setting(0.0, FRACTION)
+    validate_every: int = setting(0, at_least(0))
+    early_stop_patience: int = setting(20, at_least(0), free=True)
+    monitor: str = setting("mse", NAME)
+    monitor_mode: str = setting("min", choice("min", "max"))
+    log_every: int = setting(20, at_least(1), free=True)
+    checkpoint_every: int = setting(0, at_least(0), free=True)
+    num_threads: int = setting(pipeline.NUM_THREADS, at_least(0), free=True)
+    num_workers: int = setting(0, at_least(0), free=True)
+
+    def check(self) -> None:
+        """Refuses values that are possible one by one but not together.
+
+        Raises:
+            ConfigError: naming them.
+        """
+        problems = []
+        if self.batch_size % self.micro_batch:
+            problems.append(
+                f"micro_batch={self.micro_batch} does not divide "
+                f"batch_size={self.batch_size}"
+            )
+        if not self.steps and not self.epochs:
+            problems.append("epochs=0 and steps=0: expected one of them to be above 0")
+        if self.steps and self.simulated_steps > self.steps:
+            problems.append(
+                f"simulated_steps={self.simulated_steps} exceeds steps={self.steps}"
+            )
+        if problems:
+            raise ConfigError(*problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings:
+    """Forecasts and scores of a trained model.
+
+    Attributes:
+        batch_size: examples per forecast batch.
+        checkpoint: which checkpoint is scored.
+        clusters: regimes that embeddings are sorted into.
+    """
+
+    batch_size: int = setting(16, at_least(1), free=True)
+    checkpoint: str = setting("best", choice("best", "last"), free=True)
+    clusters: int = setting(7, at_least(2), free=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything of a config but its data and its model.
+
+    Attributes:
+        seed: seed of initial parameters, dropout and data order.
+        optim: the optimiser.
+        train: the training loop.
+        eval: forecasts and scores.
+    """
+
+    seed: int = setting(0, at_least(0))
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+
+
+SECTIONS = {
+    field.name: type(field.default)
+    for field in dataclasses.fields(Settings)
+    if dataclasses.is_dataclass(field.default)
+}
+
+
+def from_config(config: Mapping[str, Any]) -> Settings:
+    """Checked settings of a config; what it leaves out has its default.
+
+    Args:
+        config: `seed` and the sections `optim`, `train` and `eval`. Other entries are
+            not looked at.
+
+    Raises:
+        ConfigError: naming every field that is unknown or has a value that is not
+            accepted.
+    """
+    made, problems = {}, []
+    for name, section in SECTIONS.items():
+        values = config.get(name, {})
+        try:
+            made[name] = settings_from(section, values, f"config.{name}")
+        except ConfigError as error:
+            names = {*values, *(field.name for field in dataclasses.fields(section))}
+            problems += [qualified(p, f"config.{name}.", names) for p in error.problems]
+    try:
+        seed = {"seed": config["seed"]} if "seed" in config else {}
+        settings = settings_from(Settings, seed | made, "a config")
+    except ConfigError as error:
+        problems += [qualified(p, "config.", ["seed"]) for p in error.problems]
+    if problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+def check_devices(settings: Settings, count: int) -> None:
+    """Refuses batches that cannot be shared equally by the devices.
+
+    Args:
+        settings: of the run.
+        count: number of devices of all processes.
+
+    Raises:
+        ConfigError: naming the batches and how to change them.
+    """
+    batches = {
+        "train.micro_batch": settings.train.micro_batch,
+        "eval.batch_size": settings.eval.batch_size,
+    }
+    problems = [
+        f"config.{name}={size} cannot be shared equally by {count} devices; use a "
+        "multiple of their number, or fewer devices (CUDA_VISIBLE_DEVICES=0, or "
+        "JAX_NUM_CPU_DEVICES=1 on a CPU)"
+        for name, size in batches.items()
+        if size % count
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def check_dataset(settings: Settings, dataset: Dataset) -> None:
+    """Refuses settings that ask a data set for something it does not have.
+
+    Args:
+        settings: of the run.
+        dataset: data to learn from, and the task with its metric.
+
+    Raises:
+        ConfigError: naming the field, or the split that is empty.
+    """
+    data, train = dataset.data, settings.train
+    problems = [
+        f"the {split} split of {data.name!r} is empty: nothing to "
+        f"{'train on' if split == 'train' else 'validate with'}"
+        for split in ("train", "validation")
+        if len(getattr(data, split)) == 0
+    ]
+    if data.simulated is None:
+        problems += [
+            f"config.train.{name}={getattr(train, name)}, but {data.name!r} has no "
+            "simulated examples; expected 0"
+            for name in ("simulated_steps", "simulated_fraction")
+            if getattr(train, name)
+        ]
+    scores = scalar_scores(dataset.task.metric)
+    if train.monitor not in scores:
+        problems.append(
+            f"config.train.monitor={train.monitor!r} is not a score of {data.name!r}; "
+            f"expected one of {', '.join(scores)}"
+        )
+    if problems:
+        raise ConfigError(*problems)

@@ -1,0 +1,106 @@
+"""A workdir goes on with its own config only, whatever fields that config lacks."""
+
+import json
+
+import ml_collections
+import pytest
+
+from earthformer_jax.run import workdir as lib
+from earthformer_jax.settings import ConfigError
+from earthformer_jax.training.workdir import to_json, write_config
+
+
+def config(**changes):
+    c = dict(data=dict(name="enso"), model=dict(name="unet"), optim={}, train={})
+    return ml_collections.ConfigDict(c | changes)
+
+
+class TestSameConfig:
+    def check(self, saved, now, folder):
+        write_config(saved, folder / "run")
+        lib.check_same_config(now, folder / "run")
+
+    def test_fields_left_out_have_their_defaults(self, tmp_path):
+        now = config(
+            optim=dict(lr=1e-3), model=dict(name="unet", features=(32, 64, 128, 256))
+        )
+        self.check(config(), now, tmp_path)
+        self.check(now, config(), tmp_path)
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            (dict(optim=dict(lr=3e-4)), "optim.lr: 0.001, now 0.0003"),
+            (dict(seed=1), "seed: 0, now 1"),
+            (dict(data=dict(name="enso", in_len=6)), "data.in_len: 12, now 6"),
+            (
+                dict(model=dict(name="unet", center_features=8)),
+                "model.center_features: 1024, now 8",
+            ),
+        ],
+    )
+    def test_differences_from_defaults_are_refused(self, tmp_path, changes, line):
+        with pytest.raises(ConfigError) as error:
+            self.check(config(), config(**changes), tmp_path)
+        assert str(error.value).splitlines()[1:] == [
+            f"  {line}",
+            "use another --workdir, or the same values to continue",
+        ]
+
+    def test_free_fields_may_change(self, tmp_path):
+        free = dict(train=dict(log_every=1, num_threads=0), eval=dict(clusters=3))
+        self.check(config(), config(**free), tmp_path)
+        with pytest.raises(ConfigError, match="train.steps: 0, now 5"):
+            self.check(config(), config(train=dict(log_every=1, steps=5)), tmp_path)
+
+    def test_a_new_workdir(self, tmp_path):
+        lib.check_same_config(config(), tmp_path / "new")
+        assert not any(tmp_path.iterdir())
+
+    def test_a_workdir_that_is_a_file(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigError, match="file is not a folder"):
+            lib.check_same_config(config(), tmp_path / "file")
+
+
+class TestSameModel:
+    def test_only_model_and_lengths_matter(self, tmp_path):
+        write_config(config(), tmp_path)
+        lib.check_same_model(config(optim=dict(lr=1.0), seed=4), tmp_path)
+        with pytest.raises(
+            ConfigError, match="another model:\n  data.out_len: 14, now"
+        ):
+            lib.check_same_model(config(data=dict(name="enso", out_len=3)), tmp_path)
+        wide = config(model=dict(name="unet", center_features=8))
+        with pytest.raises(ConfigError, match="model.center_features: 1024, now 8"):
+            lib.check_same_model(wide, tmp_path)
+
+    def test_no_workdir(self, tmp_path):
+        with pytest.raises(ConfigError, match="new does not exist"):
+            lib.check_same_model(config(), tmp_path / "new")
+
+
+class TestFiles:
+    def test_references_are_resolved_and_tuples_are_lists(self):
+        c = ml_collections.ConfigDict(dict(a=dict(n=3), shape=(1, 2)))
+        c.b = c.a.get_ref("n")
+        assert json.loads(to_json(c)) == {"a": {"n": 3}, "b": 3, "shape": [1, 2]}
+
+    def test_differences(self):
+        a = ml_collections.ConfigDict(dict(x=dict(y=1, z="s"), old=1, same=(1, 2)))
+        b = ml_collections.ConfigDict(dict(x=dict(y=2, z="s"), new=1, same=(1, 2)))
+        assert sorted(lib.differences(a, b)) == [
+            "new: absent, now 1",
+            "old: 1, now absent",
+            "x.y: 1, now 2",
+        ]
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]"])
+    def test_unreadable(self, tmp_path, text):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match="config.json cannot be read"):
+            lib.read_config(tmp_path)
+
+    def test_a_folder_without_a_config(self, tmp_path):
+        with pytest.raises(ConfigError, match="nothing was trained there"):
+            lib.read_config(tmp_path)
