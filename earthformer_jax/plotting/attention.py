@@ -4,13 +4,14 @@ import dataclasses
 import textwrap
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from earthformer_jax.plotting.style import GREY, STYLE
+from earthformer_jax.plotting.style import GREY, figure_style
 
 COLORMAP = "Reds"
 QUERY_COLOUR = "#2166ac"
@@ -73,10 +74,12 @@ def attention_maps(
         columns * (width + 0.05) + 2.3,
         len(rows) * (width * shape + 0.32) + 0.2 + 0.4 * bool(title),
     )
-    with mpl.rc_context(STYLE | {"font.size": 9}):
-        figure = Figure(figsize=size, layout="compressed")
+    with figure_style(9):
+        figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, hspace=0, wspace=0)
+        figure.set_layout_engine(
+            "compressed", w_pad=0.02, h_pad=0.03, hspace=0, wspace=0
+        )
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for axes, row in zip(grid, rows, strict=True):
             _row(figure, axes, row, plane, unknown, south_first)
@@ -87,7 +90,7 @@ def attention_maps(
 
 def _row(figure, axes, row: AttentionRow, plane, unknown, south_first) -> None:
     percent = 100 * np.asarray(row.weights, np.float64)
-    highest = percent.max() or 1.0
+    colours = ScalarMappable(Normalize(0, percent.max() or 1.0), COLORMAP)
     (ch, cw), (t, i, j) = row.cell, row.query
     for k, panel in enumerate(axes):
         panel.set(xticks=[], yticks=[])
@@ -95,17 +98,16 @@ def _row(figure, axes, row: AttentionRow, plane, unknown, south_first) -> None:
             panel.spines[:].set_visible(False)
             continue
         h, w = percent.shape[1:]
-        mesh = panel.imshow(
+        panel.imshow(
             percent[k],
-            cmap=COLORMAP,
-            vmin=0,
-            vmax=highest,
+            cmap=colours.cmap,
+            norm=colours.norm,
             extent=(0, w * cw, h * ch, 0),
             interpolation="nearest",
         )
         if unknown is not None:
             grey = np.ma.masked_where(~unknown, np.ones(plane))
-            land = mpl.colors.ListedColormap([GREY])
+            land = ListedColormap([GREY])
             panel.imshow(grey, cmap=land, extent=(0, plane[1], plane[0], 0))
         panel.add_patch(
             Rectangle(
@@ -130,7 +132,7 @@ def _row(figure, axes, row: AttentionRow, plane, unknown, south_first) -> None:
         va="center",
         fontweight="bold",
     )
-    bar = figure.colorbar(mesh, ax=axes, fraction=0.02, pad=0.01, aspect=8)
+    bar = figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.01, aspect=8)
     bar.set_label("%", rotation=0, labelpad=8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, length=2)

@@ -12,6 +12,7 @@ covers several pixels of a frame. The layers sow all this into the collection
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,20 +149,23 @@ def attention_weights(
     Returns:
         float32 `[b, n, a, q, s + g]`: of the cuboid's keys, then of the global vectors.
     """
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    products = dict(preferred_element_type=dtype)
-    scores = jnp.einsum("bnqad,bnsad->bnaqs", query * scale, key, **products)
+    products = functools.partial(
+        jnp.einsum,
+        preferred_element_type=jnp.promote_types(query.dtype, jnp.float32),
+    )
+    scores = products("bnqad,bnsad->bnaqs", query * scale, key)
     if bias is not None:
         scores += bias
+    where = None
     if mask is not None:
-        mask = jnp.broadcast_to(jnp.asarray(mask)[:, None], scores.shape)
+        where = jnp.broadcast_to(jnp.asarray(mask)[:, None], scores.shape)
     if global_key is not None:
         own = query if global_query is None else global_query
-        far = jnp.einsum("bnqad,bgad->bnaqg", own * scale, global_key, **products)
+        far = products("bnqad,bgad->bnaqg", own * scale, global_key)
         scores = jnp.concatenate([scores, far], axis=-1)
-        if mask is not None:
-            mask = jnp.concatenate([mask, jnp.ones(far.shape, bool)], axis=-1)
-    return jax.nn.softmax(scores, axis=-1, where=mask)
+        if where is not None:
+            where = jnp.concatenate([where, jnp.ones(far.shape, bool)], axis=-1)
+    return jax.nn.softmax(scores, axis=-1, where=where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,15 +248,14 @@ def attention_map(
             grids differ.
     """
     names = (layer,) if isinstance(layer, str) else tuple(layer)
-    share = None
+    last = _layer(captured, names[-1]).queries.grid
+    if not all(0 <= i < n for i, n in zip(query, last, strict=True)):
+        raise ValueError(f"query {tuple(query)} is outside the grid {last}")
+    share = np.zeros(last, np.float32)
+    share[tuple(query)] = 1
     for name in reversed(names):
         found = _layer(captured, name)
         grid = found.queries.grid
-        if share is None:
-            if not all(0 <= i < n for i, n in zip(query, grid, strict=True)):
-                raise ValueError(f"query {tuple(query)} is outside the grid {grid}")
-            share = np.zeros(grid, np.float32)
-            share[tuple(query)] = 1
         if share.shape != grid:
             raise ValueError(
                 f"{name} works on the grid {grid}, the layer after it on {share.shape}"

@@ -225,7 +225,7 @@ class CuboidSelfAttention(_Projections):
 
         field = self._cuts(self._norm("norm")(x), spec)
         query, key, value = self._heads("qkv", features, parts=3)(*field)
-        local = dict(
+        local: dict[str, Any] = dict(
             query=query,
             key=key,
             value=value,
@@ -262,8 +262,11 @@ class CuboidSelfAttention(_Projections):
         )
         return out, new_global
 
-    def _global_heads(self, g, field, query, key, value):
-        """Queries, keys and values of attention to and from the global vectors."""
+    def _global_heads(self, g, field, query, key, value) -> tuple[dict, dict]:
+        """Queries, keys and values of attention to and from the global vectors.
+
+        `field` is what `_cuts` returns, the others are those inside cuboids.
+        """
         features = field[0].shape[-1]
         if not self.options.separate_global_qkv:
             g_query, g_key, g_value = self._heads("global_qkv", features, parts=3)(g)
@@ -378,7 +381,7 @@ class CuboidCrossAttention(_Projections):
                 to_global["global_query"] = self._heads("l2g_q", features)(*queries)
             g_key, g_value = to_keys(global_vectors)
             to_global |= dict(global_key=g_key, global_value=g_value)
-        local = dict(
+        local: dict[str, Any] = dict(
             query=query,
             key=key,
             value=value,
