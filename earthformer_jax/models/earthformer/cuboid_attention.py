@@ -1,4 +1,4 @@
-"""Cuboid self- and cross-attention: projections around `ops.attention`."""
+"""Cuboid self- and cross-attention: the projections around `ops.attention`."""
 
 import dataclasses
 import functools
@@ -134,11 +134,12 @@ class _Projections(nn.Module):
         return out if pads else cuboid.merge(out, spec, grid, self.options.padding)
 
     def _heads(self, name, features, parts=1):
-        """A projection to `parts` times `features` channels, sorted by head.
+        """A projection to `parts` times `features` channels, split into heads.
 
         Returns:
-            function of an array `[..., c]`, and of another that is called with the
-            result, to `parts` arrays `[..., a, features / a]`.
+            a function of an array `[..., c]` and of the function to apply to its
+            projection (see `_cuts`); it returns `parts` arrays
+            `[..., a, features / a]`, or the array itself if there is one.
         """
         layer = self._dense(name, parts * features, use_bias=self.options.qkv_bias)
 
@@ -179,7 +180,7 @@ class _Projections(nn.Module):
             weights = record(queries, keys, local, from_global)
             self.sow("intermediates", "attention", weights)
 
-    def _dropout(self, train):
+    def _dropout(self, train) -> dict[str, Any]:
         """Keyword arguments of dropout for the functions of `ops.attention`."""
         if not train or not self.options.attn_drop:
             return {}
@@ -192,7 +193,7 @@ class CuboidSelfAttention(_Projections):
 
     Attributes:
         options: the options of the layer.
-        spec: the cut of the grid; fitted to the field's grid when called.
+        spec: the cut of the grid; adapted to the field's grid when called.
 
     Reference:
         Gao et al. 2022, Earthformer, equations 4, 7, 8 and 10.
@@ -208,7 +209,7 @@ class CuboidSelfAttention(_Projections):
         *,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Updates of the field and of the global vectors, from the old values of both.
+        """Updates of the field and the global vectors, both from their old values.
 
         Args:
             x: `[b, t, h, w, c]`.
@@ -235,7 +236,8 @@ class CuboidSelfAttention(_Projections):
             implementation=self.options.implementation,
             **self._dropout(train),
         )
-        from_global = new_global = None
+        from_global: dict[str, Any] | None = None
+        new_global = None
         if global_vectors is not None:
             g = self._norm("global_norm")(global_vectors)
             to_global, from_global = self._global_heads(g, field, query, key, value)

@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[list[jax.Array], list[jax.Array | None]]:
-        """Field `[b, t, h, w, c]` and `[b, g, c']` to both at every level."""
+        """Field `[b, t, h, w, c]` and vectors `[b, g, c']` to those of every level."""
         types = self.options.attention.types
         g, memories, global_memories = global_vectors, [], []
         for level, depth in enumerate(self.depth):
@@ -162,9 +162,10 @@ class Decoder(nn.Module):
         last_n_frames: attend to the memory's last n frames only; None is all.
         inter_ffn: a feed-forward layer after every attention layer.
         hierarchical_pos_embed: add position embeddings after every up-sampling.
-        pos_embed: their kind, "t+h+w" or "t+hw".
+        pos_embed: kind of these embeddings, "t+h+w" or "t+hw".
         use_self_global: self-attention uses the global vectors of the level.
-        self_update_global: and hands their new values to the level's next block.
+        self_update_global: the next block of the level uses the vectors as
+            self-attention updated them.
         use_cross_global: cross-attention uses the global vectors of the level.
         first_self_attn: start the coarsest level with self-attention.
         upsample_kernel: side of the up-sampling convolutions' windows.

@@ -65,20 +65,22 @@ class Earthformer(nn.Module):
         downsample: factor between levels along (t, h, w).
         upsample_kernel: side of the decoder's up-sampling convolutions.
         enc_depth: encoder blocks per level; its length is the number of levels.
-        enc_pattern: a name of `ops.patterns`, or per level a name or tuple of cuts;
-            "axial,full" is one name per level.
-        enc_use_inter_ffn: feed-forward after every attention layer, or once a block.
+        enc_pattern: a name of `ops.patterns`, or for each level a name or a tuple of
+            cuts; "axial,full" gives one name per level.
+        enc_use_inter_ffn: whether a feed-forward layer follows every attention layer,
+            or only the last one of a block.
         dec_depth: decoder blocks per level.
-        dec_self_pattern: as `enc_pattern`.
-        dec_cross_pattern: as `enc_pattern`, of cross-attention patterns.
+        dec_self_pattern: self-attention pattern of the decoder, like `enc_pattern`.
+        dec_cross_pattern: cross-attention pattern, like `enc_pattern`.
         dec_cross_start: first level with cross-attention.
         dec_cross_last_n_frames: attend to the memory's last n frames; None is all.
-        dec_use_inter_ffn: as for the encoder.
+        dec_use_inter_ffn: like `enc_use_inter_ffn`, for the decoder.
         dec_hierarchical_pos_embed: position embeddings after every up-sampling.
         dec_use_first_self_attn: start the decoder with self-attention.
-        num_global_vectors: 0 switches everything global off.
+        num_global_vectors: number of global vectors; 0 switches them off.
         use_dec_self_global: decoder self-attention uses global vectors.
-        dec_self_update_global: and updates them inside a level.
+        dec_self_update_global: decoder self-attention also updates them within a
+            level; needs `use_dec_self_global`.
         use_dec_cross_global: cross-attention uses global vectors.
         global_dim_ratio: width of global vectors relative to the channels; other than
             1 needs `separate_global_qkv`.
@@ -89,11 +91,12 @@ class Earthformer(nn.Module):
         stem_conv_layers: convolutions of the one-stage stem.
         head_conv_layers: convolutions of the one-stage head.
         stem_stages: (features, factor, convolutions) per stage of a "stack_conv" stem.
-        stem_activation: of stem and head.
+        stem_activation: activation of the convolutions in stem and head.
         pos_embed: "t+h+w" or "t+hw".
-        resample_init: of patch merging and the decoder's projections.
-        forecast_change: add the last input frame to what the network makes; an option
-            of ours for short training, not in the paper.
+        resample_init: linear initialisation of patch merging and of the projections
+            before and after the decoder.
+        forecast_change: add the last input frame to the network's output. Not in the
+            paper; helps when training is short.
         dtype: of the arithmetic; None is float32.
         param_dtype: of the parameters.
     """
@@ -396,7 +399,7 @@ class Earthformer(nn.Module):
             (frames, h, w), self.pos_embed, name="decoder_position", **types
         )
         if self.start == "zeros" or self.is_initializing():
-            # Created whatever the method, so that weights of every kind can be loaded.
+            # Created for every method, so that the parameters are always the same.
             z = position(jnp.zeros((1, frames, h, w, features), memory.dtype))
         if self.start == "nearest_interp":
             z = resample.resize_nearest(memory, (frames, h, w))
