@@ -33,10 +33,8 @@ from benchmarks import jax_cpu, machine, report  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
 from earthformer_jax.layers.frame_conv import FrameConv  # noqa: E402
 from earthformer_jax.layers.resample import PatchMerging, Upsample  # noqa: E402
-from earthformer_jax.models.earthformer.cuboid_attention import (  # noqa: E402
-    AttentionOptions,
-    CuboidSelfAttention,
-)
+from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
+from earthformer_jax.models.earthformer.options import AttentionOptions  # noqa: E402
 from earthformer_jax.ops.cuboid import CuboidSpec  # noqa: E402
 from earthformer_jax.profiling.multiply_adds import multiply_adds  # noqa: E402
 from earthformer_jax.run import cpu  # noqa: E402

@@ -10,12 +10,10 @@ from earthformer_jax.layers.feed_forward import FeedForward, FeedForwardOptions
 from earthformer_jax.layers.norm import RMSNorm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.models.earthformer.blocks import (
-    BlockOptions,
     CrossAttentionBlock,
     SelfAttentionBlock,
 )
 from earthformer_jax.models.earthformer.cuboid_attention import (
-    AttentionOptions,
     CuboidCrossAttention,
     CuboidSelfAttention,
 )
@@ -24,6 +22,7 @@ from earthformer_jax.models.earthformer.hierarchy import (
     Encoder,
     level_features,
 )
+from earthformer_jax.models.earthformer.options import AttentionOptions, BlockOptions
 from earthformer_jax.models.earthformer.stem import (
     Head,
     HeadStage,

@@ -4,41 +4,20 @@ Each attention layer adds its update to the field; a feed-forward layer follows 
 attention layer, or only the last (`inter_ffn`).
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
 
-from earthformer_jax.layers.feed_forward import FeedForward, FeedForwardOptions
+from earthformer_jax.layers.feed_forward import FeedForward
 from earthformer_jax.models.earthformer.cuboid_attention import (
-    AttentionOptions,
     CuboidCrossAttention,
     CuboidSelfAttention,
 )
+from earthformer_jax.models.earthformer.options import BlockOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.tuned.order import materialize
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockOptions:
-    """Options that all blocks of a model share.
-
-    Attributes:
-        attention: of attention layers.
-        feed_forward: of feed-forward layers.
-        use_global_vector_ffn: feed-forward layers for the global vectors.
-        remat: what is recomputed in the backward pass: 0 nothing, 1 feed-forward
-            layers, 2 attention layers too.
-        scan_blocks: equal blocks of a level run as a loop, which is compiled once.
-    """
-
-    attention: AttentionOptions = AttentionOptions()
-    feed_forward: FeedForwardOptions = FeedForwardOptions()
-    use_global_vector_ffn: bool = False
-    remat: int = 0
-    scan_blocks: bool = False
 
 
 def _run(module, *args, train, remat):

@@ -1,6 +1,5 @@
 """Cuboid self- and cross-attention: the projections around `ops.attention`."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -13,9 +12,9 @@ from flax import linen as nn
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.feed_forward import FeedForwardOptions
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.models.earthformer.captured import Cut, record
+from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
@@ -23,57 +22,6 @@ from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.attention import attend
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.ops.tuned.order import materialize
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionOptions:
-    """Options of self- and cross-attention layers, the same throughout a model.
-
-    Attributes:
-        num_heads: attention heads; divides the channels.
-        qkv_bias: biases in the projections to queries, keys and values.
-        qk_scale: factor on the scores; None is head width ** -0.5.
-        attn_drop: dropout rate on attention weights.
-        proj_drop: dropout rate after the output projection.
-        norm: "layer_norm" or "rms_norm".
-        padding: "ignore", "zeros" or "nearest".
-        use_relative_pos: add a learned bias by relative position in the cuboid.
-        separate_global_qkv: separate projections for local-to-global, global-to-local
-            and global-to-global attention.
-        use_global_self_attn: global vectors attend to each other as well.
-        use_final_proj: output projections of self-attention, of the field and of the
-            global vectors.
-        linear_init: linear initialisation, "fan_in" or "fan_out".
-        implementation: of attention inside cuboids, see `ops.attention.attend`.
-        match_reference: repeat two slips of the reference implementation that the
-            released weights do not depend on: bias rows taken as a prefix of the flat
-            index when a cuboid shrinks in height or width, and the mask of global
-            attention in raster order when padding is "ignore".
-        dtype: of the arithmetic; None follows the input.
-        param_dtype: of the parameters.
-    """
-
-    num_heads: int = 4
-    qkv_bias: bool = False
-    qk_scale: float | None = None
-    attn_drop: float = 0.1
-    proj_drop: float = 0.1
-    norm: str = FeedForwardOptions.norm
-    padding: str = "zeros"
-    use_relative_pos: bool = True
-    separate_global_qkv: bool = False
-    use_global_self_attn: bool = True
-    use_final_proj: bool = True
-    linear_init: str = "fan_in"
-    implementation: str = "xla"
-    match_reference: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-
-    @property
-    def types(self) -> dict[str, Any]:
-        """Types of arithmetic and parameters, as arguments of a layer."""
-        return dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
 
 class _Projections(nn.Module):

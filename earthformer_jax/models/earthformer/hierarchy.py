@@ -19,10 +19,10 @@ from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.repeat import repeat
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.models.earthformer.blocks import (
-    BlockOptions,
     CrossAttentionBlock,
     SelfAttentionBlock,
 )
+from earthformer_jax.models.earthformer.options import BlockOptions
 from earthformer_jax.ops import patterns
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec

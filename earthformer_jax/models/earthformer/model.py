@@ -22,8 +22,6 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
-from earthformer_jax.models.earthformer.blocks import BlockOptions
-from earthformer_jax.models.earthformer.cuboid_attention import AttentionOptions
 from earthformer_jax.models.earthformer.hierarchy import (
     CrossPattern,
     Decoder,
@@ -31,6 +29,11 @@ from earthformer_jax.models.earthformer.hierarchy import (
     SelfPattern,
     level_features,
     per_level,
+)
+from earthformer_jax.models.earthformer.options import (
+    AttentionOptions,
+    BlockOptions,
+    block_options,
 )
 from earthformer_jax.models.earthformer.stem import (
     Head,
@@ -277,7 +280,7 @@ class Earthformer(nn.Module):
         check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         types = dict(dtype=dtype, param_dtype=self.param_dtype)
-        options = self.block_options(dtype)
+        options = block_options(self, dtype)
 
         x = Stem(
             self.stages,
@@ -338,40 +341,6 @@ class Earthformer(nn.Module):
         if self.forecast_change:
             forecast += inputs[:, -1:, ..., : self.target_shape[-1]]
         return forecast
-
-    def block_options(self, dtype) -> BlockOptions:
-        """The options of the layers; `dtype` is that of the arithmetic."""
-        types = dict(dtype=dtype, param_dtype=self.param_dtype)
-        attention = AttentionOptions(
-            num_heads=self.num_heads,
-            attn_drop=self.attn_drop,
-            proj_drop=self.proj_drop,
-            norm=self.norm,
-            padding=self.padding,
-            use_relative_pos=self.use_relative_pos,
-            separate_global_qkv=self.separate_global_qkv,
-            use_global_self_attn=self.use_global_self_attn,
-            use_final_proj=self.self_attn_use_final_proj,
-            linear_init=self.attn_init,
-            implementation=self.attn_implementation,
-            match_reference=self.match_reference,
-            **types,
-        )
-        feed_forward = FeedForwardOptions(
-            activation=self.ffn_activation,
-            gated=self.gated_ffn,
-            dropout=self.ffn_drop,
-            norm=self.norm,
-            linear_init=self.ffn_init,
-            **types,
-        )
-        return BlockOptions(
-            attention,
-            feed_forward,
-            self.use_global_vector_ffn,
-            int(self.remat),
-            self.scan_blocks,
-        )
 
     def _head_stages(self):
         stages = head_stages(self.stages, self.target_shape[:3])

@@ -9,6 +9,7 @@ from earthformer_jax import models
 from earthformer_jax.models import earthformer
 from earthformer_jax.models.earthformer import cuboid_attention as lib
 from earthformer_jax.models.earthformer.captured import Captured
+from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 
@@ -73,7 +74,7 @@ def seen(captured, query, values):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("cut", CUTS)
 def test_maps_of_self_attention_make_its_output(cut, padding):
-    options = lib.AttentionOptions(HEADS, padding=padding, use_final_proj=False)
+    options = AttentionOptions(HEADS, padding=padding, use_final_proj=False)
     layer = lib.CuboidSelfAttention(options, CUTS[cut])
     x = numbers(1, *GRID, WIDTH)
     params, (out, _), captured = run(layer, x)
@@ -88,7 +89,7 @@ def test_maps_of_self_attention_make_its_output(cut, padding):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_maps_of_cross_attention_make_its_output(windows, padding):
-    options = lib.AttentionOptions(HEADS, padding=padding)
+    options = AttentionOptions(HEADS, padding=padding)
     layer = lib.CuboidCrossAttention(options, WINDOWS[windows], 20, last_n_frames=3)
     memory = numbers(1, 5, *GRID[1:], WIDTH, seed=1)
     params, out, captured = run(layer, numbers(1, *GRID, WIDTH), memory)
@@ -114,7 +115,7 @@ def test_weights_with_global_vectors(monkeypatch, kind, separate):
 
     watched("attend", lib.attention.attend)
     watched("attend_global", lib.attention.attend_global)
-    options = lib.AttentionOptions(
+    options = AttentionOptions(
         HEADS, padding="ignore", separate_global_qkv=separate, qkv_bias=True
     )
     x, g = numbers(2, *GRID, WIDTH), numbers(2, 3, WIDTH, seed=2)

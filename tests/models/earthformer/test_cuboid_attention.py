@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.models.earthformer import cuboid_attention as lib
+from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.profiling.multiply_adds import multiply_adds
@@ -29,13 +30,13 @@ def random_params(layer, *arguments):
 
 def self_attention(**more):
     spec = CuboidSpec((3, 4, 4), "dll", shift=(0, 2, 1))
-    layer = lib.CuboidSelfAttention(lib.AttentionOptions(**OPTIONS | more), spec)
+    layer = lib.CuboidSelfAttention(AttentionOptions(**OPTIONS | more), spec)
     return layer, (numbers(2, *GRID, 8), numbers(2, 3, 8, seed=1))
 
 
 def cross_attention(**more):
     spec = CrossSpec((2, 4), n_temporal=2)
-    layer = lib.CuboidCrossAttention(lib.AttentionOptions(**OPTIONS | more), spec, 50)
+    layer = lib.CuboidCrossAttention(AttentionOptions(**OPTIONS | more), spec, 50)
     memory = numbers(2, 3, *GRID[1:], 8, seed=1)
     return layer, (numbers(2, *GRID, 8), memory, numbers(2, 3, 8, seed=2))
 
@@ -66,7 +67,7 @@ def test_projecting_before_padding_changes_nothing(
 
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_padding_is_projected_only_where_there_is_a_bias(with_bias):
-    options = lib.AttentionOptions(num_heads=2, qkv_bias=with_bias)
+    options = AttentionOptions(num_heads=2, qkv_bias=with_bias)
     layer = lib.CuboidSelfAttention(options, CuboidSpec((3, 1, 1)))
     field = numbers(1, *GRID, 8)
     params = layer.init(jax.random.key(0), field)

@@ -11,9 +11,10 @@ import pytest
 from flax import traverse_util
 
 from earthformer_jax import models
-from earthformer_jax.models.earthformer.cuboid_attention import (
+from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention
+from earthformer_jax.models.earthformer.options import (
     AttentionOptions,
-    CuboidSelfAttention,
+    block_options,
 )
 from earthformer_jax.models.earthformer.variants import VARIANTS
 from earthformer_jax.ops.cuboid import CuboidSpec
@@ -224,7 +225,7 @@ def test_options_reach_their_groups():
         match_reference=True,
         param_dtype="bfloat16",
     )
-    options = model.block_options(jnp.bfloat16)
+    options = block_options(model, jnp.bfloat16)
     for group in (options, options.attention, options.feed_forward):
         unchanged = {
             field.name
