@@ -77,7 +77,8 @@ def choose(
             f"--augmented with --split={split}: only training examples are changed; "
             "use --split=train"
         )
-    if augmented and data.augment is None:
+    augment = data.augment if augmented else None
+    if augmented and augment is None:
         raise ValueError(
             f"--augmented: nothing changes the examples of {data.name!r} in "
             "training; switch on an augmentation in config.data, or leave it out"
@@ -85,9 +86,9 @@ def choose(
     apart = np.linspace(0, len(source) - 1, min(count, len(source)))
     indices = tuple(int(i) for i in np.round(apart))
     examples = [source[i] for i in indices]
-    if augmented:
+    if augment is not None:
         examples = [
-            data.augment(example, np.random.default_rng([seed, i]))
+            augment(example, np.random.default_rng([seed, i]))
             for i, example in zip(indices, examples, strict=True)
         ]
     return Samples(data, split, indices, tuple(examples), augmented)

@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from earthformer_jax import models
 from earthformer_jax.models import paper
-from earthformer_jax.models.contract import uses_targets
+from earthformer_jax.models.contract import Forecaster, Variables, uses_targets
 from earthformer_jax.profiling.multiply_adds import multiply_adds, residual_bytes
 
 # Models that forecast nothing.
@@ -51,14 +51,14 @@ class Structure:
     """
 
     layers: tuple[Layer, ...]
-    variables: dict[str, Any]
+    variables: Variables
 
     def size(self, collection: str) -> int:
         """How many numbers a collection of variables holds."""
         return sum(a.size for a in jax.tree.leaves(self.variables.get(collection, {})))
 
 
-def structure(model: nn.Module, input_shape: Sequence[int]) -> Structure:
+def structure(model: Forecaster, input_shape: Sequence[int]) -> Structure:
     """Layers and variables of a model.
 
     Args:
@@ -92,7 +92,7 @@ def structure(model: nn.Module, input_shape: Sequence[int]) -> Structure:
 
 
 def forecast_cost(
-    model: nn.Module, input_shape: Sequence[int], variables: dict[str, Any]
+    model: Forecaster, input_shape: Sequence[int], variables: Variables
 ) -> int:
     """Multiply-adds of one forecast.
 
@@ -105,10 +105,10 @@ def forecast_cost(
 
 
 def activation_bytes(
-    model: nn.Module,
+    model: Forecaster,
     input_shape: Sequence[int],
     target_shape: Sequence[int],
-    variables: dict[str, Any],
+    variables: Variables,
 ) -> int:
     """Bytes that a training step keeps for its backward pass; see `residual_bytes`.
 
@@ -146,7 +146,7 @@ def activation_bytes(
 
 
 def describe(
-    model: nn.Module,
+    model: Forecaster,
     input_shape: Sequence[int],
     target_shape: Sequence[int],
     title: str,

@@ -8,6 +8,7 @@ seeds.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,10 +152,8 @@ def gather(
         for key in ("frame", "split", "time"):
             if key in batch:
                 found[key].append(np.asarray(batch[key])[chosen].astype(np.int64))
-    joined = {
-        key: np.concatenate(parts) if parts else None for key, parts in found.items()
-    }
-    return Series(**joined, kept=kept)
+    joined = {key: np.concatenate(parts) for key, parts in found.items() if parts}
+    return Series(time=joined.pop("time", None), kept=kept, **joined)
 
 
 class Components:
@@ -284,7 +283,11 @@ def draw(
 
     The last one shows the test example of number `example`.
     """
-    axes = dict(south_first=data.display.south_first, coordinates=data.coordinates)
+    field_table = functools.partial(
+        plotting.field_table,
+        south_first=data.display.south_first,
+        coordinates=data.coordinates,
+    )
     count = int(regimes.max()) + 1
     if series.dates is not None:
         figure = plotting.regime_calendar(series.dates, regimes)
@@ -308,12 +311,11 @@ def draw(
         ]
         for c, channel in enumerate(channels)
     }
-    figure = plotting.field_table(
+    figure = field_table(
         rows,
         columns=[f"Regime {k + 1}\n{share:.0%}" for k, share in enumerate(shares)],
         title="Mean field of each regime, less the mean of all frames",
         diverging=True,
-        **axes,
     )
     plotting.save(figure, folder / "composites.png")
     (batch,) = evaluation_batches([data.test[example]], batch_size)
@@ -323,7 +325,7 @@ def draw(
     steps = np.unique(
         np.linspace(0, length - 1, min(length, EXAMPLES_SHOWN)).astype(int)
     )
-    figure = plotting.field_table(
+    figure = field_table(
         {
             name: [channel.shown(np.asarray(x)[0, i, ..., 0]) for i in steps]
             for name, x in fields.items()
@@ -331,7 +333,6 @@ def draw(
         columns=[f"Frame {i + 1}" for i in steps],
         title=f"{channel.name} of a test example, restored (median error)",
         units=channel.units,
-        **axes,
     )
     plotting.save(figure, folder / "restored.png")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from earthformer_jax.data.pipeline import TrainBatches
 from earthformer_jax.training import mesh as mesh_lib
 
 _USED = ("inputs", "targets", "observed")  # by the step; extras are for metrics
@@ -14,7 +15,7 @@ _AHEAD = 2  # batches on the devices: the one in use and the next
 
 
 def device_batches(
-    batches: Any, mesh: jax.sharding.Mesh
+    batches: TrainBatches, mesh: jax.sharding.Mesh
 ) -> Iterator[tuple[dict[str, jax.Array], Any]]:
     """Lays host batches over the devices, one batch ahead of the step.
 

@@ -340,7 +340,7 @@ def _channels(cube: Cube, normalizer: Normalizer, targets: int) -> tuple[Channel
 
 
 def _coordinates(cube: Cube) -> dict[str, np.ndarray]:
-    if cube.latitude is None:
+    if cube.latitude is None or cube.longitude is None:
         return {}
     return {"latitude": cube.latitude, "longitude": cube.longitude}
 
