@@ -154,6 +154,7 @@ class TestCode:
         space = run("docs/recipes.md", Namespace(tmp_path))
         assert space["x"].shape == (2, 10, 16, 16, 32)
         assert np.isfinite(space["loss"])
+        assert space["change"].shape == (2, 5, 16, 16, 1)
         assert len(space["forecast"].devices()) == jax.device_count()
         assert space["vectors"].shape == (2, 4, 8)
 
