@@ -18,18 +18,17 @@ def windows(count: int = 500):
 
 @functools.cache
 def reference(name: str) -> np.ndarray:
+    inputs, start_month = windows()["inputs"], windows()["start_month"]
     if name == "ceiling":
-        w = windows()
-        return twin.ceiling_forecast(w["inputs"], w["start_month"], OUT_LEN)
-    fitted = references.fit(
-        twin.training_series(0, 2400),
-        twin.OCEAN_MASK,
-        0,
-        IN_LEN,
-        OUT_LEN,
-        latitude=twin.LATITUDE,
-    )
-    return fitted[name](windows()["inputs"], windows()["start_month"])
+        return twin.ceiling_forecast(inputs, start_month, OUT_LEN)
+    last = np.repeat(inputs[:, -1:], OUT_LEN, axis=1)
+    if name == "persistence":
+        return last
+    series, ocean = twin.training_series(0, 2400), twin.OCEAN_MASK
+    if name == "damped_persistence":
+        return references.damping_factors([series], ocean, OUT_LEN)[..., None] * last
+    fitted = references.fit_lim(series, ocean, 0, OUT_LEN, latitude=twin.LATITUDE)
+    return fitted(inputs, start_month)
 
 
 def monthly_index(fields) -> np.ndarray:
