@@ -17,7 +17,7 @@ from earthformer_jax.data.cubes import checks, twin
 from earthformer_jax.data.cubes.references import references
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
-from earthformer_jax.data.readers import series, times
+from earthformer_jax.data.readers import layout, series, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Wanted, nearest
 from earthformer_jax.data.readers.series import Cube
@@ -36,7 +36,6 @@ from earthformer_jax.settings import ConfigError, at_least, setting
 
 MSE_UNITS = "(standard deviations)^2"
 MIN_AREA = 1e-3  # cos(latitude) at a pole: its cells still count a little
-REGION = ("south", "north", "west", "east")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +100,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Several names or numbers may be one text, "T,P"."""
         for name in ("variables", "targets", "level"):
-            object.__setattr__(self, name, _words(getattr(self, name)))
+            object.__setattr__(self, name, layout.words(getattr(self, name)))
         for name in ("missing", "region"):
-            object.__setattr__(self, name, _numbers(self, name))
+            given = layout.numbers(getattr(self, name), name)
+            object.__setattr__(self, name, given)
 
     @property
     def restores(self) -> bool:
@@ -137,13 +137,9 @@ class Settings:
             names = getattr(self, name)
             if len(set(names)) < len(names):
                 raise ConfigError(f"{name}={','.join(names)} repeats a name")
-        if self.region:
-            ordered = len(self.region) == 4 and self.region[0] < self.region[1]
-            if not ordered or self.region[2] == self.region[3]:
-                raise ConfigError(
-                    f"region={','.join(f'{x:g}' for x in self.region)}: expected "
-                    f"{', '.join(REGION)} in degrees, such as 35,60,-10,30"
-                )
+        problem = layout.region_problem(self.region)
+        if problem:
+            raise ConfigError(problem)
 
 
 def load(settings: Settings, seed: int) -> Dataset:
@@ -381,20 +377,3 @@ def _description(
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
-
-
-def _words(value) -> tuple[str, ...]:
-    """("T", "P") of "T,P", ("T", "P") or ("T,P",)."""
-    items = [value] if isinstance(value, str | int | float) else list(value)
-    words = [word.strip() for item in items for word in str(item).split(",")]
-    return tuple(word for word in words if word)
-
-
-def _numbers(settings: Settings, name: str) -> tuple[float, ...]:
-    words = _words(getattr(settings, name))
-    try:
-        return tuple(float(word) for word in words)
-    except ValueError:
-        raise ValueError(
-            f"{name}={','.join(words)}: expected numbers, separated by commas"
-        ) from None

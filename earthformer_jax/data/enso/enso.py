@@ -24,8 +24,9 @@ from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
 from earthformer_jax.data.enso import icar as icar_lib
 from earthformer_jax.data.normalization import Affine
-from earthformer_jax.data.readers import formats, times
+from earthformer_jax.data.readers import formats, layout, times
 from earthformer_jax.data.readers.grid import Grid, point_weights
+from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.references import damped_persistence, persistence
 from earthformer_jax.data.source import Batch, Source
@@ -62,7 +63,11 @@ class Settings:
             of many, "data/*.nc", a folder with ICAR-ENSO files, or a folder that TFDS
             prepared from them.
         label_path: ICAR-ENSO labels; nothing: found beside the training file.
-        variable: its name; nothing: found by standard name, usual name or units.
+        variable: its name; empty: found by standard name, usual name or units.
+        level: place along a further dimension, "0" or "depth=0".
+        axes: of HDF5 arrays, letters of t, h, w: "twh"; empty: guessed.
+        missing: values that mark missing values, besides those the file declares.
+        region: south, north, west, east in degrees; empty: all.
         train_from: first training month, "YYYY-MM"; nothing: the file's first.
         train_until: last training month; nothing: 70 % of the months.
         validate_until: last validation month; nothing: a third of the rest.
@@ -88,6 +93,10 @@ class Settings:
     path: str = ""
     label_path: str = ""
     variable: str = ""
+    level: tuple[str, ...] = ()
+    axes: str = ""
+    missing: tuple[float, ...] = ()
+    region: tuple[float, ...] = ()
     train_from: str = ""
     train_until: str = ""
     validate_until: str = ""
@@ -102,6 +111,13 @@ class Settings:
     twin_train: int = setting(5205, at_least(1))
     twin_validation: int = setting(334, at_least(1))
     twin_test: int = setting(1667, at_least(1))
+
+    def __post_init__(self) -> None:
+        """Several numbers may be one text, "-99,-999"."""
+        object.__setattr__(self, "level", layout.words(self.level))
+        for name in ("missing", "region"):
+            given = layout.numbers(getattr(self, name), name)
+            object.__setattr__(self, name, given)
 
     @property
     def dates(self) -> Dates:
@@ -120,6 +136,9 @@ class Settings:
                 f"scale={self.scale} has no effect with normalization='official'; use "
                 "'anomaly', or leave it 0"
             )
+        problem = layout.region_problem(self.region)
+        if problem:
+            raise ConfigError(problem)
 
 
 # The reference implementation's scaling to 0..1.
@@ -278,8 +297,15 @@ def _icar(settings: Settings, data: icar_lib.IcarEnso) -> Dataset:
 
 def _gridded(settings: Settings, seed: int) -> Dataset:
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
+    wanted = Wanted(
+        variables=layout.words(settings.variable),
+        level=settings.level,
+        axes=settings.axes,
+        missing=settings.missing,
+        quantity=gridded_sst.SST,
+    )
     data = gridded_sst.load(
-        settings.path, settings.dates, variable=settings.variable, **lengths
+        settings.path, settings.dates, wanted, region=settings.region, **lengths
     )
     starts = window_starts(data.cube, data.periods, **lengths)
     training = [data.cube.frames.values[slice(*data.periods["train"]), ..., 0]]

@@ -50,6 +50,8 @@ SST = Quantity(
     + ("sea_surface_temperature",),
     units=KELVIN + CELSIUS,
 )
+# The variable is found by standard name, usual name or units.
+ANY_SST = Wanted(quantity=SST)
 # A cell observed in fewer of the training months than this is treated as land.
 MIN_OBSERVED = 0.5
 # A missing value is carried forward from an observation at most this many months old.
@@ -85,8 +87,9 @@ class GriddedSST:
 def load(
     path: str,
     dates: Dates = NO_DATES,
+    wanted: Wanted = ANY_SST,
     *,
-    variable: str = "",
+    region: tuple[float, ...] = (),
     in_len: int = 1,
     out_len: int = 1,
 ) -> GriddedSST:
@@ -95,7 +98,8 @@ def load(
     Args:
         path: a file, a Zarr store, or a pattern of files (`readers.series.open_cube`).
         dates: of the splits.
-        variable: variable name, or empty to find it.
+        wanted: variable, level, missing values.
+        region: (south, north, west, east) in degrees; () for all.
         in_len: input months.
         out_len: target months.
 
@@ -103,7 +107,7 @@ def load(
         FileNotFoundError: if there is no such file.
         ValueError: if the file or the dates cannot be used; the message says why.
     """
-    cube = read(path, variable)
+    cube = read(path, wanted, region)
     whole = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
     first, last = whole["train"][0], whole["test"][1]
     periods = {name: (a - first, b - first) for name, (a, b) in whole.items()}
@@ -146,19 +150,25 @@ def load(
     )
 
 
-def read(path: str, variable: str = "") -> Cube:
+def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) -> Cube:
     """Monthly temperature in memory, rows northwards, columns eastwards from 0..360.
 
     Args:
         path: a file, a Zarr store, or a pattern of files (`readers.series.open_cube`).
-        variable: its name; empty to find it by standard name, usual name or units.
+        wanted: variable, level, missing values.
+        region: (south, north, west, east) in degrees; () for all.
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
         ValueError: if it cannot be read, is not a temperature, its grid is not regular
             or its times are not months without gaps.
     """
-    cube = open_cube(path, Wanted((variable,) if variable else (), quantity=SST))
+    cube = open_cube(path, wanted, region=region)
+    if len(cube.names) > 1:
+        raise ValueError(
+            f"{cube.label}: expected one temperature, but {', '.join(cube.names)} were "
+            "chosen"
+        )
     units = cube.units[0]
     if units and units.lower() not in SST.units:
         raise ValueError(
@@ -245,7 +255,7 @@ def _check_magnitude(values: np.ndarray) -> None:
         value = values.flat[np.nanargmax(np.abs(values))]
         raise ValueError(
             f"the value {value:g} is not a temperature in K or degC; if it marks "
-            "missing values, say so in the file's attribute _FillValue"
+            f"missing values, say so with missing={value:g}"
         )
 
 

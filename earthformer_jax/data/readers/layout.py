@@ -162,6 +162,40 @@ def no_variable(path: Path, name: str, there: Iterable[str]) -> ValueError:
     )
 
 
+def words(value) -> tuple[str, ...]:
+    """("T", "P") of "T,P", ("T", "P") or ("T,P",)."""
+    items = [value] if isinstance(value, str | int | float) else list(value)
+    found = [word.strip() for item in items for word in str(item).split(",")]
+    return tuple(word for word in found if word)
+
+
+def numbers(value, name: str) -> tuple[float, ...]:
+    """(1.0, 2.0) of "1,2" or (1, 2).
+
+    Raises:
+        ValueError: naming the setting, if a word is not a number.
+    """
+    found = words(value)
+    try:
+        return tuple(float(word) for word in found)
+    except ValueError:
+        raise ValueError(
+            f"{name}={','.join(found)}: expected numbers, separated by commas"
+        ) from None
+
+
+def region_problem(region: Sequence[float]) -> str:
+    """What is wrong with (south, north, west, east); "" if nothing is, or it is ()."""
+    if not region or (
+        len(region) == 4 and region[0] < region[1] and region[2] != region[3]
+    ):
+        return ""
+    return (
+        f"region={','.join(f'{x:g}' for x in region)}: expected south, north, west, "
+        "east in degrees, such as 35,60,-10,30"
+    )
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """ "; did you mean 'T'?", or nothing if no name is near."""
     names = list(map(str, names))

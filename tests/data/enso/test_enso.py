@@ -229,6 +229,18 @@ class TestGridded:
         ]
         assert first[:, dataset.task.ocean].std() == pytest.approx(1, abs=0.05)
 
+    def test_many_files_a_region_and_missing_values(self, tmp_path):
+        """As the command line gives them."""
+        ds = sst_files.dataset()
+        ds["sst"][9, 2, 4] = -99
+        for year in range(12):
+            part = ds.isel(time=slice(12 * year, 12 * year + 12))
+            sst_files.write(part, tmp_path / f"{year}.nc")
+        path = f"{tmp_path}/*.nc"
+        dataset = load(path=path, missing="-99", region="-8,8,185,250", **SHORT)
+        assert "4 x 13 cells 7.5S..7.5N 187.5E..247.5E" in dataset.data.description
+        assert "filled 1 missing values" in dataset.data.description
+
     def test_three_month_index_is_the_mean(self, every_origin):
         example = every_origin["gridded"].data.train[3]
         monthly = example["nino34"]

@@ -10,6 +10,7 @@ import xarray as xr
 
 from earthformer_jax.data.enso import gridded_sst
 from earthformer_jax.data.readers import times
+from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.splits import Dates
 from tests import golden_files
 from tests.data import sst_files
@@ -23,9 +24,13 @@ def load(ds, folder, name="sst.nc", **settings):
     return gridded_sst.load(path, Dates(**(DATES | settings)))
 
 
+def wanted(**choice):
+    return Wanted(quantity=gridded_sst.SST, **choice)
+
+
 def read(ds, folder, variable="", name="sst.nc", **options):
     path = sst_files.write(ds, folder / name, **options)
-    return gridded_sst.read(path, variable)
+    return gridded_sst.read(path, wanted(variables=(variable,) if variable else ()))
 
 
 def anomalies(loaded):
@@ -69,6 +74,22 @@ class TestRead:
             part = part.isel(lat=slice(None, None, -1))
             sst_files.write(part, tmp_path / f"sst_{year}.nc")
         self.check(ds, gridded_sst.read(f"{tmp_path}/sst_*.nc"))
+
+    def test_level_region_and_missing_values(self, ds, tmp_path):
+        deep = ds.expand_dims(depth=[0.0, 10.0], axis=1).copy(deep=True)
+        deep["sst"][:, 1] -= 5
+        deep["sst"][7, 1, 2, 3] = -99
+        path = sst_files.write(deep, tmp_path / "sst.nc")
+        choice = wanted(level=("10",), missing=(-99.0,))
+        cube = gridded_sst.read(path, choice, (-8, 8, 190, -120))
+        part = ds.sel(lat=slice(-8, 8), lon=slice(190, 240))
+        expected = part["sst"].values - 5
+        expected[7, 1, 1] = np.nan
+        assert cube.names == ("sst",)
+        np.testing.assert_array_equal(cube.longitude, part.lon)
+        np.testing.assert_array_equal(cube.frames.values[..., 0], expected)
+        with pytest.raises(ValueError, match="but sst_0, sst_10 were chosen"):
+            gridded_sst.read(path, wanted(level=("0", "10")))
 
     def test_descending_latitude(self, ds, tmp_path):
         self.check(ds, read(ds.isel(lat=slice(None, None, -1)), tmp_path))
@@ -346,7 +367,7 @@ class TestRefused:
     def test_undeclared_fill_values(self, ds, tmp_path):
         ds["sst"][3, 2, 2] = -999
         self.refused(
-            ds, tmp_path, "'sst': the value -999 is not a temperature.*_FillVal"
+            ds, tmp_path, "'sst': the value -999 is not a temp.* missing=-999$"
         )
 
     def test_values_that_are_no_sst(self, ds, tmp_path):
