@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     """
     program, *arguments = argv
     if any(argument in HELP for argument in arguments):
-        print(__doc__.strip())
+        print((__doc__ or "").strip())
         return DONE
     logging.getLogger("absl").setLevel(logging.WARNING)
     command = arguments[0] if arguments else ""

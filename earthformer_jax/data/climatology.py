@@ -47,6 +47,8 @@ class Climatology:
     def at(self, minutes: np.ndarray | None) -> np.ndarray:
         """float32 `[..., h, w, c]` at times `[...]`; `[1, h, w, c]` without times."""
         if self.monthly:
+            if minutes is None:
+                raise ValueError("a climatology of months needs minutes")
             return self.coefficients[times.month_of(minutes) % MONTHS]
         if minutes is None or not (self.annual or self.daily):
             shape = (1,) if minutes is None else np.shape(minutes)
@@ -109,8 +111,7 @@ def fit_climatology(
     t, *cell = values.shape
     if minutes is None:
         annual = daily = 0
-        minutes = np.zeros(t, np.int64)
-    basis = cycles(minutes, annual, daily)
+    basis = cycles(np.zeros(t) if minutes is None else minutes, annual, daily)
     flat = values.reshape(t, -1)
     parts = [
         _fit_cells(basis, flat[:, start : start + CELLS])

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grain
 import jax
@@ -169,7 +169,8 @@ class ProcessPart:
 
     def __getitem__(self, index: int) -> Example:
         batch, row = divmod(index, self.local)
-        return self.examples[batch * self.batch_size + self.offset + row]
+        position = batch * self.batch_size + self.offset + row
+        return cast(Example, self.examples[position])
 
 
 def evaluation_batches(

@@ -27,7 +27,7 @@ class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
         """
         return tfds.core.DatasetInfo(
             builder=self,
-            description=inspect.cleandoc(self.__doc__),
+            description=inspect.cleandoc(self.__doc__ or ""),
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
             **kwargs,

@@ -95,7 +95,8 @@ class TfdsSource(Sequence):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> Example:
+    # Sequence promises slices, which nothing here needs.
+    def __getitem__(self, index: int) -> Example:  # pyright: ignore
         if not -self._length <= index < self._length:
             raise IndexError(f"example {index} of {self._length}")
         return self._opened()[index % self._length]
@@ -204,7 +205,8 @@ class _Videos(Sequence):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Example:
+    # Sequence promises slices, which nothing here needs.
+    def __getitem__(self, index: int) -> Example:  # pyright: ignore
         example = self._features.deserialize_example_np(self._records[index])
         return {name: np.stack(list(frames)) for name, frames in example.items()}
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data
@@ -215,7 +215,7 @@ def _framed(pictures: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _rgb(colour: str) -> np.ndarray:
-    return np.round(255 * np.array(mpl.colors.to_rgb(colour))).astype(np.uint8)
+    return np.round(255 * np.array(to_rgb(colour))).astype(np.uint8)
 
 
 def _range(examples: Sequence[Example], key: str, number: int, channel) -> str:

@@ -97,7 +97,7 @@ def add_to_table(table: State, rows: Mapping[str, jax.Array]) -> State:
     """A table and one more array `[k, ...]` for each of some names."""
     leads = max(jnp.shape(x)[0] for x in rows.values())
     new = {name: add(table[name], by_lead(x)) for name, x in rows.items()}
-    return table | new | {"leads": jnp.maximum(table["leads"], leads)}
+    return {**table, **new, "leads": jnp.maximum(table["leads"], leads)}
 
 
 def merge_tables(a: State, b: State) -> State:

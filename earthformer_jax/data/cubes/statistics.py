@@ -102,7 +102,7 @@ def fit_normalizer(
     """
     values, minutes = sample(cube, *period)
     known = np.isfinite(values)
-    counted = known.any(axis=0)
+    counted = np.asarray(np.any(known, axis=0))
     for c, name in enumerate(cube.names):
         if not counted[..., c].any():
             raise ValueError(

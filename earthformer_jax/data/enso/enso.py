@@ -188,7 +188,7 @@ class EnsoExamples:
         return {
             "inputs": inputs,
             "targets": self._scaled(window["targets"]),
-            "start_month": np.int32(start_month),
+            "start_month": np.asarray(start_month, np.int32),
             "nino34": monthly.astype(np.float32),
             "nino34_three_month": three_month.astype(np.float32),
         }
@@ -225,7 +225,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     if not settings.path:
         return _twin(settings, seed)
     path = Path(settings.path).expanduser()
-    windows = dict(
+    windows: dict[str, Any] = dict(
         split=settings.split, in_len=settings.in_len, out_len=settings.out_len
     )
     if tfds_source.is_prepared(path):
@@ -308,7 +308,7 @@ def _gridded(settings: Settings, seed: int) -> Dataset:
         settings.path, settings.dates, wanted, region=settings.region, **lengths
     )
     starts = window_starts(data.cube, data.periods, **lengths)
-    training = [data.cube.frames.values[slice(*data.periods["train"]), ..., 0]]
+    training = [data.cube.frames.read(*data.periods["train"])[..., 0]]
     first_month = _calendar_month(data.cube, 0)
     simulated = None
     if settings.simulated:
@@ -345,6 +345,7 @@ def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Window
 
 
 def _calendar_month(cube: Cube, frame: int) -> int:
+    assert cube.minutes is not None  # `gridded_sst` and `icar` give months dates
     return int(times.month_of(cube.minutes[frame]) % 12)
 
 

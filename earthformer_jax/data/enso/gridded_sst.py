@@ -111,15 +111,19 @@ def load(
     whole = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
     first, last = whole["train"][0], whole["test"][1]
     periods = {name: (a - first, b - first) for name, (a, b) in whole.items()}
+    assert cube.times is not None and cube.minutes is not None  # as `read` checks
     minutes = cube.minutes[first:last]
-    values = cube.frames.values[first:last]
+    values = cube.frames.read(first, last)
     training = slice(*periods["train"])
     try:
         _check_magnitude(values)
         climatology = fit_monthly(values[training], minutes[training])
         ocean = find_ocean(values[training, ..., 0], climatology)
         _check_months(values[..., 0], ocean, minutes)
-        grid = Grid(cube.latitude, cube.longitude, ocean)
+        latitude, longitude = check_regular(
+            cube.latitude, cube.longitude, cube.label, "the Nino3.4 index"
+        )
+        grid = Grid(latitude, longitude, ocean)
         nino_weights = box_weights(grid)
         box_mean = np.tensordot(
             np.nan_to_num(values[training, ..., 0]), nino_weights, 2
@@ -187,7 +191,7 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
     except ValueError as error:
         raise ValueError(f"{cube.label}: {error}") from None
     cube = in_memory(cube, math.inf)
-    frames = ArrayFrames(cube.frames.values[:, :, order])
+    frames = ArrayFrames(cube.frames.read(0, cube.frames.shape[0])[:, :, order])
     return dataclasses.replace(cube, frames=frames, longitude=longitude)
 
 

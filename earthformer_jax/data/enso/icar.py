@@ -347,7 +347,7 @@ def assembled(
 
 def _variable(dataset: xr.Dataset, name: str, path: Path) -> xr.DataArray:
     if name not in dataset.variables:
-        raise no_variable(path, name, dataset.data_vars)
+        raise no_variable(path, name, map(str, dataset.data_vars))
     return dataset[name]
 
 

@@ -73,15 +73,16 @@ def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
 
 
 def _example(data: IcarEnso, model: int) -> Example:
-    piece = slice(*data.cube.segments[model])
-    first_month = times.month_of(data.cube.minutes[piece.start]) + icar.YEAR_ZERO
+    start, stop = data.cube.segments[model]
+    assert data.cube.minutes is not None  # `icar` gives months dates
+    first_month = times.month_of(data.cube.minutes[start]) + icar.YEAR_ZERO
     return {
-        "sst": data.cube.frames.values[piece, ..., 0],
-        "nino": data.three_month_index[piece],
+        "sst": data.cube.frames.read(start, stop)[..., 0],
+        "nino": data.three_month_index[start:stop],
         "latitude": data.grid.latitude,
         "longitude": data.grid.longitude,
-        "first_month": np.int32(first_month),
-        "model": np.int32(model),
+        "first_month": np.asarray(first_month, np.int32),
+        "model": np.asarray(model, np.int32),
     }
 
 

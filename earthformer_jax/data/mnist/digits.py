@@ -15,6 +15,7 @@ import gzip
 import logging
 import zlib
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from scipy import ndimage
@@ -84,10 +85,12 @@ def load_digits(path: str) -> Digits:
         )
         return digits
     if path == TFDS:
-        return _together(*_from_tfds(), "MNIST by TFDS")
+        training, test = _from_tfds()
+        return _together(training, test, "MNIST by TFDS")
     folder = paths.existing(path, FIELD)
     folder = folder if folder.is_dir() else folder.parent
-    return _together(*(read_idx(_find(folder, name)) for name in _IDX_FILES), "MNIST")
+    training, test = (read_idx(_find(folder, name)) for name in _IDX_FILES)
+    return _together(training, test, "MNIST")
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -161,7 +164,7 @@ def _together(training: np.ndarray, test: np.ndarray, name: str) -> Digits:
 
 def _embedded() -> Digits:
     """scikit-learn's digits, made to look like MNIST."""
-    small = sklearn_datasets.load_digits().images / _SKLEARN_LEVELS
+    small = cast(Any, sklearn_datasets.load_digits()).images / _SKLEARN_LEVELS
     images = np.stack([_centred(image) for image in _enlarged(small)])
     return Digits(
         images,
@@ -177,12 +180,14 @@ def _enlarged(small: np.ndarray) -> np.ndarray:
     share of lit pixels are those of MNIST (13 % and 19 %).
     """
     padded = np.pad(small, [(0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)])
-    weights = ndimage.zoom(
-        np.eye(padded.shape[1]),
-        (_ZOOM, 1),
-        order=3,
-        mode="grid-constant",
-        grid_mode=True,
+    weights = np.asarray(
+        ndimage.zoom(
+            np.eye(padded.shape[1]),
+            (_ZOOM, 1),
+            order=3,
+            mode="grid-constant",
+            grid_mode=True,
+        )
     )
     large = weights @ padded @ weights.T
     large = np.clip((large - _DARK) / (_BRIGHT - _DARK), 0, 1)

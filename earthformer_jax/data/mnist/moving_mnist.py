@@ -175,10 +175,11 @@ class FileSequences:
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> Example:
-        if self._file is None:
-            self._file = np.load(self._path, mmap_mode="r")
+        file = self._file
+        if file is None:
+            file = self._file = np.load(self._path, mmap_mode="r")
         s = self._settings
-        frames = self._file[: s.in_len + s.out_len, int(self._numbers[index])]
+        frames = file[: s.in_len + s.out_len, int(self._numbers[index])]
         return video.example(frames, s.in_len, s.space_step)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _prepared(settings: Settings, source: tfds_source.TfdsSource) -> Dataset:
     positions = source.positions()
     sources = {
         split: video.PreparedSequences(
-            source, TFDS_FEATURE, positions[numbers], settings
+            source, TFDS_FEATURE, positions[numbers].tolist(), settings
         )
         for split, numbers in split_numbers(len(source)).items()
     }

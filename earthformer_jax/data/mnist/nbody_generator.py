@@ -101,8 +101,8 @@ def cropped(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         uint8 `[m, 28, 28]` and int32 `[m, 2]`, width and height.
     """
     moved, boxes = np.zeros_like(images), np.empty((len(images), 2), np.int32)
-    lit = images > LIT
-    rows, columns = lit.any(axis=2), lit.any(axis=1)
+    lit = np.asarray(images > LIT)
+    rows, columns = np.any(lit, axis=2), np.any(lit, axis=1)
     tops, lefts = rows.argmax(axis=1), columns.argmax(axis=1)
     bottoms = DIGIT - rows[:, ::-1].argmax(axis=1)
     rights = DIGIT - columns[:, ::-1].argmax(axis=1)
@@ -160,7 +160,8 @@ def simulate(position, velocity, boxes, rules: Rules) -> jax.Array:
     """Positions at every step, `[frames * every, n, 2]`, the first as given."""
 
     def advance(state, _):
-        return step(*state, boxes, rules), state[0]
+        position, velocity = state
+        return step(position, velocity, boxes, rules), position
 
     state = jnp.asarray(position, jnp.float32), jnp.asarray(velocity, jnp.float32)
     steps = rules.frames * rules.every

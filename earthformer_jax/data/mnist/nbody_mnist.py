@@ -209,7 +209,8 @@ class RandomDraws(Sequence):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Draw:
+    # Sequence promises slices, which nothing here needs.
+    def __getitem__(self, index: int) -> Draw:  # pyright: ignore
         numbers = (self.seed % SEED_RANGE, SPLITS.index(self.split), index)
         return _draw(*map(np.uint32, numbers), self.images, self.rules)
 
@@ -227,7 +228,8 @@ class SavedDraws(Sequence):
     def __len__(self) -> int:
         return len(self.arrays.digits)
 
-    def __getitem__(self, index: int) -> Draw:
+    # Sequence promises slices, which nothing here needs.
+    def __getitem__(self, index: int) -> Draw:  # pyright: ignore
         return Draw(*(array[index] for array in self.arrays))
 
 
@@ -288,7 +290,7 @@ def read_draws(path: Path) -> SavedDraws:
     )
 
 
-def cpu() -> jax.Device:
+def cpu():
     """The device that sequences are made on, whatever a model is trained on.
 
     Raises:
@@ -297,9 +299,10 @@ def cpu() -> jax.Device:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
+        platforms = jax.config.read("jax_platforms")
         raise ValueError(
-            f"JAX_PLATFORMS={jax.config.jax_platforms} leaves out the CPU, on which "
-            f"N-body MNIST is made; set it to {jax.config.jax_platforms},cpu"
+            f"JAX_PLATFORMS={platforms} leaves out the CPU, on which "
+            f"N-body MNIST is made; set it to {platforms},cpu"
         ) from error
 
 

@@ -124,7 +124,7 @@ class NpyFile:
             array = np.load(self._path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy has a message for each kind of damage
             raise ValueError(self._unreadable(error)) from None
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.memmap):
             raise ValueError(
                 f"{self._path} is an archive of arrays; save one as .npy with np.save"
             )
@@ -317,15 +317,18 @@ def _declared_missing(array: h5py.Dataset) -> tuple[float, ...]:
     return tuple(
         float(v)
         for x in values
-        for v in np.ravel(x)
+        for v in np.asarray(x).ravel()
         if np.asarray(v).dtype.kind in "iuf"
     )
 
 
 def _packing(array: h5py.Dataset) -> tuple[float, float]:
     """scale_factor and add_offset."""
-    pair = (array.attrs.get("scale_factor", 1.0), array.attrs.get("add_offset", 0.0))
-    return tuple(float(np.ravel(x)[0]) for x in pair)
+
+    def number(name, default):
+        return float(np.asarray(array.attrs.get(name, default)).flat[0])
+
+    return number("scale_factor", 1.0), number("add_offset", 0.0)
 
 
 def _find_times(arrays, steps: int, path: Path) -> times_lib.Times | None:

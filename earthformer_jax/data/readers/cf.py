@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -75,7 +76,7 @@ def opened(path: Path) -> xr.Dataset:
     Raises:
         ValueError: if it is neither, or damaged.
     """
-    options = {"engine": "netcdf4"}
+    options: dict[str, Any] = {"engine": "netcdf4"}
     if path.is_dir():
         options = {"engine": "zarr", "consolidated": False}
     try:

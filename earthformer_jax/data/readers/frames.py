@@ -97,7 +97,8 @@ class FileFrames:
     def shape(self) -> tuple[int, int, int, int]:
         """(t, h, w, c)."""
         channels = len(self._places or self._files[0].layout.names)
-        return len(self._table), *self._cut.size, channels
+        height, width = self._cut.size
+        return len(self._table), height, width, channels
 
     def channels(self, places: Sequence[int]) -> "FileFrames":
         """The same frames with these channels, in this order."""

@@ -152,9 +152,9 @@ def box_area(latitude: np.ndarray, longitude: np.ndarray, box: Box) -> np.ndarra
     rows = _overlap(np.clip(cell_edges(latitude), -90, 90), box.south, box.north)
     rows *= np.cos(np.deg2rad(latitude))
     edges = cell_edges(longitude)
-    columns = sum(
-        _overlap(edges, box.west + turn, box.east + turn) for turn in (-360, 0, 360)
-    )
+    columns = np.zeros(len(edges) - 1)
+    for turn in (-360, 0, 360):
+        columns += _overlap(edges, box.west + turn, box.east + turn)
     north, south = np.sin(np.deg2rad([box.north, box.south]))
     area = np.rad2deg(north - south) * (box.east - box.west)
     return rows[:, None] * columns[None, :] / area

@@ -275,7 +275,9 @@ def _cut(
         what = f"region={_region_text(region)}"
         check_regular(latitude, longitude, layout.path, what)
         rows, columns = _find_region(latitude, longitude, region)
-    flip = bool(regular and latitude[rows][0] > latitude[rows][-1])
+    flip = False
+    if regular and latitude is not None:
+        flip = bool(latitude[rows][0] > latitude[rows][-1])
     cut = Cut(rows, columns, flip, space_step)
     if min(cut.size) < 1:
         raise ValueError(

@@ -17,6 +17,7 @@ import datetime
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -150,16 +151,15 @@ def read(path: Path) -> Events:
             f"{path} is not a catalog ({e}); expected a table of comma-separated "
             f"values with the columns {', '.join(REQUIRED)}"
         ) from None
-    _check_columns(path, table.columns)
+    _check_columns(path, list(table.columns))
     types = table["img_type"].astype(str).str.strip().str.lower()
-    table = table[types == IMG_TYPE]
+    table = cast(pd.DataFrame, table[types == IMG_TYPE])
     if table.empty:
         there = ", ".join(sorted(set(types))[:8]) or "nothing"
         raise ValueError(
             f"{path} has no row with img_type {IMG_TYPE!r} (its types are: {there})"
         )
-    for column in set(OPTIONAL) - set(table.columns):
-        table = table.assign(**{column: np.nan})
+    table = table.assign(**{c: np.nan for c in OPTIONAL if c not in table.columns})
     return Events(
         id=_texts(path, table, "id"),
         file_name=_texts(path, table, "file_name"),
@@ -290,7 +290,7 @@ def _period(events: Events) -> str:
 
 
 def _text(time: np.datetime64) -> str:
-    text = str(np.datetime64(time, "m")).replace("T", " ")
+    text = str(time.astype("datetime64[m]")).replace("T", " ")
     return text.removesuffix(" 00:00")
 
 
@@ -333,6 +333,11 @@ def _check_places(events: Events, path: Path) -> None:
             )
 
 
+def _as_numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+    """float64 `[n]`; NaN where a cell holds no number."""
+    return np.asarray(pd.to_numeric(table[column], errors="coerce"), np.float64)
+
+
 def _line(table: pd.DataFrame, wrong: np.ndarray) -> str:
     """ "line 12 (id 'S1')" of the first row that is wrong."""
     row = int(np.argmax(wrong))
@@ -347,7 +352,7 @@ def _texts(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def _file_index(path: Path, table: pd.DataFrame) -> np.ndarray:
-    numbers = pd.to_numeric(table["file_index"], errors="coerce").to_numpy(np.float64)
+    numbers = _as_numbers(table, "file_index")
     wrong = ~((numbers >= 0) & (numbers == np.floor(numbers)))
     if wrong.any():
         value = table["file_index"].iloc[int(np.argmax(wrong))]
@@ -394,7 +399,7 @@ def _numbers(
     """Columns as float64 `[n, columns]`; NaN where there is nothing."""
     numbers = {}
     for column in columns:
-        values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+        values = _as_numbers(table, column)
         wrong = np.isnan(values) & (required | table[column].notna().to_numpy())
         if wrong.any():
             value = table[column].iloc[int(np.argmax(wrong))]

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -69,7 +70,7 @@ class VilFiles:
             while len(self._open) >= self._max_open:
                 self._open.popitem(last=False)[1].close()
             self._open[name] = h5py.File(self._root / name, "r")
-        return self._open[name][DATASET]
+        return cast(h5py.Dataset, self._open[name][DATASET])
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
@@ -122,9 +123,8 @@ class EventFiles:
             (id(offsets), frames): (offsets, frames)
             for offsets, frames in zip(events.offsets, self.frames, strict=True)
         }
-        self.minutes = {
-            int(np.median(np.diff(frame_offsets(*kind)))) for kind in kinds.values()
-        }
+        offsets = (frame_offsets(*kind) for kind in kinds.values())
+        self.minutes = {int(np.median(np.diff(o))) for o in offsets if o is not None}
 
     def __len__(self) -> int:
         return len(self._events)
@@ -257,7 +257,8 @@ def read_layout(path: Path) -> Layout:
 
 
 def _layout(path: Path, file: h5py.File) -> Layout:
-    if not isinstance(file.get(DATASET), h5py.Dataset):
+    vil = file.get(DATASET)
+    if not isinstance(vil, h5py.Dataset):
         names = list(file)
         near = difflib.get_close_matches(DATASET, names, n=1)
         hint = f"; is it {near[0]!r}?" if near else ""
@@ -265,15 +266,14 @@ def _layout(path: Path, file: h5py.File) -> Layout:
             f"{path} has no data set {DATASET!r}{hint} (it has: {', '.join(names)}); "
             f"expected {LAYOUT}"
         )
-    vil = file[DATASET]
     found = f"{path}: {DATASET!r} is {vil.dtype} of shape {vil.shape}"
     if vil.dtype != np.uint8:
         raise ValueError(
             f"{found}; expected {LAYOUT}: codes 0 to 254, and 255 for missing pixels"
         )
     ids = None
-    if "id" in file:
-        ids = [x.decode() if isinstance(x, bytes) else str(x) for x in file["id"][:]]
+    if isinstance(named := file.get("id"), h5py.Dataset):
+        ids = [x.decode() if isinstance(x, bytes) else str(x) for x in named[:]]
     if vil.ndim != 4 or vil.shape[1] != vil.shape[2]:
         raise ValueError(f"{found}; expected {LAYOUT}: are the axes in another order?")
     if ids is not None and len(ids) != vil.shape[0]:

@@ -272,7 +272,10 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
 
 
 def _cropped(source: Source, crop: Sequence[int]) -> Source:
-    return Cropped(source, tuple(crop)) if crop else source
+    if not crop:
+        return source
+    height, width = crop
+    return Cropped(source, (height, width))
 
 
 def _twin(settings: Settings, seed: int) -> Origin:
@@ -370,8 +373,10 @@ def _find(settings: Settings) -> tuple[Path, Path]:
 
 def _augment(settings: Settings, size: tuple[int, int]) -> Augment | None:
     """What training examples undergo; `size` is that of the fields."""
-    crop = tuple(settings.crop)
-    if crop:
+    crop: tuple[int, int] | tuple[()] = ()
+    if settings.crop:
+        rows, columns = settings.crop
+        crop = (rows, columns)
         check_crop(size, crop)
         if settings.rotate and crop[0] != crop[1]:
             raise ValueError(

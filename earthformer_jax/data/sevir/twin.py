@@ -19,6 +19,7 @@ of the codes of SEVIR; they are not fitted to any data.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -257,10 +258,10 @@ def _noise(rng: np.random.Generator, n: int, km: float) -> np.ndarray:
     north = scipy.fft.fftfreq(n, km)[:, None]
     east = scipy.fft.rfftfreq(n, km)[None, :]
     wave_number = np.maximum(np.hypot(north, east), 1 / TEXTURE_LONGEST)
-    spectrum = scipy.fft.rfft2(rng.standard_normal((n, n), np.float32))
+    spectrum = np.asarray(scipy.fft.rfft2(rng.standard_normal((n, n), np.float32)))
     spectrum *= wave_number.astype(np.float32) ** -TEXTURE_SLOPE
     spectrum[0, 0] = 0
-    noise = scipy.fft.irfft2(spectrum, (n, n))
+    noise = np.asarray(scipy.fft.irfft2(spectrum, (n, n)))
     return noise * np.float32(TEXTURE_SPREAD / (noise.std() or 1))  # 0: one pixel
 
 
@@ -280,8 +281,12 @@ def shifted(field: np.ndarray, shift: np.ndarray, pixels: int) -> np.ndarray:
     reach = np.arange(-1, pixels + 2)  # a cubic needs one before and two after
     cut = field.take(whole[0] + reach, 0, mode="wrap")
     cut = cut.take(whole[1] + reach, 1, mode="wrap")
-    cut = sum(w * cut[k : k + pixels] for k, w in enumerate(_cubic(rows)))
-    return sum(w * cut[:, k : k + pixels] for k, w in enumerate(_cubic(columns)))
+    cut = _sum([w * cut[k : k + pixels] for k, w in enumerate(_cubic(rows))])
+    return _sum([w * cut[:, k : k + pixels] for k, w in enumerate(_cubic(columns))])
+
+
+def _sum(terms: list[np.ndarray]) -> np.ndarray:
+    return functools.reduce(np.add, terms)
 
 
 def _cubic(x: np.float32) -> list[np.float32]:

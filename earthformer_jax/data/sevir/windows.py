@@ -94,7 +94,7 @@ class TwinEvents:
         return {
             "vil": self.twin[index][frames],
             "time": minutes[frames],
-            "event": np.int32(index),
+            "event": np.asarray(index, np.int32),
         }
 
 
