@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
+Pair = tuple[int, ...]  # (h, w)
+Padding = tuple[Pair, ...]  # (before, after) of h and of w
 
 PADDINGS = ("valid", "same")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -14,7 +14,7 @@ from earthformer_jax.ops.convolution import Pair, convolve
 
 PADDINGS = ("ignore", "zeros", "nearest")
 
-Grid = tuple[int, int, int]
+Grid = tuple[int, ...]  # (t, h, w)
 
 
 def check_padding(padding: str) -> None:

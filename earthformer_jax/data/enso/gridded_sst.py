@@ -178,7 +178,9 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
         raise ValueError(
             f"{cube.label}: {cube.names[0]!r} has units {units!r}; expected K or degC"
         )
-    check_regular(cube.latitude, cube.longitude, cube.label, "the Nino3.4 index")
+    latitude, longitude = check_regular(
+        cube.latitude, cube.longitude, cube.label, "the Nino3.4 index"
+    )
     if cube.times is None:
         raise ValueError(
             f"{cube.label} has no times that can be decoded; expected a time axis with "
@@ -186,8 +188,8 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
         )
     try:
         times.check_monthly(cube.times)
-        check_spacing(cube.latitude, "latitude")
-        order, longitude = order_longitude(cube.longitude)
+        check_spacing(latitude, "latitude")
+        order, longitude = order_longitude(longitude)
     except ValueError as error:
         raise ValueError(f"{cube.label}: {error}") from None
     cube = in_memory(cube, math.inf)

@@ -177,13 +177,13 @@ def seasonal(mean: float, modulation: float, peak: float) -> np.ndarray:
 
 def _field(blobs) -> np.ndarray:
     """Sum of Gaussians over the ocean cells, `[cells]`."""
-    field = sum(
+    shapes = [
         size
         * np.exp(-(((LATITUDE[:, None] - lat) / (2**0.5 * height)) ** 2))
         * np.exp(-(((LONGITUDE[None, :] - lon) / (2**0.5 * width)) ** 2))
         for size, lat, lon, height, width in blobs
-    )
-    return field[OCEAN_MASK]
+    ]
+    return np.sum(shapes, axis=0)[OCEAN_MASK]
 
 
 def _small_scale_centres() -> list[tuple[float, float]]:

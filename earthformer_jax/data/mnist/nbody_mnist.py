@@ -299,7 +299,7 @@ def cpu():
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
-        platforms = jax.config.read("jax_platforms")
+        platforms = jax.config.jax_platforms  # pyright: ignore (set by jax at run time)
         raise ValueError(
             f"JAX_PLATFORMS={platforms} leaves out the CPU, on which "
             f"N-body MNIST is made; set it to {platforms},cpu"

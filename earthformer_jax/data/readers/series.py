@@ -1,6 +1,7 @@
 """Files as one time series of fields: joined, checked, cropped and thinned."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -151,8 +152,10 @@ def grid_text(latitude: np.ndarray | None, longitude: np.ndarray | None) -> str:
     return f" {south}..{north} {west}..{east}"
 
 
-def check_regular(latitude, longitude, label: str | Path, what: str) -> None:
-    """Refuses grids without latitudes of rows and longitudes of columns.
+def check_regular(
+    latitude, longitude, label: str | Path, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns latitudes of rows and longitudes of columns, or rejects the grid.
 
     Args:
         latitude: degrees north, or None.
@@ -160,8 +163,9 @@ def check_regular(latitude, longitude, label: str | Path, what: str) -> None:
         label: the file or files.
         what: needs a regular grid.
     """
-    if latitude is not None and latitude.ndim == longitude.ndim == 1:
-        return
+    if latitude is not None and longitude is not None:
+        if latitude.ndim == longitude.ndim == 1:
+            return latitude, longitude
     there = "none" if latitude is None else "those of a curvilinear grid"
     raise ValueError(
         f"{what} needs latitudes of rows and longitudes of columns; {label} has "
@@ -175,35 +179,36 @@ def _in_order(files: list[SeriesFile]) -> tuple[list[SeriesFile], Times | None]:
     Raises:
         ValueError: if some have times and some not, or times do not rise.
     """
-    known = [file.layout.times is not None for file in files]
-    if not any(known):
+    timed = [(f, f.layout.times) for f in files if f.layout.times is not None]
+    if not timed:
         return files, None
-    if not all(known):
-        without = files[known.index(False)].layout.path
+    if len(timed) < len(files):
+        without = next(f for f in files if f.layout.times is None)
         raise ValueError(
-            f"{without} has no times, but {files[known.index(True)].layout.path} has; "
+            f"{without.layout.path} has no times, but {timed[0][0].layout.path} has; "
             "use files of one kind"
         )
-    for file in files:
-        if file.layout.times.calendar != files[0].layout.times.calendar:
+    first, first_times = timed[0]
+    for file, times in timed:
+        if times.calendar != first_times.calendar:
             raise ValueError(
-                f"{file.layout.path} has the calendar {file.layout.times.calendar!r}, "
-                f"{files[0].layout.path} {files[0].layout.times.calendar!r}"
+                f"{file.layout.path} has the calendar {times.calendar!r}, "
+                f"{first.layout.path} {first_times.calendar!r}"
             )
         try:
-            times_lib.check_order(file.layout.times)
+            times_lib.check_order(times)
         except ValueError as error:
             raise ValueError(f"{file.layout.path}: {error}") from None
-    files = sorted(files, key=lambda file: file.layout.times.seconds[0])
-    for before, after in zip(files, files[1:], strict=False):
-        end, start = before.layout.times[-1:], after.layout.times[:1]
+    timed.sort(key=lambda pair: pair[1].seconds[0])
+    for (before, earlier), (after, later) in itertools.pairwise(timed):
+        end, start = earlier[-1:], later[:1]
         if start.seconds[0] <= end.seconds[0]:
             raise ValueError(
                 f"{before.layout.path} and {after.layout.path} overlap: one ends at "
                 f"{times_lib.text(end.minutes[0])}, the other begins at "
-                f"{times_lib.text(start.minutes[0])}; leave out what is double"
+                f"{times_lib.text(start.minutes[0])}; remove the duplicates"
             )
-    return files, times_lib.join([file.layout.times for file in files])
+    return [file for file, _ in timed], times_lib.join([times for _, times in timed])
 
 
 def _label(path: str, count: int, first: Layout) -> str:
@@ -266,15 +271,15 @@ def _cut(
 ) -> tuple[Cut, np.ndarray | None, np.ndarray | None]:
     """The part of the fields that is used, and its coordinates."""
     latitude, longitude = layout.latitude, layout.longitude
-    if latitude is None or longitude is None:
-        latitude = longitude = None
+    regular = False
+    if latitude is not None and longitude is not None:
+        regular = latitude.ndim == longitude.ndim == 1
     height, width = layout.size
     rows, columns = slice(0, height), (slice(0, width),)
-    regular = latitude is not None and latitude.ndim == longitude.ndim == 1
     if region:
         what = f"region={_region_text(region)}"
-        check_regular(latitude, longitude, layout.path, what)
-        rows, columns = _find_region(latitude, longitude, region)
+        lat, lon = check_regular(latitude, longitude, layout.path, what)
+        rows, columns = _find_region(lat, lon, region)
     flip = False
     if regular and latitude is not None:
         flip = bool(latitude[rows][0] > latitude[rows][-1])
@@ -284,7 +289,7 @@ def _cut(
             f"space_step={space_step} leaves nothing of {cut.stored[0]} x "
             f"{cut.stored[1]} cells"
         )
-    if latitude is None:
+    if latitude is None or longitude is None:
         return cut, None, None
     if not regular:
         coordinates = np.stack([latitude, longitude], axis=-1)[None]
@@ -343,7 +348,7 @@ def _south_first(latitude: np.ndarray | None) -> bool:
 
 def _gaps_text(times: Times, segments: np.ndarray, cadence: float) -> str:
     """ "2 gaps in time (after 2001-02-03, ...), which no window crosses" """
-    before = [times_lib.text(times.minutes[stop - 1]) for _, stop in segments[:-1]]
+    before = [times_lib.text(int(times.minutes[stop - 1])) for _, stop in segments[:-1]]
     shown = ", ".join(before[:3]) + (", ..." if len(before) > 3 else "")
     count = len(before)
     step = times_lib.frame_name(cadence)
