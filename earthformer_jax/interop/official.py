@@ -42,11 +42,11 @@ def earthformer_from_config(config: Mapping[str, Any], **overrides) -> Earthform
     Args:
         config: any subset of the arguments of the reference's `CuboidTransformerModel`
             (`input_shape` and `target_shape` at least), or the `model:` section of one
-            of its yaml files. What is absent takes the reference's default.
+            of its yaml files. Missing arguments take the reference's defaults.
         **overrides: attributes of our `Earthformer`, such as `dtype`.
 
     Raises:
-        ValueError: for unknown arguments or values that do not go together.
+        ValueError: for unknown arguments or inconsistent values.
     """
     options: dict[str, Any]
     options = model_options(config) | dict(match_reference=True) | overrides
@@ -62,7 +62,7 @@ def params_from_state_dict(
 
     Args:
         state_dict: torch names to arrays or tensors. A Lightning checkpoint's prefix
-            `torch_nn_module.` is taken off; buffers are checked by name only.
+            `torch_nn_module.` is removed; buffers are checked by name only.
         model: the model that the weights are for.
 
     Returns:

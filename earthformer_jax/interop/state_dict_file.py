@@ -32,8 +32,8 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ImportError: if PyTorch is needed and absent.
-        ValueError: if the file is of no known kind or cannot be read.
+        ImportError: if PyTorch is needed but not installed.
+        ValueError: if the file is of an unknown kind or cannot be read.
     """
     path = pathlib.Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Our parameter names to the torch names of the reference, and arrays between both.
+"""Our parameter names to the torch names of the reference, and conversion of arrays.
 
 A path such as `encoder/block_0_1/attention_2/qkv/kernel` becomes
 `encoder.blocks.0.1.attn_l.2.qkv.weight` by rules that rewrite its parts in order.
@@ -132,7 +132,7 @@ def import_tree(
 
     Args:
         state_dict: torch names to arrays or tensors.
-        template: tree of anything with `shape` and `dtype`.
+        template: tree whose leaves have `shape` and `dtype`.
         rules: from our paths to torch names.
         ignore: last parts of torch names that are not parameters.
 

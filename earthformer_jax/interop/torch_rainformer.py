@@ -99,7 +99,7 @@ def import_variables(
 
     Args:
         state_dict: torch names to arrays or tensors.
-        template: tree of anything with `shape` and `dtype`, from "params" and
+        template: tree whose leaves have `shape` and `dtype`, from "params" and
             "batch_stats" down.
         scales: number of encoder stages.
 

@@ -13,7 +13,7 @@ from earthformer_jax.ops.tuned.attention import attend
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Normalises the last axis, in float32 at least."""
+    """Normalises the last axis, at least in float32."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     wide = wide - wide.mean(-1, keepdims=True)
     wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + EPSILON)
@@ -21,7 +21,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def attend_rows(weights: dict, x: jax.Array, heads: int) -> jax.Array:
-    """Attention of every position of `[b, h, w, c]` to its row, times the gain."""
+    """Attention of every position of `[b, h, w, c]` to its row, times a gain."""
     y = layer_norm(x, weights["scale"], weights["bias"])
     query, key, value = einops.rearrange(
         dense(y, weights["qkv"].astype(x.dtype)),
@@ -68,11 +68,11 @@ class _AxisWeights(nn.Module):
 class AxialAttention(nn.Module):
     """A plane plus attention along its rows and along its columns.
 
-    The gains start at zero, and with them the layer at the identity.
+    The gains start at zero, so the layer starts as the identity.
 
     Attributes:
         heads: attention heads.
-        features: width of all heads together; `heads` divides it.
+        features: total width of the heads, a multiple of `heads`.
         param_dtype: parameter type.
     """
 

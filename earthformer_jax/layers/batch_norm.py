@@ -1,4 +1,4 @@
-"""Batch normalisation as Keras and PyTorch keep it: running variances are unbiased."""
+"""Batch normalisation as in Keras and PyTorch: running variances are unbiased."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from flax import linen as nn
 class BatchNorm(nn.Module):
     """`scale * (x - mean) / sqrt(var + epsilon) + bias`, per channel (last axis).
 
-    In training mean and variance are those of all other axes of the batch, and the
-    running ones (collection `batch_stats`) move towards them; else the running ones are
-    used. The batch is normalised with its biased variance, sum / n, while the unbiased
-    one, sum / (n - 1), is kept. Flax's own `nn.BatchNorm` keeps the biased one.
+    In training, mean and variance are taken over all other axes of the batch, and the
+    running ones (collection `batch_stats`) move towards them; otherwise the running
+    ones are used. The batch is normalised with its biased variance, sum / n, while the
+    unbiased one, sum / (n - 1), is kept. Flax's own `nn.BatchNorm` keeps the biased
+    one.
 
     Attributes:
         momentum: share of the running statistics that a step keeps. PyTorch's

@@ -37,8 +37,7 @@ class PositionEmbedding(nn.Module):
         t, h, w, features = x.shape[1:]
         if any(n > m for n, m in zip((t, h, w), self.max_grid, strict=True)):
             raise ValueError(
-                f"position embedding was made for grids up to {self.max_grid}; "
-                f"got {(t, h, w)}"
+                f"max_grid={tuple(self.max_grid)} is smaller than the grid {(t, h, w)}"
             )
         max_t, max_h, max_w = self.max_grid
 

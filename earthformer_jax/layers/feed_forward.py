@@ -27,7 +27,7 @@ class FeedForwardOptions:
         activation: name of `activation.ACTIVATIONS`.
         gated: multiply the hidden layer by an activated gate.
         pre_norm: normalise the input; otherwise the sum after the residual.
-        dropout: rate, used once after the activation and once after `ffn_2`.
+        dropout: rate, applied after the activation and after `ffn_2`.
         norm: "layer_norm" or "rms_norm".
         linear_init: linear initialisation, "fan_in" or "fan_out".
         dtype: computation type; None follows the input.

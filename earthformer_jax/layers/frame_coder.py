@@ -1,9 +1,9 @@
-"""Frames to small latent planes and back, for models too costly on large frames.
+"""Frames to small latent planes and back, for models too expensive on large frames.
 
-On SEVIR's 384x384 frames the recurrent baselines work on latents of an eighth of the
+On SEVIR's 384x384 frames the recurrent baselines work on latents with an eighth of the
 side. How the paper's authors shrank the frames is not published: this is the smallest
 convolutional network that agrees with its parameter counts (46.6M PredRNN, 35.6M
-E3D-LSTM) and FLOPs. With (8, 16, 64) channels and one channel in and out, encoder and
+E3D-LSTM) and FLOPs. With (8, 16, 64) channels and frames of one channel, encoder and
 decoder have 37,233 parameters together.
 
     encoder = FrameEncoder(stage_features(8))        # [b, t, 384, 384, 1] to
@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 
-KERNEL = 4  # twice the stride: every input meets as many windows as any other
+KERNEL = 4  # twice the stride, so that all inputs are covered by equally many windows
 STRIDE = 2
 LEAKY_SLOPE = 0.2
 FIRST_FEATURES, LATENT_FEATURES = 8, 64
@@ -29,8 +29,8 @@ def stage_features(downsampling: int) -> tuple[int, ...]:
     """Channels of an encoder's stages: 8 and doubling, but 64 in the last one.
 
     Args:
-        downsampling: how many times smaller a latent's side is; a power of two, 2 or
-            more. 8 gives (8, 16, 64).
+        downsampling: factor by which the sides of the latents are smaller; a power of
+            two, 2 or more. 8 gives (8, 16, 64).
 
     Raises:
         ValueError: for any other number.
@@ -44,15 +44,15 @@ def stage_features(downsampling: int) -> tuple[int, ...]:
 
 
 def mirrored_features(downsampling: int, channels: int) -> tuple[int, ...]:
-    """Channels of the decoder's stages, the encoder's backwards: 8 gives (16, 8, c)."""
+    """Channels of the decoder's stages, the encoder's reversed: 8 gives (16, 8, c)."""
     return (*reversed(stage_features(downsampling)[:-1]), channels)
 
 
 class FrameEncoder(nn.Module):
-    """Convolutions 4x4 of stride 2, each halving the sides of every frame.
+    """4x4 convolutions of stride 2, each halving the sides of every frame.
 
-    LeakyReLU stands between the convolutions; the latents are linear, as a model's
-    forecasts of them are.
+    LeakyReLU follows all convolutions but the last: the latents are linear, as a
+    model's forecasts of them are.
 
     Attributes:
         features: channels of every stage; the last are those of the latents.
@@ -98,9 +98,9 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Transposed convolutions 4x4 of stride 2, each doubling the sides of every frame.
+    """Transposed 4x4 convolutions of stride 2, each doubling the sides of every frame.
 
-    LeakyReLU stands between them; the frames are linear.
+    LeakyReLU follows all but the last: the frames are linear.
 
     Attributes:
         features: channels of every stage; the last are those of the frames.

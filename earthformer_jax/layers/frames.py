@@ -11,8 +11,8 @@ def each_frame(function: Callable, *sequences: jax.Array) -> Any:
     """A function of `[n, h, w, c]` arrays, applied to `[b, t, h, w, c]` ones.
 
     Args:
-        function: of as many arrays as there are sequences, to an array or a tree.
-        *sequences: their first two axes may be in either order, alike in all.
+        function: takes as many arrays as there are sequences, returns an array or tree.
+        *sequences: the first two axes may also be time first, if they are so in all.
     """
     steps = sequences[0].shape[1]
     flat = [einops.rearrange(x, "b t h w c -> (b t) h w c") for x in sequences]

@@ -1,8 +1,8 @@
-"""Initial weights of the reference implementation, by what they are used for.
+"""Initial weights as in the reference implementation, by use.
 
-Linear layers are N(0, 1/fan_in); the convolutions of up-sampling layers Kaiming normal
-for a LeakyReLU of slope 0.1; a few layers keep PyTorch's uniform default. Embeddings,
-bias tables and global vectors are N(0, 0.02²).
+Linear layers start as N(0, 1/fan_in); convolutions of up-sampling layers are Kaiming
+normal for a LeakyReLU of slope 0.1; a few layers keep PyTorch's uniform default.
+Embeddings, bias tables and global vectors start as N(0, 0.02²).
 """
 
 import math
@@ -32,7 +32,7 @@ def linear(mode: str):
     """
     if mode not in _LINEAR:
         raise ValueError(
-            f"linear initialisation is 'fan_in' or 'fan_out'; got {mode!r}"
+            f"linear initialisation must be 'fan_in' or 'fan_out'; got {mode!r}"
         )
     return _LINEAR[mode]
 

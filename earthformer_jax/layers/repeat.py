@@ -1,6 +1,6 @@
-"""Equal blocks one after the other, compiled once.
+"""Identical blocks in sequence, compiled once.
 
-Every block keeps parameters of its own, by its own name. For a loop they are stacked,
+Every block keeps its own parameters, under its own name. For a loop they are stacked,
 which costs a copy of the parameters and of what the gradient keeps.
 """
 
@@ -28,14 +28,13 @@ def repeat(
 
     Args:
         parent: the module whose compact method made the blocks.
-        groups: blocks of parent; those of all groups differ in their names only.
-        step: function of a group and the state, both as given here, to the next state
-            of the same shapes. In a loop it gets functions in place of blocks. The
-            blocks may draw from the random stream "dropout" and have no variables but
-            parameters.
+        groups: blocks of `parent`; those of different groups differ only in name.
+        step: function of a group and the state that returns the next state, of the same
+            shapes. In a loop it is given functions instead of blocks. The blocks may
+            draw from the random stream "dropout" and have no variables but parameters.
         state: tree of arrays.
-        scan: whether to make a loop of it. While parameters are made, or intermediate
-            results collected, there is none.
+        scan: whether to use a loop. There is none while parameters are created or
+            intermediate results collected.
     """
     collected = parent.is_mutable_collection("intermediates")
     if not scan or len(groups) < 2 or parent.is_initializing() or collected:

@@ -1,9 +1,9 @@
-"""Checkpoints: written in the background, read with care, never lost.
+"""Checkpoints: written in the background, checked when read, never lost.
 
 A checkpoint is a folder `checkpoints/<step>` that Orbax writes under another name and
-renames when it is complete, so that an interrupted save leaves no half checkpoint. It
-holds the state, and in its metadata a `Progress`: where the data are, which validation
-was the best. A folder that cannot be read is never deleted.
+renames when it is complete, so that an interrupted save leaves no partial checkpoint.
+It holds the state and, in its metadata, a `Progress`: the position in the data and the
+best validation so far. A folder that cannot be read is never deleted.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from earthformer_jax.training import state as state_lib
 logger = logging.getLogger(__name__)
 
 _STATE = "state"
-_KEPT = 2  # newest checkpoints that are kept, besides their best ones
+_KEPT = 2  # newest checkpoints to keep, in addition to their best ones
 _SHOWN = 5  # differing parameters named in a message
 _DELETING = ".deleting"
 _UNREADABLE = ".unreadable"
@@ -47,7 +47,7 @@ class MismatchError(CheckpointError):
 
 @dataclasses.dataclass
 class Progress:
-    """What training remembers beside its state.
+    """What training remembers in addition to its state.
 
     Attributes:
         step: optimiser steps taken.
@@ -67,10 +67,10 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of a workdir, a context that ends when the last one is on disk.
+    """The checkpoints of a workdir; a context that exits when the last one is on disk.
 
-    Kept are the two newest ones and the best one that each of them knows. Every process
-    of a multi-process job makes the same calls.
+    The two newest ones are kept, and the best one that each of them knows. Every
+    process of a multi-process job makes the same calls.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -113,7 +113,7 @@ class Checkpoints:
         self._best[progress.step] = progress.best_step
 
     def wait(self) -> None:
-        """Waits until the running save is on disk; then deletes what is superseded."""
+        """Waits until the running save is on disk, then deletes superseded ones."""
         if self._saving is None:
             return
         saving, self._saving = self._saving, None
@@ -155,9 +155,9 @@ class Checkpoints:
         return state, progress
 
     def restore_latest(self, like: Any) -> tuple[Any, Progress] | None:
-        """Reads the newest checkpoint that can be read, None if there is none at all.
+        """Reads the newest readable checkpoint; None if there is no checkpoint at all.
 
-        Warns about every newer one that was skipped.
+        Warns about every newer one that is skipped.
 
         Raises:
             CheckpointError: if there are checkpoints but none can be read.
@@ -291,7 +291,7 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError):
-        raise  # the machine's fault, not the file's
+        raise  # a fault of the machine, not of the file
     except Exception as error:
         cause: BaseException = error
         while below := cause.__cause__ or cause.__context__:
@@ -303,7 +303,7 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
-    """Drops the dozens of lines of Orbax about every save and every damaged file."""
+    """Drops the dozens of lines that Orbax logs about saves and damaged files."""
     if record.name == "asyncio":
         return "tensorstore_spec" not in record.getMessage()
     return record.levelno >= logging.WARNING or "orbax" not in record.pathname
@@ -311,7 +311,7 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what Orbax says about files; errors become one message of ours."""
+    """Silences what Orbax logs about files; errors become one message of ours."""
     absl_logger = logging.getLogger("absl")
     level, hook = absl_logger.level, sys.unraisablehook
     absl_logger.setLevel(logging.ERROR)
@@ -320,7 +320,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             yield
-        # Not after an error: threads of a failed read go on complaining for a while.
+        # Not after an error: threads of a failed read keep complaining for a while.
         sys.unraisablehook = hook
     finally:
         absl_logger.setLevel(level)
@@ -333,7 +333,7 @@ def _ignore_closed_loop(hook: Callable[[Any], None], unraisable: Any) -> None:
 
 
 def _check_match(path: pathlib.Path, saved: Any, like: Any) -> None:
-    """Refuses a checkpoint whose arrays differ in name, shape or type from `like`."""
+    """Rejects a checkpoint whose arrays differ in name, shape or type from `like`."""
     there, here = _describe(saved), _describe(like)
     names = [
         name

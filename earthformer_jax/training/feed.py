@@ -24,8 +24,8 @@ def device_batches(
         mesh: devices.
 
     Yields:
-        A batch, and the state of `batches` right after it: what a checkpoint has to
-        hold, as the iterator itself is already further.
+        A batch, and the state of `batches` right after it, which belongs in a
+        checkpoint: the iterator itself is already further.
     """
     queue = collections.deque()
     while True:

@@ -13,12 +13,12 @@ def data_mesh(
 ) -> jax.sharding.Mesh:
     """A mesh with one axis "data" over all devices of all processes.
 
-    The axis is Auto: arrays are written as if there was one device, and the compiler
-    follows the layout of the batch. (Under the default, Explicit, cutting a sharded
+    The axis is Auto: programs are written as if there were one device, and the compiler
+    follows the layout of the batch. (With the default, Explicit, cutting a sharded
     field into cuboids is rejected.)
 
     Args:
-        devices: all devices by default.
+        devices: default: all devices.
     """
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(

@@ -31,12 +31,12 @@ def warmup_cosine(
     """A learning rate that rises linearly, then falls as half a cosine and stays there.
 
     The first of n warm-up steps has the rate `warmup_min_ratio * lr` (0 by default, so
-    that step changes nothing), step n has the rate `lr`.
+    that this step changes nothing); step n has the rate `lr`.
 
     Args:
         lr: rate after the warm-up.
         total_steps: length of the training; the minimum is reached then.
-        warmup_fraction: share of `total_steps` that rises, rounded to whole steps.
+        warmup_fraction: share of `total_steps` with a rising rate, rounded to steps.
         warmup_min_ratio: rate of step 0, in units of `lr`.
         min_lr_ratio: rate from `total_steps` on, in units of `lr`.
 
@@ -88,7 +88,7 @@ def decay_mask(params: Params) -> Params:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Shortens gradients whose common Euclidean norm exceeds `max_norm`.
+    """Scales gradients down whose global Euclidean norm exceeds `max_norm`.
 
     Differs from Optax in `CLIP_EPS`, as PyTorch does.
     """
@@ -147,8 +147,8 @@ def adamw(
         b2: memory of the mean squared gradient.
         eps: added to the root of the mean squared gradient.
     """
-    # The chain has the same links whatever is switched off, so that the states of all
-    # choices have one structure.
+    # The chain has the same links whatever is switched off, so that all choices have
+    # states of the same structure.
     return optax.chain(
         clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains."""
+"""Progress of training on the terminal or in the log."""
 
 import logging
 import sys
@@ -10,9 +10,9 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressBar:
-    """A bar on a terminal, lines with the remaining time elsewhere.
+    """A progress bar on a terminal, log lines with the remaining time elsewhere.
 
-    Steps count when their scalars have been read, so the pace is that of the devices
+    Steps count once their scalars have been read, so the pace is that of the devices
     and not of the program that feeds them.
     """
 

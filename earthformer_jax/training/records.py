@@ -1,8 +1,8 @@
 """The record of a training: metrics.jsonl and TensorBoard.
 
 metrics.jsonl holds one JSON object per line, {"step": 100, "train/loss": 0.5, ...},
-and nothing that depends on the clock: a training that was interrupted and continued
-writes the very same bytes as one that was not.
+and nothing that depends on the clock: training that was interrupted and continued
+writes the same bytes as training that was not.
 """
 
 import json
@@ -25,7 +25,7 @@ class Records:
     def __init__(self, workdir: pathlib.Path, step: int, writes: bool = True):
         """Opens the record of a training that continues after `step`.
 
-        What was written about later steps is dropped: those steps are taken again.
+        Lines about later steps are dropped, because those steps are taken again.
         """
         self._files: tuple[TextIO, tensorboardX.SummaryWriter] | None = None
         if writes:
@@ -72,7 +72,7 @@ class Records:
 
 
 def _plain(value: Any) -> Any:
-    """JSON numbers; what is not finite becomes null."""
+    """JSON numbers; values that are not finite become null."""
     if np.ndim(value):
         return [_plain(v) for v in value]
     value = float(value)

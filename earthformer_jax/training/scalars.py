@@ -1,4 +1,4 @@
-"""Scalars of the steps, read from the devices late enough not to wait for them."""
+"""Scalars of the steps, read from the devices so late that no device has to wait."""
 
 import math
 from typing import Any
@@ -19,8 +19,8 @@ class NonFiniteError(RuntimeError):
 class ScalarLog:
     """Averages scalars over intervals of steps and records them one interval late.
 
-    While interval n + 1 is being dispatched the devices work on interval n: reading its
-    scalars at the end of n + 1 does not stop them.
+    While interval n + 1 is dispatched, the devices work on interval n: reading its
+    scalars at the end of n + 1 does not interrupt them.
     """
 
     def __init__(self, records: Records, bar: ProgressBar, unlogged: list[Row]):
@@ -35,7 +35,7 @@ class ScalarLog:
         self._current.append({"step": step} | scalars)
 
     def end_interval(self) -> None:
-        """Records the previous interval; the present one waits for the next call."""
+        """Records the previous interval; the next call records the current one."""
         self._record_complete()
         self._complete, self._current = self._current, []
 

@@ -11,7 +11,7 @@ class StopRequest:
     """A context in which SIGTERM and the first Ctrl-C only ask for a stop.
 
     A second Ctrl-C interrupts as usual. In a multi-process job JAX itself catches
-    SIGTERM and lets all processes agree on the step.
+    SIGTERM and makes all processes stop at the same step.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)

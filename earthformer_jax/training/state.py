@@ -22,8 +22,8 @@ class TrainState:
         opt_state: Optax state.
         ema_params: moving average of the parameters, None if not kept.
         rng: key of the whole training; folded with the step, never consumed. It is of
-            the "rbg" kind, which compiles in a fraction of the default kind's time;
-            what is drawn differs between kinds of devices.
+            the "rbg" kind, which compiles in a fraction of the default kind's time; its
+            numbers differ between kinds of devices.
     """
 
     step: jax.Array
@@ -97,5 +97,5 @@ def abstract_variables(model: Forecaster, input_shape: tuple[int, ...]) -> Varia
 
 
 def count_parameters(params: Any) -> int:
-    """Number of trained numbers."""
+    """Number of trained values."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -27,7 +27,7 @@ def weighted_mse(
 
     Args:
         forecast: `[b, t, h, w, c]`.
-        targets: `[b, t, h, w, c]`; what stands where the weight is 0 has no effect.
+        targets: `[b, t, h, w, c]`; values where the weight is 0 have no effect.
         weights: broadcastable to `[t, h, w, c]`, non-negative, 0 where nothing is
             ever observed.
         observed: bool, like `targets`; False where this target is unknown.
@@ -83,7 +83,7 @@ def update(
         model: forecaster; what it sows into `losses` is added to the loss. One that
             `uses_targets` learns with scheduled sampling: it is given targets and step.
         tx: optimiser that `state.opt_state` belongs to.
-        learning_rate: the schedule inside `tx`, for the record.
+        learning_rate: the schedule used by `tx`, to report it.
         loss_weights: as in `weighted_mse`.
         micro_batches: gradients of this many equal parts are averaged, to save memory.
         ema_decay: memory of `state.ema_params`, if they are kept.
@@ -132,7 +132,7 @@ def update(
         return (grads, loss + new_loss, batch_stats), None
 
     if micro_batches == 1:
-        # No loop of one: inside loops XLA's CPU compiler leaves gradients of
+        # No loop over one batch: inside loops XLA's CPU compiler leaves gradients of
         # convolutions in a form that takes ten times as long.
         key = jax.random.fold_in(rng, 0)
         (loss, batch_stats), grads = value_and_grad(
@@ -169,7 +169,7 @@ def update(
 
 
 def _moving_average(state: state_lib.TrainState, params: Any, decay: float) -> Any:
-    """Averaged parameters after this step; young averages forget faster.
+    """Averaged parameters after this step; early averages forget faster.
 
     With a constant memory the random initial parameters would dominate the average for
     the first 1 / (1 - decay) steps.
