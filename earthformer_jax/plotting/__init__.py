@@ -1,8 +1,8 @@
 """Figures: skill against lead time, maps, frames of forecasts, animations.
 
 Functions take arrays and return a matplotlib `Figure` or pixels; `save` and
-`save_animation` write them. No global state of pyplot is touched, so they can be called
-from anywhere.
+`save_animation` write them. None touches the global state of pyplot, so they can be
+called from anywhere.
 """
 
 from earthformer_jax.plotting.animation import forecast_animation, save_animation

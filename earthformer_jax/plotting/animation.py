@@ -1,4 +1,4 @@
-"""Moving pictures of forecasts beside the truth."""
+"""Animations of forecasts next to the truth."""
 
 import os
 import textwrap
@@ -20,8 +20,8 @@ from earthformer_jax.plotting.frames import (
 from earthformer_jax.plotting.style import figure_style, lead_label, look
 
 PALETTE = 256  # colours of a GIF
-FLAT = 0.97  # share of the pixels that have to be of the most frequent colours
-MANY = 8192  # other colours
+FLAT = 0.97  # share of the pixels that must have one of the most frequent colours
+MANY = 8192  # most other colours
 DPI = 100
 PANEL = 256  # pixels of the longer side of a panel, about
 MARGIN, GAP = 12, 12  # pixels
@@ -38,11 +38,11 @@ def forecast_animation(
     """The inputs, then truth and forecasts side by side; a row for each channel.
 
     Args:
-        inputs: of each channel `[t, h, w]`, shown values.
-        truth: of each channel `[k, h, w]`; NaN (grey) where unknown.
+        inputs: `[t, h, w]` of each channel, in displayed units.
+        truth: `[k, h, w]` of each channel; NaN (grey) where unknown.
         forecasts: name -> like `truth`.
         display: `data.dataset.Display`.
-        title: above everything.
+        title: of the figure.
 
     Returns:
         uint8 RGB `[t + k, H, W, 3]`.
@@ -88,12 +88,12 @@ def forecast_animation(
 
 
 def _stage(shape, rows: int, columns: int, title: str):
-    """A figure with places for panels and colour bars, cells as squares of pixels.
+    """A figure with axes for panels and colour bars; cells are squares of pixels.
 
     Args:
         shape: (h, w) of the fields.
         rows, columns: of panels.
-        title: above everything, in as many lines as it takes.
+        title: of the figure, wrapped into lines.
 
     Returns:
         the figure; axes by row and column; one axes per row for its colour bar; and
@@ -136,7 +136,7 @@ def _stage(shape, rows: int, columns: int, title: str):
 
 
 def save_animation(frames, path: str | os.PathLike, fps: float = 4.0) -> None:
-    """Writes pictures as a GIF that repeats; a reader never sees half a file.
+    """Writes pictures as a repeating GIF; readers never see a partial file.
 
     Args:
         frames: uint8 RGB `[t, h, w, 3]`.
@@ -144,7 +144,7 @@ def save_animation(frames, path: str | os.PathLike, fps: float = 4.0) -> None:
         fps: frames per second.
 
     Raises:
-        ValueError: if the frames are something else.
+        ValueError: if the frames have another type or shape.
     """
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
@@ -172,9 +172,9 @@ def save_animation(frames, path: str | os.PathLike, fps: float = 4.0) -> None:
 def _indexed(frames: np.ndarray) -> list[Image.Image]:
     """Pictures with one palette of at most 256 colours.
 
-    It holds the most frequent colours, if nearly nothing else is there (flat colours
-    and the edges of letters), and others become the nearest of them. Photographs are
-    left to Pillow.
+    If nearly all pixels have one of the most frequent colours (flat colours and the
+    edges of letters), these are the palette, and others become the nearest of them.
+    Photographs are left to Pillow.
     """
     count, height, width, _ = frames.shape
     packed = frames.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)

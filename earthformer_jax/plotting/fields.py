@@ -22,8 +22,8 @@ class Colours:
 
     Attributes:
         colormap: grey where a value is masked.
-        low, high: shown values at its ends.
-        extend: which values lie beyond: "neither", "min", "max" or "both".
+        low, high: displayed values at its ends.
+        extend: which ends are exceeded: "neither", "min", "max" or "both".
     """
 
     colormap: Colormap
@@ -51,11 +51,11 @@ def colours_of(
     """Colours for fields of one kind.
 
     Args:
-        colormap: a name matplotlib knows.
-        limits: lowest and highest shown value; None: nearly all of the range of the
+        colormap: name of a matplotlib colour map.
+        limits: lowest and highest displayed value; None: nearly the whole range of the
             fields, symmetric about 0 for diverging colour maps.
-        fields: shown values; what is not finite is left out.
-        levels: different colours.
+        fields: displayed values; those that are not finite are ignored.
+        levels: number of different colours.
     """
     values = np.concatenate([np.ravel(np.asarray(f, np.float64)) for f in fields])
     values = values[np.isfinite(values)]
@@ -77,7 +77,7 @@ def colours_of(
 
 
 def shown(fields, channel, number: int, observed=None) -> np.ndarray:
-    """Shown values `[t, h, w]` of one channel; NaN where not observed.
+    """Displayed values `[t, h, w]` of one channel; NaN where not observed.
 
     Args:
         fields: `[t, h, w, c]` in model units.
@@ -104,10 +104,10 @@ def render_frames(
     Args:
         fields: `[t, h, w]` in model units; grey where not finite.
         channel: `data.dataset.Channel`, which says how values are shown.
-        south_first: whether row 0 is to be at the bottom.
-        size: pixels the longer side may have; larger fields stay as they are.
-        limits: lowest and highest shown value; None: those of the
-            channel, or what `colours_of` takes.
+        south_first: whether row 0 belongs at the bottom.
+        size: largest number of pixels of the longer side when enlarging.
+        limits: lowest and highest displayed value; None: those of the channel, or the
+            default of `colours_of`.
 
     Returns:
         uint8 RGB `[t, H, W, 3]`.

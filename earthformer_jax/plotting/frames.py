@@ -1,4 +1,4 @@
-"""Frames side by side: samples of a data set, and forecasts beside the truth."""
+"""Frames side by side: samples of a data set, and forecasts next to the truth."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def panel(axes, field, colours: Colours, south_first: bool, edge="0.35") -> None
 
 
 def colour_bar(figure: Figure, axes, colours: Colours, label: str, **options) -> None:
-    """A bar of colours beside axes."""
+    """A colour bar next to axes."""
     bar = figure.colorbar(
         ScalarMappable(colours.norm, colours.colormap),
         ax=axes,
@@ -51,7 +51,7 @@ def colour_bar(figure: Figure, axes, colours: Colours, label: str, **options) ->
 
 
 def every(count: int, most: int) -> list[int]:
-    """At most `most` of 0 .. count - 1, evenly apart, the last one among them."""
+    """At most `most` of 0 .. count - 1, evenly spaced, including the last one."""
     step = -(-count // most)
     return list(range(count - 1, -1, -step))[::-1]
 
@@ -73,7 +73,7 @@ def forecast_frames(
         forecasts: name -> `[k, h, w]`; the error is that of the first.
         channel: `data.dataset.Channel` of the fields.
         display: `data.dataset.Display`.
-        title: above everything.
+        title: of the figure.
     """
     inputs, truth = np.asarray(inputs), np.asarray(truth)
     leads = every(len(truth), COLUMNS)
@@ -139,10 +139,10 @@ def contact_sheet(examples: Sequence[Mapping], display, title: str = "") -> Figu
     """Samples of a data set: one row of frames each, inputs left and targets right.
 
     Args:
-        examples: with "inputs" `[t, h, w, c]`, "targets" `[k, h, w, c]`, and perhaps
+        examples: with "inputs" `[t, h, w, c]`, "targets" `[k, h, w, c]`, and optionally
             "observed" (unknown targets are grey) and "time".
-        display: `data.dataset.Display`; of several channels the first three are shown.
-        title: above everything.
+        display: `data.dataset.Display`; at most three channels are shown.
+        title: of the figure.
     """
     channels = display.channels[:SHEET_CHANNELS]
     t, k = len(examples[0]["inputs"]), len(examples[0]["targets"])
@@ -218,7 +218,7 @@ def _sheet_panels(rows: int, columns: tuple[int, int], size: tuple[int, int], to
         rows: of panels.
         columns: n and m.
         size: height and width of a field.
-        top: inches that are left free above.
+        top: inches left free above.
     """
     n, m = columns
     h, w = size
@@ -243,7 +243,7 @@ def _sheet_panels(rows: int, columns: tuple[int, int], size: tuple[int, int], to
 
 
 def _sheet_headings(figure: Figure, left, right, title: str) -> None:
-    """Words above the first row of panels, once all have found their places."""
+    """Headings above the first row of panels, once the layout is final."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     _header(figure, left, "Inputs", INPUT_COLOUR)
@@ -286,7 +286,7 @@ def _header(figure: Figure, row, text: str, colour) -> None:
 
 
 def _frame_labels(example, frame: str, t: int, before, after) -> tuple[list, str]:
-    """A label for each frame shown, and what names the whole row ("" if nothing)."""
+    """A label for each frame shown, and one for the whole row, or ""."""
     if "time" not in example:
         leads = [i - t + 1 for i in before] + [i + 1 for i in after]
         return [lead_label(frame, lead, short=True) for lead in leads], ""
@@ -318,5 +318,5 @@ def _row_label(axes, text: str, weight: str = "bold") -> None:
 
 
 def _wrapped(text: str, figure: Figure) -> str:
-    """A title in lines that fit the figure."""
+    """A title, wrapped to the width of the figure."""
     return textwrap.fill(text, int(figure.get_figwidth() * 10.5))

@@ -1,4 +1,4 @@
-"""Maps of sea surface temperature forecasts beside the truth."""
+"""Maps of sea surface temperature forecasts next to the truth."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def forecast_maps(
         latitude, longitude: `[h]`, `[w]`, degrees, cell centres, ascending.
         ocean_mask: `[h, w]` bool.
         index: row label -> `[k]` Nino3.4 in K, written on the maps.
-        title: above everything.
+        title: of the figure.
     """
     west, east = _edges(longitude)[[0, -1]]
     south, north = _edges(latitude)[[0, -1]]
@@ -127,7 +127,7 @@ def _map(panel, field, latitude, longitude, ocean_mask, limit) -> None:
 
 
 def _coastline(x, y, ocean_mask) -> list:
-    """Segments between cells of which just one is ocean."""
+    """Segments between cells of which exactly one is ocean."""
     across = [
         [(x[j + 1], y[i]), (x[j + 1], y[i + 1])]
         for i, j in np.argwhere(ocean_mask[:, 1:] != ocean_mask[:, :-1])

@@ -13,7 +13,7 @@ from earthformer_jax.plotting.fields import Colours, colours_of
 from earthformer_jax.plotting.maps import MONTH_NAMES
 from earthformer_jax.plotting.style import GREY, figure_style
 
-# Told apart by people who see colours differently (Tol's "bright" and "muted").
+# Safe for colour-blind readers (Tol's "bright" and "muted").
 COLOURS = (
     "#4477aa",
     "#ee6677",
@@ -42,7 +42,7 @@ def regime_calendar(dates: np.ndarray, regimes: np.ndarray) -> Figure:
     """Years as rows, days as columns, coloured by regime; below, shares by month.
 
     Args:
-        dates: datetime64 `[n]`, rising; of several frames in a day the first counts.
+        dates: datetime64 `[n]`, ascending; only the first frame of a day counts.
         regimes: int `[n]`, from 0.
     """
     count = int(regimes.max()) + 1
@@ -116,7 +116,7 @@ def projection(
     """
     chosen = np.unique(np.linspace(0, len(points) - 1, POINTS).astype(int))
     rng = np.random.default_rng(0)
-    chosen = rng.permutation(chosen)  # no regime is drawn above all others
+    chosen = rng.permutation(chosen)  # so that no regime covers all others
     x, y = points[chosen].T
     count = int(regimes.max()) + 1
     panels = 1 if day is None else 2
@@ -160,10 +160,10 @@ def field_table(
     Args:
         rows: label -> `[h, w]` for each column; grey where not finite.
         columns: their headings.
-        title: above everything.
-        units: of all rows, if they are of one kind and share their colours.
-        diverging: colours around 0, each row its own.
-        south_first: whether row 0 of a field is to be at the bottom.
+        title: of the figure.
+        units: of all rows, if they share one quantity and its colours.
+        diverging: colours centred on 0, for each row separately.
+        south_first: whether row 0 of a field belongs at the bottom.
         coordinates: `latitude` `[h]` and `longitude` `[w]` in degrees, if known: cells
             are drawn as large as they are at the middle latitude.
     """

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered
 
-USEFUL_CORRELATION = 0.5  # above it a forecast is commonly called useful
+USEFUL_CORRELATION = 0.5  # above this, forecasts are commonly called useful
 
 
 def skill_curves(
@@ -116,7 +116,7 @@ def lead_curves(
 
 
 def _limits(curves: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """From 0, or below, to a little above the largest; 0 to 1 if none is known."""
+    """From 0 or the lowest value to slightly above the largest; 0 to 1 if empty."""
     values = np.concatenate([np.asarray(v, np.float64) for v in curves.values()])
     values = values[np.isfinite(values)]
     low, high = min(values, default=0.0), max(values, default=1.0)

@@ -29,7 +29,7 @@ LOOKS = {
     "persistence": ("Persistence", "0.55", "-", 1.6),
 }
 OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#35978f")
-GREY = "0.82"  # land, and what is unknown
+GREY = "0.82"  # land and unknown values
 
 
 def figure_style(font_size: float = 10):
@@ -52,7 +52,7 @@ def ordered(names) -> list[str]:
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a figure as PNG; a reader never sees half a file."""
+    """Writes a figure as PNG; readers never see a partial file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")

@@ -1,9 +1,9 @@
-"""What a function costs, counted in its jaxpr: nothing is compiled, nothing runs.
+"""What a function costs, counted in its jaxpr, without compiling or running it.
 
 A multiply-add is one product that is added to a sum. Only matrix products and
 convolutions are counted, as other counters do; element-wise arithmetic,
 normalisations, softmax and pooling are not, nor are depthwise stencils (`ops.stencil`),
-which are element-wise to JAX. Zeros that pad an input count like any other value.
+which are element-wise to JAX. Padding zeros count like any other value.
 """
 
 import math
@@ -23,9 +23,9 @@ def multiply_adds(function: Callable, *args) -> int:
         *args: arrays or `jax.ShapeDtypeStruct`, or trees of them.
 
     Returns:
-        The number. The body of a loop counts as often as the loop says (`scan`,
-        `fori_loop` with known bounds), or once where only the run decides
-        (`while_loop`); of the branches of a `cond` the costliest counts.
+        The number. The body of a loop counts once per iteration (`scan`, `fori_loop`
+        with known bounds), or once if the number of iterations is unknown
+        (`while_loop`); of the branches of a `cond` the most expensive one counts.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -33,11 +33,11 @@ def multiply_adds(function: Callable, *args) -> int:
 def residual_bytes(function: Callable, params: Any, *args) -> int:
     """Bytes that a backward pass needs of the forward pass of the same function.
 
-    These are the values that JAX hands from the forward to the backward pass of
-    `jax.vjp` with respect to `params`, stacked over the steps of loops, and honouring
-    `jax.checkpoint`. Arguments and constants are not among them. A compiler may keep
-    less, by recomputing cheap ones and fusing element-wise ones, and needs more where
-    it works (one layer's in- and outputs, the workspace of a convolution).
+    These are the values that JAX passes from the forward to the backward pass of
+    `jax.vjp` with respect to `params`, stacked over the steps of loops, and respecting
+    `jax.checkpoint`. Arguments and constants are not included. A compiler may keep
+    less, by recomputing cheap values and fusing element-wise ones, and needs more at
+    times (one layer's inputs and outputs, the workspace of a convolution).
 
     Args:
         function: `(params, *args) -> (output, auxiliary)`.

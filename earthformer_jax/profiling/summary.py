@@ -19,20 +19,20 @@ from earthformer_jax.models import paper
 from earthformer_jax.models.contract import Forecaster, Variables, uses_targets
 from earthformer_jax.profiling.multiply_adds import multiply_adds, residual_bytes
 
-# Models that forecast nothing.
+# Models that do not forecast.
 NO_FORECASTERS = ("conv_autoencoder",)
 RNGS = ("params", "dropout", "sampling")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A module with parameters of its own.
+    """A module that has its own parameters.
 
     Attributes:
-        path: of the module, as in the tree of parameters.
+        path: of the module in the tree of parameters.
         kind: its class.
-        outputs: shapes of what it returns; inside a recurrence, those of one step.
-        parameters: trained numbers of its own, without those of its submodules.
+        outputs: shapes of its outputs; inside a recurrence, those of one step.
+        parameters: number of its own trained values, without those of submodules.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What tracing `init` tells.
+    """What tracing `init` reveals.
 
     Attributes:
         layers: in the order of their first call.
@@ -54,7 +54,7 @@ class Structure:
     variables: Variables
 
     def size(self, collection: str) -> int:
-        """How many numbers a collection of variables holds."""
+        """Number of values in a collection of variables."""
         return sum(a.size for a in jax.tree.leaves(self.variables.get(collection, {})))
 
 
@@ -157,7 +157,7 @@ def describe(
         model: forecaster of `[b, T, H, W, C]`.
         input_shape: (T, H, W, C).
         target_shape: (K, H, W, C_out).
-        title: what stands above, such as the name of the model.
+        title: the heading, such as the name of the model.
     """
     found = structure(model, input_shape)
     rows = [
@@ -195,8 +195,8 @@ def zoo() -> str:
     """The text of `--mode=summary --all`: every forecaster at the paper's sizes.
 
     Raises:
-        ValueError: if a model cannot be made for one of the data sets; then its entry
-            in `models.paper.PAPER_OPTIONS` has to say how.
+        ValueError: if a model cannot be built for one of the data sets; its entry in
+            `models.paper.PAPER_OPTIONS` then needs other options.
     """
     lines = []
     for data, title in paper.DATA.items():

@@ -4,16 +4,16 @@ import dataclasses
 
 import numpy as np
 
-RANK_TOLERANCE = 1e-10  # of the largest variance; smaller ones are rounding
+RANK_TOLERANCE = 1e-10  # of the largest variance; smaller ones are rounding errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EofBasis:
-    """The leading patterns of a set of fields, and the way there and back.
+    """The leading patterns of a set of fields, with projection and reconstruction.
 
     Attributes:
-        ocean_mask: `[h, w]` bool, the cells that carry values.
-        patterns: `[k, cells]`, field of a unit amplitude of each EOF.
+        ocean_mask: `[h, w]` bool, the cells with values.
+        patterns: `[k, cells]`, the field for unit amplitude of each EOF.
         projection: `[cells, k]`, least squares (by area) from field to amplitudes.
         variance: `[k]`, mean square of each amplitude.
     """
@@ -46,7 +46,7 @@ def synthesis(amplitudes, patterns) -> np.ndarray:
     """Sum of patterns: `[..., k]` amplitudes and `[k, cells]` to `[..., cells]`.
 
     einsum, not matmul: for one window at a time the threads of a BLAS cost more than
-    they bring, the more so where training keeps all cores busy.
+    they gain, especially when training keeps all cores busy.
     """
     return np.einsum("...k,kc->...c", amplitudes, patterns)
 
@@ -67,7 +67,7 @@ def fit_eofs(series, ocean_mask, latitude, modes: int | None = None) -> EofBasis
         series: list of `[months, h, w]` anomalies, finite over the ocean.
         ocean_mask: `[h, w]` bool.
         latitude: `[h]`, degrees north.
-        modes: EOFs to keep; all those with any variance if None.
+        modes: EOFs to keep; None: all with nonzero variance.
 
     Raises:
         ValueError: on values that are not finite, or fewer EOFs than `modes`.
@@ -81,7 +81,7 @@ def fit_eofs(series, ocean_mask, latitude, modes: int | None = None) -> EofBasis
     variance, vectors = _principal_axes(np.concatenate(parts))
     rank = int(np.sum(variance > RANK_TOLERANCE * variance[0]))
     if modes is not None and rank < modes:
-        raise ValueError(f"these fields have {rank} EOFs, fewer than the {modes} asked")
+        raise ValueError(f"these fields have {rank} EOFs, fewer than modes={modes}")
     keep = slice(None, rank if modes is None else modes)
     return EofBasis(
         ocean_mask,

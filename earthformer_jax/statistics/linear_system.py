@@ -1,11 +1,11 @@
-"""Seasonally modulated linear stochastic systems: the algebra of LIMs and their kin.
+"""Seasonally modulated linear stochastic systems, such as linear inverse models.
 
     x[t + 1] = A[m] x[t] + e[t],   e[t] ~ N(0, Q[m]),   m = calendar month of t
     y[t]     = H x[t] + d[t],      d[t] ~ N(0, R)
 
-x is the state, y what is observed of it. Everything about such a system is known in
-closed form: its stationary covariances, its best forecast from any set of observed
-months, and that forecast's skill. Months are integers, 0 = January; a `start_month`
+x is the state, y the observation. Everything about such a system is known in closed
+form: its stationary covariances, its best forecast from any set of observed months, and
+the skill of that forecast. Months are integers, 0 = January; a `start_month`
 is always the calendar month of the first *forecast* month.
 
 Reference:
@@ -23,13 +23,13 @@ from scipy import linalg
 
 MONTHS = 12
 MAX_ANNUAL_FACTOR = 0.98  # a fitted system forgets at least 2 % within a year
-MIN_RIDGE = 1e-9  # decides between components that are the same
+MIN_RIDGE = 1e-9  # makes identical components solvable
 MIN_NOISE_FRACTION = 1e-6  # of the mean innovation variance, keeps Q definite
 SEASONAL_KERNEL = ((-1, 0.25), (0, 0.5), (1, 0.25))  # smooths Q over the months
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
-    """A random generator that depends on (seed, key) alone, whatever the machine."""
+    """A random generator that depends only on (seed, key), on every machine."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *key))))
 
 
@@ -45,8 +45,8 @@ class LinearSystem:
     """A cyclostationary linear Gaussian system (equations at the top of the file).
 
     Attributes:
-        transition: `[12, n, n]`, A[m] carries month m to month m + 1.
-        noise: `[12, n, n]`, covariance Q[m] of what is added on the way.
+        transition: `[12, n, n]`, A[m] takes month m to month m + 1.
+        noise: `[12, n, n]`, covariance Q[m] of the noise added in that step.
         observation: `[q, n]`, H; the identity if None.
         observation_noise: `[q, q]`, covariance R; zero if None.
 
@@ -177,10 +177,10 @@ class LinearSystem:
     def simulate(
         self, rng: np.random.Generator, first_month: int, length: int, count: int = 1
     ) -> np.ndarray:
-        """Draws `count` stretches of states from the stationary law.
+        """Draws `count` sequences of states from the stationary distribution.
 
         Returns:
-            `[count, length, n]`; `observe` turns it into what is seen.
+            `[count, length, n]`; `observe` turns it into observations.
         """
         draws = rng.standard_normal((length, count, self.transition.shape[-1]))
         states = np.empty_like(draws)
@@ -231,7 +231,7 @@ class LinearSystem:
         temperature (12 EOFs, correlation of Nino3.4 at leads of 1 to 12 months).
 
         Args:
-            series: `[months, k]` or several of them, all beginning in `first_month`.
+            series: `[months, k]` or a list of them, all beginning in `first_month`.
             first_month: calendar month of the first row.
             lags: months of history in the state.
             harmonics: annual harmonics of A; 0 is no seasonal modulation.

@@ -1,8 +1,8 @@
 """Reference forecasts of anomalies, fitted to training data alone.
 
 The linear inverse model works in K on `[b, t, h, w, 1]` inputs and gives
-`[b, k, h, w, 1]` float32, zero on land. It knows no more than the inputs and the
-calendar month. `damping_factors` are for damped persistence.
+`[b, k, h, w, 1]` float32, zero on land. It uses only the inputs and the calendar
+month. `damping_factors` are for damped persistence.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Endless windows of simulated months, on the grid of the data they imitate."""
+"""Any number of windows of simulated months, on the grid of the original data."""
 
 import dataclasses
 
@@ -21,13 +21,13 @@ MAX_LAG_ONE = 0.98
 class RedNoise:
     """Independent first-order autoregressive amplitudes of spatial patterns.
 
-    Stands for the variance outside the leading EOFs: spatially coherent, with the
-    observed persistence, but without dynamics that would help a forecast of them.
+    Represents the variance outside the leading EOFs: spatially coherent, with the
+    observed persistence, but without dynamics that would help to forecast it.
 
     Attributes:
         basis: the r patterns.
         lag_one: `[r]`, autocorrelation of each amplitude from month to month.
-        cell_std: `[cells]` K, of white noise for what no pattern holds.
+        cell_std: `[cells]` K, of white noise for the variance outside the patterns.
     """
 
     basis: EofBasis
@@ -41,7 +41,7 @@ class RedNoise:
         Args:
             series: list of anomalies.
             basis: the patterns of the red noise.
-            last: those that follow, of which only the variance in each cell is kept.
+            last: the following patterns, of which only the variance per cell is used.
         """
         product, months = 0.0, 0
         for fields in series:
@@ -73,11 +73,11 @@ class SimulatedSource:
 
     Attributes:
         system: dynamics of the amplitudes of `basis`.
-        basis: the patterns the system moves.
-        background: what lies outside of them.
+        basis: the patterns whose amplitudes the system describes.
+        background: the variance outside of them.
         in_len, out_len: months of input and of target.
         seed: of the random numbers.
-        size: how many windows there are.
+        size: number of windows.
     """
 
     system: LinearSystem
@@ -135,7 +135,7 @@ def simulated_source(
         first_month: 0 is January.
         in_len, out_len: months of input and of target in a window.
         seed: of the random numbers.
-        size: how many windows there are.
+        size: number of windows.
         modes: EOFs with dynamics of their own; the others become red noise.
     """
     basis = fit_eofs(series, ocean_mask, latitude)

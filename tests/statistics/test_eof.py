@@ -53,7 +53,7 @@ def test_several_series_are_one_sample():
 
 def test_errors():
     x = anomalies(months=4)
-    with pytest.raises(ValueError, match="have 4 EOFs, fewer than the 6 asked"):
+    with pytest.raises(ValueError, match="have 4 EOFs, fewer than modes=6"):
         eof.fit_eofs([x], OCEAN, LATITUDE, 6)
     x[1, 1, 1] = np.nan
     with pytest.raises(ValueError, match="must be finite"):
