@@ -58,10 +58,6 @@ EXCEPTIONS = {
     ("data.__main__", "run"): "an entry point: it reads the config of a run",
 }
 
-# Parts of complaints that are known and being worked on. One that no longer occurs must
-# be removed from here.
-KNOWN: tuple[str, ...] = ()
-
 
 @dataclasses.dataclass(frozen=True)
 class Import:
@@ -185,10 +181,7 @@ def broken_laws(
 
 def test_the_package_keeps_the_laws():
     found = broken_laws(REPOSITORY, ROOMS, EXCEPTIONS)
-    new = [line for line in found if not any(known in line for known in KNOWN)]
-    assert not new, "\n" + "\n".join(new)
-    fixed = [known for known in KNOWN if not any(known in line for line in found)]
-    assert not fixed, f"fixed; remove from KNOWN: {fixed}"
+    assert not found, "\n" + "\n".join(found)
 
 
 def test_the_table_itself_allows_no_circle():
