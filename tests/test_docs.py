@@ -19,9 +19,8 @@ from earthformer_jax import data, main, models
 from earthformer_jax.run import command_line, config_files
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
-from earthformer_jax.run.run import build
+from earthformer_jax.run.run import build, check_model
 from earthformer_jax.settings import ConfigError, flatten
-from earthformer_jax.training import loop
 from earthformer_jax.training.settings import check_dataset
 from tests import test_imports
 
@@ -235,7 +234,7 @@ class TestAddingAModel:
         config = load_config("climate:test,trend")
         assert config.model.slope == 0.5
         dataset, model = build(config)
-        loop.check_model(config, model, dataset.data.example())
+        check_model(config, model, dataset.data.example())
 
     def test_wrong_options_are_refused(self, added):
         with pytest.raises(ValueError, match="did you mean slope"):
@@ -250,7 +249,7 @@ class TestAddingADataSet:
         settings = config_lib.check(config)
         dataset, model = build(config)
         check_dataset(settings, dataset)
-        loop.check_model(config, model, dataset.data.example())
+        check_model(config, model, dataset.data.example())
 
     def test_examples_are_functions_of_their_number(self, added):
         dataset = data.load({"name": "drift"}, seed=0)

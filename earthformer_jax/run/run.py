@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from jax.experimental import multihost_utils
 
 from earthformer_jax import data, models, reports
 from earthformer_jax.data.dataset import Dataset
-from earthformer_jax.models.contract import Embedder, Forecaster
+from earthformer_jax.data.source import Example
+from earthformer_jax.models.contract import Embedder, Forecaster, Variables
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import workdir as workdir_lib
@@ -21,7 +23,8 @@ from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training.settings import check_devices
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.settings import check_dataset, check_devices
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,34 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
     with as_config_error(f"model {name!r}", "data", config.data):
         reports.check(dataset.task, model)
     return dataset, model
+
+
+def check_model(
+    config: ml_collections.ConfigDict, model: Forecaster, example: Example
+) -> Variables:
+    """Refuses a model that cannot forecast the targets of an example.
+
+    Returns:
+        shapes and types of the model's variables.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    name = config.model.name
+    shape = example["inputs"].shape
+    try:
+        variables = state_lib.abstract_variables(model, shape)
+        apply = functools.partial(model.apply, train=False)
+        inputs = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        forecast = jax.eval_shape(apply, variables, inputs).shape[1:]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model {name!r}: {error}") from error
+    if forecast != example["targets"].shape:
+        raise ConfigError(
+            f"model {name!r} forecasts {forecast} but the targets are "
+            f"{example['targets'].shape} (time, height, width, channels)"
+        )
+    return variables
 
 
 def summarize(config: ml_collections.ConfigDict) -> str:
@@ -118,6 +149,7 @@ class Run:
         """
         check_devices(self._settings, jax.device_count())
         workdir_lib.check_same_config(self.config, self.workdir)
+        check_dataset(self._settings, self.dataset)
         return loop.train(
             self.config, self.workdir, dataset=self.dataset, model=self.model
         )
@@ -131,14 +163,9 @@ class Run:
             CheckpointError: if no checkpoint can be used.
         """
         workdir_lib.check_same_model(self.config, self.workdir)
-        data = self.dataset.data
-        like = loop.check_model(self.config, self.model, data.example())
+        dataset, model, like = self._built
         return restore(
-            self.config,
-            self.workdir,
-            data=data,
-            model=self.model,
-            like=like,
+            self.config, self.workdir, data=dataset.data, model=model, like=like
         )
 
     def evaluate(self) -> dict[str, Any]:
@@ -177,8 +204,10 @@ class Run:
         return self._built[1]
 
     @functools.cached_property
-    def _built(self) -> tuple[Dataset, Forecaster]:
-        return build(self.config)
+    def _built(self) -> tuple[Dataset, Forecaster, Variables]:
+        """Data and model, checked, and the shapes of the model's variables."""
+        dataset, model = build(self.config)
+        return dataset, model, check_model(self.config, model, dataset.data.example())
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
         """Writes scores.json and figures; returns the scores."""

@@ -19,10 +19,8 @@ import numpy as np
 
 from earthformer_jax.data import pipeline
 from earthformer_jax.data.dataset import Data, Dataset
-from earthformer_jax.data.source import Example
 from earthformer_jax.metrics.contract import Scores, is_scalar
-from earthformer_jax.models.contract import Forecaster, Variables
-from earthformer_jax.settings import ConfigError
+from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings as settings_lib
@@ -50,12 +48,13 @@ def train(
 ) -> bool:
     """Trains a model, or continues to.
 
+    What does not go together is for the caller to refuse (`run.run.Run` does).
+
     Args:
         config: the whole config, which is kept in the workdir. What its sections
             `optim`, `train` and `eval` leave out has its default
             (`training.settings`).
-        workdir: where everything is written; created if needed. One that holds another
-            training is for the caller to refuse.
+        workdir: where everything is written; created if needed.
         dataset: data to learn from, and the task with its metric.
         model: forecaster of the examples.
 
@@ -64,8 +63,7 @@ def train(
         continues.
 
     Raises:
-        ConfigError: if the config is impossible, or does not suit the data set, the
-            model or the devices. Nothing has been written then.
+        ConfigError: if a setting is impossible. Nothing has been written then.
         CheckpointError: if checkpoints cannot be read, or belong to another model.
         NonFiniteError: if the loss is no longer finite. The last checkpoint is a good
             one.
@@ -74,16 +72,9 @@ def train(
     mesh = mesh_lib.data_mesh()
     everywhere = mesh_lib.replicated(mesh)
     settings = settings_lib.from_config(config)
-    settings_lib.check_dataset(settings, dataset)
-    settings_lib.check_devices(settings, mesh.size)
     data = dataset.data
     example = data.example()
     is_first_process = jax.process_index() == 0
-    if not check_model(config, model, example)["params"]:
-        logger.info("%s has no parameters: nothing to train", config.model.name)
-        if is_first_process:
-            workdir_lib.write_config(config, workdir)
-        return True
 
     plan = make_plan(settings.train, len(data.train))
     tx, learning_rate = make_optimizer(settings.optim, plan.total_steps)
@@ -96,6 +87,11 @@ def train(
     )
     rng = jax.random.key(settings.seed)
     like = mesh_lib.abstract(jax.eval_shape(init, rng), everywhere)
+    if not like.params:
+        logger.info("%s has no parameters: nothing to train", config.model.name)
+        if is_first_process:
+            workdir_lib.write_config(config, workdir)
+        return True
     checkpoints = Checkpoints(workdir / "checkpoints")
     restored = checkpoints.restore_latest(like)
 
@@ -183,34 +179,6 @@ def _announced(take_step: Callable, say: Callable[[str], None]) -> Callable:
         return result
 
     return take
-
-
-def check_model(
-    config: ml_collections.ConfigDict, model: Forecaster, example: Example
-) -> Variables:
-    """Refuses a model that cannot forecast the targets of an example.
-
-    Returns:
-        shapes and types of the model's variables.
-
-    Raises:
-        ConfigError: with the reason.
-    """
-    name = config.model.name
-    shape = example["inputs"].shape
-    try:
-        variables = state_lib.abstract_variables(model, shape)
-        apply = functools.partial(model.apply, train=False)
-        inputs = jax.ShapeDtypeStruct((1, *shape), np.float32)
-        forecast = jax.eval_shape(apply, variables, inputs).shape[1:]
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model {name!r}: {error}") from error
-    if forecast != example["targets"].shape:
-        raise ConfigError(
-            f"model {name!r} forecasts {forecast} but the targets are "
-            f"{example['targets'].shape} (time, height, width, channels)"
-        )
-    return variables
 
 
 def _train_batches(settings: Settings, data: Data):

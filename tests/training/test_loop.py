@@ -13,7 +13,6 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
-from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import loop, scalars
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.scalars import NonFiniteError
@@ -113,34 +112,6 @@ class TestWorkdir:
         checkpoints = Checkpoints(tmp_path / "checkpoints")
         assert checkpoints.progress(12).best_step == worst
         assert checkpoints.steps() == sorted({worst, 10, 12})
-
-
-class TestRefusals:
-    """Each wrong input: a message, and nothing written."""
-
-    def test_impossible_value(self, tmp_path):
-        with pytest.raises(ConfigError, match="config.optim.lr=-1.0"):
-            train(tmp_path / "new", optim__lr=-1.0)
-        assert not (tmp_path / "new").exists()
-
-    def test_devices_that_cannot_share(self, tmp_path):
-        with pytest.raises(ConfigError, match="micro_batch=2 .* by 4 devices"):
-            train(tmp_path / "new", train__micro_batch=2)
-        assert not (tmp_path / "new").exists()
-
-    def test_model_of_another_shape(self, tmp_path):
-        class Wrong(toy.ToyModel):
-            def __call__(self, inputs, *, train=False):
-                return super().__call__(inputs, train=train)[:, :2]
-
-        with pytest.raises(ConfigError, match=r"forecasts \(2, 4, 4, 1\) but"):
-            train(tmp_path / "new", model=Wrong())
-        assert not (tmp_path / "new").exists()
-
-    def test_model_that_cannot_be_built(self, tmp_path):
-        with pytest.raises(ConfigError, match="model 'toy': "):
-            train(tmp_path / "new", model=toy.ToyModel(features=-1))
-        assert not (tmp_path / "new").exists()
 
 
 class TestStopping:
