@@ -206,10 +206,11 @@ def _no_window(
     longest = int(np.max(cube.segments[:, 1] - cube.segments[:, 0]))
     pieces = len(cube.segments)
     broken = f", in {pieces} pieces of at most {longest}" if pieces > 1 else ""
-    remedy = "shorten in_len or out_len"
+    remedy = "shorten `in_len` or `out_len`"
     if cube.minutes is not None:
         remedy = (
-            f"move train_from, train_until, validate_until or test_until, or {remedy}"
+            "move `train_from`, `train_until`, `validate_until` or `test_until`, or "
+            f"{remedy}"
         )
     return (
         f"{cube.label}: the {split} period{_when(cube, first, stop)} of {stop - first} "

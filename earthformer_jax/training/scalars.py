@@ -77,7 +77,7 @@ def _read(rows: list[Row]) -> list[Row]:
                 f"the loss is {row['loss']:g} and its gradient norm "
                 f"{row['grad_norm']:g} at step {row['step']} (learning rate "
                 f"{row['lr']:g}); the last checkpoint is from before that. Try a "
-                "smaller config.optim.lr or config.optim.clip_norm = 1, and look for "
+                "smaller config.optim.lr or config.optim.clip_norm=1, and look for "
                 "missing values in the data"
             )
     return rows

@@ -146,7 +146,8 @@ class TestWrong:
     def test_levels(self, ds, tmp_path):
         ds = ds.expand_dims(level=[200, 500], axis=1)
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
-        assert "level is needed: 'T' of" in report and "level=2 (200, 500)" in report
+        assert "`level` is needed: 'T' of" in report
+        assert "2 places along level (200, 500)" in report
         assert command(report)[1]["level"] == "200"
         assert len(trained_on(report).data.train) > 0
 
@@ -248,7 +249,11 @@ class TestRealFiles:
             (
                 "climate/eraint_uvz.nc",
                 None,
-                ["level=3 (200, 500, 850)", "m**2 s**-2", "no units like 'days since"],
+                [
+                    "3 places along level (200, 500, 850)",
+                    "m**2 s**-2",
+                    "no units like 'days since",
+                ],
             ),
             (
                 "climate/ERA_Interim_2017*.nc",

@@ -271,7 +271,7 @@ def _check_months(values: np.ndarray, ocean: np.ndarray, minutes: np.ndarray) ->
     observed = np.isfinite(cells)
     largest = np.where(observed, cells, -np.inf).max(axis=1)
     smallest = np.where(observed, cells, np.inf).min(axis=1)
-    remedy = "set train_from or test_until so that they are left out"
+    remedy = "set `train_from` or `test_until` so that they are left out"
     empty = ~observed.any(axis=1)
     if empty.any():
         raise ValueError(

@@ -198,8 +198,8 @@ def find_labels(train: Path, label_path: str = "") -> Path:
         labels = train.with_name(train.name.replace("train", "label"))
     if not labels.exists() or labels == train:
         raise FileNotFoundError(
-            f"the labels of {train} are not in {labels}; put the label file beside the "
-            "training file, or give its name with label_path"
+            f"the labels of {train} are not in {labels}; put the label file next to "
+            "the training file, or give its name as `label_path`"
         )
     return labels
 

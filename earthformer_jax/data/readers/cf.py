@@ -193,8 +193,8 @@ def find_coordinates(
 
 
 def sizes_text(sizes: Mapping) -> str:
-    """ "(time=12, lat=4, lon=5)" """
-    return "(" + ", ".join(f"{name}={size}" for name, size in sizes.items()) + ")"
+    """ "(time: 12, lat: 4, lon: 5)" """
+    return "(" + ", ".join(f"{name}: {size}" for name, size in sizes.items()) + ")"
 
 
 def _has_attributes_of(array: xr.DataArray, dim: str, name: str, axis: Axis) -> bool:

@@ -56,13 +56,13 @@ class Quantity:
                 return found[0]
             raise ValueError(
                 f"{path}: each of {', '.join(found)} could be the {self.name}; give "
-                "the name of the variable"
+                "its name as `variable`"
             )
         raise ValueError(
             f"{path} has no variable that is a {self.name} by standard_name, name "
             f"({', '.join(self.names)}) or units; its variables of three or more "
-            f"dimensions are: {', '.join(variables) or 'none'}. Give the name of the "
-            "variable"
+            f"dimensions are: {', '.join(variables) or 'none'}. Give its name "
+            "as `variable`"
         )
 
 

@@ -212,11 +212,13 @@ def _at_levels(
             )
     if not all(chosen.values()):
         labels = {dim: _labels(array, dim) for dim in long}
-        there = ", ".join(f"{dim}={len(x)} ({_some(x)})" for dim, x in labels.items())
+        there = " and ".join(
+            f"{len(x)} places along {dim} ({_some(x)})" for dim, x in labels.items()
+        )
         example = ",".join(f"{dim}={x[0]}" for dim, x in labels.items())
         example = example.partition("=")[2] if len(long) == 1 else example
         raise LevelNeeded(
-            f"level is needed: {array.name!r} of {path} has {there}; "
+            f"`level` is needed: {array.name!r} of {path} has {there}; "
             f"choose, for example level={example}",
             example,
         )

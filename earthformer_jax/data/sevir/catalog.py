@@ -227,7 +227,7 @@ def within(events: Events, dates: Dates, path: Path) -> Events:
     if not len(inside):
         raise ValueError(
             f"{path}: none of {len(events)} events is within `train_from` "
-            f"and test_until; they are from {_period(events)}"
+            f"and `test_until`; they are from {_period(events)}"
         )
     return inside
 

@@ -262,7 +262,7 @@ class TestUnreadable:
 
     def test_levels(self, ds, tmp_path):
         ds = ds.expand_dims(depth=[0.0, 10.0])
-        self.refused(ds, tmp_path, "level is needed: 'sst' of .* has depth=2")
+        self.refused(ds, tmp_path, "level. is needed: 'sst' .* 2 places along depth")
 
     def test_uneven_grid(self, ds, tmp_path):
         ds = ds.isel(lat=[0, 1, 2, 4, 5])

@@ -164,7 +164,7 @@ class TestOneSeries:
         small_file(tmp_path)
         (tmp_path / "SODA_label.nc").rename(tmp_path / "x.nc")
         assert load(tmp_path, label_path=str(tmp_path / "x.nc"), out_len=5)
-        with pytest.raises(FileNotFoundError, match="label file beside the training"):
+        with pytest.raises(FileNotFoundError, match="label file next to the training"):
             load(tmp_path)
 
 

@@ -263,7 +263,7 @@ class TestErrors:
         [
             (dict(g=0.1), "`g` is not a setting"),
             (dict(mode="r3"), "mode='r3': expected 'r0' or 'r1' or 'r2'"),
-            (dict(size=256), "size=256 is larger than `canvas`"),
+            (dict(size=256), "size=256 is larger than canvas"),
             (dict(size=8), "size=8: expected a whole number of at least 16"),
             (dict(canvas=40), "canvas=40: expected a whole number of at least 48"),
             (dict(every=0), "every=0: expected a whole number of at least 1"),

@@ -206,12 +206,16 @@ class TestRefused:
 
     def test_unknown_time(self, ds, tmp_path):
         ds = ds.rename(time="a").drop_vars("a").expand_dims(b=2)
-        self.refused(ds, tmp_path, "none of .b=2, a=12, .* is known as time")
+        self.refused(ds, tmp_path, "none of .b: 2, a: 12, .* is known as time")
 
     def test_levels(self, ds, tmp_path):
         self.refused(ds, tmp_path, "level=500 has no effect", level=("500",))
         ds = ds[["T"]].expand_dims(level=[200, 500])
-        self.refused(ds, tmp_path, "level is needed: 'T' .* level=2 .200, 500.; choose")
+        self.refused(
+            ds,
+            tmp_path,
+            "level. is needed: 'T' .* 2 places along level .200, 500.",
+        )
         self.refused(ds, tmp_path, "no such value; there are: 200, 500", level=("300",))
         self.refused(ds, tmp_path, "did you mean 'level'", level=("levl=200",))
 

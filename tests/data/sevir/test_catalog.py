@@ -276,7 +276,7 @@ class TestErrors:
             ),
             (
                 dict(validate_until="2018-06-01"),
-                "validate_until=2018-06-01 must come after `train_until`",
+                "validate_until=2018-06-01 must come after train_until",
             ),
             (
                 dict(train_from="2019-01-01"),
@@ -298,5 +298,5 @@ class TestErrors:
         with pytest.raises(ValueError, match="'fraction': 2 events cannot be divided"):
             catalog_lib.split_by_fraction(used(path).take(np.arange(2)))
         late = dict(train_from="2021-01-01", train_until="", validate_until="")
-        with pytest.raises(ValueError, match="none of 9 events is within config.data"):
+        with pytest.raises(ValueError, match="none of 9 events is within .train_from"):
             catalog_lib.within(used(path), Dates.parse(PAPER | late), path)
