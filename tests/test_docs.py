@@ -327,3 +327,27 @@ def test_floors_are_those_of_the_table_of_imports():
         {*rooms} - entry_points for rooms in test_imports.floors(test_imports.ROOMS)
     ]
     assert floors[::-1] == want
+
+
+def _phrases(text, length=3):
+    """Sequences of plain words in a text; names, numbers and marks part them."""
+    plain = [w if w.isalpha() and w.islower() else "|" for w in text.split()]
+    spans = [plain[i : i + length] for i in range(len(plain) - length + 1)]
+    return {" ".join(span) for span in spans if "|" not in span}
+
+
+def test_messages_are_those_of_the_package():
+    strings = [
+        node.value
+        for file in ROOT.glob("earthformer_jax/**/*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    said = " ".join(" ".join(text.split()) for text in strings)
+    messages = re.findall(r"`([^`]+)`", (ROOT / "docs/errors.md").read_text())
+    with_words = [m for m in messages if len(_phrases(m)) > 1]
+    assert len(with_words) > 50
+    for message in with_words:
+        phrases = _phrases(message)
+        known = [phrase for phrase in phrases if phrase in said]
+        assert 2 * len(known) >= len(phrases), message
