@@ -148,7 +148,7 @@ class TestIcarEnso:
     def test_models_have_no_dates(self, cmip, tmp_path_factory):
         place = tmp_path_factory.getbasetemp() / "prepared_cmip"
         _, folder = prepare("icar_enso", place, "cmip", cmip)
-        with pytest.raises(ValueError, match="train_until cannot be used"):
+        with pytest.raises(ValueError, match="`train_until` cannot be used"):
             icar_tfds.load(pathlib.Path(folder), Dates(train_until="0100-12"))
 
     def test_refused(self, soda, tmp_path):

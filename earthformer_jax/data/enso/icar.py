@@ -307,7 +307,7 @@ def assembled(
         south_first=True,
     )
     if by_model:
-        given = [name for name, date in dataclasses.asdict(dates).items() if date]
+        given = [f"`{k}`" for k, date in dataclasses.asdict(dates).items() if date]
         if given:
             raise ValueError(
                 f"{label} is split by climate model (split={split!r}); "

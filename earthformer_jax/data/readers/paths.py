@@ -1,7 +1,8 @@
 """Paths that a user gives."""
 
-import difflib
 from pathlib import Path
+
+from earthformer_jax.data.readers.layout import nearest
 
 
 def existing(path: str, field: str) -> Path:
@@ -20,7 +21,5 @@ def existing(path: str, field: str) -> Path:
     if not found.parent.is_dir():
         hint = f" (nor does its directory {found.parent})"
     else:
-        names = [entry.name for entry in found.parent.iterdir()]
-        near = difflib.get_close_matches(found.name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(found.name, (entry.name for entry in found.parent.iterdir()))
     raise FileNotFoundError(f"{field}={path} does not exist{hint}")

@@ -291,24 +291,21 @@ def _cut(
         )
     if latitude is None or longitude is None:
         return cut, None, None
-    if not regular:
-        coordinates = np.stack([latitude, longitude], axis=-1)[None]
-        coordinates = _thinned(coordinates, space_step)[0]
-        return cut, coordinates[..., 0], coordinates[..., 1]
-    latitude = latitude[rows][::-1] if flip else latitude[rows]
-    longitude = np.concatenate([longitude[part] for part in columns])
-    longitude = np.unwrap(longitude, period=360.0)
-    latitude = _thinned(latitude[None, :, None, None], space_step, (1, 0))
-    longitude = _thinned(longitude[None, None, :, None], space_step, (0, 1))
-    return cut, latitude.ravel(), longitude.ravel()
+    if regular:
+        latitude = latitude[rows][::-1] if flip else latitude[rows]
+        longitude = np.concatenate([longitude[part] for part in columns])
+        longitude = np.unwrap(longitude, period=360.0)
+    return cut, _thinned(latitude, space_step), _thinned(longitude, space_step)
 
 
-def _thinned(x: np.ndarray, step: int, axes: tuple[int, int] = (1, 1)) -> np.ndarray:
-    """Means of blocks of coordinates `[1, h, w, c]` in float64."""
-    _, h, w, c = x.shape
-    dh, dw = (step if along else 1 for along in axes)
-    x = x[:, : h // dh * dh, : w // dw * dw]
-    return x.reshape(1, h // dh, dh, w // dw, dw, c).mean(axis=(2, 4))
+def _thinned(x: np.ndarray, step: int) -> np.ndarray:
+    """Means of blocks of `step` coordinates along every axis; a rest is left out."""
+    for axis in range(x.ndim):
+        x = np.moveaxis(x, axis, -1)
+        x = x[..., : x.shape[-1] // step * step]
+        x = x.reshape(*x.shape[:-1], -1, step).mean(axis=-1)
+        x = np.moveaxis(x, -1, axis)
+    return x
 
 
 def _find_region(

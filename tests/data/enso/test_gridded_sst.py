@@ -98,6 +98,13 @@ class TestRead:
         west = ds.assign_coords(lon=("lon", ds.lon.values - 360, ds.lon.attrs))
         self.check(ds, read(west.transpose("lon", "time", "lat"), tmp_path))
 
+    def test_columns_from_west_of_greenwich(self, tmp_path):
+        ds = sst_files.dataset(24, longitude=np.arange(-180.0, 180, 20))
+        cube = read(ds, tmp_path)
+        np.testing.assert_array_equal(cube.longitude, np.arange(0, 360, 20))
+        expected = np.roll(ds["sst"].values, 9, axis=2)
+        np.testing.assert_array_equal(cube.frames.values[..., 0], expected)
+
     def test_axes_are_known_by_attributes(self, ds, tmp_path):
         named = ds.rename(time="a", lat="b", lon="c")
         self.check(ds, read(named, tmp_path))

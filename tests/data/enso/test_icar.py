@@ -233,9 +233,7 @@ class TestCmip:
         assert icar.find(pathlib.Path(cmip_folder)).name == "CMIP_train.nc"
 
     def test_dates_cannot_split_models(self, cmip_folder):
-        with pytest.raises(
-            ValueError, match="split='paper'.; train_until cannot be used"
-        ):
+        with pytest.raises(ValueError, match="`train_until` cannot be used"):
             load(cmip_folder, dates=Dates(train_until="0100-12"))
 
 

@@ -1,0 +1,71 @@
+"""Windows of anomalies as the model sees them, with the indices of their targets."""
+
+import numpy as np
+
+from earthformer_jax.data.normalization import Affine
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.source import Source
+
+
+class EnsoExamples:
+    """Windows in K as the model sees them, with the Nino3.4 indices of their targets.
+
+    Adds `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the mean
+    of each month and the next two (that of the window, `[k]`, if it has it), both in K.
+    With `calendar` the inputs have the channels SST, cosine and sine of the calendar
+    month. A window has the calendar month of its first target, `start_month`, or the
+    `time` of its months.
+    """
+
+    def __init__(
+        self,
+        windows: Source,
+        normalization: Affine,
+        nino_weights: np.ndarray,
+        calendar: bool = False,
+    ):
+        self._windows = windows
+        self._normalization = normalization
+        self._weights = nino_weights
+        self._calendar = calendar
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        window = self._windows[index]
+        monthly = np.einsum("khwc,hw->k", window["targets"], self._weights)
+        three_month = window.get("nino34_three_month")
+        if three_month is None:
+            three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
+        else:
+            three_month = three_month[:-2]  # of whole targets
+        inputs = self._scaled(window["inputs"])
+        start_month = window.get("start_month")
+        if start_month is None:
+            start_month = times.month_of(window["time"][len(inputs)]) % 12
+        if self._calendar:
+            inputs = with_calendar(inputs, int(start_month))
+        return {
+            "inputs": inputs,
+            "targets": self._scaled(window["targets"]),
+            "start_month": np.asarray(start_month, np.int32),
+            "nino34": monthly.astype(np.float32),
+            "nino34_three_month": three_month.astype(np.float32),
+        }
+
+    def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
+        return np.asarray(self._normalization.encode(kelvin), np.float32)
+
+
+def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
+    """`[t, h, w, c]` inputs with cosine and sine of their calendar months, `c + 2`.
+
+    Args:
+        inputs: the months before `start_month`.
+        start_month: calendar month of the first target, January = 0.
+    """
+    angle = 2 * np.pi * (start_month + np.arange(-len(inputs), 0)) / 12
+    season = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    season = np.broadcast_to(season[:, None, None], (*inputs.shape[:3], 2))
+    return np.concatenate([inputs, season], axis=-1)
