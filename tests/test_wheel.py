@@ -93,7 +93,9 @@ class TestWheel:
             tmp_path,
         )
         assert done.returncode == 0, done.stderr
-        scores = json.loads((tmp_path / "runs/enso-test/scores.json").read_text())
+        scores = json.loads(
+            next(tmp_path.glob("runs/enso-test*/scores.json")).read_text()
+        )
         assert "persistence" in scores["forecasts"]
 
     def test_the_installed_configs_are_listed(self, programs, tmp_path):
@@ -132,7 +134,7 @@ class TestWheel:
         environment = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
         command = [programs / start[0], *start[1:], *arguments]
         done = run(command, tmp_path, **environment)
-        assert (done.returncode, done.stderr) == (2, "error: seen\n")
+        assert (done.returncode, done.stderr) == (2, "error: config 'spy.py': seen\n")
         seen = json.loads((tmp_path / "seen.json").read_text())
         assert pathlib.Path(seen["package"]).is_relative_to(programs.parent)
         assert seen["arguments"] == arguments
