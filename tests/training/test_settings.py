@@ -18,7 +18,7 @@ WRONG_VALUES = {
     "optim.min_lr_ratio": [-1.0],
     "optim.clip_norm": [-1.0],
     "optim.b1": [1.0],
-    "optim.b2": [-0.5],
+    "optim.b2": [-0.5, 1.0],
     "optim.eps": [0.0],
     "optim.ema_decay": [1.0],
     "train.batch_size": [0, -8],
