@@ -4,6 +4,7 @@ python -m earthformer_jax.main --config=configs/enso.py:quick --workdir=runs/qui
 python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
+python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
 
 Any field can be changed: --config.optim.lr=3e-4. The same command continues a training
 that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM or Ctrl-C
@@ -31,6 +32,7 @@ from earthformer_jax.run import command_line
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
+from earthformer_jax.run.config import list_fields
 from earthformer_jax.run.run import Run, summarize
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
@@ -45,8 +47,9 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "summary"],
-    "Train and score, score only, or print what the model consists of and costs.",
+    ["train", "evaluate", "summary", "fields"],
+    "Train and score, score only, print what the model consists of and costs, or list "
+    "every field of the config with its meaning.",
 )
 _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes of the paper."
@@ -148,6 +151,9 @@ def main(argv: Sequence[str]) -> int:
             return DONE
         if _ALL.value:
             raise ConfigError("--all needs --mode=summary")
+        if _MODE.value == "fields":
+            print(list_fields(_choose()[0]))
+            return DONE
         config, workdir = _choose()
         if _DISTRIBUTED.value:
             jax.distributed.initialize()

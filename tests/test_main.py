@@ -135,6 +135,15 @@ class TestTrainAndEvaluate:
         assert call(f"--config={config_file}") == 143
 
 
+def test_fields_are_listed(config_file, tmp_path, capsys):
+    arguments = f"--config={config_file}", "--mode=fields", "--config.optim.lr=0.25"
+    assert call(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "--config.optim.lr=0.25  learning rate after the warm-up\n" in printed
+    assert "--config.model.features=8\n" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.py"]
+
+
 class TestSummary:
     def test_prints_layers_and_costs_and_writes_nothing(
         self, config_file, tmp_path, capsys
