@@ -95,9 +95,11 @@ def _default_workdir(config_file: str) -> pathlib.Path:
 
 def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     """Config and workdir from the flags, each the default of the other."""
-    if _CONFIG.value is None and _WORKDIR.value is None:
-        raise ConfigError("--config is missing, e.g. --config=configs/enso.py:quick")
     if _CONFIG.value is None:
+        if _WORKDIR.value is None:
+            raise ConfigError(
+                "--config is missing, e.g. --config=configs/enso.py:quick"
+            )
         workdir = pathlib.Path(_WORKDIR.value)
         return workdir_lib.read_config(workdir), workdir
     file = config_flags.get_config_filename(flags.FLAGS["config"])

@@ -24,7 +24,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 T = TypeVar("T")
 
@@ -100,6 +100,14 @@ def setting(default: Any, accepted: Accepted, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """Settings that know which of their values are inconsistent."""
+
+    def check(self) -> None:
+        """Raises ConfigError for inconsistent values."""
+
+
 def settings_from(settings: type[T], values: Mapping[str, Any], what: str) -> T:
     """Settings with the given values, and defaults for those that are left out.
 
@@ -112,7 +120,8 @@ def settings_from(settings: type[T], values: Mapping[str, Any], what: str) -> T:
         ConfigError: on an unknown field, where the nearest known one is named, or on
             values that are not accepted, all of which are named.
     """
-    names = [field.name for field in dataclasses.fields(settings)]
+    fields = dataclasses.fields(cast(Any, settings))
+    names = [field.name for field in fields]
     for name in values:
         if name not in names:
             raise ConfigError(
@@ -122,13 +131,13 @@ def settings_from(settings: type[T], values: Mapping[str, Any], what: str) -> T:
     made = settings(**values)
     problems = [
         not_accepted(made, field.name)
-        for field in dataclasses.fields(made)
+        for field in fields
         if "accepted" in field.metadata
         and not field.metadata["accepted"].test(getattr(made, field.name))
     ]
     if problems:
         raise ConfigError(*problems)
-    if hasattr(made, "check"):
+    if isinstance(made, Checked):
         made.check()
     return made
 

@@ -65,7 +65,7 @@ def train_batches(
     if simulated_batches < 0:
         raise ValueError(f"simulated_batches={simulated_batches} is negative")
     examples = (
-        grain.MapDataset.source(data.train)
+        grain.MapDataset.source(cast(Any, data.train))
         .seed(seed % SEED_RANGE)
         .shuffle()
         .repeat(EPOCHS)
@@ -76,7 +76,7 @@ def train_batches(
                 f"data {data.name!r} ({data.description}) has no simulated "
                 "examples; set simulated_batches and simulated_fraction to 0"
             )
-        simulated = grain.MapDataset.source(data.simulated).repeat(EPOCHS)
+        simulated = grain.MapDataset.source(cast(Any, data.simulated)).repeat(EPOCHS)
         first = simulated_batches * batch_size
         pure, later = simulated[:first], simulated[first:]
         if simulated_fraction == 1:

@@ -79,6 +79,7 @@ class Windows:
         known = np.isfinite(targets)
         example = {}
         if self._calendar:
+            assert minutes is not None  # a calendar needs dates
             season = calendar_channels(minutes[:seen], self._time_of_day)
             season = np.broadcast_to(
                 season[:, None, None, :], (*inputs.shape[:3], season.shape[-1])

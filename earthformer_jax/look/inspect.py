@@ -246,6 +246,7 @@ def _spacing(cube: Cube) -> str:
     """ ", 1.9 x 1.88 degrees" of a regular grid."""
     if (
         cube.latitude is None
+        or cube.longitude is None
         or cube.latitude.ndim != 1
         or min(cube.frames.shape[1:3]) < 2
     ):

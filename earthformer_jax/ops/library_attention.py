@@ -77,7 +77,7 @@ def library_attention(
     if mask is not None:
         # A row without any allowed key attends to every key, so that its result is
         # finite, and is set to zero afterwards.
-        some = mask.any(axis=-1)
+        some = np.asarray(np.any(mask, axis=-1))
         mask = einops.repeat(mask | ~some[..., None], "n q s -> (b n) 1 q s", b=b)
         some = einops.repeat(some, "n q -> (b n) q 1 1", b=b)
     out = jax.nn.dot_product_attention(

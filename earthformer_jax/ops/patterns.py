@@ -164,9 +164,10 @@ def cross_attention(name: str, grid: Grid) -> tuple[CrossSpec, ...]:
     Raises:
         ValueError: if the name is unknown; the message lists the nearest ones.
     """
-    if name not in cross_attention_names():
+    found = _CROSS.fullmatch(name)
+    if found is None or name not in cross_attention_names():
         raise ValueError(_unknown("cross-attention", name, cross_attention_names()))
-    k, _, kind = _CROSS.fullmatch(name).groups()
+    k, _, kind = found.groups()
     k = min(int(k), *grid[1:])
     local, dilated = CrossSpec((k, k)), CrossSpec((k, k), "ddd")
     shifted = CrossSpec((k, k), shift=(k // 2, k // 2))

@@ -4,6 +4,7 @@ XLA fuses the few dozen products and sums of a stencil into one loop over the pl
 a CPU this is two orders of magnitude faster than a grouped convolution.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -74,8 +75,8 @@ def apply_stencil(
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     terms = shifted_planes(x.astype(dtype), offsets, plane, strides, wrap)
-    y = sum(w * term for w, term in zip(weights.astype(dtype), terms, strict=True))
-    return y.astype(x.dtype)
+    products = [w * t for w, t in zip(weights.astype(dtype), terms, strict=True)]
+    return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
 def shifted_planes(

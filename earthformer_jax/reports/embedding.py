@@ -173,7 +173,7 @@ class Components:
     def restore(self, batch: Batch) -> np.ndarray:
         """The targets of a batch, projected onto the components."""
         targets = np.asarray(batch["targets"])
-        flat = targets.reshape(-1, self._pca.n_features_in_)
+        flat = targets.reshape(-1, self._pca.components_.shape[1])
         restored = self._pca.inverse_transform(self._pca.transform(flat))
         return restored.reshape(targets.shape).astype(np.float32)
 

@@ -14,7 +14,7 @@ def cache_compilations() -> None:
     JAX_COMPILATION_CACHE_DIR names another folder. Each machine has its own: code
     compiled for one CPU may not run on another that shares the home folder.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.jax_compilation_cache_dir:  # pyright: ignore (set by jax at run time)
         return
     try:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

@@ -58,7 +58,8 @@ def use_cores(batch_sizes: Sequence[int]) -> None:
     """
     import jax
 
-    if jax.config.jax_num_cpu_devices < 1:  # not chosen by the user
+    chosen = jax.config.jax_num_cpu_devices  # pyright: ignore (set by jax at run time)
+    if chosen < 1:  # not by the user
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
         count = device_count(batch_sizes, cores or os.cpu_count() or 1)
         with contextlib.suppress(RuntimeError):  # there are devices already

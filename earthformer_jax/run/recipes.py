@@ -137,5 +137,5 @@ def model_options(name: str, variant: str, data: str = "") -> dict[str, Any]:
     else:
         size = paper.PAPER_OPTIONS.get(name, {}).get(data, {})
     if "output" in fields and data not in UNIT_RANGE:
-        size = size | dict(output="linear")
+        size = {**size, "output": "linear"}
     return {"name": name, **size}

@@ -171,6 +171,7 @@ def from_config(config: Mapping[str, Any]) -> Settings:
             accepted.
     """
     made, problems = {}, []
+    settings = Settings()
     for name, section in SECTIONS.items():
         values = config.get(name, {})
         try:

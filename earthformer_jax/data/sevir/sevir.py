@@ -19,7 +19,7 @@ Reference:
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -203,7 +203,7 @@ def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
         raise ValueError(f"path={settings.path!r}: expected the folder with {CATALOG}")
-    return _files(settings).events
+    return cast(Mapping[str, EventFiles], _files(settings).events)
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:

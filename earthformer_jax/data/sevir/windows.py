@@ -55,9 +55,14 @@ class EventSource(Protocol):
         minutes: from frame to frame, every number that occurs.
     """
 
-    frames: np.ndarray
-    size: tuple[int, int]
-    minutes: set[int]
+    @property
+    def frames(self) -> np.ndarray: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def minutes(self) -> set[int]: ...
 
     def __len__(self) -> int: ...
 

@@ -279,7 +279,7 @@ class Earthformer(nn.Module):
         self.check()
         check_inputs(inputs, self.input_shape)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
-        types = dict(dtype=dtype, param_dtype=self.param_dtype)
+        types: dict[str, Any] = dict(dtype=dtype, param_dtype=self.param_dtype)
         options = block_options(self, dtype)
 
         x = Stem(
@@ -367,9 +367,10 @@ class Earthformer(nn.Module):
         position = PositionEmbedding(
             (frames, h, w), self.pos_embed, name="decoder_position", **types
         )
+        z = jnp.zeros((1, frames, h, w, features), memory.dtype)
         if self.start == "zeros" or self.is_initializing():
             # Created for every method, so that the parameters are always the same.
-            z = position(jnp.zeros((1, frames, h, w, features), memory.dtype))
+            z = position(z)
         if self.start == "nearest_interp":
             z = resample.resize_nearest(memory, (frames, h, w))
         elif self.start == "last":

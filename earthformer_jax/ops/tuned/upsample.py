@@ -77,15 +77,15 @@ def _convolve_backward(padding, kept, dy):
     by_output = einops.rearrange(kernel, "kh kw c g -> g (kh kw c)")
     parts = materialize(dy @ by_output).reshape(n, rows, columns, len(taps), c)
     # What an output gave to each of its taps goes back to the point the tap has read.
-    dx = sum(
+    shares = [
         jnp.pad(
             parts[..., tap, :],
             ((0, 0), (i, kh - 1 - i), (j, kw - 1 - j), (0, 0)),
         )
         for tap, (i, j) in enumerate(taps)
-    )
+    ]
     (top, _), (left, _) = padding
-    dx = dx[:, top : top + h, left : left + w]
+    dx = functools.reduce(jnp.add, shares)[:, top : top + h, left : left + w]
     return dx, jnp.stack(dkernel).reshape(kernel.shape)
 
 
@@ -110,6 +110,6 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
         kernel,
     )
     folded = einops.rearrange(folded, "i j c p q g -> i j c (p q g)")
-    y = _convolve(x, folded, (rows.padding, columns.padding))
+    y = jnp.asarray(_convolve(x, folded, (rows.padding, columns.padding)))
     y = einops.rearrange(y, "n a b (p q g) -> n (a p) (b q) g", p=fh, q=fw)
     return y[:, rows.skipped :, columns.skipped :][:, : plane[0], : plane[1]]
