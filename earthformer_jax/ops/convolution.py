@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[int, ...]  # (h, w)
-Padding = tuple[Pair, ...]  # (before, after) of h and of w
+Padding = tuple[tuple[int, int], ...]  # (before, after) of h and of w
 
 PADDINGS = ("valid", "same")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")

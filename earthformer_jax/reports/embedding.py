@@ -164,6 +164,7 @@ class Components:
         training = _training(series.split[series.kept])
         flat = series.fields[training].reshape(int(training.sum()), -1)
         self.count = min(width, *flat.shape)
+        self._values = flat.shape[1]
         self._pca = PCA(self.count, svd_solver="auto", random_state=0).fit(flat)
 
     def scores(self, fields: np.ndarray) -> np.ndarray:
@@ -173,7 +174,7 @@ class Components:
     def restore(self, batch: Batch) -> np.ndarray:
         """The targets of a batch, projected onto the components."""
         targets = np.asarray(batch["targets"])
-        flat = targets.reshape(-1, self._pca.components_.shape[1])
+        flat = targets.reshape(-1, self._values)
         restored = self._pca.inverse_transform(self._pca.transform(flat))
         return restored.reshape(targets.shape).astype(np.float32)
 

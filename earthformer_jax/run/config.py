@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import ml_collections
 import numpy as np
@@ -57,7 +57,7 @@ def defaults(section: str, name: str | None = None) -> dict[str, Any]:
     source = described(section, name)
     if source is None:
         return {}
-    if section == "model":
+    if section == "model" and name is not None:
         fields = models.fields(name).values()
         return {field.name: _config_value(field) for field in fields}
     return {field.name: field.default for field in dataclasses.fields(source)}
@@ -146,7 +146,7 @@ def _complete(section: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> 
 
 def _config_value(field: dataclasses.Field) -> Any:
     """The default of an option, of a type that --config.model.OPTION can change."""
-    default = field.default
+    default = cast(Any, field.default)
     if field.name in models.DTYPES:
         return "" if default is None else np.dtype(default).name
     if isinstance(default, Mapping):

@@ -152,7 +152,7 @@ class Settings:
     eval: EvalSettings = EvalSettings()
 
 
-SECTIONS = {
+SECTIONS: dict[str, type[Any]] = {
     field.name: type(field.default)
     for field in dataclasses.fields(Settings)
     if dataclasses.is_dataclass(field.default)

@@ -170,8 +170,8 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     icar = icar_lib.find(path)
     if icar is not None:
         labels = icar_lib.find_labels(icar, settings.label_path)
-        options = dict(variable=settings.variable, **windows)
-        return _icar(settings, icar_lib.load(icar, labels, settings.dates, **options))
+        windows["variable"] = settings.variable
+        return _icar(settings, icar_lib.load(icar, labels, settings.dates, **windows))
     if path.is_dir() and not formats.is_zarr(path):
         raise ValueError(
             f"path={path} is a folder, but not a Zarr store, and holds neither "

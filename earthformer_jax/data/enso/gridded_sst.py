@@ -168,7 +168,7 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
             or its times are not months without gaps.
     """
     cube = open_cube(path, wanted, region=region)
-    if len(cube.names) > 1:
+    if len(cube.names) != 1:
         raise ValueError(
             f"{cube.label}: expected one temperature, but {', '.join(cube.names)} were "
             "chosen"

@@ -205,7 +205,7 @@ class Decoder(nn.Module):
             self_cuts = self_specs(self.self_patterns[level], grid)
             cross_cuts = cross_specs(self.cross_patterns[level], grid)
             late_start = level == top and not self.first_self_attn
-            groups = [
+            groups: list[Any] = [
                 self._pair(level, k, late_start, self_cuts, cross_cuts)
                 for k in range(self.depth[level])
             ]

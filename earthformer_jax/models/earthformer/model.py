@@ -12,7 +12,7 @@ Reference:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -188,7 +188,7 @@ class Earthformer(nn.Module):
     def stages(self) -> tuple[Stage, ...]:
         """Stages of the stem."""
         if self.stem == "stack_conv":
-            return tuple(Stage(*stage) for stage in self.stem_stages)
+            return tuple(Stage(*cast(Any, stage)) for stage in self.stem_stages)
         return (Stage(self.base_units, self.stem_scale, self.stem_conv_layers),)
 
     def check(self) -> None:
