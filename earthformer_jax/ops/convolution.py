@@ -117,7 +117,8 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
             f"a frame keeps its size under windows with odd sides; got {kh} x {kw}"
         )
     frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-    y = convolve(frames, kernel, ((kh // 2,) * 2, (kw // 2,) * 2))
+    padding = ((kh // 2, kh // 2), (kw // 2, kw // 2))
+    y = convolve(frames, kernel, padding)
     return einops.rearrange(y, "(b t) h w g -> b t h w g", b=x.shape[0])
 
 

@@ -57,7 +57,7 @@ class SelfAttentionBlock(nn.Module):
             layer = CuboidSelfAttention(options.attention, spec, name=f"attention_{i}")
             dx, dg = _run(layer, x, g, train=train, remat=options.remat >= 2)
             x = materialize(x + dx)
-            g = None if dg is None else g + dg
+            g = None if g is None or dg is None else g + dg
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 remat = options.remat >= 1

@@ -9,6 +9,7 @@ Reference:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
