@@ -1,5 +1,7 @@
 """Derivatives of every model in forward mode, against those in reverse mode."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from earthformer_jax.ops import forward_mode
 
 INPUT = TARGET = (2, 4, 4, 1)
 LSTM = dict(features=(2,), kernels=(3,), strides=(2,), up_kernels=(4,), stem_features=2)
-PHYSICS = dict(phycell_features=(2,), phycell_kernel=3, phycell_groups=1)
+PHYSICS = dict(phycell_features=(9,), phycell_kernel=3, phycell_groups=3)
 # Shape of inputs and targets, and options.
 SMALLEST = {
     "persistence": (INPUT, {}),
@@ -20,12 +22,14 @@ SMALLEST = {
         dict(
             base_units=16,
             num_heads=1,
-            enc_depth=(1, 1),
-            dec_depth=(1, 1),
-            enc_pattern="divided_st",
-            dec_self_pattern="divided_st",
+            enc_depth=(1,),
+            dec_depth=(1,),
+            enc_pattern="full",
+            dec_self_pattern="full",
             num_global_vectors=1,
             stem_scale=(1, 1, 1),
+            stem_conv_layers=1,
+            head_conv_layers=1,
         ),
     ),
     "conv_lstm": (INPUT, LSTM),
@@ -33,15 +37,23 @@ SMALLEST = {
     "predrnn": (INPUT, dict(num_layers=1, features=2, kernel_size=3, patch=2)),
     "phydnet": (
         INPUT,
-        dict(features=2, norm_groups=1, convcell_features=(2,), **PHYSICS),
+        dict(features=2, norm_groups=1, convcell_features=(4,), **PHYSICS),
     ),
     "e3d_lstm": (INPUT, dict(num_layers=1, features=2, patch=2, norm_epsilon=1e-3)),
     "rainformer": (
-        (2, 16, 16, 1),
-        dict(features=4, heads=(1, 1, 1, 1), head_dim=2, window=1),
+        INPUT,
+        dict(features=8, factors=(2,), heads=(1,), head_dim=2, window=2),
     ),
-    "conv_autoencoder": (INPUT, {}),
+    "conv_autoencoder": (
+        INPUT,
+        dict(features=2, embedding=4, plane_features=2, hidden=0, heads=2, harmonics=2),
+    ),
 }
+
+
+quickly_compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 def numbers(like, seed):
@@ -57,14 +69,20 @@ def dot(x, y):
 
 
 def assert_close(have, want):
-    """To 1e-4 of the largest number of all arrays together."""
+    """To 1e-3 of the largest number of all arrays together."""
     have, want = (
         np.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for t in (have, want)
     )
-    np.testing.assert_allclose(have, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    np.testing.assert_allclose(have, want, rtol=0, atol=1e-3 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("name", models.names())
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "e3d_lstm" else [])
+    for name in models.names()
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_forward_mode(name):
     """First derivatives, and the Hessian times a vector, in inputs and parameters."""
     shape, options = SMALLEST[name]
@@ -82,19 +100,22 @@ def test_forward_mode(name):
     def loss(point):
         return jnp.sum(jnp.sin(forecast(point)))
 
-    @jax.jit
-    def by_reverse(point):
+    def along(point):
+        return dot(jax.grad(loss)(point), direction)
+
+    @quickly_compiled
+    def tuned(point):
         value, gradient = jax.value_and_grad(loss)(point)
-        curved = jax.grad(lambda z: dot(jax.grad(loss)(z), direction))(point)
-        return value, dot(gradient, direction), curved
+        return value, dot(gradient, direction)
 
-    @jax.jit
-    def by_forward(point):
-        value, change = jax.jvp(loss, (point,), (direction,))
-        return value, change, jax.jvp(jax.grad(loss), (point,), (direction,))[1]
+    @quickly_compiled
+    def plain(point):
+        first = jax.jvp(loss, (point,), (direction,))
+        _, forward = jax.jvp(jax.grad(loss), (point,), (direction,))
+        return first, forward, jax.grad(along)(point)
 
-    want = by_reverse(point)
+    want = tuned(point)
     with forward_mode():
-        have = by_forward(point)
-    for x, y in zip(have, want, strict=True):
-        assert_close(x, y)
+        have, forward, reverse = plain(point)
+    assert_close(have, want)
+    assert_close(forward, reverse)
