@@ -116,12 +116,17 @@ def window_starts(
         pieces = []
         for piece_start, piece_stop in cube.segments:
             begin = max(first - reach, piece_start)
-            end = min(stop, piece_stop) - in_len - out_len
-            pieces.append(np.arange(begin, end + 1, stride))
+            end = min(stop, piece_stop)
+            pieces.append(starts_between(begin, end, in_len + out_len, stride))
         starts[split] = np.concatenate(pieces).astype(np.int64)
         if not len(starts[split]):
             raise ValueError(_no_window(cube, split, first, stop, in_len, out_len))
     return starts
+
+
+def starts_between(first: int, stop: int, span: int, stride: int = 1) -> np.ndarray:
+    """First frames of the windows of `span` frames among frames first..stop - 1."""
+    return np.arange(first, stop - span + 1, stride)
 
 
 def split_text(

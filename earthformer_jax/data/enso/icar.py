@@ -30,6 +30,7 @@ from earthformer_jax.data.splits import (
     Dates,
     Period,
     split_periods,
+    starts_between,
     window_starts,
 )
 
@@ -100,35 +101,6 @@ def unfold(rows: np.ndarray, stride: int = ROW_STRIDE) -> np.ndarray:
     return np.concatenate([whole, rows[-1, months - rest * stride :]])
 
 
-def window_index(
-    months: int,
-    in_len: int,
-    out_len: int,
-    *,
-    in_step: int = 1,
-    out_span: int | None = None,
-    stride: int = 1,
-) -> np.ndarray:
-    """The months of every window, as the reference implementation counts them.
-
-    Args:
-        months: length of the series.
-        in_len: input months, `in_step` apart.
-        out_len: target months, `out_span // out_len` apart.
-        in_step: months from one input to the next.
-        out_span: months from the last input to the last target; default: out_len.
-        stride: months from one window to the next.
-
-    Returns:
-        int `[windows, in_len + out_len]`.
-    """
-    out_span = out_len if out_span is None else out_span
-    inputs = np.arange(in_len) * in_step
-    targets = inputs[-1] + np.arange(1, out_len + 1) * (out_span // out_len)
-    starts = np.arange(0, months - inputs[-1] - out_span, stride)
-    return starts[:, None] + np.concatenate([inputs, targets])
-
-
 def model_starts(
     lengths: list[int], split: str, in_len: int, out_len: int
 ) -> dict[str, list[np.ndarray]]:
@@ -163,9 +135,8 @@ def model_starts(
         for name, stride in PAPER_STRIDES.items():
             mine = owner.get(model, "train") == name
             stride = stride if split == "paper" else 1
-            starts[name].append(
-                np.arange(0, (months if mine else 0) - span + 1, stride)
-            )
+            end = months if mine else 0
+            starts[name].append(starts_between(0, end, span, stride))
     return starts
 
 
