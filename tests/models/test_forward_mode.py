@@ -76,8 +76,9 @@ def assert_close(have, want):
     np.testing.assert_allclose(have, want, rtol=0, atol=1e-3 * np.abs(want).max())
 
 
+SLOW = ("e3d_lstm", "phydnet", "rainformer", "conv_autoencoder")  # to compile
 NAMES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "e3d_lstm" else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in models.names()
 ]
 
