@@ -1,23 +1,23 @@
-r"""Earthformer on climate cubes: 10 days of several variables to the next 5.
+r"""Earthformer on climate cubes: several variables, 5 days forecast from the last 10.
 
     python -m earthformer_jax.main --config=configs/climate.py --workdir=runs/climate
 
-Without a path the data are the embedded climate twin, synthetic daily weather. Files
-of a reanalysis, a climate model or observations, NetCDF or Zarr:
+Without a path the data are the embedded climate twin, synthetic daily weather. To use
+NetCDF or Zarr files of a reanalysis, a climate model or observations:
 
     --config.data.path='era5/*.nc' --config.data.variables=t2m,msl \
         --config.data.train_until=2010 --config.data.validate_until=2014-06-30
 
-`python -m earthformer_jax.data inspect PATH` says what is in a file. Large fields are
-cropped with --config.data.region=SOUTH,NORTH,WEST,EAST and made smaller with
+`python -m earthformer_jax.data inspect PATH` shows what is in a file. Crop large fields
+with --config.data.region=SOUTH,NORTH,WEST,EAST, or coarsen them with
 --config.data.space_step=N.
 
 Variants, as in --config=configs/climate.py:quick
-    paper   (default) table 8 with 8 global vectors, for grids of 32 x 64 and more. For
-            an accelerator; neither time nor score has been measured
+    paper   (default) the model of table 8 with 8 global vectors, for grids of 32 x 64
+            or more. Needs an accelerator; time and score have not been measured
     quick   for grids of about 10 x 12 to 20 x 30. 5 minutes on two CPU cores; on the
             twin expect MSE 0.37 (damped persistence 0.77, persistence 1.27)
-    test    seconds, to see that everything runs; the score means nothing
+    test    a few seconds, to check that everything runs; its score is meaningless
 """
 
 import ml_collections
@@ -26,7 +26,7 @@ from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
-    """What a variant changes of the defaults."""
+    """The configuration of a variant."""
     c = recipes.start(
         data=dict(name="climate"),
         model=recipes.earthformer(stem_scale=(1, 1, 1)),
@@ -35,13 +35,13 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
 
 
 def _paper(c):
-    """Nothing changes."""
+    """The defaults."""
 
 
 def _quick(c):
     """A small model on half the rows and columns."""
-    # A convolution, with its bias, comes before the patch merge: that normalises every
-    # patch, and on its own would lose the size of an anomaly.
+    # The patch merge normalises every patch, which alone would discard the amplitude of
+    # an anomaly; a convolution with a bias before it preserves that information.
     c.model = recipes.earthformer(
         "small",
         stem_scale=(1, 1, 1),
@@ -53,7 +53,7 @@ def _quick(c):
 
 
 def _test(c):
-    """The smallest of everything."""
+    """The smallest possible run."""
     _quick(c)
     c.data.update(in_len=4, out_len=2, twin_years=3)
     c.model.update(enc_depth=(1,), dec_depth=(1,), block_units=(32,))

@@ -1,23 +1,23 @@
-r"""An embedding for every day of a climate cube, and weather regimes found from them.
+r"""An embedding of every day of a climate cube, and weather regimes derived from them.
 
     python -m earthformer_jax.main --config=configs/climate_embedding.py:quick
 
-An autoencoder of FAConvLSTM cells restores windows of days from one short vector a day.
-The workdir gets embeddings.nc (vectors, dates, regimes), scores.json and figures. Data
-are those of configs/climate.py: the embedded twin, or files,
+An autoencoder of FAConvLSTM cells reconstructs windows of days from one short vector
+per day. It writes embeddings.nc (vectors, dates, regimes), scores.json and figures to
+the workdir. The data are those of configs/climate.py: the embedded twin, or files:
 
     --config.data.path='era5/*.nc' --config.data.variables=t2m,msl
 
-The number of regimes is --config.eval.clusters=7, ConvLSTM cells come with
---config.model.cell=conv_lstm, and --config.data.anomalies=True removes the mean seasons
-first, so that regimes are those of the weather.
+--config.eval.clusters=7 sets the number of regimes, --config.model.cell=conv_lstm
+selects ConvLSTM cells, and --config.data.anomalies=True removes the mean seasonal cycle
+first, so that the regimes describe the weather rather than the season.
 
 Variants, as in --config=configs/climate_embedding.py:quick
     paper   (default) the size of ConvLSTM autoencoders for 40 x 40 cells and a year.
-            For an accelerator; neither time nor score has been measured
-    quick   minutes on two CPU cores. experiments/README.md has scores of 600 steps of
-            it, beside those of other cells
-    test    seconds, to see that everything runs; the score means nothing
+            Needs an accelerator; time and score have not been measured
+    quick   a few minutes on two CPU cores. experiments/README.md compares its scores
+            after 600 steps with those of other cells
+    test    a few seconds, to check that everything runs; its score is meaningless
 """
 
 import ml_collections
@@ -26,7 +26,7 @@ from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
-    """What a variant changes of the defaults."""
+    """The configuration of a variant."""
     c = recipes.start(
         data=dict(
             name="climate",
@@ -41,18 +41,18 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
 
 
 def _paper(c):
-    """A model of twice the width, and two strides."""
+    """A model of twice the width with two strided stages."""
     c.model.update(features=64, strides=(2, 2), embedding=64, hidden=128)
 
 
 def _quick(c):
-    """One stride, for grids of about 10 x 12 to 20 x 30."""
+    """One strided stage, for grids of about 10 x 12 to 20 x 30."""
     c.optim.update(lr=3e-3, ema_decay=0.98, min_lr_ratio=0.01)
     c.train.update(steps=1000, validate_every=500, early_stop_patience=0)
 
 
 def _test(c):
-    """The smallest of everything."""
+    """The smallest possible run."""
     _quick(c)
     c.data.update(in_len=4, twin_years=3)
     c.model.update(features=8, embedding=8, hidden=0, heads=2)

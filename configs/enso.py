@@ -1,22 +1,24 @@
-r"""Earthformer on El Niño: 12 months of sea-surface temperature to the next 14.
+r"""Earthformer on El Niño: 14 months of sea-surface temperature from the last 12.
 
     python -m earthformer_jax.main --config=configs/enso.py --workdir=runs/enso
 
 Without a path the data are the embedded stochastic twin of El Niño, whose best possible
-forecast is known. Real files:
+forecast is known. To use real files:
 
     --config.data.path=CMIP_DIRECTORY                  ICAR-ENSO, the paper's data
     --config.data.path=sst.nc --config.data.train_until=1979-12 \
         --config.data.validate_until=1984-12           any monthly SST on a regular grid
 
 Variants, as in --config=configs/enso.py:quick
-    paper     (default) table 8 with 8 global vectors, 7.6 million parameters. For an
-              accelerator; the paper has C-Nino3.4-M 0.7329 on ICAR-ENSO
-    released  the official checkpoint: its model of 1.4 million parameters, its recipe.
-              For an accelerator; neither time nor score has been measured
+    paper     (default) the model of table 8 with 8 global vectors, 7.6 million
+              parameters. Needs an accelerator; the paper reports C-Nino3.4-M 0.7329 on
+              ICAR-ENSO
+    released  the model of the official checkpoint, 1.4 million parameters, and its
+              training recipe. Needs an accelerator; time and score have not been
+              measured
     quick     5 minutes on two CPU cores; on the twin expect C-Nino3.4-M 0.67 (LIM 0.53,
               persistence 0.42, the best possible forecast 0.73)
-    test      seconds, to see that everything runs; the score means nothing
+    test      a few seconds, to check that everything runs; its score is meaningless
 """
 
 import ml_collections
@@ -25,13 +27,13 @@ from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
-    """What a variant changes of the defaults."""
+    """The configuration of a variant."""
     c = recipes.start(data=dict(name="enso"), model=recipes.earthformer("enso"))
     return recipes.change(c, variant, VARIANTS)
 
 
 def _paper(c):
-    """Chosen by the paper's score."""
+    """The checkpoint is selected by the paper's score."""
     c.train.update(monitor="c_nino34_m", monitor_mode="max")
 
 
@@ -48,8 +50,8 @@ def _released(c):
 
 def _quick(c):
     """A small model on anomalies in units of their standard deviation."""
-    # The stem is one patch merge, which normalises every patch: with the calendar
-    # channels the size of an anomaly survives that, on its own it would be lost.
+    # The stem is one patch merge, which normalises every patch. This alone would
+    # discard the amplitude of an anomaly; with the calendar channels it is preserved.
     c.data.update(normalization="anomaly", calendar=True)
     stages = ((16, (1, 4, 4), 0),)
     c.model = recipes.earthformer("enso", "small_coarse", stem_stages=stages)
@@ -59,7 +61,7 @@ def _quick(c):
 
 
 def _test(c):
-    """The smallest of everything."""
+    """The smallest possible run."""
     _quick(c)
     c.data.update(twin_train=64, twin_validation=16, twin_test=32)
     stages = ((16, (1, 4, 4), 0),)

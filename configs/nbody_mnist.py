@@ -1,21 +1,21 @@
-r"""Earthformer on N-body MNIST: 10 frames of digits that attract each other to 10 more.
+r"""Earthformer on N-body MNIST: digits that attract each other, 10 frames from 10.
 
     python -m earthformer_jax.main --config=configs/nbody_mnist.py \
         --workdir=runs/nbody_mnist
 
-Without a path the sequences are generated, from embedded digits or from MNIST's:
+Without a path the sequences are generated from embedded digits. Other sources:
 
-    --config.data.digits=MNIST                      generated, from MNIST's idx files
+    --config.data.digits=MNIST                      generated from MNIST's idx files
     --config.data.digits=MNIST --config.data.path=FOLDER
                                                     the paper's: nbody_train.npz, ...
     --config.data.path=DATA/nbody_mnist/1.0.0       prepared by TFDS
 
 Variants, as in --config=configs/nbody_mnist.py:quick
-    paper   (default) table 8 with 8 global vectors, 7.6 million parameters. For an
-            accelerator; the paper has MSE 14.82 with its files
+    paper   (default) the model of table 8 with 8 global vectors, 7.6 million
+            parameters. Needs an accelerator; the paper reports MSE 14.82 on its files
     quick   frames of 32 x 32. 4 minutes on two CPU cores with MNIST's digits; expect
-            MSE 9.3 as a sum over a frame (persistence 17.7)
-    test    seconds, to see that everything runs; the score means nothing
+            MSE 9.3, summed over a frame (persistence 17.7)
+    test    a few seconds, to check that everything runs; its score is meaningless
 """
 
 import ml_collections
@@ -24,24 +24,24 @@ from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
-    """What a variant changes of the defaults."""
+    """The configuration of a variant."""
     c = recipes.start(data=dict(name="nbody_mnist"), model=recipes.earthformer("mnist"))
     return recipes.change(c, variant, VARIANTS)
 
 
 def _paper(c):
-    """Nothing changes."""
+    """The defaults."""
 
 
 def _quick(c):
-    """A small model of frames of half the size, and new sequences at every step."""
+    """A small model on frames of half the size, with new sequences at every step."""
     c.data.update(space_step=2, validation=64, test=100)
     c.model = recipes.earthformer("small")
     recipes.shorten(c, steps=800, batch_size=4, micro_batch=4)
 
 
 def _test(c):
-    """The smallest of everything."""
+    """The smallest possible run."""
     c.data.update(size=32, canvas=64, in_len=4, out_len=3)
     c.data.update(train=32, validation=8, test=8)
     c.model = recipes.earthformer("tiny")

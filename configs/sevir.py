@@ -1,29 +1,30 @@
-r"""Earthformer on SEVIR: 65 minutes of radar pictures to the next hour.
+r"""Earthformer on SEVIR: one hour of radar images from the last 65 minutes.
 
     python -m earthformer_jax.main --config=configs/sevir.py --workdir=runs/sevir
 
-Without a path the data are the embedded radar twin. Real files:
+Without a path the data are the embedded radar twin. To use real files:
 
     --config.data.path=SEVIR                 the folder with CATALOG.csv and data/vil/
     --config.data.skip_missing_files=True    if only some of the files are there
-    --config.data.split=fraction             if they are few, or of other years
+    --config.data.split=fraction             if there are few, or from other years
 
-SEVIR is public; VIL is the part that is needed:
+SEVIR is public; only its VIL part is needed:
 
     aws s3 cp --no-sign-request s3://sevir/CATALOG.csv SEVIR/CATALOG.csv
     aws s3 cp --no-sign-request --recursive s3://sevir/data/vil SEVIR/data/vil
 
 Variants, as in --config=configs/sevir.py:quick
-    paper     (default) table 9 with 8 global vectors, 15.1 million parameters. For an
-              accelerator; the paper has CSI-M 0.4419 on SEVIR
-    released  the official checkpoint: its model of 8.7 million parameters, its recipe.
-              For an accelerator; neither time nor score has been measured
-    lr        SEVIR-LR, 10 minutes and 3 km, made from SEVIR on reading; for its own
-              files add --config.data.time_step=1 --config.data.space_step=1. For an
-              accelerator; neither time nor score has been measured
+    paper     (default) the model of table 9 with 8 global vectors, 15.1 million
+              parameters. Needs an accelerator; the paper reports CSI-M 0.4419 on SEVIR
+    released  the model of the official checkpoint, 8.7 million parameters, and its
+              training recipe. Needs an accelerator; time and score have not been
+              measured
+    lr        SEVIR-LR, 10 minutes and 3 km, derived from SEVIR while reading; to read
+              SEVIR-LR's files add --config.data.time_step=1 --config.data.space_step=1.
+              Needs an accelerator; time and score have not been measured
     quick     48 x 48 pixels of 8 km. 6 minutes on two CPU cores; on the twin expect MSE
               0.014 (persistence 0.021) and CSI-M 0.25 (0.24)
-    test      seconds, to see that everything runs; the score means nothing
+    test      a few seconds, to check that everything runs; its score is meaningless
 """
 
 import ml_collections
@@ -32,13 +33,13 @@ from earthformer_jax.run import recipes
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
-    """What a variant changes of the defaults."""
+    """The configuration of a variant."""
     c = recipes.start(data=dict(name="sevir"), model=recipes.earthformer("sevir"))
     return recipes.change(c, variant, VARIANTS)
 
 
 def _paper(c):
-    """Chosen by the paper's score."""
+    """The checkpoint is selected by the paper's score."""
     c.train.update(micro_batch=2, monitor="csi_m", monitor_mode="max")
     c.eval.batch_size = 4
 
@@ -67,7 +68,7 @@ def _quick(c):
 
 
 def _test(c):
-    """The smallest of everything."""
+    """The smallest possible run."""
     c.data.update(in_len=4, out_len=3, space_step=24)
     c.data.update(twin_train=32, twin_validation=8, twin_test=8)
     c.model = recipes.earthformer("tiny", forecast_change=True)

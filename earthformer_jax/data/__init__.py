@@ -7,8 +7,8 @@ from typing import Any
 
 from earthformer_jax.data.dataset import Dataset
 
-# Each module has a dataclass `Settings`, and `load(config, seed) -> Dataset`; it is
-# imported when it is asked for.
+# Each module has a dataclass `Settings` and a function `load(config, seed) -> Dataset`.
+# It is imported on first use.
 MODULES = {
     "enso": "enso.enso",
     "moving_mnist": "mnist.moving_mnist",
@@ -23,12 +23,12 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """Loads the data set `config["name"]`.
 
     Args:
-        config: settings of the data set, fields of `settings(name)`; `name` chooses it.
+        config: settings of the data set, fields of `settings(name)`, with its `name`.
         seed: of everything simulated.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a setting is impossible or a file cannot be used.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a setting is invalid or a file cannot be used.
     """
     name = config["name"]
     if name not in MODULES:

@@ -1,21 +1,21 @@
-"""Looks at data before anything is trained.
+"""Examines data before training.
 
 python -m earthformer_jax.data show --config=FILE[:VARIANT] [options]
-    Loads the data set of a config, prints what it is, and writes samples as a contact
+    Loads the data set of a config, prints a summary, and writes samples as a contact
     sheet NAME-SPLIT.png and an animation NAME-SPLIT.gif (grey border: inputs, red
     border: targets).
 
     --config.data.FIELD=VALUE  changes the config, as for training
-    --split=SPLIT              train, validation or test; default test
-    --count=N                  samples, evenly apart (default 6)
+    --split=SPLIT              train, validation or test (default test)
+    --count=N                  number of samples, evenly spaced (default 6)
     --out=DIR                  folder for the files (default runs/show)
-    --augmented                training examples, changed as in training
+    --augmented                show training examples augmented as in training
 
 python -m earthformer_jax.data inspect PATH
-    Says what a file, folder or pattern (in quotes) holds, what is wrong with it, and
-    with which command to train on it.
+    Shows what a file, folder or pattern (in quotes) contains, reports problems, and
+    suggests a command that trains on it.
 
-The exit status is 0 when all is done, 2 for a wrong input.
+The exit status is 0 on success and 2 for invalid input.
 """
 
 import logging
@@ -79,13 +79,13 @@ def show(argv: Sequence[str]) -> None:
 
 
 def inspect(argv: Sequence[str]) -> None:
-    """Prints what a path holds.
+    """Prints a report on the data at a path.
 
     Args:
         argv: name of the program, then the path.
 
     Raises:
-        ConfigError: if there is not one path, or nothing that can be read there.
+        ConfigError: if there is not exactly one path, or its data cannot be read.
     """
     if len(argv) != 2:
         raise ConfigError(
@@ -115,9 +115,9 @@ def main(argv: Sequence[str]) -> int:
         if command not in COMMANDS:
             there = " or ".join(COMMANDS)
             raise ConfigError(
-                f"{command!r} is not a command; write {there}, or --help"
+                f"{command!r} is not a command; use {there}, or --help"
                 if command
-                else f"the command is missing; write {there}, or --help"
+                else f"the command is missing; use {there}, or --help"
             )
         COMMANDS[command]([program, *arguments[1:]])
     except ConfigError as error:

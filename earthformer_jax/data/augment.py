@@ -17,8 +17,8 @@ class Augment:
     Attributes:
         flip_height: reverse the rows in half of the examples.
         flip_width: reverse the columns in half of the examples.
-        rotate: turn by 0, 90, 180 or 270 degrees; fields have to be square.
-        crop: cut this many rows and columns out at a random place; () for all.
+        rotate: turn by 0, 90, 180 or 270 degrees; requires square fields.
+        crop: rows and columns to cut out at a random place; () for all.
     """
 
     flip_height: bool = False
@@ -57,10 +57,10 @@ def center_crop(example: Example, crop: tuple[int, int]) -> Example:
 
 
 def check_crop(size: tuple[int, int], crop: tuple[int, ...]) -> None:
-    """Refuses a crop that is no part of the field.
+    """Rejects a crop that does not fit into the field.
 
     Raises:
-        ValueError: naming both.
+        ValueError: if it does not; the message gives both sizes.
     """
     if len(crop) != 2 or not all(1 <= c <= s for c, s in zip(crop, size, strict=False)):
         raise ValueError(

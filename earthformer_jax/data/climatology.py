@@ -1,11 +1,12 @@
-"""The mean cycles of year and day at every cell, known from a training period.
+"""The mean annual and daily cycles of every cell, estimated from a training period.
 
-Either as Fourier series (1, cos, sin, cos 2, ...) of year and day,
+They are either Fourier series (1, cos, sin, cos 2, ...) of the season and the time of
+day,
 
     climatology(t) = sum_ij a_ij f_i(season of t) g_j(time of day of t),
 
-whose coefficients are those of least squares over the observed values of each cell; or
-as the mean of each calendar month.
+with coefficients fitted by least squares to the observed values of each cell, or the
+means of the calendar months.
 """
 
 import dataclasses
@@ -16,27 +17,27 @@ from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.times import DAY, season, time_of_day
 
 MONTHS = 12
-ANNUAL, DAILY = 3, 2  # harmonics, where time allows
-FULL_YEAR = 350 * DAY  # minutes that count as one
+ANNUAL, DAILY = 3, 2  # harmonics, if the cadence resolves them
+FULL_YEAR = 350 * DAY  # minutes that count as a full year
 FULL_DAYS = 3 * DAY
 YEAR = 365.2425 * DAY
 CELLS = 2**15  # fitted at a time
 RIDGE = 1e-6  # keeps the equations of a cell with gaps solvable
-# Fewer observed values for each coefficient than this leave a cell its mean alone.
+# A cell with fewer observed values per coefficient than this gets only its mean.
 VALUES_PER_COEFFICIENT = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Climatology:
-    """Mean cycles of the year and the day at every cell.
+    """Mean annual and daily cycles of every cell.
 
     Attributes:
         coefficients: float32 `[p, h, w, c]` in the units of the file; 0 where a cell
             was never observed. With `monthly` the means of January to December; NaN
             where a month was never observed.
-        annual: harmonics of the year.
-        daily: harmonics of the day.
-        monthly: means of calendar months instead.
+        annual: number of annual harmonics.
+        daily: number of daily harmonics.
+        monthly: whether it consists of the means of the calendar months.
     """
 
     coefficients: np.ndarray
@@ -48,7 +49,7 @@ class Climatology:
         """float32 `[..., h, w, c]` at times `[...]`; `[1, h, w, c]` without times."""
         if self.monthly:
             if minutes is None:
-                raise ValueError("a climatology of months needs minutes")
+                raise ValueError("a monthly climatology needs minutes")
             return self.coefficients[times.month_of(minutes) % MONTHS]
         if minutes is None or not (self.annual or self.daily):
             shape = (1,) if minutes is None else np.shape(minutes)
@@ -80,10 +81,10 @@ def cycles(minutes: np.ndarray, annual: int, daily: int) -> np.ndarray:
 
 
 def harmonics(minutes: np.ndarray | None, cadence: float) -> tuple[int, int]:
-    """Harmonics of year and day that a period of these times can tell.
+    """Annual and daily harmonics that can be estimated from a period of these times.
 
     Args:
-        minutes: `[t]` of the period, rising; None if unknown.
+        minutes: `[t]` times of the period, increasing; None if unknown.
         cadence: minutes from frame to frame.
     """
     if minutes is None or len(minutes) < 2 or cadence <= 0:
@@ -104,9 +105,9 @@ def fit_climatology(
 
     Args:
         values: `[t, h, w, c]`, NaN where missing.
-        minutes: `[t]`; None for the mean alone.
-        annual: harmonics of the year.
-        daily: harmonics of the day.
+        minutes: `[t]`; None to fit only the mean.
+        annual: number of annual harmonics.
+        daily: number of daily harmonics.
     """
     t, *cell = values.shape
     if minutes is None:
@@ -139,7 +140,7 @@ def fit_monthly(values: np.ndarray, minutes: np.ndarray) -> Climatology:
 
 
 def _fourier(phase: np.ndarray, count: int) -> np.ndarray:
-    """1, cos, sin, cos 2, sin 2, ... of a phase of 0 to 1, `[..., 1 + 2 count]`."""
+    """1, cos, sin, cos 2, sin 2, ... of a phase in 0..1, `[..., 1 + 2 count]`."""
     angle = 2 * np.pi * np.asarray(phase, np.float64)[..., None]
     waves = [f(k * angle) for k in range(1, count + 1) for f in (np.cos, np.sin)]
     return np.concatenate([np.ones_like(angle), *waves], axis=-1)

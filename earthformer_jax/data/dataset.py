@@ -1,4 +1,4 @@
-"""A data set: data to learn from, and the task they are for."""
+"""A data set: the data, and the task that models are trained for."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,11 +18,11 @@ class Channel:
 
     Attributes:
         name: "vil", "t2m".
-        units: of what is shown; "" if it has none.
+        units: of the shown values; "" if they have none.
         scale: shown value = scale * model value + offset.
         offset: see `scale`.
         limits: lowest and highest shown value of the colours; None: from the data.
-        colormap: a name matplotlib knows.
+        colormap: name of a matplotlib colormap.
     """
 
     name: str = "value"
@@ -33,7 +33,7 @@ class Channel:
     colormap: str = "viridis"
 
     def shown(self, x):
-        """The values to show of model values."""
+        """The values to show for model values `x`."""
         return np.asarray(x, np.float64) * self.scale + self.offset
 
 
@@ -54,18 +54,18 @@ class Display:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Three splits of examples, and what is known about them.
+    """Three splits of examples and their metadata.
 
     Attributes:
         name: short name, "enso".
-        description: one line: which data, which period, how many examples.
-        train: examples to learn from.
-        validation: examples to choose by.
-        test: examples to report on.
+        description: one line with the data, the period and the number of examples.
+        train: examples to train on.
+        validation: examples for selecting models and settings.
+        test: examples for the final scores.
         simulated: a practically endless source for pre-training, or None.
         loss_weights: broadcastable to a target `[k, h, w, c]`; zero where nothing is
             observed (land); the mean over the other values is 1.
-        normalization: between physical values and the units the model sees.
+        normalization: converts between physical values and model units.
         coordinates: of the grid, for example `latitude` `[h]` and `longitude` `[w]`.
         augment: changes training examples at random, `(example, generator) ->
             example`, or None.
@@ -85,23 +85,25 @@ class Data:
     display: Display = Display()
 
     def example(self) -> Example:
-        """An example of the size a model sees, which `augment` may have yet to cut.
+        """An example of the size a model sees; `augment` may crop training examples.
 
         Raises:
-            ValueError: if there is none to validate with.
+            ValueError: if the validation split is empty.
         """
         if not len(self.validation):
-            raise ValueError("the validation split is empty: nothing to validate with")
+            raise ValueError(
+                "the validation split is empty: there is nothing to validate on"
+            )
         return self.validation[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Data, and the task that models are trained for and judged by.
+    """Data, and the task that models are trained for and evaluated on.
 
     Attributes:
-        data: splits, weights, coordinates, normalisation.
-        task: metric, reference forecasts; its type chooses the report.
+        data: splits, weights, coordinates and normalisation.
+        task: metric and reference forecasts; its type determines the report.
     """
 
     data: Data

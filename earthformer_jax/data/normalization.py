@@ -1,4 +1,4 @@
-"""From physical values to those a model sees, and back."""
+"""Conversion between physical values and model units."""
 
 import dataclasses
 from typing import Protocol
@@ -9,8 +9,8 @@ import numpy as np
 class Normalization(Protocol):
     """An invertible map between physical values and model units.
 
-    Values are `[..., h, w, c]`, the first channels of the data set or all of them, so
-    that both inputs and targets can be given.
+    Values are `[..., h, w, c]` with all channels of the data set or the first few, so
+    that it applies to both inputs and targets.
     """
 
     def encode(
@@ -32,22 +32,22 @@ class Normalization(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """Model units = (value - offset) / scale, everywhere and always the same.
+    """Model units = (value - offset) / scale, independent of place and time.
 
     Attributes:
         scale: physical units per model unit.
-        offset: physical value of 0.
+        offset: physical value that becomes 0.
     """
 
     scale: float = 1.0
     offset: float = 0.0
 
     def encode(self, values, minutes=None):
-        """Model units of physical values; time makes no difference."""
+        """Model units of physical values; `minutes` is ignored."""
         del minutes
         return (values - self.offset) / self.scale
 
     def decode(self, x, minutes=None):
-        """Physical values of model units; time makes no difference."""
+        """Physical values of model units; `minutes` is ignored."""
         del minutes
         return x * self.scale + self.offset

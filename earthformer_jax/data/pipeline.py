@@ -1,4 +1,4 @@
-"""From random-access sources to batches: order, shuffling, shards, padding."""
+"""Batches from random-access sources: order, shuffling, shards and padding."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,8 @@ from absl import flags
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.source import Batch, Example, Source
 
-# Epochs of the training windows before the iterator ends; Grain can only append data
-# of known length, and no training comes near this many.
+# Epochs of the training windows before the iterator ends. Grain can only append to data
+# of known length, and no training run comes near this many.
 EPOCHS = 1_000_000
 SEED_RANGE = 2**32
 NUM_THREADS = 2  # that read ahead
@@ -35,27 +35,27 @@ def train_batches(
     """An endless, checkpointable iterator over training batches.
 
     The k-th batch is a pure function of the data set, `batch_size`, `seed` and the
-    simulated shares: threads, workers and processes change nothing. The training
+    simulated shares; threads, workers and processes do not affect it. The training
     windows are reshuffled each epoch; `data.augment` draws anew for each position.
 
     Args:
         data: the splits and augmentation.
         batch_size: examples per batch over all processes.
         seed: seed of order and augmentation.
-        simulated_batches: the first batches hold simulated examples only.
+        simulated_batches: number of initial batches with only simulated examples.
         simulated_fraction: share of simulated examples after those, 0 to 1.
-        process_index: which of the processes this is.
-        process_count: number of processes; divides `batch_size`. Process p gets the
+        process_index: index of this process.
+        process_count: number of processes; must divide `batch_size`. Process p gets the
             p-th part of every batch.
         num_threads: threads that read ahead, in each worker.
-        num_workers: processes that read ahead; 0: this one.
+        num_workers: processes that read ahead; 0: only this one.
 
     Returns:
         an iterator of dicts of arrays `[batch_size / process_count, ...]`.
 
     Raises:
-        ValueError: if simulated examples are asked of a data set that has none, or the
-            numbers do not fit.
+        ValueError: if simulated examples are requested from a data set that has none,
+            or a number is invalid.
     """
     local = _local_size(batch_size, process_count)
     if not 0 <= simulated_fraction <= 1:
@@ -122,7 +122,7 @@ class TrainBatches:
         return {_POSITION: self._next}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continues with the batch that would have come next when `state` was got."""
+        """Continues with the batch that came next when `state` was taken."""
         self.close()
         self._next = int(state[_POSITION])
 
@@ -150,14 +150,14 @@ class TrainBatches:
 
 
 def _prepare_worker(index: int, count: int) -> None:
-    """Leaves accelerators to the process that trains."""
+    """Reserves the accelerators for the process that trains."""
     del index, count
     jax.config.update("jax_platforms", "cpu")
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessPart:
-    """The examples of one process: `local` of every `batch_size`, from `offset` on."""
+    """The examples of one process: `local` of every `batch_size`, from `offset`."""
 
     examples: grain.MapDataset
     batch_size: int
@@ -180,20 +180,22 @@ def evaluation_batches(
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
 ) -> "EvaluationBatches":
-    """Every example of a source once, in order, in batches of one size.
+    """Every example of a source once, in order, in batches of equal size.
 
-    The last batch repeats the last example; `valid` `[b]` marks what counts. Every
-    process gets the same number of batches, and a consecutive part of each.
+    The last batch is padded with the last example; `valid` `[b]` marks the examples
+    that count. Every process gets the same number of batches, and a consecutive part of
+    each.
 
     Args:
         source: the examples.
         batch_size: examples per batch over all processes.
-        process_index: which of the processes this is.
-        process_count: number of processes; divides `batch_size`.
+        process_index: index of this process.
+        process_count: number of processes; must divide `batch_size`.
         num_threads: threads that read ahead; 0: none.
 
     Returns:
-        batches of `batch_size / process_count` examples, any number of times.
+        batches of `batch_size / process_count` examples; they can be iterated
+        repeatedly.
     """
     local = _local_size(batch_size, process_count)
     return EvaluationBatches(

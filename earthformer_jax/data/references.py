@@ -1,4 +1,4 @@
-"""Reference forecasts that need no model: persistence, damped or not."""
+"""Reference forecasts that need no model: persistence and damped persistence."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ import numpy as np
 from earthformer_jax.data.source import Batch
 from earthformer_jax.data.task import Forecast
 
-# Climatology of a batch in model units at its last input frame and at its targets, each
-# broadcastable to `[b, k, h, w, c]`.
+# The climatology for a batch at its last input frame and at its targets, in model
+# units, each broadcastable to `[b, k, h, w, c]`.
 Climatologies = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
 
 
@@ -16,8 +16,8 @@ def persistence(out_len: int, channels: int) -> Forecast:
     """The forecast that nothing changes: the last input frame, repeated.
 
     Args:
-        out_len: target frames.
-        channels: of the targets; they are the first channels of the inputs.
+        out_len: number of target frames.
+        channels: number of target channels, the first channels of the inputs.
     """
 
     def forecast(batch: Batch) -> np.ndarray:
@@ -33,12 +33,12 @@ def damped_persistence(
     factors: Callable[[], np.ndarray],
     climatologies: Climatologies,
 ) -> Forecast:
-    """Climatology, and the departure of the last input frame from it, which fades.
+    """The climatology plus the damped anomaly of the last input frame.
 
     Args:
-        out_len: target frames.
-        channels: of the targets; they are the first channels of the inputs.
-        factors: gives what is left of a departure, broadcastable to `[k, h, w, c]`;
+        out_len: number of target frames.
+        channels: number of target channels, the first channels of the inputs.
+        factors: returns the factors of the anomaly, broadcastable to `[k, h, w, c]`;
             called on first use.
         climatologies: see `Climatologies`.
     """
@@ -52,7 +52,7 @@ def damped_persistence(
 
 
 def like_targets(batch: Batch, fields: np.ndarray, out_len: int) -> np.ndarray:
-    """Fields of the last axis `c` as float32 `[b, out_len, h, w, c]` of a batch."""
+    """Fields broadcast to the targets of a batch: float32 `[b, out_len, h, w, c]`."""
     b, _, h, w, _ = np.shape(batch["inputs"])
     shape = (b, out_len, h, w, np.shape(fields)[-1])
     return np.array(np.broadcast_to(fields, shape), np.float32)

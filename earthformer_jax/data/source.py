@@ -10,15 +10,15 @@ Batch = Mapping[str, np.ndarray]
 
 
 class Source(Protocol):
-    """A finite sequence of examples; `source[i]` depends on nothing but `i`.
+    """A finite sequence of examples; `source[i]` depends only on `i`.
 
     An example holds `inputs` `[t, h, w, c]` and `targets` `[k, h, w, c]`, float32 in
-    the units the model sees, without NaN, and where a data set has them
+    the units the model sees, without NaN. If the data set has them, it also holds
 
-    - `observed`: bool, like `targets`; False where the target is unknown (it holds any
-      finite number there). Loss and scores leave those values out;
+    - `observed`: bool, like `targets`; False where the target is unknown (it may be any
+      finite number there). Loss and scores ignore those values;
     - `time`: int32 `[t + k]`, minutes since 1970-01-01 UTC of every frame;
-    - whatever small numeric arrays the data set adds.
+    - further small numeric arrays.
 
     Sources can be pickled, for workers in other processes, and read by many threads.
     """

@@ -1,4 +1,4 @@
-"""Dividing a series into training, validation and test, by date or by share."""
+"""Divides a series into training, validation and test periods, by date or by share."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.series import Cube
 
 SPLITS = ("train", "validation", "test")
-# Shares when no dates are given: of all frames, and of those after training.
+# Shares used without dates: of all frames, and of those after training.
 TRAIN_SHARE, VALIDATION_SHARE = 0.7, 1 / 2
-# Pieces without dates, at least this many, are divided whole.
+# A series without dates that has at least this many pieces is divided between pieces.
 MANY_PIECES = 3
 
 Period = tuple[int, int]  # first frame, and the one after the last
@@ -46,15 +46,16 @@ def split_periods(
 ) -> dict[str, Period]:
     """First frame and end of each split.
 
-    Without dates: by shares of the frames, or of the pieces where the series is made of
-    several without dates.
+    Splits without a date are shares of the frames, or of the pieces if the series has
+    no dates and consists of several pieces.
 
     Args:
         cube: the series.
         dates: of the splits.
-        in_len: input frames of a window.
-        out_len: target frames; shares leave at least as many to each split.
-        validation_share: of the frames after training.
+        in_len: number of input frames of a window.
+        out_len: number of target frames; shares leave at least this many frames for
+            validation and for testing.
+        validation_share: share of the frames after training.
 
     Raises:
         ValueError: if a date is malformed, outside the data or out of order, or if
@@ -67,8 +68,8 @@ def split_periods(
         if not in_len:
             wanted = f"in_len={out_len} needs"
         raise ValueError(
-            f"{wanted} {need} frames or "
-            "more, a training window and the targets of validation and test; "
+            f"{wanted} at least {need} frames, for a training window and the targets "
+            "of validation and test; "
             f"{cube.label} has {frames}{_when(cube, 0, frames)}. "
             + ("Shorten them" if in_len + out_len > 2 else "It is too short")
         )
@@ -104,8 +105,15 @@ def window_starts(
 ) -> dict[str, np.ndarray]:
     """First frames of the windows of each split.
 
-    A training window lies in its period, inputs and targets; of a validation or test
-    window the targets do. No window crosses an interruption of the series.
+    A training window lies entirely within its period; of a validation or test window,
+    only the targets must. No window crosses a gap in the series.
+
+    Args:
+        cube: the series.
+        periods: first frame and end of each split.
+        in_len: number of input frames; 0: the inputs are the target frames.
+        out_len: number of target frames.
+        stride: frames from the start of one window to the start of the next.
 
     Raises:
         ValueError: if a split has no window.
@@ -140,7 +148,7 @@ def split_text(
 
 
 def _check_rising(dates: Dates, edges: list[int], available: str) -> None:
-    """Refuses dates that leave a split without frames."""
+    """Rejects dates that leave a split without frames."""
     given = dataclasses.asdict(dates)
     names = list(given)
     for i, split in enumerate(SPLITS):
@@ -163,12 +171,12 @@ def _check_rising(dates: Dates, edges: list[int], available: str) -> None:
 def _edges(
     given: tuple[int, int | None, int | None, int], least: int, share: float
 ) -> list[int]:
-    """Beginning, ends of training and validation, and end.
+    """The first frame, and the ends of training, validation and testing.
 
     Args:
-        given: what is known of them; the others follow from shares.
-        least: frames that shares leave to validation and to testing.
-        share: of what follows training, for validation.
+        given: these four; those that are None are computed from shares.
+        least: number of frames that shares leave for validation and for testing.
+        share: share of the frames after training that is used for validation.
     """
     begin, train_end, validation_end, end = given
     if train_end is None:
@@ -185,9 +193,8 @@ def _without_dates(
     for name, value in dataclasses.asdict(dates).items():
         if value:
             raise ValueError(
-                f"{name}={value} has no meaning for {cube.label}: it has "
-                f"no dates. Leave it empty: {TRAIN_SHARE:.0%} of the frames are for "
-                "training"
+                f"{name}={value} cannot be used: {cube.label} has no dates. Leave it "
+                f"empty to train on {TRAIN_SHARE:.0%} of the frames"
             )
     frames, pieces = cube.frames.shape[0], cube.segments
     if len(pieces) >= MANY_PIECES:
@@ -219,11 +226,12 @@ def _no_window(
         )
     return (
         f"{cube.label}: the {split} period{_when(cube, first, stop)} of {stop - first} "
-        f"frames holds no window: it needs {need}; there are {cube.frames.shape[0]} "
-        f"frames{_when(cube, 0, cube.frames.shape[0])}{broken}. Please {remedy}"
+        f"frames is too short for a window, which needs {need}; there are "
+        f"{cube.frames.shape[0]} frames{_when(cube, 0, cube.frames.shape[0])}{broken}. "
+        f"Please {remedy}"
     )
 
 
 def _when(cube: Cube, first: int, stop: int) -> str:
-    """ " (2008-01-01..2015-09-13)"; nothing where dates are unknown."""
+    """ " (2008-01-01..2015-09-13)"; "" if dates are unknown."""
     return "" if cube.minutes is None else f" ({cube.period(first, stop)})"

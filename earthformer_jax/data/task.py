@@ -1,6 +1,6 @@
-"""What is asked of a model: the kind of question, and how answers are judged.
+"""Tasks: what a model has to do, and how the results are scored.
 
-The kind is the type: `reports.score` chooses the report by it.
+The type of a task is its kind: `reports.score` selects the report by it.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ Forecast = Callable[[Batch], np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What all tasks have in common.
+    """The attributes that all tasks have in common.
 
     Attributes:
         metric: streaming score of forecasts, used for validation and reports.
@@ -38,12 +38,12 @@ class ForecastFrames(Task):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForecastNino(Task):
-    """Forecast sea surface temperature anomalies, and with them the Niño3.4 index.
+    """Forecast sea surface temperature anomalies and the Niño3.4 index.
 
     Attributes:
         nino_weights: weights `[h, w]` of the monthly index, summing to 1.
         ocean: bool `[h, w]`, False on land.
-        index_months: months in the index that scores are about, 1 or 3.
+        index_months: months that the scored index is averaged over, 1 or 3.
     """
 
     nino_weights: np.ndarray
@@ -59,7 +59,7 @@ class SeriesSource(Source, Protocol):
     True for each frame of the series in exactly one window.
 
     Attributes:
-        frame_count: frames of the series that are in a window.
+        frame_count: number of frames of the series that are in a window.
     """
 
     @property
@@ -73,7 +73,7 @@ class EmbedSeries(Task):
     Needs a model with embeddings, see `models.contract.Embedder`.
 
     Attributes:
-        series: what is embedded.
+        series: the series to embed.
     """
 
     series: SeriesSource

@@ -1,7 +1,7 @@
-"""What the TFDS builders in `datasets/` share.
+"""Code shared by the TFDS builders in `datasets/`.
 
-They write ArrayRecord, which is read at random and without TensorFlow, and keep the
-order of the examples. Importing this module needs tensorflow-datasets.
+They write ArrayRecord, which allows random access without TensorFlow, and keep the
+order of the examples. Importing this module requires tensorflow-datasets.
 """
 
 import inspect
@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 
 class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder that writes ArrayRecord unless another format is asked for."""
+    """A builder that writes ArrayRecord unless another format is requested."""
 
     def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
         super().__init__(file_format=file_format, **kwargs)
@@ -19,10 +19,10 @@ class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     def ordered_info(
         self, features: dict[str, Any], **kwargs: Any
     ) -> tfds.core.DatasetInfo:
-        """The data set's information: examples stay in the order of their keys.
+        """The data set's information; examples stay in the order of their keys.
 
         Args:
-            features: by name.
+            features: features by name.
             **kwargs: further arguments of `tfds.core.DatasetInfo`.
         """
         return tfds.core.DatasetInfo(
@@ -35,9 +35,9 @@ class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
 
 
 def array(shape: tuple[int | None, ...], dtype: Any) -> tfds.features.Tensor:
-    """A feature that is stored as its bytes; ArrayRecord compresses them.
+    """A feature stored as raw bytes, which ArrayRecord compresses.
 
-    Several sizes may be None. Without this encoding integers are stored one by one,
-    which takes several times as long to write and to read.
+    Several sizes may be None. Without this encoding, integers are stored one by one and
+    take several times as long to write and to read.
     """
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")

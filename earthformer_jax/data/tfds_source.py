@@ -1,8 +1,8 @@
 """Data prepared by TensorFlow Datasets, read example by example without TensorFlow.
 
-Anything that TFDS has written as ArrayRecord can be opened: a folder that holds
-`dataset_info.json` (`open_split`), or a data set of TFDS itself by its name
-(`open_named`). Nothing is ever downloaded or prepared here:
+Any data that TFDS has written as ArrayRecord can be opened: a folder with a
+`dataset_info.json` (`open_split`), or one of the data sets of TFDS by its name
+(`open_named`). Nothing is downloaded or prepared here; do this once:
 
     pip install "earthformer-jax[tfds]"
     tfds build mnist --file_format=array_record
@@ -31,7 +31,7 @@ INSTALL = 'pip install "earthformer-jax[tfds]"'
 
 
 def is_prepared(path: str | os.PathLike) -> bool:
-    """Whether a folder holds data prepared by TFDS."""
+    """Whether a folder contains data prepared by TFDS."""
     return (Path(path).expanduser() / INFO_FILE).is_file()
 
 
@@ -43,24 +43,25 @@ def open_split(path: str | os.PathLike, split: str) -> "TfdsSource":
         split: "train", "validation" or "test".
 
     Raises:
-        FileNotFoundError: if nothing is prepared there, or a file is missing.
+        FileNotFoundError: if the folder contains no prepared data, or a file is
+            missing.
         ValueError: if tensorflow-datasets is not installed, the split does not exist,
             or the files are not ArrayRecord.
     """
     path = Path(path).expanduser()
     if not is_prepared(path):
         raise FileNotFoundError(
-            f"{path} holds no {INFO_FILE}; expected a folder prepared by TFDS, which "
-            "ends in a version, such as DATA/nbody_mnist/1.0.0"
+            f"{path} contains no {INFO_FILE}; expected a folder prepared by TFDS, "
+            "whose name is a version, such as DATA/nbody_mnist/1.0.0"
         )
     return TfdsSource(path, split)
 
 
 def open_named(name: str, split: str) -> "TfdsSource":
-    """The examples of one split of a data set of TFDS, where TFDS keeps it.
+    """The examples of one split of a data set of TFDS, from the folder TFDS uses.
 
     Args:
-        name: "mnist"; looked for in $TFDS_DATA_DIR, or in ~/tensorflow_datasets.
+        name: "mnist"; searched in $TFDS_DATA_DIR, or in ~/tensorflow_datasets.
         split: "train" or "test".
 
     Raises:
@@ -73,9 +74,9 @@ def open_named(name: str, split: str) -> "TfdsSource":
     versions = [info.parent for info in folder.glob(f"*.*.*/{INFO_FILE}")]
     if not versions:
         raise FileNotFoundError(
-            f"{folder} holds no data prepared by TFDS; prepare them once with `tfds "
+            f"{folder} contains no data prepared by TFDS; prepare them once with `tfds "
             f"build {name} --file_format={RANDOM_ACCESS}`, or set TFDS_DATA_DIR to the "
-            "folder where they are"
+            "folder that contains them"
         )
     return TfdsSource(max(versions, key=_version), split)
 
@@ -83,7 +84,7 @@ def open_named(name: str, split: str) -> "TfdsSource":
 class TfdsSource(Sequence):
     """One split: `source[i]` is example i, a dict of arrays, in the stored order.
 
-    Files are opened when they are first needed, once in each process.
+    Files are opened on first use, once in each process.
     """
 
     def __init__(self, folder: Path, split: str):
@@ -102,14 +103,14 @@ class TfdsSource(Sequence):
         return self._opened()[index % self._length]
 
     def positions(self) -> np.ndarray:
-        """Where the split holds each example, for builders whose keys are 0, 1, 2, ...
+        """Positions of the examples in the builder's order, for keys 0, 1, 2, ...
 
-        Unless it is told otherwise TFDS stores the examples of a split in the order of
-        the md5 of the split's name and their key. This finds the builder's order again,
-        in "mnist" and "moving_mnist" that of the original files.
+        By default, TFDS stores the examples of a split in the order of the md5 hash of
+        the split's name and their key. This recovers the builder's order, which for
+        "mnist" and "moving_mnist" is that of the original files.
 
         Returns:
-            `[n]` int64: number `i` of the builder is `source[positions[i]]`.
+            `[n]` int64: example `i` of the builder is `source[positions[i]]`.
         """
         numbers = range(self._length)
         if _info(self._folder).get("disableShuffling", False):
@@ -140,7 +141,7 @@ def _open(folder: Path, split: str) -> Sequence[Any]:
         tfds = importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise ValueError(
-            f"{folder} is read with tensorflow-datasets, which is not installed: "
+            f"reading {folder} requires tensorflow-datasets, which is not installed: "
             f"{INSTALL}"
         ) from error
     info = _info(folder)
@@ -152,8 +153,8 @@ def _open(folder: Path, split: str) -> Sequence[Any]:
     file_format = info.get("fileFormat", "tfrecord")
     if file_format != RANDOM_ACCESS:
         raise ValueError(
-            f"{folder} is prepared as {file_format}, which cannot be read at random; "
-            f"prepare it again with --file_format={RANDOM_ACCESS}"
+            f"{folder} is prepared as {file_format}, which does not allow random "
+            f"access; prepare it again with --file_format={RANDOM_ACCESS}"
         )
     videos = _video_shapes(folder)
     if videos:
@@ -175,7 +176,7 @@ def _files(folder: Path, info: dict[str, Any], split: str) -> list[str]:
 
 
 def _video_shapes(folder: Path) -> dict[str, list[int]]:
-    """Shapes `[t, h, w, c]` of the features that TFDS calls videos, by name."""
+    """Shapes `[t, h, w, c]` of the video features, by name."""
     features = json.loads((folder / FEATURES_FILE).read_text())
     features = features.get("featuresDict", {}).get("features", {})
     return {
@@ -186,7 +187,7 @@ def _video_shapes(folder: Path) -> dict[str, list[int]]:
 
 
 class _Videos(Sequence):
-    """Examples of videos: TFDS needs TensorFlow for those, their frames need none."""
+    """Examples of videos, decoded frame by frame: TFDS needs TensorFlow for videos."""
 
     def __init__(self, tfds: Any, files: list[str], shapes: dict[str, list[int]]):
         array_record = importlib.import_module(

@@ -10,18 +10,18 @@ from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import Frames
 from earthformer_jax.data.splits import SPLITS, Period
 
-# Frames closer than this show what time of the day it is.
+# The time of day matters for frames that are closer together than this.
 HALF_DAY = times.DAY / 2
 MINUTES_LIMIT = 2**31
 
 
 class Windows:
-    """Examples cut from a series; example i depends on i alone.
+    """Examples cut from a series; example i depends only on i.
 
-    Inputs that are missing hold the last value observed in the window before, or 0;
-    missing targets hold 0 and are not `observed`. With `calendar` the inputs have more
-    channels: cosine and sine of the season, and of the time of the day (UTC) where
-    frames are less than half a day apart.
+    A missing input is replaced by the last value observed earlier in the window, or by
+    0; missing targets are 0 and not `observed`. With `calendar` the inputs have
+    additional channels: cosine and sine of the season, and with `time_of_day` those of
+    the time of day (UTC).
     """
 
     def __init__(
@@ -42,17 +42,18 @@ class Windows:
         """Makes a source.
 
         Args:
-            frames: of the series.
-            minutes: of the frames, or None.
+            frames: frames of the series.
+            minutes: times of the frames, or None.
             starts: first input frame of each window.
-            in_len: input frames; 0: the inputs are the target frames.
-            out_len: target frames.
-            normalizer: to model units; None: values as they are.
-            targets: the first so many channels are targets; None: all.
-            observed: give `observed`; for data that are never missing it is left out.
-            calendar: give the season.
-            time_of_day: and with it the time of the day.
-            beside: more values of every frame `[t, ...]`, given for the target frames.
+            in_len: number of input frames; 0: the inputs are the target frames.
+            out_len: number of target frames.
+            normalizer: conversion to model units; None: values are left unchanged.
+            targets: number of target channels, which come first; None: all.
+            observed: include `observed`, which complete data do not need.
+            calendar: include the season.
+            time_of_day: include the time of day as well.
+            beside: further values of every frame `[t, ...]`, returned for the target
+                frames.
         """
         self._frames, self._minutes, self._starts = frames, minutes, starts
         self._in_len, self._out_len = in_len, out_len
@@ -70,7 +71,7 @@ class Windows:
         minutes = None if self._minutes is None else self._minutes[start:stop]
         values = self._frames.read(start, stop)
         if self._normalizer is None:
-            values = np.array(values)  # not what the frames hold
+            values = np.array(values)  # a copy: `frames` may return its own array
         else:
             values = self._normalizer.encode(values, minutes)
         seen = self._in_len or self._out_len
@@ -99,12 +100,12 @@ class Windows:
 class WholeSeries:
     """Every frame of a series, in windows that overlap by half.
 
-    Examples are those of `Windows`, and say of each of their frames
+    Examples are those of `Windows`, with additional values for each of their frames:
 
     - `frame`: int32 `[t]`, its number in the series;
-    - `split`: int8 `[t]`, the number of its split in `SPLITS`, -1 outside all;
-    - `central`: bool `[t]`, whether no other window has it closer to its middle. Every
-      frame is central once.
+    - `split`: int8 `[t]`, the number of its split in `SPLITS`, -1 if it is in none;
+    - `central`: bool `[t]`, whether this is the window that has it closest to its
+      middle. Every frame is central in exactly one window.
 
     Pieces of the series that are shorter than a window are left out.
     """
@@ -119,9 +120,9 @@ class WholeSeries:
         """Makes a source.
 
         Args:
-            make_windows: source of the windows with given starts.
+            make_windows: makes the source of windows from their starts.
             segments: int `[s, 2]`, first frame and end of the pieces.
-            length: frames of a window.
+            length: frames per window.
             periods: of the splits.
         """
         pieces = [cover(int(a), int(b), length) for a, b in segments if b - a >= length]
@@ -132,7 +133,7 @@ class WholeSeries:
 
     @property
     def frame_count(self) -> int:
-        """Frames of the series that are in a window."""
+        """Number of frames of the series that are in a window."""
         return int(self._central.sum())
 
     def __len__(self) -> int:
@@ -161,7 +162,7 @@ def cover(first: int, stop: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     starts = np.append(np.arange(first, last, max(1, length // 2)), last)
     frames = np.arange(first, stop)
     middle = starts + (length - 1) / 2
-    # Of two windows as near the earlier one: it has seen more before this frame.
+    # Of two equally near windows the earlier: it has more frames before this one.
     nearest = np.searchsorted((middle[1:] + middle[:-1]) / 2, frames, side="left")
     central = np.zeros((len(starts), length), bool)
     central[nearest, frames - starts[nearest]] = True
@@ -169,7 +170,7 @@ def cover(first: int, stop: int, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fill_forward(values: np.ndarray) -> np.ndarray:
-    """`[t, ...]` with the last observed value in place of NaN; 0 before the first."""
+    """`[t, ...]` with NaN replaced by the last observed value; 0 before the first."""
     missing = ~np.isfinite(values)
     if not missing.any():
         return values

@@ -1,1 +1,1 @@
-"""Looking at data before anything is trained: inspect a file, show samples."""
+"""Tools to examine data before training: inspect a file, show samples."""

@@ -1,4 +1,4 @@
-"""What files of fields hold, what is wrong with them, and how to train on them."""
+"""Reports on files of fields: their contents, problems, and how to train on them."""
 
 import contextlib
 import dataclasses
@@ -19,20 +19,20 @@ from earthformer_jax.data.windows import HALF_DAY
 from earthformer_jax.look import layouts
 
 WIDTH = 12  # of the first column
-# Fields larger than this are made smaller for training in minutes.
+# Larger fields are coarsened so that training takes minutes.
 LARGE = 64
 USUAL_LENGTHS = (10, 5)
 MONTHS, HOURS = (12, 6), (12, 12)
-CLIMATE_DAYS = 500  # of dates that tell the seasons when 70 % of them are for training
+CLIMATE_DAYS = 500  # 70 % of these, the training period, cover about a year
 
 
 @dataclasses.dataclass
 class Report:
-    """Lines of a report and what was found wrong on the way.
+    """Lines of a report and the problems found while writing it.
 
     Attributes:
         lines: the lines so far.
-        problems: in the words of the errors.
+        problems: error messages.
         options: flags that training needs.
     """
 
@@ -53,12 +53,12 @@ def inspect(path: str) -> str:
             ICAR-ENSO or TFDS.
 
     Returns:
-        text of some lines: format, variables with units and range, grid, time, what is
-        wrong, and a command that trains on it.
+        several lines of text: format, variables with units and range, grid, time,
+        problems, and a command that trains on it.
 
     Raises:
-        FileNotFoundError: if there is nothing at `path`.
-        ValueError: if it is a folder of unknown content.
+        FileNotFoundError: if `path` does not exist.
+        ValueError: if it is a folder with unknown content.
     """
     expanded = Path(path).expanduser()
     if expanded.exists():
@@ -69,7 +69,7 @@ def inspect(path: str) -> str:
     files = formats.find(path)
     if len(files) > 1:
         report.add("files", f"{len(files)}: {files[0].name} .. {files[-1].name}")
-    with warnings.catch_warnings():  # means of nothing, where all is missing
+    with warnings.catch_warnings():  # means of empty arrays, if all values are missing
         warnings.simplefilter("ignore", RuntimeWarning)
         cube = _open(path, files, report)
         train = None
@@ -86,7 +86,7 @@ def inspect(path: str) -> str:
 
 
 def _open(path: str, files: list[Path], report: Report) -> Cube | None:
-    """The series, or its first file, or nothing; with the reasons."""
+    """The series, or its first file, or None; adds the reasons to the report."""
     wanted = Wanted()
     for target in dict.fromkeys((path, str(files[0]))):
         try:
@@ -106,7 +106,7 @@ def _open(path: str, files: list[Path], report: Report) -> Cube | None:
 
 
 def _describe(cube: Cube, files: list[Path], report: Report) -> None:
-    """Adds what a series holds."""
+    """Adds the contents of a series."""
     frames, height, width, _ = cube.frames.shape
     report.add("format", _format(cube.format, files))
     try:
@@ -136,7 +136,7 @@ def _describe(cube: Cube, files: list[Path], report: Report) -> None:
 
 
 def _describe_layout(layout: Layout, report: Report) -> None:
-    """Adds what is known of a file whose series cannot be used."""
+    """Adds what is known about a file whose series cannot be used."""
     height, width = layout.size
     report.add("format", layout.format)
     pairs = zip(layout.names, layout.units, strict=True)
@@ -151,7 +151,7 @@ def _check_variable(name: str, values: np.ndarray, report: Report) -> None:
     """Notes suspicious values of one variable."""
     finite = values[np.isfinite(values)]
     if not finite.size:
-        report.problems.append(f"{name!r} has no value at all in the frames looked at")
+        report.problems.append(f"all values of {name!r} are missing in the frames read")
         return
     if np.ptp(finite) == 0:
         report.problems.append(f"{name!r} is {finite[0]:g} everywhere")
@@ -172,7 +172,7 @@ def _check_variable(name: str, values: np.ndarray, report: Report) -> None:
 
 
 def _suggestion(path: str, cube: Cube, report: Report) -> str | None:
-    """The command that trains, with lengths that fit; None if there is too little."""
+    """The training command, with lengths that fit; None if there are too few frames."""
     frames, height, width, _ = cube.frames.shape
     if layouts.is_monthly_sst(path, cube):
         return layouts.command("configs/enso.py:quick", path=path)
@@ -206,7 +206,7 @@ def _suggestion(path: str, cube: Cube, report: Report) -> str | None:
 
 
 def _plain(cube: Cube, report: Report) -> bool:
-    """Whether the names of the channels are those of variables."""
+    """Whether the channels are named after variables."""
     return "level" not in report.options and cube.format in ("NetCDF", "Zarr", "HDF5")
 
 

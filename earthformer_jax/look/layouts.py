@@ -1,4 +1,4 @@
-"""Recognising the files of data sets that have a config of their own."""
+"""Recognises the files of data sets that have their own config."""
 
 import csv
 import dataclasses
@@ -29,10 +29,10 @@ def describe(path: Path) -> list[str] | None:
     """Lines about a file or folder in a layout that has its own config.
 
     Args:
-        path: what exists.
+        path: an existing file or folder.
 
     Returns:
-        the lines of the report after the first; None if it is none of them.
+        the lines of the report after the first; None if the layout is not recognised.
     """
     for look in (_prepared, _sevir, _icar, _nbody, _moving_mnist, _digits):
         lines = look(path)
@@ -42,7 +42,7 @@ def describe(path: Path) -> list[str] | None:
 
 
 def command(config: str, *options: str, path: str = "") -> str:
-    """The line that trains on something.
+    """The training command.
 
     Args:
         config: file and variant, "configs/sevir.py:quick".
@@ -60,7 +60,7 @@ def is_monthly_sst(path: str, cube: Cube) -> bool:
 
     Args:
         path: of the files.
-        cube: what they hold.
+        cube: their contents.
     """
     if not is_monthly(cube.cadence) or cube.frames.shape[0] < LEAST_MONTHS:
         return False
@@ -73,7 +73,7 @@ def is_monthly_sst(path: str, cube: Cube) -> bool:
 
 
 def _loaded(config: dict, file: str) -> list[str]:
-    """What a data set says of itself, or what is wrong."""
+    """Lines with the description of a data set, or with the problem."""
     try:
         dataset = data.load(config, 0)
     except (ValueError, OSError) as error:
@@ -162,7 +162,7 @@ def _icar(path: Path) -> list[str] | None:
             f"{sizes['month']} months on {grid}"
         )
         if not label.is_file() or label == file:
-            lines.append(f"problem     its labels {label.name} are not beside it")
+            lines.append(f"problem     its labels {label.name} are not in its folder")
     if not lines:
         return None
     train = f"train with  {command('configs/enso.py:quick', path=str(path))}"

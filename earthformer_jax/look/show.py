@@ -1,4 +1,4 @@
-"""Samples of a data set, for people: numbers, a contact sheet and an animation."""
+"""Shows samples of a data set: numbers, a contact sheet and an animation."""
 
 import dataclasses
 import re
@@ -15,8 +15,8 @@ from earthformer_jax.plotting.frames import INPUT_COLOUR, TARGET_COLOUR
 
 SPLITS = ("train", "validation", "test")
 FPS = 5.0
-WIDTH = 1200  # pixels of an animation, about
-MOST_PIXELS, LEAST_PIXELS = 256, 96  # across one sample of it
+WIDTH = 1200  # approximate width of an animation, in pixels
+MOST_PIXELS, LEAST_PIXELS = 256, 96  # width of one sample in it
 BORDER, GAP = 3, 4  # pixels
 KNOWN = ("inputs", "targets", "observed", "time")
 
@@ -26,11 +26,11 @@ class Samples:
     """Examples of one split.
 
     Attributes:
-        data: where they come from.
+        data: the data set they are from.
         split: "train", "validation" or "test".
-        indices: which they are.
-        examples: as training sees them.
-        augmented: whether they were changed as training examples are.
+        indices: their indices in the split.
+        examples: the examples, as in training.
+        augmented: whether they were augmented as in training.
     """
 
     data: Data
@@ -41,7 +41,7 @@ class Samples:
 
     @property
     def name(self) -> str:
-        """For files: "sevir-test"."""
+        """The name of the files: "sevir-test"."""
         name = f"{self.data.name}-{self.split}"
         return f"{name}-augmented" if self.augmented else name
 
@@ -54,18 +54,18 @@ def choose(
     augmented: bool = False,
     seed: int = 0,
 ) -> Samples:
-    """Takes examples evenly apart from a split, the first and the last among them.
+    """Takes evenly spaced examples from a split, including the first and the last.
 
     Args:
         data: the splits.
         split: "train", "validation" or "test".
-        count: how many; all of them if the split has fewer.
-        augmented: change each as a training example is.
-        seed: of the changes.
+        count: number of examples; all of them if the split has fewer.
+        augmented: augment them as in training.
+        seed: of the augmentation.
 
     Raises:
-        ValueError: if the split is empty, the number too small, or training examples
-            of the data set are not changed, or others are to be.
+        ValueError: if the split is empty, `count` is too small, or `augmented` is set
+            for a split or data set without augmentation.
     """
     source = getattr(data, split)
     if count < 1:
@@ -74,14 +74,14 @@ def choose(
         raise ValueError(f"the {split} split of {data.name!r} is empty")
     if augmented and split != "train":
         raise ValueError(
-            f"--augmented with --split={split}: only training examples are changed; "
+            f"--augmented with --split={split}: only training examples are augmented; "
             "use --split=train"
         )
     augment = data.augment if augmented else None
     if augmented and augment is None:
         raise ValueError(
-            f"--augmented: nothing changes the examples of {data.name!r} in "
-            "training; switch on an augmentation in config.data, or leave it out"
+            f"--augmented: the examples of {data.name!r} are not augmented in "
+            "training; switch on an augmentation in config.data, or omit the flag"
         )
     apart = np.linspace(0, len(source) - 1, min(count, len(source)))
     indices = tuple(int(i) for i in np.round(apart))
@@ -95,7 +95,7 @@ def choose(
 
 
 def describe(samples: Samples) -> str:
-    """The data set and the samples in lines of text."""
+    """Describes the data set and the samples in several lines of text."""
     data, examples = samples.data, samples.examples
     sizes = ", ".join(f"{s} {len(getattr(data, s)):,}" for s in SPLITS)
     which = " ".join(map(str, samples.indices))
@@ -140,7 +140,7 @@ def write(samples: Samples, folder: Path) -> list[Path]:
 
 
 def contact_sheet(samples: Samples):
-    """The samples as a matplotlib figure, a row each; grey where nothing counts."""
+    """The samples as a matplotlib figure, one per row; grey where never scored."""
     data = samples.data
     counted = _counted(data)
     masked = [
@@ -157,7 +157,7 @@ def contact_sheet(samples: Samples):
 
 
 def animation(samples: Samples) -> np.ndarray:
-    """The samples side by side, inputs then targets; a row for each channel.
+    """The samples side by side, inputs then targets, with a row for each channel.
 
     A grey border marks input frames, a red one target frames.
 
@@ -171,7 +171,7 @@ def animation(samples: Samples) -> np.ndarray:
     for number, channel in enumerate(display.channels):
         films = np.concatenate([_film(samples, x, number) for x in examples])
         thin = -(-max(films.shape[1:]) // MOST_PIXELS)
-        pictures = plotting.render_frames(  # all at once: they share their colours
+        pictures = plotting.render_frames(  # all at once, to share one colour scale
             films[:, ::thin, ::thin],
             channel,
             display.south_first,
@@ -183,7 +183,7 @@ def animation(samples: Samples) -> np.ndarray:
 
 
 def _film(samples: Samples, example: Example, channel: int) -> np.ndarray:
-    """`[t + k, h, w]` of one channel in model units; NaN where nothing is known."""
+    """`[t + k, h, w]` of one channel in model units; NaN where unknown."""
     counted = _counted(samples.data)
     inputs = _masked(example["inputs"], counted)[..., channel]
     targets = _masked(example["targets"], counted)[..., channel]
@@ -193,7 +193,7 @@ def _film(samples: Samples, example: Example, channel: int) -> np.ndarray:
 
 
 def _counted(data: Data) -> np.ndarray:
-    """Bool `[h, w, c]` (or ones): what is ever part of the loss, such as the ocean."""
+    """Bool `[h, w, c]` or broadcastable: where the loss has weight, e.g. the ocean."""
     return np.any(np.asarray(data.loss_weights) != 0, axis=0)
 
 
@@ -219,7 +219,7 @@ def _rgb(colour: str) -> np.ndarray:
 
 
 def _range(examples: Sequence[Example], key: str, number: int, channel) -> str:
-    """ "vil: 0 .. 0.93 (0 .. 237 kg)", of what is observed."""
+    """ "vil: 0 .. 0.93, mean 0.12, that is 0 .. 237 code", of the observed values."""
     values = [np.asarray(example[key])[..., number].ravel() for example in examples]
     if key == "targets":
         values = [
@@ -235,14 +235,14 @@ def _range(examples: Sequence[Example], key: str, number: int, channel) -> str:
     text = f"{channel.name}: {low:.4g} .. {high:.4g}, mean {values.mean():.4g}"
     if (channel.scale, channel.offset) != (1.0, 0.0):
         ends = channel.shown([low, high])
-        ends[np.abs(ends) < 1e-6 * np.ptp(ends)] = 0  # but for rounding
+        ends[np.abs(ends) < 1e-6 * np.ptp(ends)] = 0  # remove rounding errors
         ends = f"{ends[0]:.4g} .. {ends[1]:.4g}"
         text += f", that is {ends} {channel.units}".rstrip()
     return text
 
 
 def _unknown(samples: Samples) -> str:
-    """What share of the targets is not observed, and what never counts."""
+    """The shares of targets that are not observed and of cells that never count."""
     observed = [x["observed"].ravel() for x in samples.examples if "observed" in x]
     missing = 1 - np.concatenate(observed).mean() if observed else 0.0
     text = f"{100 * missing:.3g} % of the target values of these samples"

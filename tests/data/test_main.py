@@ -91,8 +91,8 @@ class TestInspect:
 
 CONFIG_IS = "--config={file}"
 WRONG = {
-    "no command": ([], "the command is missing; write show or inspect, or --help"),
-    "unknown command": (["shwo"], "'shwo' is not a command; write show or inspect"),
+    "no command": ([], "the command is missing; use show or inspect, or --help"),
+    "unknown command": (["shwo"], "'shwo' is not a command; use show or inspect"),
     "no config": (["show"], "--config is missing"),
     "no such file": (["show", "--config=a.py"], "config file a.py does not exist"),
     "unknown variant": (["show", CONFIG_IS + ":huge"], "variant 'huge' is unknown"),
@@ -120,7 +120,7 @@ WRONG = {
     "no samples": (["show", CONFIG_IS, "--count=0"], "--count=0"),
     "no augmentation": (
         ["show", CONFIG_IS, "--augmented"],
-        "error: --augmented: nothing changes the examples of 'enso'",
+        "error: --augmented: the examples of 'enso' are not augmented",
     ),
     "stray argument": (["show", CONFIG_IS, "x"], "unexpected arguments: x"),
     "several paths": (["inspect", "a.nc", "b.nc"], "inspect takes one PATH, got 2"),

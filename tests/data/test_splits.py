@@ -89,13 +89,13 @@ class TestPeriods:
 
     def test_no_dates_to_split_by(self):
         with pytest.raises(
-            ValueError, match="train_until=2001 has no meaning for c.nc"
+            ValueError, match="train_until=2001 cannot be used: c.nc has no dates"
         ):
             split(series(dated=False), train_until="2001")
 
     def test_too_short(self):
         message = (
-            "in_len=4 and out_len=2 need 10 frames or more, .* c.nc has 9 .2001-01"
+            "in_len=4 and out_len=2 need at least 10 frames, .* c.nc has 9 .2001-01"
         )
         with pytest.raises(ValueError, match=message):
             split(series(9))
@@ -132,14 +132,15 @@ class TestStarts:
         data = series(30, pieces=6 * [5], dated=False)
         with pytest.raises(
             ValueError,
-            match="the train period of 20 frames holds no window: it needs 4 input and "
-            "2 target frames in a row; there are 30 frames, in 6 pieces of at most 5. ",
+            match="the train period of 20 frames is too short for a window, which "
+            "needs 4 input and 2 target frames in a row; there are 30 frames, in 6 "
+            "pieces of at most 5. ",
         ):
             self.starts(data)
         data = series(100)
         with pytest.raises(
             ValueError,
-            match="validation period .2001-03-01..2001-03-01. of 1 frames holds no win",
+            match="validation period .2001-03-01..2001-03-01. of 1 frames is too short",
         ):
             self.starts(data, train_until="2001-02", validate_until="2001-03-01")
 

@@ -84,7 +84,7 @@ class TestOpenSplit:
 
     def test_folder_that_is_none(self, tmp_path):
         assert not tfds_source.is_prepared(tmp_path)
-        with pytest.raises(FileNotFoundError, match="holds no dataset_info.json"):
+        with pytest.raises(FileNotFoundError, match="contains no dataset_info.json"):
             tfds_source.open_split(tmp_path, "train")
 
     def test_split_that_is_none(self, folder):

@@ -93,7 +93,9 @@ class TestChoose:
             show.choose(data(), **arguments)
 
     def test_refused_without_augmentation(self):
-        with pytest.raises(ValueError, match="nothing changes the examples of 'made'"):
+        with pytest.raises(
+            ValueError, match="the examples of 'made' are not augmented"
+        ):
             show.choose(data(augment=None), "train", augmented=True)
 
 

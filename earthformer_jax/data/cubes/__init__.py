@@ -1,1 +1,1 @@
-"""Any time series of fields: climate cubes and the user's own files."""
+"""Any time series of fields: climate cubes and the user's files."""

@@ -1,4 +1,4 @@
-"""Looking at values before they are trusted: fill values, and what is missing."""
+"""Checks of the values of a series: undeclared fill values and missing data."""
 
 from collections.abc import Mapping
 
@@ -9,12 +9,12 @@ from earthformer_jax.data.readers.frames import ArrayFrames, FileFrames
 from earthformer_jax.data.readers.series import Cube
 
 SAMPLED_FRAMES = 12
-# Numbers that people use for "missing".
+# Numbers commonly used for "missing".
 CODES = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -99999.0)
 CODES += (-32767.0, -32768.0, -8888.0, -9e9, 999.0, 9999.0, 99999.0, 999999.0)
 CODES += (-1e9, 1e9)
-FAR = 0.5  # of the range of all other values, from the nearest of them
-HUGE = 1e15  # larger numbers are no measurement
+FAR = 0.5  # least distance to the nearest other value, as a share of their range
+HUGE = 1e15  # larger numbers are not measurements
 TYPE_ENDS = (255.0, 65535.0)  # largest uint8 and uint16
 
 
@@ -22,7 +22,7 @@ def raw_sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:
     """Up to `count` frames spread over a series, as stored: cells not averaged.
 
     Returns:
-        `[n, h, w, c]`, NaN where known to be missing.
+        `[n, h, w, c]`, NaN where a value is known to be missing.
     """
     frames = cube.frames
     if isinstance(frames, FileFrames):
@@ -32,10 +32,10 @@ def raw_sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:
 
 
 def check_values(cube: Cube) -> None:
-    """Refuses values that seem to be fill values nobody declared.
+    """Rejects values that look like undeclared fill values.
 
     Raises:
-        ValueError: naming variable and value.
+        ValueError: if there are any; the message names the variable and the value.
     """
     values = raw_sample(cube)
     for c, name in enumerate(cube.names):
@@ -44,7 +44,7 @@ def check_values(cube: Cube) -> None:
             share = np.mean(np.isclose(values[..., c], code, rtol=1e-6, atol=0))
             raise ValueError(
                 f"{cube.label}: {100 * share:.2g} % of {name!r} are {code:g}, far from "
-                "all other values; if they mark what is missing, say so with "
+                "all other values; if they mark missing values, set "
                 f"missing={code:g}"
             )
 
@@ -52,8 +52,8 @@ def check_values(cube: Cube) -> None:
 def fill_code(values: np.ndarray) -> float | None:
     """The extreme value that seems to mean "missing", if there is one.
 
-    It is larger than 1e15, or a usual code, taken more than once, that is far from all
-    other values.
+    It is larger than 1e15, or a common code that occurs more than once and is far from
+    all other values.
     """
     finite = values[np.isfinite(values)].astype(np.float64)
     if not finite.size:
@@ -71,7 +71,7 @@ def fill_code(values: np.ndarray) -> float | None:
 
 
 def type_end(values: np.ndarray) -> float | None:
-    """255 or 65535, if whole numbers end there: perhaps it means "missing"."""
+    """255 or 65535 if it is the largest of whole numbers: it may mean "missing"."""
     finite = values[np.isfinite(values)]
     if not finite.size or finite.min() < 0 or np.any(finite != np.round(finite)):
         return None
@@ -82,15 +82,15 @@ def type_end(values: np.ndarray) -> float | None:
 def missing_share(
     cube: Cube, periods: Mapping[str, tuple[int, int]], counted: np.ndarray
 ) -> float | None:
-    """Share of values that are missing where there are some in the training period.
+    """Share of missing values among the cells observed in the training period.
 
     Args:
-        cube: the data; nothing is counted if it is not in memory.
+        cube: the data; values are counted only if they are in memory.
         periods: first frame and end of each split.
         counted: bool `[h, w, c]`, the cells observed in the training period.
 
     Returns:
-        the share over all periods; None if it was not counted.
+        the share over all periods; None if values were not counted.
 
     Raises:
         ValueError: if a variable has no value in a whole period.
@@ -108,9 +108,9 @@ def missing_share(
                 if cube.minutes is not None:
                     when = times.period_text(cube.minutes[start:stop])
                 raise ValueError(
-                    f"{cube.label}: {name!r} has no value at all in the {split} period "
-                    f"({when}); move the dates of the splits, or leave it out of "
-                    "`variables`"
+                    f"{cube.label}: all values of {name!r} are missing in the {split} "
+                    f"period ({when}); move the dates of the splits, or leave it out "
+                    "of `variables`"
                 )
         total += (stop - start) * int(counted.sum())
         missing += (stop - start) * int(counted.sum()) - int(known[counted].sum())

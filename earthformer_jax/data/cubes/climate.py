@@ -1,10 +1,11 @@
-"""Climate cubes: several variables on a grid, forecast from days or months before.
+"""Climate cubes: several variables on a grid, forecast from past days or months.
 
-- no path: the embedded climate twin (`data.cubes.twin`), synthetic daily weather;
-- NetCDF files or Zarr stores of a reanalysis, a climate model, observations.
+The data are NetCDF files or Zarr stores of a reanalysis, a climate model or
+observations; without a path, the embedded climate twin (`data.cubes.twin`), synthetic
+daily weather.
 
 By default the model sees anomalies from the seasonal cycle of the training period in
-units of their standard deviation, and the season beside them. The engine is
+units of their standard deviation, together with the season. The work is done by
 `data.cubes.cube`, with the settings of `data.cubes.cube.Settings`.
 """
 

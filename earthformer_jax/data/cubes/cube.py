@@ -1,9 +1,10 @@
-"""A data set from any time series of fields: climate cubes and one's own files.
+"""A data set from any time series of fields: climate cubes and the user's files.
 
-What `path` means is opened as a series (`cube_file`), divided by date and
-cut into windows (`data.splits`, `data.windows`), normalised by the training period
-(`cube_statistics`), and held against forecasts without a model (`cube_references`).
-Without a path the series is the embedded climate twin (`climate_twin`).
+The files at `path` are opened as a series (`data.readers.series`), divided by date and
+cut into windows (`data.splits`, `data.windows`), normalised by statistics of the
+training period (`data.cubes.statistics`), and compared with reference forecasts
+(`data.cubes.references`). Without a path the series is the embedded climate twin
+(`data.cubes.twin`).
 """
 
 import dataclasses
@@ -35,43 +36,46 @@ from earthformer_jax.metrics.sums import MAX_LEADS
 from earthformer_jax.settings import ConfigError, at_least, setting
 
 MSE_UNITS = "(standard deviations)^2"
-MIN_AREA = 1e-3  # cos(latitude) at a pole: its cells still count a little
+MIN_AREA = 1e-3  # least weight of a cell, so that those at a pole still count
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of a cube, or of own files.
+    """Settings of a climate cube or of the user's files.
 
     Attributes:
         name: "climate" or "custom".
-        path: nothing for the climate twin; else a NetCDF, HDF5 or .npy file, a Zarr
-            store, or a pattern of many, "data/*.nc".
-        variables: their names, "T,P"; nothing: all that share a grid.
-        targets: those that are forecast; nothing: all of them.
-        level: place along every further dimension, "500" or "level=500"; several,
-            "500,850", become several variables.
-        axes: of HDF5 and .npy arrays, letters of n (sequences), t, h, w, c (channels):
-            "thw", "nhwt"; nothing: guessed.
-        missing: values that mark what is missing, beside those the file declares.
-        region: south, north, west, east in degrees; nothing: all.
-        space_step: cells are means of so many times so many.
-        time_step: use every so manieth frame.
-        in_len: input frames.
-        out_len: target frames; 0: the input frames themselves, for autoencoders.
-        stride: frames from the start of a window to the next one.
-        train_from: first training date, "YYYY-MM-DD" or shorter; nothing: the first.
-        train_until: last training date; nothing: 70 % of the frames.
-        validate_until: last validation date; nothing: half of the rest.
-        test_until: last test date; nothing: the last.
-        anomalies: remove the mean cycles of year and day of every cell, known from the
-            training period, and not just the mean of every variable.
-        calendar: give the model cosine and sine of the season, and of the time of the
-            day where frames are less than half a day apart.
-        flip: turn training examples over in either direction at random, for fields
-            without an up or down, such as radar pictures.
-        area_weights: cells count by cos(latitude) in loss and scores, where the grid
-            has latitudes by rows.
-        twin_years: length of the climate twin.
+        path: a NetCDF, HDF5 or .npy file, a Zarr store, or a pattern that matches many,
+            "data/*.nc"; empty (default): the climate twin.
+        variables: names of the variables, "T,P"; empty (default): all that share a
+            grid.
+        targets: variables to forecast; empty (default): all of them.
+        level: position along every further dimension, "500" or "level=500"; several
+            levels, "500,850", become several variables.
+        axes: axes of HDF5 and .npy arrays, in the letters n (sequences), t, h, w, c
+            (channels): "thw", "nhwt"; empty (default): guessed.
+        missing: values that mark missing data, in addition to those the file declares.
+        region: south, north, west, east in degrees; empty (default): everything.
+        space_step: n × n cells are averaged into one.
+        time_step: use every n-th frame.
+        in_len: number of input frames.
+        out_len: number of target frames; 0: the targets are the inputs, for
+            autoencoders.
+        stride: frames from the start of one window to the start of the next.
+        train_from: first training date, "YYYY-MM-DD" or shorter; empty (default): the
+            first date of the data.
+        train_until: last training date; empty (default): 70 % of the frames.
+        validate_until: last validation date; empty (default): half of the rest.
+        test_until: last test date; empty (default): the last date of the data.
+        anomalies: remove the mean annual and daily cycles of every cell, estimated from
+            the training period, rather than only the mean of every variable.
+        calendar: give the model the cosine and sine of the season, and of the time of
+            day if frames are less than half a day apart.
+        flip: flip training examples vertically and horizontally at random, for fields
+            without a preferred orientation, such as radar images.
+        area_weights: weight cells by cos(latitude) in loss and scores if the latitude
+            depends only on the row.
+        twin_years: length of the climate twin in years.
     """
 
     name: str = "custom"
@@ -98,7 +102,7 @@ class Settings:
     twin_years: int = setting(12, at_least(3))
 
     def __post_init__(self) -> None:
-        """Several names or numbers may be one text, "T,P"."""
+        """Splits several names or numbers given as one string, "T,P"."""
         for name in ("variables", "targets", "level"):
             object.__setattr__(self, name, layout.words(getattr(self, name)))
         for name in ("missing", "region"):
@@ -117,10 +121,10 @@ class Settings:
         return Dates(**{name: str(getattr(self, name)) for name in names})
 
     def check(self) -> None:
-        """Refuses values that are possible one by one but not together.
+        """Rejects values that are valid individually but not in combination.
 
         Raises:
-            ConfigError: naming them.
+            ConfigError: if there are any; the message names them.
         """
         scored = "out_len" if self.out_len else "in_len"
         if getattr(self, scored) > MAX_LEADS:
@@ -130,7 +134,7 @@ class Settings:
             )
         if self.restores and self.targets:
             raise ConfigError(
-                f"targets={','.join(self.targets)} has no meaning with out_len=0, "
+                f"targets={','.join(self.targets)} has no effect with out_len=0, "
                 "where all variables are restored; choose them with `variables`"
             )
         for name in ("variables", "targets"):
@@ -150,7 +154,7 @@ def load(settings: Settings, seed: int) -> Dataset:
         seed: of the climate twin.
 
     Raises:
-        FileNotFoundError: if there is nothing at `settings.path`.
+        FileNotFoundError: if `settings.path` does not exist.
         ValueError: if a file, a date or a setting cannot be used; the message says why.
     """
     cube, targets = open_series(settings, seed)
@@ -226,12 +230,13 @@ def load(settings: Settings, seed: int) -> Dataset:
 
 
 def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:
-    """The series of the settings, its values not yet read, and how many are targets.
+    """Opens the series that the settings describe, without reading its values.
 
-    The targets are its first variables.
+    Returns:
+        the series, and the number of targets, which are its first variables.
 
     Raises:
-        FileNotFoundError: if there is nothing at `settings.path`.
+        FileNotFoundError: if `settings.path` does not exist.
         ValueError: if it cannot be used.
     """
     if not settings.path:
@@ -250,13 +255,17 @@ def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:
 def loss_weights(
     cube: Cube, counted: np.ndarray, targets: int, area: bool
 ) -> np.ndarray:
-    """`[1, h, w, c]` float32: cos(latitude) or 1 where observed, their mean 1; else 0.
+    """Weights of the cells in the loss, normalised to mean 1; 0 where not observed.
 
     Args:
-        cube: with its grid.
-        counted: bool `[h, w, c]`.
-        targets: channels of the targets.
-        area: weights by cos(latitude), if there are latitudes of the rows.
+        cube: the data, with its grid.
+        counted: bool `[h, w, c]`, the cells observed in the training period.
+        targets: number of target channels.
+        area: weight by cos(latitude) if the latitude depends only on the row; otherwise
+            all weights are equal.
+
+    Returns:
+        float32 `[1, h, w, targets]`.
     """
     weights = counted[None, ..., :targets].astype(np.float64)
     if area and cube.latitude is not None and cube.latitude.ndim == 1:
@@ -304,7 +313,7 @@ def _chosen(cube: Cube, names: Iterable[str]) -> Cube:
 
 
 def _targets_first(cube: Cube, targets: tuple[str, ...]) -> tuple[Cube, int]:
-    """The cube with the targets as its first channels, and their number."""
+    """The cube with the targets as its first channels, and how many they are."""
     if not targets:
         return cube, len(cube.names)
     for name in targets:
@@ -316,7 +325,7 @@ def _targets_first(cube: Cube, targets: tuple[str, ...]) -> tuple[Cube, int]:
 
 def _no_target(name: str, names: Iterable[str]) -> ValueError:
     return ValueError(
-        f"targets={name} is none of the variables{nearest(name, names)} "
+        f"targets={name} is not one of the variables{nearest(name, names)} "
         f"(there are: {', '.join(names)})"
     )
 
@@ -349,7 +358,7 @@ def _description(
     splits: str,
     units: str,
 ) -> str:
-    """One line: which data, windows, splits, units, and what was masked."""
+    """One line that names the data, windows, splits, units and masked values."""
     label = cube.label
     if settings.name == "custom" and not settings.path:
         label += " (no `path` was given)"

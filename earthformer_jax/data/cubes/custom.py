@@ -1,8 +1,8 @@
-"""One's own files: any NetCDF, Zarr, HDF5 or .npy time series of fields.
+"""The user's files: any NetCDF, Zarr, HDF5 or .npy time series of fields.
 
-`path` is a file or a pattern of many; `python -m earthformer_jax.data
-inspect PATH` says what is in them and with which settings to train. Without a path it
-is the embedded climate twin. The engine is `data.cubes.cube`.
+`path` is a file or a pattern that matches many; `python -m earthformer_jax.data inspect
+PATH` shows what is in them and suggests settings for training. Without a path the data
+are the embedded climate twin. The work is done by `data.cubes.cube`.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,7 @@ from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.splits import Period
 from earthformer_jax.data.task import Forecast
 
-DAMPING_WINDOWS = 400  # of the training split that the damping is estimated from
+DAMPING_WINDOWS = 400  # training windows that the damping is estimated from
 
 
 def references(
@@ -34,19 +34,20 @@ def references(
     """Reference forecasts, fitted to the training period on first use.
 
     - persistence: the last input frame;
-    - damped_persistence: climatology, and the departure of the last frame from it times
-      a factor for each lead and variable;
-    - climatology: the mean cycles of year and day, or the mean of every cell where
-      nothing tells them. Where the targets are the inputs (`in_len` 0), it alone.
+    - damped_persistence: the climatology plus the anomaly of the last frame, multiplied
+      by a factor for each lead and variable;
+    - climatology: the mean annual and daily cycles, or the mean of every cell if the
+      period does not determine them. It is the only reference if the targets are the
+      inputs (`in_len` 0).
 
     Args:
         cube: the data.
         period: training frames.
-        normalizer: to model units.
+        normalizer: conversion to model units.
         train: training examples.
-        in_len: input frames; 0: the inputs are the target frames.
-        out_len: target frames.
-        targets: channels of the targets.
+        in_len: number of input frames; 0: the inputs are the target frames.
+        out_len: number of target frames.
+        targets: number of target channels.
     """
 
     @functools.cache
@@ -82,12 +83,12 @@ def references(
 
 
 def damping(train: Source, base: Climatologies, targets: int) -> np.ndarray:
-    """Regression of each target frame on the last input, both without climatology.
+    """Regression of each target frame on the last input frame, both as anomalies.
 
     Args:
         train: training examples.
         base: climatology at the last input and at the targets.
-        targets: channels of the targets.
+        targets: number of target channels.
 
     Returns:
         float32 `[k, c]`, between 0 and 1.

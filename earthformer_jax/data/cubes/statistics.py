@@ -1,4 +1,4 @@
-"""What is learned from the training period before a model is: means and spreads."""
+"""Statistics of the training period: means, standard deviations, climatology."""
 
 import dataclasses
 
@@ -8,13 +8,13 @@ from earthformer_jax.data.climatology import Climatology, fit_climatology, harmo
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.times import period_text
 
-SAMPLE_BYTES = 2**28  # of the training period that statistics are made of
+SAMPLE_BYTES = 2**28  # most of the training period that statistics are taken from
 SAMPLE_PIECES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
-    """From the units of the file to those the model sees.
+    """Converts between the units of the file and those of the model.
 
     x = (value - offset) / scale, or (value - climatology) / scale.
 
@@ -22,7 +22,7 @@ class Normalizer:
         scale: float32 `[c]`.
         offset: float32 `[c]`; 0 where a climatology is removed.
         counted: bool `[h, w, c]`: observed at some time of the training period.
-        climatology: what is removed; None: `offset`.
+        climatology: removed from the values; None: `offset` is removed.
     """
 
     scale: np.ndarray
@@ -36,7 +36,8 @@ class Normalizer:
         """float32 `[..., h, w, c]`; NaN where missing or never observed in training.
 
         Args:
-            values: `[..., h, w, c]` in the units of the file; c may be less than all.
+            values: `[..., h, w, c]` in the units of the file; all channels or the
+                first few.
             minutes: `[...]` since 1970-01-01 UTC; None if unknown.
         """
         c = values.shape[-1]
@@ -50,11 +51,11 @@ class Normalizer:
         return np.where(self.counted[..., :c], values, np.float32(np.nan))
 
     def _base(self, minutes: np.ndarray | None) -> np.ndarray:
-        """What model value 0 stands for, `[..., h, w, c]` or `[c]`."""
+        """The value that becomes 0 in model units, `[..., h, w, c]` or `[c]`."""
         return self.offset if self.climatology is None else self.climatology.at(minutes)
 
     def of_climatology(self, climatology: Climatology, minutes) -> np.ndarray:
-        """A climatology `[..., h, w, c]` in model units; 0 where nothing counts."""
+        """A climatology `[..., h, w, c]` in model units; 0 where never observed."""
         x = (climatology.at(minutes) - self.offset) / self.scale
         return np.where(self.counted, x, np.float32(0))
 
@@ -65,8 +66,8 @@ def sample(
     """Values and minutes of frames start..stop - 1, or of pieces spread over them.
 
     Returns:
-        values `[n, h, w, c]` and their minutes `[n]` or None: all of them, or about
-        `limit` bytes.
+        values `[n, h, w, c]` and their minutes `[n]` or None, for all frames or for
+        about `limit` bytes of them.
     """
     frame_bytes = 4 * int(np.prod(cube.frames.shape[1:], dtype=np.int64))
     most = max(1, limit // frame_bytes)
@@ -76,7 +77,7 @@ def sample(
         return cube.frames.read(start, stop), minutes
     pieces = min(SAMPLE_PIECES, most)
     length = most // pieces
-    rng = np.random.default_rng(0)  # not every n-th: that could be one time of day
+    rng = np.random.default_rng(0)  # every n-th frame could always be the same hour
     edges = np.linspace(start, stop - length, pieces + 1)
     firsts = np.unique(rng.uniform(edges[:-1], edges[1:]).astype(np.int64))
     chosen = np.unique(firsts[:, None] + np.arange(length))
@@ -89,16 +90,16 @@ def sample(
 def fit_normalizer(
     cube: Cube, period: tuple[int, int], anomalies: bool
 ) -> tuple[Normalizer, str]:
-    """The normalisation that the training period gives, and its name for people.
+    """The normalisation fitted to the training period, and a description of it.
 
     Args:
         cube: the data.
         period: first training frame and end.
-        anomalies: remove the climatology, not just the mean.
+        anomalies: remove the climatology rather than only the mean.
 
     Raises:
-        ValueError: if a variable has no value, or always the same one, or if a
-            climatology cannot be known.
+        ValueError: if a variable is missing everywhere or constant, or if the
+            climatology cannot be estimated.
     """
     values, minutes = sample(cube, *period)
     known = np.isfinite(values)
@@ -106,8 +107,8 @@ def fit_normalizer(
     for c, name in enumerate(cube.names):
         if not counted[..., c].any():
             raise ValueError(
-                f"{cube.label}: {name!r} has no value at all in the training period "
-                f"({_period_text(minutes, len(values))}): all are missing"
+                f"{cube.label}: all values of {name!r} are missing in the training "
+                f"period ({_period_text(minutes, len(values))})"
             )
     whole = "" if len(values) == period[1] - period[0] else f" of {len(values)} frames"
     climatology = None
@@ -115,8 +116,8 @@ def fit_normalizer(
         annual, daily = harmonics(minutes, cube.cadence)
         if not annual and not daily:
             raise ValueError(
-                "anomalies=True needs dates and a training period of a "
-                f"year or more to know the seasons; that of {cube.label} is "
+                "anomalies=True needs dates and a training period of at least a year "
+                f"to estimate the seasonal cycle; that of {cube.label} is "
                 f"{_period_text(minutes, len(values))}. Set it to False"
             )
         climatology = fit_climatology(values, minutes, annual, daily)
@@ -135,8 +136,7 @@ def fit_normalizer(
         if not scale[c] > (0 if anomalies else 1e-6 * abs(mean[c])):
             raise ValueError(
                 f"{cube.label}: {name!r} is {mean[c]:g} everywhere in the training "
-                "period; there is nothing to learn. Leave it out of "
-                "`variables`"
+                "period, so there is nothing to learn. Leave it out of `variables`"
             )
     kind = "(x - mean) / standard deviation"
     if climatology is not None:

@@ -1,19 +1,19 @@
 """A synthetic climate: daily weather of a mid-latitude region, from a seed.
 
 Temperature (t2m), sea level pressure (msl) and rain (tp) on 16 x 24 cells of 2.5
-degrees. Pressure anomalies p travel eastwards with the flow u(y), fade, and are stirred
-at random; the wind v along their gradient carries warm and moist air northwards:
+degrees. Pressure anomalies p travel eastwards with the flow u(y), decay, and are
+stirred at random; the wind v along their gradient carries warm, moist air northwards:
 
     p[t + 1] = r_p  A_p p[t]                            + s(t) noise
     T[t + 1] = r_T  A_T T[t]  + g_T v[t],  v = dp/dx    + s(t) noise
     q[t + 1] = r_q  A_q q[t]  + g_q v[t]                + s(t) noise
 
 A is advection by u and a little mixing across the flow; noise is smooth in space and
-stronger in winter. Rain falls where p is low and moisture q high. Mean temperature and
-pressure follow the season and the latitude. So the motion of what is there can be
-learned, T and rain can be foreseen from p, and what enters the region or is stirred up
-cannot. The flow goes round a circle twice as long as the region. Numbers are chosen to
-look like weather; they are not fitted to any data.
+stronger in winter. Rain falls where p is low and moisture q is high. Mean temperature
+and pressure vary with the season and the latitude. The motion of existing anomalies can
+therefore be learned, and T and rain can be predicted from p; anomalies that enter the
+region or are newly stirred up cannot. The flow follows a circle twice as long as the
+region. The numbers are chosen to resemble weather; they are not fitted to any data.
 """
 
 import numpy as np
@@ -25,19 +25,19 @@ from earthformer_jax.statistics.linear_system import generator
 
 LATITUDE = np.arange(30.0, 70.0, 2.5)
 LONGITUDE = np.arange(0.0, 60.0, 2.5)
-CIRCLE = 2 * len(LONGITUDE)  # columns the flow goes round
+CIRCLE = 2 * len(LONGITUDE)  # columns around the circle
 FIRST_DAY = "2001-01-01"
-SPIN_UP = 60  # days until the state is forgotten
+SPIN_UP = 60  # days until the initial state is forgotten
 NAMES, UNITS = ("t2m", "msl", "tp"), ("K", "hPa", "mm/day")
 
 # Rows of the state: p, T, q.
 MEMORY = (0.90, 0.93, 0.80)  # from day to day
-SPEED = (1.3, 0.7, 1.0)  # columns a day in the middle of the flow
-WARMING, MOISTENING = 0.55, 0.55  # by the wind, per standard deviation of it
+SPEED = (1.3, 0.7, 1.0)  # columns per day in the middle of the flow
+WARMING, MOISTENING = 0.55, 0.55  # per standard deviation of the wind
 NOISE = (1.0, 0.35, 0.5)
-SHORTEST = 5.0  # waves around the circle: shorter ones are weak in the noise
-ACROSS = 2.0  # rows over which noise is alike
-MIXING = 0.04  # share of a row that goes to each neighbour in a day
+SHORTEST = 5.0  # waves around the circle; the noise has little power beyond
+ACROSS = 2.0  # correlation length of the noise across rows
+MIXING = 0.04  # share of a row that moves to each neighbour per day
 WINTER = 0.3  # noise is this much stronger in January, and weaker in July
 SPREAD = (6.5, 3.5)  # hPa, K: standard deviations of the anomalies
 RAIN = 6.0  # mm/day at one standard deviation above the threshold
@@ -48,7 +48,7 @@ def make(years: int, seed: int) -> Cube:
     """Days of the twin as a series in memory.
 
     Args:
-        years: how many.
+        years: length of the series in years.
         seed: of the weather.
 
     Returns:
@@ -78,7 +78,7 @@ def weather(phase: np.ndarray, seed: int) -> np.ndarray:
     """Anomalies p, T, q: float32 `[t, 3, h, w]`, each of standard deviation 1.
 
     Args:
-        phase: `[t]` of the year, 0 in the coldest days, 2 pi a year later.
+        phase: `[t]` phase of the year, 0 on the coldest days, 2 pi a year later.
         seed: of the noise.
     """
     rows = len(LATITUDE)
@@ -101,7 +101,7 @@ def weather(phase: np.ndarray, seed: int) -> np.ndarray:
     strength = 1 + WINTER * np.cos(np.concatenate([start, phase]))
     state = np.zeros((3, rows, len(waves)), np.complex64)
     fields = np.empty((len(phase), 3, rows, len(LONGITUDE)), np.float32)
-    block = 512  # days whose noise is drawn at once
+    block = 512  # days of noise drawn at once
     for begin in range(0, len(strength), block):
         days = strength[begin : begin + block]
         white = rng.standard_normal((len(days), 3, rows, CIRCLE), np.float32)
@@ -120,7 +120,7 @@ def weather(phase: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _fields(anomalies: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """Physical values `[t, h, w, 3]` of anomalies and season."""
+    """Physical values `[t, h, w, 3]` from anomalies and season."""
     p, warm, moist = np.moveaxis(anomalies, 1, 0)
     y = ((LATITUDE - 50) / 20)[:, None]
     x = (LONGITUDE / 60)[None, :]
@@ -133,7 +133,7 @@ def _fields(anomalies: np.ndarray, phase: np.ndarray) -> np.ndarray:
 
 
 def _across(rows: int) -> np.ndarray:
-    """`[rows, rows]` that makes white noise alike over some rows, variance 1."""
+    """`[rows, rows]` matrix that correlates white noise across rows, variance 1."""
     distance = np.arange(rows)[:, None] - np.arange(rows)
     kernel = np.exp(-((distance / ACROSS) ** 2))
     return kernel / np.sqrt(np.sum(kernel**2, axis=1, keepdims=True))

@@ -75,9 +75,7 @@ class TestSeries:
         share = checks.missing_share(cube(values), periods, counted)
         assert share == pytest.approx(0.1 / 12)
         values[70:85, ..., 1] = np.nan
-        message = (
-            "'P' has no value at all in the validation period .2001-03-12..2001-03"
-        )
+        message = "all values of 'P' are missing in the validation period .2001-03-12.."
         with pytest.raises(ValueError, match=message):
             checks.missing_share(cube(values), periods, counted)
 

@@ -67,7 +67,7 @@ def test_radar_sequences():
             dict(region=(1, 2, 3, 4)),
             "needs latitudes of rows and longitudes of columns",
         ),
-        (dict(in_len=30), "in_len=30 and out_len=5 need 45 frames or more, .* has 40"),
+        (dict(in_len=30), "in_len=30 and out_len=5 need at least 45 frames, .* has 40"),
     ],
 )
 def test_radar_composite_refused(settings, message):

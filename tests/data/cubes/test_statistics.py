@@ -70,13 +70,13 @@ class TestNormalizer:
             (
                 lambda x: np.where(np.arange(2) == 1, np.nan, x),
                 0,
-                "'P' has no value at",
+                "all values of 'P' are missing",
             ),
             (lambda x: np.where(np.arange(2) == 0, 7, x), 0, "'T' is 7 everywhere in"),
             (
                 lambda x: x,
                 1,
-                "needs dates and a training period of a year.*2001-02-19, 5",
+                "needs dates and a training period of at least a year.*2001-02-19, 5",
             ),
         ],
     )
