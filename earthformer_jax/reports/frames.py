@@ -63,7 +63,8 @@ def score(
     scoring.write_json(workdir / "scores.json", scores)
     print(table(scores), flush=True)
     figures = workdir / "figures"
-    plotting.save(skill_figure(scores), figures / "skill.png")
+    if "mse_by_lead" in results["model"]:
+        plotting.save(skill_figure(scores), figures / "skill.png")
     reference = best_reference(results)
     number = errors.typical()
     fields = one_example(

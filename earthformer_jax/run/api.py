@@ -6,7 +6,6 @@ from typing import Any
 
 import ml_collections
 
-from earthformer_jax import models
 from earthformer_jax.run import config_files
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.run import Run
@@ -26,7 +25,7 @@ def load_config(
     Args:
         name: a config file, or the name of an installed one ("enso"), with a variant
             after a colon. As on the command line, "quick,unet" chooses another model,
-            and so does the field "model.name".
+            and so does the field "model.name"; data sets are chosen in the same way.
         changes: values by field, "train.steps" or nested.
         **more: further values by section or field.
 
@@ -41,10 +40,8 @@ def load_config(
         field: os.fspath(value) if isinstance(value, os.PathLike) else value
         for field, value in flatten({**(changes or {}), **more}).items()
     }
-    file, _, variant = name.partition(":")
-    if fields.get("model.name") in models.names() and "," not in variant:
-        variant = f"{variant},{fields['model.name']}"
-    config = config_files.load(f"{file}:{variant}")
+    chosen = (fields.get(f"{section}.name") for section in ("data", "model"))
+    config = config_files.load(config_files.with_names(name, *chosen))
     known = flatten(config)
     for field, value in fields.items():
         if field not in known:

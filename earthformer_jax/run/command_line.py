@@ -8,7 +8,6 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from earthformer_jax import models
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
 from earthformer_jax.settings import ConfigError, flatten, qualified
@@ -60,7 +59,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         ConfigError: with one line, if a flag, the config file, its variant or a field
             cannot be understood.
     """
-    argv = _with_located_config(with_model(argv))
+    argv = _with_located_config(with_names(argv))
     file = config_argument(argv)
     try:
         return flag_values(list(argv))
@@ -74,17 +73,17 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         raise ConfigError(str(error)) from error
 
 
-def with_model(argv: Sequence[str]) -> list[str]:
-    """Arguments in which --config.model.name also chooses the size of that model.
+def with_names(argv: Sequence[str]) -> list[str]:
+    """Arguments in which the name of a data set or a model also chooses its fields.
 
-    "--config=FILE:quick --config.model.name=M" has "--config=FILE:quick,M" then.
+    "--config=FILE:quick --config.model.name=M" gets "--config=FILE:quick,M", and
+    --config.data.name works in the same way.
     """
-    argv, name = list(argv), _argument(argv, "config.model.name")
-    file = config_argument(argv)
-    if name not in models.names() or not file or "," in file:
+    argv, file = list(argv), config_argument(argv)
+    if not file:
         return argv
-    path, _, variant = file.partition(":")
-    return _with_config(argv, f"{path}:{variant},{name}")
+    names = (_argument(argv, f"config.{x}.name") for x in ("data", "model"))
+    return _with_config(argv, config_files.with_names(file, *names))
 
 
 def config_argument(argv: Sequence[str]) -> str | None:

@@ -7,12 +7,13 @@ with the package.
 
 import pathlib
 import runpy
+from collections.abc import Container, Sequence
 
 import ml_collections
 
-from earthformer_jax import models
+from earthformer_jax import data, models
 from earthformer_jax.run import recipes
-from earthformer_jax.run.config import completed
+from earthformer_jax.run.config import completed, defaults
 from earthformer_jax.settings import ConfigError
 
 FOLDER = "configs"
@@ -22,17 +23,18 @@ def load(name: str) -> ml_collections.ConfigDict:
     """The complete, locked config of a file.
 
     Args:
-        name: as for `locate`; with a variant, "enso:quick", and with another model,
-            "enso:quick,unet", in its size for that variant and the data.
+        name: as for `locate`; with a variant, "enso:quick", and after it another
+            model, "enso:quick,unet", in its size for that variant and the data, or
+            another data set, which keeps the values of the fields that it has too.
 
     Raises:
         ConfigError: if there is no such file or variant.
     """
     file, _, variant = name.partition(":")
-    rest, comma, model = variant.rpartition(",")
-    is_known = model in models.names()
-    if is_known:
-        variant = rest
+    parts = variant.split(",")
+    model = _last(parts, models.names())
+    data_set = _last(parts, data.MODULES)
+    variant = ",".join(part for part in parts if part not in (model, data_set))
     path = locate(file)
     try:
         space = runpy.run_path(path)
@@ -41,16 +43,41 @@ def load(name: str) -> ml_collections.ConfigDict:
         config = space["get_config"](*filter(None, [variant]))
     except (ValueError, TypeError, KeyError, OSError) as error:
         hint = ""
-        if comma and not is_known:
-            hint = f"; unknown model {model!r}; the models are "
+        if "," in variant:
+            hint = f"; unknown model {parts[-1]!r}; the models are "
             hint += ", ".join(models.names())
         raise ConfigError(f"config {name!r}: {error}{hint}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"config {name!r}: get_config does not return a ConfigDict")
-    if is_known and config.model.name != model:
-        with config.unlocked():
+    with config.unlocked():
+        if data_set and config.data.name != data_set:
+            known = defaults("data", data_set)
+            shared = {field: x for field, x in config.data.items() if field in known}
+            config.data = shared | {"name": data_set}
+        if model and config.model.name != model:
             config.model = recipes.model_options(model, variant, config.data.name)
     return completed(config)
+
+
+def with_names(name: str, data_set: str | None, model: str | None) -> str:
+    """A name for `load` that also chooses a data set and a model.
+
+    Args:
+        name: as for `load`; returned as it is if it chooses already.
+        data_set: one of `data.MODULES`; others are left out.
+        model: one of `models.names()`; others are left out.
+    """
+    file, _, variant = name.partition(":")
+    chosen = [x for x in (data_set,) if x in data.MODULES]
+    chosen += [x for x in (model,) if x in models.names()]
+    if not chosen or "," in variant:
+        return name
+    return f"{file}:{','.join([variant, *chosen])}"
+
+
+def _last(parts: Sequence[str], known: Container[str]) -> str | None:
+    """The last of the parts that is known."""
+    return next((part for part in reversed(parts) if part in known), None)
 
 
 def installed() -> pathlib.Path:

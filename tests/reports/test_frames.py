@@ -8,6 +8,7 @@ from earthformer_jax.data.dataset import Channel, Data, Display
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.channels import ChannelScores
 from earthformer_jax.metrics.frames import FrameScores
+from earthformer_jax.metrics.pixel import PixelError
 from earthformer_jax.metrics.precipitation import RainScores
 from earthformer_jax.reports import ModelFunctions, Settings, frames
 
@@ -88,6 +89,13 @@ def test_scores_file_table_and_figures(tmp_path, capsys):
     assert [line.split()[0] for line in lines[3:]] == ["model", "persistence"]
     names = sorted(p.name for p in (tmp_path / "figures").iterdir())
     assert names == ["forecast.gif", "forecast.png", "skill.png"]
+
+
+def test_a_metric_without_curves_needs_no_figure_of_skill(tmp_path):
+    scores = score(task(PixelError()), patches(), tmp_path)
+    assert sorted(scores["forecasts"]["model"]) == ["mae", "mse"]
+    assert not (tmp_path / "figures" / "skill.png").exists()
+    assert (tmp_path / "figures" / "forecast.png").exists()
 
 
 def test_a_figure_for_each_channel_and_gaps(tmp_path):

@@ -21,17 +21,22 @@ from earthformer_jax.settings import ConfigError, flatten
         (["--config=c.py:quick", "--config.model.names=unet"], "c.py:quick"),
         (["--config=c.py:quick", "--config.model.name=gru"], "c.py:quick"),
         (["--config=c.py:quick"], "c.py:quick"),
+        (["--config=c.py:quick", "--config.data.name=enso"], "c.py:quick,enso"),
+        (
+            ["--config=c.py", "--config.model.name=unet", "--config.data.name=enso"],
+            "c.py:,enso,unet",
+        ),
     ],
 )
-def test_a_model_by_name_brings_its_options(given, want):
-    changed = command_line.with_model(["main", *given])
+def test_data_sets_and_models_by_name_bring_their_fields(given, want):
+    changed = command_line.with_names(["main", *given])
     assert command_line.config_argument(changed) == want
     assert len(changed) == len(given) + 1
 
 
 def test_nothing_to_change_without_a_config():
     argv = ["main", "--workdir=x", "--config.model.name=unet"]
-    assert command_line.with_model(argv) == argv
+    assert command_line.with_names(argv) == argv
 
 
 def parse(*arguments):
@@ -40,6 +45,21 @@ def parse(*arguments):
     command_line.define_config(flag_values, argv)
     assert command_line.parse_flags(argv, flag_values) == ["main"]
     return flag_values.config
+
+
+def test_another_data_set_keeps_what_it_shares():
+    config = parse(
+        "--config=moving_mnist:test",
+        "--config.data.name=enso",
+        "--config.data.twin_train=7",
+    )
+    shared = config_files.load("moving_mnist:test").data.in_len
+    other = config_files.load("enso:test").data
+    assert config.data.in_len == shared != other.in_len
+    assert sorted(config.data) == sorted(other) and config.data.twin_train == 7
+    assert config == parse(
+        "--config=moving_mnist:test,enso", "--config.data.twin_train=7"
+    )
 
 
 def another(value, kind):
