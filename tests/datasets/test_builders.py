@@ -211,7 +211,9 @@ class TestNbodyMnist:
 
     def test_the_paper_needs_mnist(self, tmp_path):
         (tmp_path / "readme").write_text("no digits here")
-        with pytest.raises(FileNotFoundError, match="holds no train-images-idx3-ubyte"):
+        with pytest.raises(
+            FileNotFoundError, match="contains neither train-images-idx3-ub"
+        ):
             prepare("nbody_mnist", tmp_path / "out", "paper", tmp_path)
 
     def test_sizes(self):

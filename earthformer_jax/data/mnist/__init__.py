@@ -1,1 +1,1 @@
-"""MovingMNIST and N-body MNIST: generators and files."""
+"""MovingMNIST and N-body MNIST: generators and readers of their files."""

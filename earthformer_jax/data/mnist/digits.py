@@ -1,9 +1,11 @@
-"""Handwritten digits, 28 x 28: MNIST where it is given, embedded ones otherwise.
+"""Handwritten digits of 28 x 28 pixels, from MNIST or embedded.
+
+The digits are read from
 
 - a folder with the four idx files of MNIST, gzipped or not (two of them are read:
   train-images-idx3-ubyte and t10k-images-idx3-ubyte), or one of these files;
 - "tfds": the data set "mnist" of TensorFlow Datasets, prepared as ArrayRecord;
-- nothing: the 1,797 digits of 8 x 8 pixels that come with scikit-learn, scaled up.
+- "" (default): the 1,797 digits of 8 x 8 pixels that come with scikit-learn, scaled up.
 
 Reference:
     http://yann.lecun.com/exdb/mnist/ for the idx format; scikit-learn's digits are the
@@ -34,9 +36,9 @@ _IDX_HEADER = 16
 
 _SKLEARN_TRAINING = 1500
 _SKLEARN_LEVELS = 16  # grey values of scikit-learn's digits are 0 .. 16
-_MARGIN = 2  # pixels around them, so that strokes end softly
+_MARGIN = 2  # pixels around them, so that strokes fade out smoothly
 _ZOOM = 2.5  # 8 pixels become 20, the size of digits in MNIST
-_DARK, _BRIGHT = 0.35, 0.85  # become 0 and 1
+_DARK, _BRIGHT = 0.35, 0.85  # grey values that become 0 and 1
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,8 @@ class Digits:
     """Images of digits.
 
     Attributes:
-        images: uint8 `[n, 28, 28]`, strokes bright on 0.
-        training: how many of them are for training; those after are for testing.
+        images: uint8 `[n, 28, 28]`, bright strokes on a background of 0.
+        training: number of training images, which come first; the rest are test images.
         description: "60,000 + 10,000 digits of MNIST".
     """
 
@@ -67,19 +69,20 @@ class Digits:
 
 
 def load_digits(path: str) -> Digits:
-    """Digits from where `digits` says.
+    """Loads the digits that the setting `digits` selects.
 
     Args:
-        path: a folder with MNIST's idx files, or one of them; "tfds"; or "".
+        path: a folder with MNIST's idx files, or one of them; "tfds"; or "" for the
+            embedded digits.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a file is not what it should be.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a file is damaged or has the wrong content.
     """
     if not path:
         digits = _embedded()
         logger.info(
-            "no MNIST files are given, so the digits are %s; give MNIST's with "
+            "no MNIST files are given, so the digits are %s; to use MNIST, set "
             "digits=FOLDER",
             digits.description,
         )
@@ -111,7 +114,7 @@ def read_idx(path: Path) -> np.ndarray:
     header = np.frombuffer(data[:_IDX_HEADER], np.uint8)
     if header.size < _IDX_HEADER or header[:4].view(">i4")[0] != _IDX_MAGIC:
         raise ValueError(
-            f"`{FIELD}`: {path} is no idx file of images: it begins with "
+            f"`{FIELD}`: {path} is not an idx file of images: it begins with "
             f"{data[:4].hex(' ') or 'nothing'}, expected {_IDX_MAGIC:08x}"
         )
     count, height, width = (int(size) for size in header.view(">i4")[1:])
@@ -132,15 +135,15 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _find(folder: Path, name: str) -> Path:
-    """The idx file of a name, which people also write with a dot and unpack."""
+    """The idx file of a name, gzipped or not, written with "-idx" or ".idx"."""
     for written in (name, name.replace("-idx", ".idx")):
         for ending in (".gz", ""):
             path = folder / f"{written}{ending}"
             if path.is_file():
                 return path
     raise FileNotFoundError(
-        f"{FIELD}={folder} holds no {name} or {name}.gz; expected the files of MNIST "
-        f"({', '.join(_IDX_FILES)})"
+        f"{FIELD}={folder} contains neither {name} nor {name}.gz; expected the files "
+        f"of MNIST ({', '.join(_IDX_FILES)})"
     )
 
 
@@ -174,10 +177,10 @@ def _embedded() -> Digits:
 
 
 def _enlarged(small: np.ndarray) -> np.ndarray:
-    """`[n, 30, 30]` uint8 from `[n, 8, 8]` in 0..1: cubic splines, then contrast.
+    """Enlarges `[n, 8, 8]` in 0..1 to uint8 `[n, 30, 30]` with cubic splines.
 
-    The digit fills 20 x 20 pixels. Grey values are stretched so that mean intensity and
-    share of lit pixels are those of MNIST (13 % and 19 %).
+    The digit fills 20 x 20 pixels. The contrast is stretched so that the mean intensity
+    and the share of lit pixels match those of MNIST (13 % and 19 %).
     """
     padded = np.pad(small, [(0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)])
     weights = np.asarray(
@@ -195,7 +198,7 @@ def _enlarged(small: np.ndarray) -> np.ndarray:
 
 
 def _centred(image: np.ndarray) -> np.ndarray:
-    """The lit part of an image in 28 x 28, its centre of mass in the middle."""
+    """The lit part of an image on 28 x 28 pixels, centred by its centre of mass."""
     rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
     box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     middle = np.array(ndimage.center_of_mass(box))

@@ -6,8 +6,8 @@ in pixels, `[n, 2]` with x (columns) before y (rows). Pure functions of NumPy ar
 Reference:
     Srivastava et al. 2015, Unsupervised Learning of Video Representations using LSTMs,
     https://arxiv.org/abs/1502.04681, section 4.1, and the authors' generator: a step is
-    a tenth of the way from wall to wall, a digit that would leave is put on the wall,
-    corners are rounded down to whole pixels.
+    a tenth of the distance between the walls, a digit that would leave the frame is put
+    on the wall, and corners are rounded down to whole pixels.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ import numpy as np
 
 from earthformer_jax.data.mnist.digits import SIZE as DIGIT
 
-STEP = 0.1  # way per frame, of the distance between the walls
+STEP = 0.1  # distance per frame, as a share of that between the walls
 
 
 class Start(NamedTuple):
-    """What a sequence follows from.
+    """The initial state, which determines a sequence.
 
     Attributes:
-        digits: `[n]`, which images.
+        digits: `[n]`, indices of the images.
         position: `[n, 2]`, x and y of their top left corners in the first frame.
         velocity: `[n, 2]`, pixels per frame.
     """
@@ -34,13 +34,13 @@ class Start(NamedTuple):
 
 
 def draw(generator: np.random.Generator, count: int, num_digits: int, size: int):
-    """A random `Start`: any digits, any place, any direction, one speed.
+    """A random `Start`: uniform digits, positions and directions, and a fixed speed.
 
     Args:
         generator: source of randomness.
-        count: how many images there are to choose from.
+        count: number of images to choose from.
         num_digits: digits per sequence.
-        size: pixels of a frame, along each side.
+        size: side of a frame in pixels.
     """
     room = size - DIGIT
     digits = generator.integers(count, size=num_digits)
@@ -53,13 +53,13 @@ def draw(generator: np.random.Generator, count: int, num_digits: int, size: int)
 def trajectory(
     position: np.ndarray, velocity: np.ndarray, frames: int, size: int
 ) -> np.ndarray:
-    """Corners of the digits in every frame, `[t, n, 2]`, the first as given.
+    """Corners of the digits in every frame, `[t, n, 2]`, starting at `position`.
 
     Args:
-        position: `[n, 2]`, between the walls, 0 and size - 28.
+        position: `[n, 2]`, between the walls at 0 and size - 28.
         velocity: `[n, 2]`.
-        frames: how many.
-        size: pixels of a frame, along each side.
+        frames: number of frames.
+        size: side of a frame in pixels.
     """
     room = size - DIGIT
     position, velocity = np.array(position, float), np.array(velocity, float)
@@ -78,7 +78,7 @@ def render(images: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
     Args:
         images: uint8 `[n, 28, 28]`.
         corners: `[t, n, 2]`, x and y.
-        size: pixels of a frame, along each side.
+        size: side of a frame in pixels.
     """
     frames = np.zeros((len(corners), size, size), np.uint8)
     for frame, places in zip(frames, np.asarray(corners).astype(int), strict=True):
@@ -89,13 +89,13 @@ def render(images: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
 
 
 def generate(images: np.ndarray, start: Start, frames: int, size: int) -> np.ndarray:
-    """The sequence that follows from a start, uint8 `[t, size, size]`.
+    """The sequence that a start determines, uint8 `[t, size, size]`.
 
     Args:
         images: uint8 `[m, 28, 28]`, of which `start.digits` are shown.
-        start: digits, places and velocities, drawn (`draw`) or given.
-        frames: how many.
-        size: pixels of a frame, along each side.
+        start: digits, positions and velocities, for example from `draw`.
+        frames: number of frames.
+        size: side of a frame in pixels.
 
     Raises:
         ValueError: if a digit starts outside the walls.

@@ -1,13 +1,15 @@
 """MovingMNIST: two digits that move at constant speed and bounce off the walls.
 
+The sequences come from one of
+
 - no path: any number of sequences, generated from digits (`moving_generator`);
-- mnist_test_seq.npy, uint8 (20, 10000, 64, 64), or a folder that holds it;
-- "tfds": the same file as the data set "moving_mnist" of TensorFlow Datasets, or the
+- mnist_test_seq.npy, uint8 (20, 10000, 64, 64), or a folder that contains it;
+- "tfds": the same data as the data set "moving_mnist" of TensorFlow Datasets, or the
   folder where that is prepared.
 
 Files are split as in the paper: the last tenth of the sequences is for testing, and a
-random tenth of the others, always the same, for validation. Of 10,000 sequences these
-are 8,100, 900 and 1,000.
+fixed random tenth of the others for validation. 10,000 sequences give 8,100 for
+training, 900 for validation and 1,000 for testing.
 
 Reference:
     Srivastava et al. 2015, https://arxiv.org/abs/1502.04681; the split is that of
@@ -31,10 +33,10 @@ from earthformer_jax.data.source import Example
 from earthformer_jax.settings import at_least, setting, settings_from
 
 FILE = "mnist_test_seq.npy"
-NPY, GZIP = b"\x93NUMPY", b"\x1f\x8b"  # how files begin
+NPY, GZIP = b"\x93NUMPY", b"\x1f\x8b"  # signatures of files
 TFDS_NAME, TFDS_SPLIT, TFDS_FEATURE = "moving_mnist", "test", "image_sequence"
 SEQUENCES, FRAMES = 10_000, 20  # of the official file
-SMALLEST = 32  # pixels: digits of 28 need some room
+SMALLEST = 32  # pixels, so that digits of 28 have room to move
 SPLIT_SEED = 123  # of the paper's split
 LEAST_SEQUENCES = 3
 
@@ -45,15 +47,15 @@ class Settings:
 
     Attributes:
         name: "moving_mnist".
-        path: nothing to generate sequences; else mnist_test_seq.npy, a folder with it
-            or with data prepared by TFDS, or "tfds".
-        digits: of generated sequences: a folder with the files of MNIST, "tfds", or
-            nothing for the embedded digits.
-        num_digits: digits in a generated sequence.
-        size: pixels of a generated frame, along each side.
-        space_step: pixels are means of so many times so many.
-        in_len: input frames.
-        out_len: target frames.
+        path: mnist_test_seq.npy, a folder with it or with data prepared by TFDS, or
+            "tfds"; empty (default): sequences are generated.
+        digits: source of the digits of generated sequences: a folder with the files of
+            MNIST, or "tfds"; empty (default): the embedded digits.
+        num_digits: number of digits in a generated sequence.
+        size: side of a generated frame in pixels.
+        space_step: n × n pixels are averaged into one.
+        in_len: number of input frames.
+        out_len: number of target frames.
         train: number of generated training sequences, from training digits.
         validation: number of generated validation sequences, from test digits.
         test: number of generated test sequences, from test digits.
@@ -80,8 +82,8 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         seed: of everything generated.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a setting is impossible or a file cannot be used.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a setting is invalid or a file cannot be used.
     """
     settings = settings_from(Settings, config, "the MovingMNIST data")
     if not settings.path:
@@ -95,11 +97,12 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
 
 
 def split_numbers(count: int) -> dict[str, np.ndarray]:
-    """Numbers of the sequences of each split, of a file of `count`.
+    """Numbers of the sequences in each split, for a file of `count`.
 
-    The last tenth is for testing. Validation are the first ceil(m / 10) numbers of a
-    permutation of the other m, training those after. With 10,000 sequences this is
-    scikit-learn's `train_test_split(range(9000), test_size=0.1, random_state=123)`.
+    The last tenth is for testing. Of a permutation of the other m, the first
+    ceil(m / 10) are for validation and the rest for training. With 10,000 sequences
+    this is scikit-learn's
+    `train_test_split(range(9000), test_size=0.1, random_state=123)`.
 
     Raises:
         ValueError: if there are not enough for three splits.
@@ -120,12 +123,12 @@ def split_numbers(count: int) -> dict[str, np.ndarray]:
 
 
 class GeneratedSequences:
-    """Generated sequences: number i depends on seed, split and i alone.
+    """Generated sequences: number i depends only on seed, split and i.
 
     Args:
         images: uint8 `[m, 28, 28]` digits.
-        count: how many sequences.
-        settings: num_digits, size, space_step, in_len, out_len.
+        count: number of sequences.
+        settings: with num_digits, size, space_step, in_len and out_len.
         seed: of the data set.
         split: "train", "validation" or "test".
     """
@@ -158,12 +161,12 @@ class GeneratedSequences:
 
 
 class FileSequences:
-    """Sequences of a .npy file, uint8 `[t, n, h, w]`, read where it lies.
+    """Sequences of a memory-mapped .npy file, uint8 `[t, n, h, w]`.
 
     Args:
         path: the file.
-        numbers: which sequences, in which order.
-        settings: in_len, the first frames of each; out_len, those after; space_step.
+        numbers: the sequences to use, in order.
+        settings: with in_len, out_len and space_step.
     """
 
     def __init__(self, path: Path, numbers: np.ndarray, settings: Settings):
@@ -207,7 +210,7 @@ def _from_file(settings: Settings, path: Path) -> Dataset:
     if path.is_dir():
         if not (path / FILE).is_file():
             raise FileNotFoundError(
-                f"path={path} holds neither {FILE} nor data prepared by "
+                f"path={path} contains neither {FILE} nor data prepared by "
                 f"TFDS ({tfds_source.INFO_FILE})"
             )
         path = path / FILE
@@ -240,15 +243,15 @@ def _split(count: int) -> str:
 
 
 def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
-    """The shape `(t, n, h, w)` of a file that can be used.
+    """The shape `(t, n, h, w)` of a file.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it cannot be used.
     """
     with open(path, "rb") as opened:
         start = opened.read(len(NPY))
     if start.startswith(GZIP):
-        raise ValueError(f"path={path} is packed; unpack it first: gunzip {path}")
+        raise ValueError(f"path={path} is compressed; unpack it first: gunzip {path}")
     if start != NPY:
         raise ValueError(
             f"path={path} is not a .npy file (it starts with {start!r}); "
@@ -264,18 +267,18 @@ def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
     shape = file.shape
     if len(shape) != 4:
         raise ValueError(
-            f"path={path} holds an array {shape}; expected (time, "
+            f"path={path} contains an array of shape {shape}; expected (time, "
             "sequence, height, width)"
         )
     if file.dtype != np.uint8:
         raise ValueError(
-            f"path={path} is {file.dtype}; expected uint8, 0 to 255. Write "
-            "it again, values of 0..1 with (255 * x).round().astype('uint8')"
+            f"path={path} is {file.dtype}; expected uint8, 0 to 255. Convert values "
+            "of 0..1 with (255 * x).round().astype('uint8') and write it again"
         )
     if shape[0] != FRAMES and (shape[1] == FRAMES or shape[0] > shape[1]):
         raise ValueError(
-            f"path={path} has the axes {shape}; expected (time, sequence, "
-            "height, width). Write it again with numpy.swapaxes(x, 0, 1)"
+            f"path={path} has shape {shape}; expected (time, sequence, height, width). "
+            "Write it again after numpy.swapaxes(x, 0, 1)"
         )
     video.check_lengths(settings, shape[0], str(path))
     return shape

@@ -7,14 +7,14 @@ and position x (the top left corner of the digit's bounding box) change by
     r_ij = sqrt(|x_j - x_i|^2 + softening^2)
 
 with p = 1, 2, 3 in the modes "r0", "r1", "r2": a force that does not depend on the
-distance, or falls with its first or second power. A digit whose centre comes within 10
-pixels of the edge is put there and reflected. Every fifth step is drawn: digits are
-shifted bilinearly, the brightest one shows, and the canvas is shrunk bicubically to
-64 x 64.
+distance, or decreases with its first or second power. A digit whose centre comes within
+10 pixels of the edge is put at that distance and reflected. Every fifth step is drawn:
+digits are shifted bilinearly, each pixel shows the brightest digit, and the canvas is
+shrunk bicubically to 64 x 64.
 
-Everything is a pure function of JAX arrays that can be jitted and mapped. Positions and
-velocities are `[n, 2]` with x (columns) before y (rows), in pixels of the canvas, and
-per step.
+All functions are pure functions of JAX arrays that can be jitted and mapped. Positions
+and velocities are `[n, 2]` with x (columns) before y (rows), in pixels of the canvas
+and pixels per step.
 
     images, boxes = cropped(digits)
     draws = jax.vmap(lambda key: draw(key, len(images), rules))(keys)
@@ -23,9 +23,9 @@ per step.
 
 Reference:
     Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, section 4.1 and
-    appendix D; rules and numbers are those of the authors' generator. Theirs draws
-    without a seed, so its data set cannot be drawn again, but its saved draws can be
-    shown (`data.mnist.nbody_mnist`).
+    appendix D; rules and numbers are those of the authors' generator. It draws without
+    a seed, so its data set cannot be drawn again, but its saved draws can be rendered
+    (`data.mnist.nbody_mnist`).
 """
 
 import dataclasses
@@ -38,28 +38,28 @@ import numpy as np
 
 from earthformer_jax.data.mnist.digits import SIZE as DIGIT
 
-POWERS = {"r0": 1, "r1": 2, "r2": 3}  # of the distance, by mode
+POWERS = {"r0": 1, "r1": 2, "r2": 3}  # p, by mode
 MARGIN = 10.0  # pixels between the edge and the centre of a digit
-LIT = 5 / 255  # of 0 .. 255: pixels above it belong to the digit
+LIT = 5 / 255  # on a scale of 0 .. 255; brighter pixels belong to the digit
 CUBIC = -0.75  # the parameter of the bicubic kernel
 WHITE = 255.0
-UNROLL = 5  # steps per turn of the simulation's loop
+UNROLL = 5  # steps per iteration of the simulation's loop
 _EXACT = jax.lax.Precision.HIGHEST  # no TF32
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How digits move and how they are drawn; hashable, so that it can be static.
+    """How digits move and are drawn; hashable, so that it can be a static argument.
 
     Attributes:
-        num_digits: digits in a sequence.
-        frames: drawn frames in a sequence.
-        size: pixels of a frame, along each side.
-        canvas: pixels of the canvas.
+        num_digits: number of digits in a sequence.
+        frames: number of frames in a sequence.
+        size: side of a frame in pixels.
+        canvas: side of the canvas in pixels.
         every: steps from frame to frame.
         mode: "r0", "r1" or "r2".
         G: strength of the attraction.
-        softening: pixels.
+        softening: length in pixels that keeps the force finite.
         max_speed: largest component of a velocity, and largest initial speed, pixels
             per step.
     """
@@ -76,11 +76,11 @@ class Rules:
 
 
 class Draw(NamedTuple):
-    """The random numbers a sequence follows from.
+    """The random numbers that determine a sequence.
 
     Attributes:
-        digits: `[n]` int32, which images.
-        place: `[n, 2]`, corner in units of the room for it, 0 to 1.
+        digits: `[n]` int32, indices of the images.
+        place: `[n, 2]`, corner as a share, 0 to 1, of its range of positions.
         angle: `[n]`, direction of the velocity, from x towards y.
         speed: `[n]`, pixels per step.
     """
@@ -114,11 +114,11 @@ def cropped(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(key: jax.Array, count: int, rules: Rules) -> Draw:
-    """Random digits at random places with random velocities.
+    """Random digits at random positions with random velocities.
 
     Args:
         key: of this sequence.
-        count: how many images there are to choose from.
+        count: number of images to choose from.
         rules: the number of digits and the largest speed.
     """
     n = rules.num_digits
@@ -132,7 +132,7 @@ def draw(key: jax.Array, count: int, rules: Rules) -> Draw:
 
 
 def start(draw: Draw, boxes, rules: Rules) -> tuple[jax.Array, jax.Array]:
-    """Position and velocity `[n, 2]` of a draw of digits with these boxes `[n, 2]`."""
+    """Initial position and velocity `[n, 2]` of digits with boxes `[n, 2]`."""
     direction = jnp.stack([jnp.cos(draw.angle), jnp.sin(draw.angle)], axis=-1)
     return draw.place * (rules.canvas - boxes), draw.speed[:, None] * direction
 
@@ -157,7 +157,7 @@ def step(position, velocity, boxes, rules: Rules) -> tuple[jax.Array, jax.Array]
 
 
 def simulate(position, velocity, boxes, rules: Rules) -> jax.Array:
-    """Positions at every step, `[frames * every, n, 2]`, the first as given."""
+    """Positions at every step, `[frames * every, n, 2]`, starting at `position`."""
 
     def advance(state, _):
         position, velocity = state
@@ -173,9 +173,9 @@ def paint(images, position, canvas: int) -> jax.Array:
 
     Args:
         images: `[n, 28, 28]`.
-        position: `[n, 2]` of their top left corners, x and y; between whole pixels
-            they are interpolated linearly, and parts outside are cut off.
-        canvas: pixels along each side.
+        position: `[n, 2]` of their top left corners, x and y; digits between whole
+            pixels are interpolated linearly, and parts outside are cut off.
+        canvas: side of the canvas in pixels.
 
     Returns:
         float32 `[canvas, canvas]`.
@@ -192,10 +192,10 @@ def paint(images, position, canvas: int) -> jax.Array:
 
 
 def shrink(x, size: int) -> jax.Array:
-    """`[..., h, h]` to `[..., size, size]`, bicubic without smoothing before.
+    """Resamples `[..., h, h]` to `[..., size, size]`, bicubically, without smoothing.
 
-    Pixels are areas (the corners of input and output coincide) and those beyond the
-    edge repeat it: what PyTorch does with align_corners=False, antialias=False.
+    Pixels are areas (the corners of input and output coincide), and the edge is
+    repeated beyond the image, as in PyTorch with align_corners=False, antialias=False.
     """
     weights = bicubic_weights(x.shape[-1], size)
     return jnp.einsum("ij,...jk,lk->...il", weights, x, weights, precision=_EXACT)
@@ -217,7 +217,7 @@ def bicubic_weights(old: int, new: int) -> np.ndarray:
 
 
 def render(images, positions, rules: Rules) -> jax.Array:
-    """Frames of digits at `[t, n, 2]` positions: float32 `[t, size, size]`, 0 to 1."""
+    """Frames of digits at positions `[t, n, 2]`: float32 `[t, size, size]`, 0 to 1."""
 
     def frame(position):
         return shrink(paint(images, position, rules.canvas), rules.size)
@@ -229,10 +229,10 @@ def video(images, boxes, draw: Draw, rules: Rules) -> jax.Array:
     """The sequence of a draw, float32 `[frames, size, size]`, 0 to 1.
 
     Args:
-        images: `[n, 28, 28]`, the digits drawn, cropped.
+        images: `[n, 28, 28]`, the digits of the draw, cropped.
         boxes: `[n, 2]`, their bounding boxes.
-        draw: where they are, how they move.
-        rules: how they go on.
+        draw: their initial positions and velocities.
+        rules: how they move and are drawn.
     """
     positions = simulate(*start(draw, boxes, rules), boxes, rules)
     return render(images, positions[:: rules.every], rules)

@@ -1,8 +1,10 @@
 """N-body MNIST: three digits that attract each other, a chaotic video.
 
+The sequences come from one of
+
 - no path: any number of sequences, generated from digits (`nbody_generator`);
 - a folder with the authors' nbody_train.npz, nbody_val.npz and nbody_test.npz, which
-  hold what was drawn and not the pixels, and MNIST's digits beside it;
+  contain the random draws rather than pixels, and MNIST's digits from `digits`;
 - a folder prepared by TFDS (`datasets/nbody_mnist`).
 
 Reference:
@@ -43,13 +45,13 @@ FILES = {
     "test": "nbody_test.npz",
 }
 TFDS_FEATURE = "frames"
-PAPER_DIGITS = 40_000  # the first training images of MNIST, in all splits
+PAPER_DIGITS = 40_000  # all splits use this many of the first training images of MNIST
 SMALLEST_CANVAS, SMALLEST_SIZE = 48, 16  # pixels
 SEED_RANGE = 2**32
 
 _DIGITS, _PLACE = "digit_indices", "affine_transforms_multipliers"
 _ANGLE, _SPEED = "init_velocity_angle", "init_velocity_magnitude"
-# What else the authors' generator can vary, and the value that leaves it out.
+# Further options of the authors' generator, and the values that disable them.
 _NEUTRAL = {
     "appearance_mult": 1,
     "scale_variation": 1,
@@ -65,24 +67,24 @@ class Settings:
 
     Attributes:
         name: "nbody_mnist".
-        path: nothing to generate sequences; else a folder with the authors' .npz files,
-            or one prepared by TFDS.
-        digits: a folder with the files of MNIST, "tfds", or nothing for the embedded
-            digits (which the authors' files do not know).
+        path: a folder with the authors' .npz files, or one prepared by TFDS; empty
+            (default): sequences are generated.
+        digits: a folder with the files of MNIST, or "tfds"; empty (default): the
+            embedded digits, which cannot be used with the authors' files.
         train: number of generated training sequences.
         validation: number of generated validation sequences.
         test: number of generated test sequences.
-        in_len: input frames.
-        out_len: target frames.
-        num_digits: digits in a sequence.
-        size: pixels of a frame, along each side.
-        space_step: pixels are means of so many times so many of them.
-        canvas: pixels of the canvas the digits move on.
+        in_len: number of input frames.
+        out_len: number of target frames.
+        num_digits: number of digits in a sequence.
+        size: side of a frame in pixels.
+        space_step: n × n pixels are averaged into one.
+        canvas: side, in pixels, of the canvas that the digits move on.
         every: steps from frame to frame.
-        mode: "r0", "r1" or "r2": how the attraction falls with distance.
+        mode: "r0", "r1" or "r2": how the attraction decreases with distance.
         G: strength of the attraction.
-        softening: pixels of the canvas; added to distances.
-        max_speed: pixels of the canvas per step.
+        softening: length, in pixels of the canvas, that keeps the force finite.
+        max_speed: largest speed in pixels of the canvas per step.
     """
 
     name: str = "nbody_mnist"
@@ -119,10 +121,10 @@ class Settings:
         )
 
     def check(self) -> None:
-        """Refuses values that are possible one by one but not together.
+        """Rejects values that are valid individually but not in combination.
 
         Raises:
-            ConfigError: naming them.
+            ConfigError: if there are any; the message names them.
         """
         if self.size > self.canvas:
             raise ConfigError(
@@ -141,8 +143,8 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         seed: of everything generated.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a setting is impossible or a file cannot be used.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a setting is invalid or a file cannot be used.
     """
     settings = settings_from(Settings, config, "the N-body MNIST data")
     if not settings.path:
@@ -157,10 +159,10 @@ class Sequences:
     """Rendered sequences.
 
     Args:
-        draws: what each sequence follows from.
+        draws: the random numbers that determine each sequence.
         images: uint8 `[m, 28, 28]` digits.
         rules: how digits move and are drawn.
-        in_len: input frames; the others are targets.
+        in_len: number of input frames; the others are targets.
         space_step: see `Settings`.
     """
 
@@ -190,13 +192,13 @@ class Sequences:
 
 @dataclasses.dataclass(frozen=True)
 class RandomDraws(Sequence):
-    """Draws from a seed: number i depends on seed, split and i alone.
+    """Draws from a seed: number i depends only on seed, split and i.
 
     Attributes:
         seed: of the data set.
         split: "train", "validation" or "test".
-        length: how many.
-        images: how many digits there are to choose from.
+        length: number of draws.
+        images: number of digits to choose from.
         rules: the number of digits and the largest speed.
     """
 
@@ -237,13 +239,13 @@ def read_draws(path: Path) -> SavedDraws:
     """The draws in one of the authors' files.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, or has digits that are turned, scaled, dimmed,
-            pushed at random, or accompanied by distractors.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged, or has digits that are rotated, scaled, dimmed or
+            randomly accelerated, or distractors.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"path={path.parent} holds no {path.name}; expected "
+            f"path={path.parent} contains no {path.name}; expected "
             f"{', '.join(FILES.values())}, or data prepared by TFDS "
             f"({tfds_source.INFO_FILE})"
         )
@@ -257,7 +259,7 @@ def read_draws(path: Path) -> SavedDraws:
     missing = [n for n in (_DIGITS, _PLACE, _ANGLE, _SPEED) if n not in found]
     if missing:
         raise ValueError(
-            f"`path`: {path} has no {', '.join(missing)}; it holds "
+            f"`path`: {path} has no {', '.join(missing)}; it contains "
             f"{', '.join(found) or 'nothing'}"
         )
     shape = found[_DIGITS].shape
@@ -266,21 +268,21 @@ def read_draws(path: Path) -> SavedDraws:
         if found[name].shape != size or not found[name].size:
             raise ValueError(
                 f"`path`: {path} has {name} of shape {found[name].shape} "
-                f"beside {_DIGITS} of shape {shape}; expected [sequences, digits]"
-                f"{' and 2 numbers each' * (name == _PLACE)}"
+                f"but {_DIGITS} of shape {shape}; expected [sequences, digits]"
+                f"{' with 2 numbers each' * (name == _PLACE)}"
             )
     for name, neutral in _NEUTRAL.items():
         if name in found and np.any(found[name] != neutral):
             raise ValueError(
-                f"`path`: {path} has {name} other than {neutral}; only "
-                "sequences of the paper's kind can be shown, without changes of "
-                "brightness and scale, turns, and random pushes"
+                f"`path`: {path} has {name} other than {neutral}; only sequences like "
+                "those of the paper can be rendered, without changes of brightness or "
+                "scale, rotation, or random acceleration"
             )
     if found.get(_DISTRACTORS, np.empty(0)).size:
         raise ValueError(
             f"`path`: {path} has distractors ({_DISTRACTORS} of shape "
-            f"{found[_DISTRACTORS].shape}); only sequences of the paper's kind can be "
-            "shown, which have none"
+            f"{found[_DISTRACTORS].shape}); only sequences like those of the paper can "
+            "be rendered, which have none"
         )
     return SavedDraws(
         Draw(
@@ -291,18 +293,18 @@ def read_draws(path: Path) -> SavedDraws:
 
 
 def cpu():
-    """The device that sequences are made on, whatever a model is trained on.
+    """The CPU, which generates sequences regardless of where a model is trained.
 
     Raises:
-        ValueError: if JAX was told not to use it.
+        ValueError: if `JAX_PLATFORMS` excludes it.
     """
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
         platforms = jax.config.jax_platforms  # pyright: ignore (set by jax at run time)
         raise ValueError(
-            f"JAX_PLATFORMS={platforms} leaves out the CPU, on which "
-            f"N-body MNIST is made; set it to {platforms},cpu"
+            f"JAX_PLATFORMS={platforms} excludes the CPU, which generates "
+            f"N-body MNIST; set it to {platforms},cpu"
         ) from error
 
 
@@ -336,8 +338,8 @@ def _generated(settings: Settings, seed: int) -> Dataset:
 def _from_draws(settings: Settings, folder: Path) -> Dataset:
     if not settings.digits:
         raise ValueError(
-            f"path={settings.path} names digits of MNIST by their number, "
-            "and `digits` is not set; set it to the folder with MNIST's files"
+            f"path={settings.path} refers to digits of MNIST by their number, "
+            "but `digits` is not set; set it to the folder with MNIST's files"
         )
     draws = {split: read_draws(folder / name) for split, name in FILES.items()}
     digits = load_digits(settings.digits)
@@ -345,12 +347,12 @@ def _from_draws(settings: Settings, folder: Path) -> Dataset:
         numbers = saved.arrays.digits
         if numbers.shape[1] != settings.num_digits:
             raise ValueError(
-                f"num_digits={settings.num_digits}, but sequences of "
+                f"num_digits={settings.num_digits}, but the sequences of "
                 f"{folder / FILES[split]} have {numbers.shape[1]} digits"
             )
         if numbers.min() < 0 or numbers.max() >= len(digits.train):
             raise ValueError(
-                f"{folder / FILES[split]} names digit {numbers.max()}, but "
+                f"{folder / FILES[split]} refers to digit {numbers.max()}, but "
                 f"digits={settings.digits} has {len(digits.train)} "
                 "training digits"
             )

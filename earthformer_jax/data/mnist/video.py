@@ -1,4 +1,4 @@
-"""What the data sets of moving digits share: frames in 0..1, scores, looks."""
+"""Code shared by the data sets of moving digits: frames in 0..1, scores, display."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from earthformer_jax.data.tfds_source import TfdsSource
 from earthformer_jax.metrics.frames import FrameScores
 
 SPLITS = ("train", "validation", "test")
-WHITE = 255  # of stored frames, 1 of examples
+WHITE = 255  # in stored frames; 1 in examples
 MSE_UNITS = "sum over the pixels of a frame"
 
 
@@ -23,8 +23,8 @@ def example(frames: np.ndarray, in_len: int, space_step: int = 1) -> Example:
 
     Args:
         frames: of one sequence.
-        in_len: the first frames, which are inputs.
-        space_step: pixels of the example are means of so many times so many.
+        in_len: number of input frames, which come first.
+        space_step: n × n pixels are averaged into one.
     """
     frames = np.asarray(frames)
     if frames.dtype == np.uint8:
@@ -38,10 +38,10 @@ def example(frames: np.ndarray, in_len: int, space_step: int = 1) -> Example:
 
 
 def check_space_step(settings: Any, size: Sequence[int]) -> None:
-    """Refuses a step that does not divide the frames.
+    """Rejects a step that does not divide the frames.
 
     Raises:
-        ValueError: naming both.
+        ValueError: if it does not; the message gives the step and the frame size.
     """
     if any(side % settings.space_step for side in size):
         raise ValueError(
@@ -56,7 +56,7 @@ def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Datase
     Args:
         settings: with name, in_len and out_len.
         sources: by split.
-        origin: what the frames are, for the description.
+        origin: the origin of the frames, for the description.
     """
     height, width = sources["train"][0]["targets"].shape[1:3]
     sizes = ", ".join(f"{split} {len(sources[split]):,}" for split in SPLITS)
@@ -83,10 +83,10 @@ def dataset(settings: Any, sources: Mapping[str, Source], origin: str) -> Datase
 
 
 def check_lengths(settings: Any, frames: int, place: str) -> None:
-    """Refuses to cut more frames than there are.
+    """Rejects lengths that need more frames than there are.
 
     Raises:
-        ValueError: naming both lengths.
+        ValueError: if they do; the message gives both numbers.
     """
     if settings.in_len + settings.out_len > frames:
         raise ValueError(
@@ -102,11 +102,11 @@ class PreparedSequences:
     Args:
         source: a split.
         feature: name of the frames, uint8 `[t, h, w, 1]`.
-        positions: which examples, in which order.
+        positions: the examples to use, in order.
         settings: with in_len, out_len and space_step.
 
     Raises:
-        ValueError: if the examples are something else, or too short.
+        ValueError: if the examples have another form or are too short.
     """
 
     def __init__(

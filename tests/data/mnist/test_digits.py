@@ -109,7 +109,7 @@ class TestErrors:
         write_mnist(tmp_path)
         (tmp_path / f"{NAMES['test']}.gz").unlink()
         with pytest.raises(
-            FileNotFoundError, match="holds no t10k-images-idx3-ubyte or t10k"
+            FileNotFoundError, match="contains neither t10k-images-idx3-ubyte nor t10k"
         ):
             digits.load_digits(str(tmp_path))
 
@@ -131,13 +131,13 @@ class TestErrors:
     def test_labels(self, tmp_path):
         labels = np.array([0x801, 3], ">i4").tobytes() + bytes([5, 0, 4]) * 5
         with pytest.raises(
-            ValueError, match="no idx file of images: it begins with 00 00 08 01"
+            ValueError, match="not an idx file of images: it begins with 00 00 08 01"
         ):
             self.read(tmp_path, labels)
 
     @pytest.mark.parametrize("data", [b"", b"abc", b"a web page, not found"])
     def test_something_else(self, tmp_path, data):
-        with pytest.raises(ValueError, match="no idx file of images"):
+        with pytest.raises(ValueError, match="not an idx file of images"):
             self.read(tmp_path, data)
 
     def test_other_size(self, tmp_path):

@@ -246,9 +246,12 @@ class TestErrors:
                 np.swapaxes(sequences(), 0, 1),
                 r"\(30, 20, 16, 16\).*swapaxes\(x, 0, 1\)",
             ),
-            (sequences(count=9, frames=25), r"axes \(25, 9, 16, 16\); expected"),
+            (sequences(count=9, frames=25), r"shape \(25, 9, 16, 16\); expected"),
             (sequences() / 255, "is float64; expected uint8.*255 \\* x"),
-            (sequences()[..., None], r"holds an array \(20, 30, 16, 16, 1\); expected"),
+            (
+                sequences()[..., None],
+                r"contains an array of shape \(20, 30, 16, 16, 1\); expected",
+            ),
             (sequences(frames=8), "need 20 frames; the sequences of .* have 8"),
             (sequences(count=2), "2 sequences cannot be divided"),
             (np.array(None), "cannot be read .*Python objects"),
@@ -269,7 +272,7 @@ class TestErrors:
     def test_packed(self, tmp_path, file):
         path = tmp_path / "mnist_test_seq.npy.gz"
         path.write_bytes(gzip.compress(file.read_bytes()))
-        with pytest.raises(ValueError, match="is packed; unpack it first: gunzip"):
+        with pytest.raises(ValueError, match="is compressed; unpack it first: gunzip"):
             load(path=str(path))
 
     def test_several_arrays(self, tmp_path):

@@ -172,7 +172,7 @@ class TestGenerated:
             raise RuntimeError("unknown backend")
 
         monkeypatch.setattr(jax, "local_devices", no_cpu)
-        with pytest.raises(ValueError, match="JAX_PLATFORMS=.* leaves out the CPU"):
+        with pytest.raises(ValueError, match="JAX_PLATFORMS=.* excludes the CPU"):
             every_origin["generated"].data.train[0]
 
 
@@ -214,19 +214,19 @@ class TestDraws:
             (dict(distractor_seeds=np.ones((2, 100, 4, 5))), "has distractors"),
             (
                 dict(digit_indices=None),
-                "has no digit_indices; it holds appearance_mult",
+                "has no digit_indices; it contains appearance_mult",
             ),
             (
                 dict(init_velocity_angle=np.zeros((2, 2))),
-                r"init_velocity_angle of shape \(2, 2\) beside",
+                r"init_velocity_angle of shape \(2, 2\) but",
             ),
             (
                 dict(affine_transforms_multipliers=np.zeros((2, 3))),
-                "expected .sequences, digits. and 2 numbers each",
+                "expected .sequences, digits. with 2 numbers each",
             ),
             (
                 dict(digit_indices=np.full((2, 3), 12)),
-                "names digit 12, but .* has 12 tr",
+                "refers to digit 12, but .* has 12 tr",
             ),
             (
                 dict(digit_indices=np.zeros((0, 3), int)),
@@ -246,7 +246,9 @@ class TestDraws:
     def test_missing_file(self, tmp_path, reference, with_digits):
         drawn = write_draws(tmp_path, reference)
         (tmp_path / "nbody_val.npz").unlink()
-        with pytest.raises(FileNotFoundError, match="holds no nbody_val.npz; expected"):
+        with pytest.raises(
+            FileNotFoundError, match="contains no nbody_val.npz; expected"
+        ):
             load(**drawn)
 
     def test_truncated(self, tmp_path, reference, with_digits):
