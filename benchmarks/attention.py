@@ -1,18 +1,18 @@
-r"""What attention in cuboids costs, computed in four ways, for the Earthformers' sizes.
+r"""The cost of cuboid attention, computed in four ways, at the Earthformers' sizes.
 
     python benchmarks/attention.py
     python benchmarks/attention.py --cases nbody --types bfloat16 --batch 16
     python benchmarks/attention.py --cases tiny --batch 1
 
-On JAX's default device: `ops.attention.softmax_attention` ("xla"), the tuned form of it
+On JAX's default device: `ops.attention.softmax_attention` ("xla"), its tuned form
 ("tuned"), and `jax.nn.dot_product_attention` by XLA ("library") and by cuDNN; forward,
 and with the gradient with respect to queries, keys, values and bias. They take turns,
-round by round; a round makes many calls and waits for the last. What a device cannot do
-is left out, with the reason. Results are compared with those of "xla": in float32 they
-differ by the precision of the device's products. With dropout, "tuned" drops the same
-weights on a CPU only.
+round by round; a round makes many calls and waits for the last. What a device does not
+support is left out, and the reason is given. Results are compared with those of "xla":
+in float32 they differ by the precision of the device's products. With dropout, "tuned"
+drops the same weights only on a CPU.
 
-The fastest one is passed to a model as `attn_implementation` ("xla", "library" or
+Pass the fastest one to a model as `attn_implementation` ("xla", "library" or
 "cudnn"); if "tuned" wins, the backend belongs in `ops.tuned.choice.MEASURED`.
 """
 
@@ -40,7 +40,7 @@ HEADS = 4
 
 
 class Shape(NamedTuple):
-    """Cuboids of an example, queries and keys of a cuboid, width of a head."""
+    """Cuboids per example, queries and keys per cuboid, and width of a head."""
 
     name: str
     n: int
@@ -49,8 +49,8 @@ class Shape(NamedTuple):
     e: int
 
 
-# Of `benchmarks.cases`: axial attention of the encoder. The 8 more keys are the global
-# vectors.
+# Axial attention of the encoder in `benchmarks.cases`. The 8 additional keys are the
+# global vectors.
 SHAPES = {
     "enso": (
         Shape("along t", 576, 12, 12, 16),
@@ -74,7 +74,7 @@ SHAPES = {
         Shape("level 1, along t", 256, 13, 21, 64),
         Shape("level 1, along h or w", 208, 16, 24, 64),
     ),
-    # to see that everything runs
+    # to check that everything runs
     "tiny": (Shape("a few", 2, 4, 6, 8),),
 }
 WAYS: dict[str, Callable] = {
@@ -103,7 +103,7 @@ def arguments(shape: Shape, batch: int, dtype: str) -> dict[str, jax.Array]:
 
 
 def function(way: str, direction: str, dropout: float) -> Callable:
-    """Function of (arguments, key): the result, or gradients of its mean square."""
+    """A function of (arguments, key): the result, or gradients of its mean square."""
 
     def attend(found, key):
         key = key if dropout else None
@@ -116,14 +116,14 @@ def function(way: str, direction: str, dropout: float) -> Callable:
 
 
 def missing(way: str, platform: str) -> str | None:
-    """Why a way does not exist on a platform at all, or None."""
+    """Why an implementation does not exist on a platform, or None if it does."""
     if way == "cudnn" and platform != "gpu":
         return f"cuDNN needs an NVIDIA GPU; this is a {platform}"
     return None
 
 
 def difference(have, want) -> float:
-    """Largest difference of two trees of arrays, relative to the largest of each."""
+    """Largest difference between two trees, relative to each array's largest value."""
     largest = 0.0
     for x, y in zip(*map(jax.tree.leaves, (have, want)), strict=True):
         x, y = (np.asarray(z, np.float32) for z in (x, y))
@@ -132,7 +132,7 @@ def difference(have, want) -> float:
 
 
 def measure(a, case: str, shape: Shape, dtype: str, direction: str) -> dict:
-    """One row: what each way takes, and why those that are not there are not."""
+    """One row: the times of each implementation, and why any are left out."""
     found = arguments(shape, a.batch, dtype)
     key = hashed_key(jax.random.key(1))
     row = dict(case=case, **shape._asdict(), dtype=dtype, direction=direction)
@@ -147,7 +147,7 @@ def measure(a, case: str, shape: Shape, dtype: str, direction: str) -> dict:
         try:
             program = run.lower(found, key).compile()
             out = jax.block_until_ready(program(found, key))
-        except Exception as error:  # of many kinds; each says what is not possible
+        except Exception as error:  # of many kinds; each says what is unsupported
             row["missing"][way] = (str(error).strip() or repr(error)).splitlines()[0]
             continue
         want = out if want is None else want
@@ -173,13 +173,13 @@ def measure(a, case: str, shape: Shape, dtype: str, direction: str) -> dict:
 
 
 def fastest(row: dict) -> str | None:
-    """The way with the smallest median, None without any."""
+    """The implementation with the smallest median, or None if there are none."""
     ways = row["ways"]
     return min(ways, key=lambda way: ways[way]["median_s"]) if ways else None
 
 
 def progress(row: dict) -> str:
-    """A row in one line."""
+    """A row as one line of text."""
     times = [f"{way} {x['median_s'] * 1e3:.3f} ms" for way, x in row["ways"].items()]
     return (
         f"{row['case']} {row['name']}, {row['dtype']}, {row['direction']}: "
@@ -188,7 +188,7 @@ def progress(row: dict) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as Markdown: milliseconds of every way, and the fastest one."""
+    """The rows as Markdown: milliseconds of each implementation, and the fastest."""
 
     def milliseconds(way):
         def cell(row):
@@ -212,7 +212,7 @@ def table(rows: list[dict]) -> str:
 
 
 def left_out(rows: list[dict]) -> list[str]:
-    """A line for each way and reason, with the rows that it concerns."""
+    """A line for each implementation and reason, with the rows it concerns."""
     reasons = {}
     for row in rows:
         for way, reason in row["missing"].items():
@@ -225,7 +225,7 @@ def left_out(rows: list[dict]) -> list[str]:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Runs the measurements requested on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -236,7 +236,9 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0, help="rate")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--calls", type=int, default=20, help="in a round")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md beside it")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
+    )
     a = parser.parse_args()
     rows = []
     for case in a.cases:

@@ -1,4 +1,4 @@
-"""The Earthformers that are measured, in the official constructor's own words.
+"""The Earthformers to measure, as arguments of the official constructor.
 
 Both sides are built from one dictionary: the official class takes it as arguments, ours
 reads it with `interop.official.earthformer_from_config`, so the models are the same.
@@ -15,7 +15,7 @@ import numpy as np
 DROPOUT = 0.1  # of the recipe: on attention weights, projections, feed-forward layers
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-4, 1e-5, 1.0
 
-# What all have in common.
+# What all cases have in common.
 _SHARED = dict(
     base_units=64,
     num_heads=4,
@@ -66,7 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
         initial_downsample_stack_conv_downscale_list=[3, 2, 2],
         initial_downsample_stack_conv_num_conv_list=[2, 2, 2],
     ),
-    # one level and one block, to see that everything runs
+    # one level and one block, to check that everything runs
     "tiny": dict(
         input_shape=[4, 16, 16, 1],
         target_shape=[3, 16, 16, 1],
@@ -86,7 +86,7 @@ def options(case: str, dropout: float = 0.0) -> dict[str, Any]:
 
     Args:
         case: one of `CASES`.
-        dropout: the rate wherever there is dropout.
+        dropout: the rate of every kind of dropout.
 
     Raises:
         ValueError: if there is no such case.

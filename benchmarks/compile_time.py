@@ -1,11 +1,11 @@
-r"""How long recurrent models take to compile, with few frames and with twice as many.
+r"""Compile times of recurrent models, with few frames and with twice as many.
 
     python benchmarks/compile_time.py
     python benchmarks/compile_time.py --models predrnn --frames 5,10 --variant test
 
-The gradient of a training loss, of one sequence of `configs/nbody_mnist.py`. Frames are
-a loop, so the number of them should make no difference. The lengths take turns, round
-by round; JSON with --out, and a Markdown table.
+Compiles the gradient of a training loss for one sequence of `configs/nbody_mnist.py`.
+The frames run in a loop, so their number should make no difference. The lengths take
+turns, round by round. Prints a Markdown table; --out writes JSON.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SIZES = dict(paper=64, quick=32, test=16)  # of a frame, in pixels
 
 
 def gradient_of(name: str, variant: str, frames: int):
-    """A jitted gradient, (variables, sequence) -> tree, and the shapes of both."""
+    """A jitted gradient, (variables, sequence) -> tree, and its argument shapes."""
     shape = (frames, SIZES[variant], SIZES[variant], 1)
     options = dict(config_files.load(f"nbody_mnist:{variant},{name}").model)
     model = models.create_model(input_shape=shape, target_shape=shape, **options)
@@ -62,7 +62,7 @@ def learns_from_targets(model) -> bool:
 
 
 def compile_seconds(name: str, variant: str, frames: int) -> float:
-    """Seconds to compile, tracing not included, nothing being cached."""
+    """Seconds to compile, without tracing and with nothing cached."""
     jax.clear_caches()
     gradient, shapes = gradient_of(name, variant, frames)
     lowered = gradient.lower(*shapes)
@@ -72,7 +72,7 @@ def compile_seconds(name: str, variant: str, frames: int) -> float:
 
 
 def table(found: dict[str, dict[int, list[float]]], frames: list[int]) -> str:
-    """Markdown: a row for each model."""
+    """Markdown table: a row for each model."""
     columns = {"model": lambda row: row[0]}
     for n in frames:
         columns[f"{n} → {n}: s"] = lambda row, n=n: (
@@ -86,12 +86,14 @@ def table(found: dict[str, dict[int, list[float]]], frames: list[int]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures what the command line asks for."""
+    """Runs the measurements requested on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default=",".join(RECURRENT))
-    parser.add_argument("--frames", default="10,20", help="lengths, in and out")
+    parser.add_argument(
+        "--frames", default="10,20", help="numbers of frames, both input and target"
+    )
     parser.add_argument("--variant", choices=list(SIZES), default="paper")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
@@ -100,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = set(names) - set(RECURRENT)
     if unknown or a.rounds < 1 or min(frames) < 1:
         parser.error(
-            f"--models are some of {','.join(RECURRENT)}, --frames and --rounds "
+            f"--models must be among {','.join(RECURRENT)}, and --frames and --rounds "
             f"positive; got {a.models}, {a.frames}, {a.rounds}"
         )
     jax.config.update("jax_enable_compilation_cache", False)

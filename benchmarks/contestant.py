@@ -1,4 +1,4 @@
-"""What both sides of a comparison do alike: run, measure, say what memory it took."""
+"""What both sides of a comparison share: running, timing, and reporting memory."""
 
 import time
 
@@ -6,17 +6,17 @@ from benchmarks import machine
 
 
 class Contestant:
-    """Base of the workers' classes.
+    """Base class of the workers.
 
-    A subclass sets `held`, the MiB after its imports, and has `_call`, which runs once
-    and returns the loss or None.
+    A subclass sets `held`, the MiB held after its imports, and defines `_call`, which
+    runs once and returns the loss or None.
     """
 
     held: float
     resting: float
 
     def settle(self, calls: int) -> None:
-        """Runs without measuring; what came before is no part of the peak any more."""
+        """Runs without measuring; the peak no longer includes what came before."""
         for _ in range(calls):
             self._call()
         machine.forget_peak()
@@ -26,8 +26,8 @@ class Contestant:
     def measure(self) -> dict:
         """Seconds of one call, and its loss in training.
 
-        A call before it is not measured: while the other side had its turn, the system
-        may have taken back the memory, which no step of a training meets.
+        A call is made before it and not measured: during the other side's turn the
+        system may have reclaimed memory, which never happens between training steps.
         """
         self._call()
         start = time.perf_counter()
@@ -36,7 +36,7 @@ class Contestant:
         return dict(seconds=seconds, loss=None if loss is None else float(loss))
 
     def memory(self) -> dict:
-        """MiB: the peak beyond the imports and in all; beyond them between calls."""
+        """MiB: the peak beyond the imports and in total, and that held between calls."""
         peak = machine.peak_mib()
         return dict(
             peak_mib=peak and peak - self.held,

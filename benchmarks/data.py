@@ -1,10 +1,10 @@
-r"""How fast examples are read, beside how fast the model of the config eats them.
+r"""How fast examples are read, compared with how fast the model consumes them.
 
-    python benchmarks/data.py                                all data sets, embedded
+    python benchmarks/data.py                                all embedded data sets
     python benchmarks/data.py configs/sevir.py:quick --set data.path=SEVIR
 
-Prints a table, and writes it as JSON with --out. Reading and training take turns and
-are timed alone, so the numbers are those of a machine that does nothing else.
+Prints a table, and writes it as JSON with --out. Reading and training are
+timed separately, in turn, so each has the whole machine to itself.
 """
 
 import argparse
@@ -36,7 +36,7 @@ WAYS = {  # name: threads, workers
 
 
 def read_config(file: str, changes: list[str]):
-    """The config of "FILE:VARIANT" with changes "section.field=value"."""
+    """The config of "FILE:VARIANT" with changes of the form "section.field=value"."""
     config = config_files.load(file)
     for change in changes:
         name, _, text = change.partition("=")
@@ -48,7 +48,7 @@ def read_config(file: str, changes: list[str]):
 
 
 def reading_rate(config, data, seconds: float, threads: int, workers: int) -> float:
-    """Examples per second of the training pipeline, after its start."""
+    """Examples per second of the training pipeline once it is running."""
     batches = pipeline.train_batches(
         data,
         batch_size=config.train.batch_size,
@@ -133,13 +133,15 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Runs the measurements requested on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("configs", nargs="*", help="FILE:VARIANT")
     parser.add_argument("--set", action="append", default=[], help="data.path=FILE")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each reading")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="duration of each reading"
+    )
     parser.add_argument("--steps", type=int, default=5, help="of training")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     arguments = parser.parse_args()

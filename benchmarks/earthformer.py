@@ -1,24 +1,23 @@
-r"""Our Earthformer and the official one in PyTorch, side by side, on CPU cores.
+r"""Our Earthformer and the official one in PyTorch, compared on CPU cores.
 
     python benchmarks/earthformer.py --cases nbody,enso --batch 2 --rounds 5 \
         --peer earth-forecasting-transformer/src --out benchmarks/results/cpu.json
     python benchmarks/earthformer.py --table benchmarks/results/cpu.json
 
 Time and peak memory of a forward pass, and of a training step: forward with dropout,
-mean squared error, gradient, clipping, AdamW. Both sides have the same weights and the
-same inputs, and have to agree in their forecasts before anything is timed. Each is a
-process of its own, so that its peak memory is its own; they take turns, call by call,
-so that whatever else the machine does falls on both, and one waits while the other is
-measured.
+mean squared error, gradient, clipping, AdamW. Both sides have the same weights and
+inputs, and their forecasts have to agree before anything is timed. Each runs in its own
+process, so that its peak memory can be measured; they take turns, call by call, so that
+other load on the machine affects both, and one waits while the other is measured.
 
 The official code (https://github.com/amazon-science/earth-forecasting-transformer) is
-looked for in the folder --peer, which holds the package `earthformer`, or among what is
-installed; it needs PyTorch. Without it only ours is measured.
+looked for in the folder --peer, which holds the package `earthformer`, or among the
+installed packages; it needs PyTorch. Without it only ours is measured.
 
-Ours lays the batch over one CPU device per core where the cores divide the batch, and
-runs on huge pages as GNU libc's malloc gives them; the other has them with
---peer-huge-pages. A process that ends before the measurements compiles our program;
-the one that is measured finds it in the cache, as every run but the first does.
+Ours spreads the batch over one CPU device per core if the cores divide the batch, and
+uses the huge pages of GNU libc's malloc; the official code gets them with
+--peer-huge-pages. A separate process compiles our program before the measurements; the
+measured one finds it in the cache, as every run but the first does.
 """
 
 import argparse
@@ -49,11 +48,11 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 class DisagreementError(RuntimeError):
-    """The two sides do not compute the same."""
+    """The two sides do not compute the same result."""
 
 
 class Benchmark:
-    """The settings of a run, and what it has found so far."""
+    """The settings of a run, and its results so far."""
 
     def __init__(self, a: argparse.Namespace):
         self.a = a
@@ -89,7 +88,7 @@ class Benchmark:
                 self._measure_case(case)
 
     def ours(self) -> Worker:
-        """A worker of ours, not yet started by its command."""
+        """A worker that runs our code, before its "start" command."""
         environment = _environment() | dict(
             JAX_PLATFORMS="cpu",
             JAX_COMPILATION_CACHE_DIR=str(self.folder / "programs"),
@@ -100,14 +99,14 @@ class Benchmark:
         return Worker("benchmarks.worker_jax", environment)
 
     def official(self) -> Worker:
-        """A worker of the official code, not yet started by its command."""
+        """A worker that runs the official code, before its "start" command."""
         environment = _environment()
         if self.a.peer_huge_pages and sys.platform == "linux":
             environment["GLIBC_TUNABLES"] = _tunables(environment)
         return Worker("benchmarks.worker_torch", environment)
 
     def _start(self, stack: contextlib.ExitStack) -> dict[str, Worker]:
-        """Both workers, or ours alone, with their imports done."""
+        """Both workers, or only ours, with their imports done."""
         workers = {"ours": stack.enter_context(self.ours())}
         starts = {"ours": workers["ours"].ask("start")}
         if not self.missing:
@@ -116,7 +115,7 @@ class Benchmark:
             starts["official"] = worker.ask("start", peer=peer)
             self.missing = starts["official"].get("missing", "")
             if self.missing:
-                print(f"ours alone: {self.missing}", flush=True)
+                print(f"measuring only ours: {self.missing}", flush=True)
             else:
                 workers["official"] = worker
         for name in workers:
@@ -126,7 +125,7 @@ class Benchmark:
         return workers
 
     def _measure_rates(self) -> None:
-        """The rate of matrix products, in turns, the best of several."""
+        """The rate of matrix products, measured in turns: the best of several."""
         with contextlib.ExitStack() as stack:
             workers = self._start(stack)
             times = {name: [] for name in workers}
@@ -172,7 +171,7 @@ class Benchmark:
         return dict(case=case, mode=mode, batch=self.a.batch, dropout=dropout)
 
     def _compare(self, case: str, workers: dict[str, Worker]) -> None:
-        """Notes the largest difference of the forecasts.
+        """Records the largest difference between the forecasts.
 
         Raises:
             DisagreementError: if it exceeds `LARGEST_DIFFERENCE`.
@@ -190,7 +189,7 @@ class Benchmark:
         if not difference <= LARGEST_DIFFERENCE:
             raise DisagreementError(
                 f"{case}: the forecasts differ by {difference:.2g} of the largest "
-                f"value; more than {LARGEST_DIFFERENCE:g} is another model"
+                f"value; at most {LARGEST_DIFFERENCE:g} is accepted for the same model"
             )
 
     def _measure(self, case, mode, workers, prepared) -> None:
@@ -219,10 +218,10 @@ class Benchmark:
         print(report.earthformer(self.report), flush=True)
 
     def _compile(self, case: str, mode: str) -> dict:
-        """Seconds to lower and compile, and multiply-adds, by a process that ends.
+        """Seconds to lower and compile, and multiply-adds, from a separate process.
 
-        It fills the cache. Counting traces the model once more, which would leave
-        memory behind that no run needs.
+        The process fills the cache. Counting traces the model again, which would hold
+        memory that no real run needs.
         """
         with self.ours() as worker:
             worker.ask("start")
@@ -258,7 +257,7 @@ def largest_difference(ours: np.ndarray, official: np.ndarray) -> float:
 
 
 def side(calls: list[dict], memory: dict) -> dict:
-    """What one side did in its turns."""
+    """Summary of one side's turns."""
     times = [call["seconds"] for call in calls]
     return dict(
         median_s=statistics.median(times),
@@ -269,12 +268,12 @@ def side(calls: list[dict], memory: dict) -> dict:
 
 
 def ratios(row: dict, matrix_gflops: float) -> dict:
-    """What follows from a row: times as official / ours, memory as ours / official,
-    operations per second, their share of the matrix products'.
+    """Figures derived from a row: times as official / ours, memory as ours / official,
+    operations per second and their share of the rate of matrix products.
 
     Args:
         row: with "ours", and "official" or None.
-        matrix_gflops: the rate of matrix products that the share is of.
+        matrix_gflops: the rate of matrix products.
     """
     ours, official = row["ours"], row["official"]
     passes = 3 if row["mode"] == "train" else 1
@@ -295,7 +294,7 @@ def ratios(row: dict, matrix_gflops: float) -> dict:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what would hand out programs compiled earlier."""
+    """This process's environment, without settings that reuse compiled programs."""
     return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
 
 
@@ -305,7 +304,7 @@ def _tunables(environment: dict[str, str]) -> str:
 
 
 def _names(known):
-    """A parser of names with commas in between."""
+    """A parser of comma-separated names."""
 
     def parse(text: str) -> list[str]:
         found = text.split(",")
@@ -327,7 +326,7 @@ def _positive(text: str) -> int:
 
 
 def main() -> None:
-    """Measures what the command line asks for, or prints an earlier table."""
+    """Runs the requested measurements, or prints the table of earlier ones."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -341,15 +340,17 @@ def main() -> None:
     parser.add_argument(
         "--devices",
         type=_positive,
-        help="CPU devices for ours; default the most that divide the batch",
+        help="CPU devices for ours; default: the most that divide the batch",
     )
     parser.add_argument("--peer", type=pathlib.Path, help="folder of the official code")
     parser.add_argument("--peer-huge-pages", action="store_true")
     parser.add_argument("--no-dropout", action="store_true", help="in training")
     parser.add_argument(
-        "--scan-blocks", action="store_true", help="ours: equal blocks as a loop"
+        "--scan-blocks", action="store_true", help="ours: run equal blocks as a loop"
     )
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md beside it")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
+    )
     parser.add_argument("--table", type=pathlib.Path, help="an earlier JSON file")
     a = parser.parse_args()
     if a.table:
@@ -358,7 +359,7 @@ def main() -> None:
     if a.peer and not (a.peer / "earthformer").is_dir():
         parser.error(f"--peer={a.peer} holds no package `earthformer`; give its src")
     if a.devices and a.batch % a.devices:
-        parser.error(f"--devices={a.devices} has to divide --batch={a.batch}")
+        parser.error(f"--devices={a.devices} must divide --batch={a.batch}")
     try:
         Benchmark(a).run()
     except DisagreementError as error:

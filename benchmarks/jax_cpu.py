@@ -12,7 +12,7 @@ from earthformer_jax.training import mesh as mesh_lib
 def data_mesh(devices: int) -> jax.sharding.Mesh:
     """A mesh with one axis "data" over this many CPU devices.
 
-    Has to come before anything else that uses a device.
+    Call it before anything else that uses a device.
     """
     jax.config.update("jax_num_cpu_devices", devices)
     return mesh_lib.data_mesh()

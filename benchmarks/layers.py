@@ -1,4 +1,4 @@
-r"""What single layers of the Earthformer cost, at the sizes of N-body MNIST.
+r"""The cost of single layers of the Earthformer, at the sizes of N-body MNIST.
 
     python benchmarks/layers.py
     python benchmarks/layers.py --batch 4 --out benchmarks/results/layers.json
@@ -7,10 +7,10 @@ Time and temporary memory of cuboid attention along t, h and w and in windows of
 without and with 8 global vectors, of the feed-forward layer, of merging, up-sampling
 and a 3 x 3 convolution: forward, and the gradient with respect to parameters and
 inputs. Both levels: 10 x 32 x 32 positions of 64 channels, 10 x 16 x 16 of 128. The
-layers take turns, round by round, so that whatever else the machine does falls on all
-of them. Beside the multiply-adds stands the rate at which they are done, as a share of
-that of a product of large matrices; the gradient counts as three forward passes.
-Large memory pages, as with the command line.
+layers take turns, round by round, so that other load on the machine affects all of
+them. Next to the multiply-adds is the rate at which they are done, as a share of the
+rate of a product of large matrices; the gradient counts as three forward passes. Uses
+large memory pages, as the command line does.
 """
 
 import argparse
@@ -46,7 +46,7 @@ HEADS, GLOBAL_VECTORS, WINDOW = 4, 8, 4
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer and what it is called with, shapes without the batch."""
+    """A layer and the shapes it is called with, without the batch axis."""
 
     name: str
     module: nn.Module
@@ -80,7 +80,7 @@ def layers(shape: tuple[int, int, int, int]) -> list[Layer]:
 
 
 def functions(module: nn.Module) -> dict[str, tuple[Callable, int]]:
-    """Functions of (variables, inputs), and how many forward passes each counts as."""
+    """Functions of (variables, inputs), and the forward passes each counts as."""
 
     def loss(variables, inputs):
         found = jax.tree.leaves(module.apply(variables, *inputs))
@@ -131,14 +131,14 @@ def measure(a, mesh: jax.sharding.Mesh) -> list[dict]:
 
 
 def rates(row: dict, matrix_gflops: float) -> dict:
-    """Median time of a row, operations per second, their share of the rate."""
+    """Median time of a row, operations per second, and their share of the rate."""
     median = statistics.median(row["seconds"])
     gflops = 2 * row["multiply_adds"] / median / 1e9
     return dict(median_s=median, gflops=gflops, share=gflops / matrix_gflops)
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as Markdown, a line per layer: forward / gradient."""
+    """The rows as Markdown, one line per layer: forward / gradient."""
 
     def both(form, key, scale=1.0):
         return lambda pair: " / ".join(form.format(scale * row[key]) for row in pair)
@@ -157,7 +157,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Runs the measurements requested on the command line."""
     cpu.restart_with_huge_pages()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -165,8 +165,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="examples")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     parser.add_argument("--levels", type=int, default=len(LEVELS), help="1 or 2")
-    parser.add_argument("--devices", type=int, help="default: most that divide batch")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md beside it")
+    parser.add_argument(
+        "--devices", type=int, help="default: the most that divide the batch"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
+    )
     a = parser.parse_args()
     a.devices = a.devices or machine.largest_divisor(a.batch, machine.cores())
     mesh = jax_cpu.data_mesh(a.devices)

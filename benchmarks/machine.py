@@ -1,4 +1,4 @@
-"""What the machine is, and what a process holds of its memory."""
+"""A description of the machine, and the memory that a process holds."""
 
 import ctypes
 import gc
@@ -6,13 +6,13 @@ import os
 import pathlib
 import platform
 
-MATRIX_SIZE = 2048  # side of the float32 matrices whose product gives the rate
+MATRIX_SIZE = 2048  # side of the float32 matrices multiplied to get the rate
 MATRIX_OPERATIONS = 2 * MATRIX_SIZE**3
 _STATUS = pathlib.Path("/proc/self/status")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -35,22 +35,22 @@ def describe() -> dict:
 
 
 def held_mib() -> float | None:
-    """What this process holds now (resident set, MiB); None where unknown."""
+    """Memory held by this process (resident set, MiB); None if unknown."""
     return _status("VmRSS")
 
 
 def peak_mib() -> float | None:
-    """The most that it has held since its start, or since `forget_peak`."""
+    """The most memory it has held since its start, or since `forget_peak`."""
     return _status("VmHWM")
 
 
 def forget_peak() -> None:
-    """Gives back what nobody uses, and starts counting the peak from here."""
+    """Returns unused memory to the system, and resets the peak."""
     gc.collect()
     if not _STATUS.exists():
         return
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # GNU libc; else garbage counts as held
+    if hasattr(libc, "malloc_trim"):  # GNU libc; otherwise freed memory counts as held
         libc.malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 

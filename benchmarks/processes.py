@@ -1,8 +1,8 @@
-"""Workers: processes that do what they are asked, one request at a time.
+"""Workers: processes that serve one request at a time.
 
-A request is a line of JSON, {"command": name, ...arguments}; so is the answer, which
-may be {"error": traceback}. Between requests a worker waits for its standard input and
-does nothing.
+A request is a line of JSON, {"command": name, ...arguments}. So is the answer, which is
+{"error": traceback} on failure. Between requests a worker waits for its standard input
+and does nothing.
 """
 
 import json
@@ -17,11 +17,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, or is gone."""
+    """A worker failed or has exited."""
 
 
 class Worker:
-    """A worker as its owner sees it; a context, at whose end the worker ends."""
+    """The owner's view of a worker; a context manager that ends it on exit."""
 
     def __init__(self, module: str, environment: Mapping[str, str]):
         """Starts `python -m module` with this environment."""
@@ -39,7 +39,7 @@ class Worker:
         """The answer to a request.
 
         Raises:
-            WorkerError: if the worker reports an error or has ended.
+            WorkerError: if the worker reports an error or has exited.
         """
         try:
             request = json.dumps({"command": command, **arguments})
@@ -50,7 +50,7 @@ class Worker:
             line = ""
         if not line:
             status = self._process.wait()
-            raise WorkerError(f"{self.module} ended with status {status} at {command}")
+            raise WorkerError(f"{self.module} exited with status {status} at {command}")
         answer = json.loads(line)
         if "error" in answer:
             raise WorkerError(f"{self.module}, {command}:\n{answer['error']}")
@@ -61,7 +61,7 @@ class Worker:
 
     def __exit__(self, *_):
         try:
-            self._process.stdin.close()  # a worker without an owner ends
+            self._process.stdin.close()  # a worker without an owner exits
             self._process.wait(10)
         except (subprocess.TimeoutExpired, BrokenPipeError):
             self._process.kill()
@@ -72,7 +72,7 @@ class Worker:
 def serve(commands: Mapping[str, Callable[..., dict | None]]) -> None:
     """The worker's side: answers requests until there are no more.
 
-    Whatever is printed meanwhile goes to standard error.
+    Anything printed in the meantime goes to standard error.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -1,18 +1,18 @@
-r"""What ConvLSTM, FAConvLSTM and Keras's ConvLSTM2D cost, side by side.
+r"""The cost of ConvLSTM, FAConvLSTM and Keras's ConvLSTM2D, compared.
 
     python benchmarks/recurrent.py
     python benchmarks/recurrent.py --filters 64 --channels 7 --size 41 --out cost.json
     python benchmarks/recurrent.py --unroll 2 5 10
 
-Parameters and multiply-adds come from the formulas and from the compiled program, time
-and temporary memory from running it: forward, and a training step (loss, gradient with
+Parameters and multiply-adds come from the formulas and the compiled program, time and
+temporary memory from running it: forward, and a training step (loss, gradient with
 respect to parameters and input, gradient descent). The layers take turns, round by
-round, so that whatever else the machine does falls on all of them. Keras is left out
-where it is not installed (it is no dependency of this package).
+round, so that other load on the machine affects all of them. Keras is left out if it is
+not installed (it is not a dependency of this package).
 
 Time falls less than multiply-adds do: the LSTM's five exponentials and hyperbolic
-tangents per channel, position and step are the same in all of them, and they and the
-reading and writing around them are most of what an FAConvLSTM does.
+tangents per channel, position and step are the same in all layers, and together with
+the surrounding memory traffic they are most of the work of an FAConvLSTM.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def dense_cost(c: int, f: int, k: int) -> tuple[int, float]:
 def factorised_cost(
     c: int, f: int, k: int, r: int, plane: int, branches: int = 3, every: int = 4
 ) -> tuple[int, float]:
-    """The same of an FAConvLSTM; `every` = 0 is without attention."""
+    """The same for an FAConvLSTM; `every` = 0 means no attention."""
     s, d = max(4, r // 4), max(8, f // 4)
     parameters = r * (c + f) + branches * k**2 * r + branches
     parameters += 2 * r * s + r + s + 4 * f * (r + 1) + 3 * f
@@ -52,16 +52,16 @@ def factorised_cost(
 
 
 class Layer:
-    """A layer as a function of (weights, frames), with what the formulas say of it."""
+    """A layer as a function of (weights, frames), with its cost by the formulas."""
 
     def __init__(self, name, parameters, products, init, apply):
         self.name, self.parameters, self.products = name, parameters, products
         self.init, self.apply = init, apply
-        self.parts = [(1.0, apply)]  # programs of one step, and how often they run
+        self.parts = [(1.0, apply)]  # programs of one step, and how often each runs
 
 
 def flax_layer(name, cost, make):
-    """`make(**more)` is the layer, with further options."""
+    """`make(**more)` gives the layer with further options."""
     layer = make()
     made = Layer(name, *cost, lambda x: layer.init(jax.random.key(0), x), layer.apply)
     every = getattr(layer, "attention_every", 0)
@@ -72,7 +72,7 @@ def flax_layer(name, cost, make):
 
 
 def keras_layer(options, cost):
-    """ConvLSTM2D, or None without Keras 3 on JAX."""
+    """Keras's ConvLSTM2D, or None if Keras 3 on JAX is not available."""
     try:
         import keras
     except ImportError:
@@ -129,7 +129,7 @@ def layers(a) -> list[Layer]:
 
 
 def training_step(apply):
-    """Loss and new weights; the input's gradient too, as inside a deeper model."""
+    """Loss and new weights, and the input's gradient as inside a deeper model."""
 
     def loss(weights, x):
         return jnp.mean(jnp.square(apply(weights, x)))
@@ -143,7 +143,7 @@ def training_step(apply):
 
 
 def compiled_cost(layer: Layer, weights, x) -> dict[str, float]:
-    """Multiply-adds and exp, tanh and the like per pixel of one compiled step."""
+    """Multiply-adds and transcendentals per pixel of one compiled step."""
     one = jax.ShapeDtypeStruct((1, 1, *x.shape[2:]), x.dtype)
     pixels = x.shape[2] * x.shape[3]
     products = functions = 0.0
@@ -206,7 +206,7 @@ COLUMNS = {
 
 
 def table(rows: list[dict], reference: str = "ConvLSTM") -> str:
-    """The rows as Markdown; then how many times cheaper each is than `reference`."""
+    """The rows as Markdown, followed by how much cheaper each is than `reference`."""
     lines = [["layer", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
     for row in rows:
         cells = [form.format(row[key]) for key, form in COLUMNS.values()]
@@ -220,7 +220,7 @@ def table(rows: list[dict], reference: str = "ConvLSTM") -> str:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Runs the measurements requested on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -231,7 +231,7 @@ def main() -> None:
         ("channels", 32, "channels of the input"),
         ("filters", 32, "channels of the state"),
         ("kernel", 3, "side of the windows"),
-        ("bottleneck", None, "of FAConvLSTM"),
+        ("bottleneck", None, "channels of FAConvLSTM's bottleneck"),
         ("rounds", 7, "of timing"),
     ):
         parser.add_argument(f"--{option}", type=int, default=default, help=meaning)
@@ -240,7 +240,7 @@ def main() -> None:
         type=int,
         nargs="*",
         default=[],
-        help="also with so many steps of the loop written out",
+        help="also unroll the loop by these numbers of steps",
     )
     parser.add_argument("--keras", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")

@@ -33,7 +33,7 @@ def seconds(value: float | None) -> str | None:
 
 
 def machine_line(machine: Mapping) -> str:
-    """The machine in words."""
+    """A one-line description of the machine."""
     versions = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
     memory = machine["memory_gib"]
     parts = [
@@ -47,7 +47,7 @@ def machine_line(machine: Mapping) -> str:
 
 
 def earthformer(report: Mapping) -> str:
-    """Everything that `earthformer.py` found, as Markdown."""
+    """All results of `earthformer.py`, as Markdown."""
     rows, rates = report["rows"], report["matrix_gflops"]
     lines = [
         machine_line(report["machine"]),

@@ -6,11 +6,11 @@ Cuboids of 2 x 4 x 4 and cross-attention over 4 frames at a time, whatever the s
 the field, so that multiply-adds are proportional to frames (in and out), height, width
 and batch, and affine in the number of blocks: stem and head come on top. From a small
 model of one level, without dropout, one size at a time is doubled, or a block is added;
-forward pass and training step take turns over all sizes, the least time of several
-counts (whatever else a machine does only adds to it), and exponents are fitted by least
+forward pass and training step take turns over all sizes, the shortest of several times
+counts (other load on the machine only adds to it), and exponents are fitted by least
 squares in log-log. Runs on one CPU device: with more, the batch would also decide how
-many work. Most of the few minutes goes into compiling; JSON, Markdown table and figure.
-Large memory pages, as with the command line.
+many of them work. Most of the few minutes is spent compiling. Writes JSON, a Markdown
+table and a figure. Uses large memory pages, as the command line does.
 """
 
 import argparse
@@ -54,7 +54,7 @@ MARKERS = "osD^v"
 
 
 def model_of(size: Mapping[str, int]) -> Earthformer:
-    """The model of a size, whose cuboids do not grow with it."""
+    """The model for a size; its cuboids do not grow with it."""
     shape = (size["frames"], size["height"], size["width"], 1)
     cross = (CrossSpec((1, 1), n_temporal=size["frames"] // CROSS_FRAMES),)
     return Earthformer(
@@ -75,10 +75,10 @@ def model_of(size: Mapping[str, int]) -> Earthformer:
 
 
 def sizes(doublings: int) -> dict[str, list[dict[str, int]]]:
-    """By what grows: the base, and the sizes that grow from it."""
+    """For each thing that grows: the base, and the larger sizes."""
     steps = range(doublings + 1)
     found = {axis: [BASE[axis] * 2**i for i in steps] for axis in BASE}
-    found["depth"] = [BASE["depth"] + i for i in steps]  # the law is no power
+    found["depth"] = [BASE["depth"] + i for i in steps]  # not a power law
     return {
         axis: [BASE | {axis: n} for n in numbers] for axis, numbers in found.items()
     }
@@ -88,7 +88,7 @@ class Program:
     """The compiled forward pass or training step of one size."""
 
     def __init__(self, size: Mapping[str, int], mode: str, mesh: jax.sharding.Mesh):
-        """Compiles; nothing runs."""
+        """Compiles without running anything."""
         self.mode = mode
         self.seconds = []
         model, everywhere = model_of(size), mesh_lib.replicated(mesh)
@@ -107,7 +107,7 @@ class Program:
         self.run = function.lower(self.state, self.batch).compile()
 
     def measure(self) -> None:
-        """Runs once and notes the time."""
+        """Runs once and records the time."""
         start = time.perf_counter()
         result = jax.block_until_ready(self.run(self.state, self.batch))
         self.seconds.append(time.perf_counter() - start)
@@ -134,7 +134,7 @@ def measure(doublings: int, rounds: int) -> list[dict]:
         for mode, size in sorted(programs):
             program(mode, size).measure()
             if not turn:
-                program(mode, size).seconds.clear()  # it warmed up
+                program(mode, size).seconds.clear()  # drop the warm-up
     rows = []
     for mode, axis, size in points:
         found = program(mode, tuple(size.items()))
@@ -163,7 +163,7 @@ def affine(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 
 def fits(rows: list[dict]) -> list[dict]:
-    """One row per mode and axis: exponents and affine fits of the least times."""
+    """One row per mode and axis: exponents and affine fits of the shortest times."""
     found = []
     for mode in MODES:
         for axis in BASE:
@@ -208,7 +208,7 @@ def table(found: list[dict]) -> str:
 
 
 def figure(found: list[dict]) -> Figure:
-    """Time against size relative to the base, log-log, a panel per mode."""
+    """Time against size relative to the base, log-log, one panel per mode."""
     with mpl.rc_context(STYLE):
         drawn = Figure(figsize=(9.6, 4.6), layout="constrained")
         FigureCanvasAgg(drawn)
@@ -265,19 +265,23 @@ def figure(found: list[dict]) -> Figure:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Runs the measurements requested on the command line."""
     cpu.restart_with_huge_pages()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--doublings", type=int, default=3, help="of every size")
+    parser.add_argument(
+        "--doublings", type=int, default=3, help="how often each size is doubled"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of timing")
     parser.add_argument(
-        "--out", type=pathlib.Path, help="JSON file; .md and .png beside it"
+        "--out",
+        type=pathlib.Path,
+        help="JSON file; .md and .png are written next to it",
     )
     a = parser.parse_args()
     if a.doublings < 1 or a.rounds < 1:
-        parser.error("--doublings and --rounds need to be positive")
+        parser.error("--doublings and --rounds must be positive")
     rows = measure(a.doublings, a.rounds)
     found = dict(
         machine=machine.describe() | dict(versions={"jax": jax.__version__}),
@@ -287,7 +291,7 @@ def main() -> None:
     )
     smallest = math.prod(BASE[k] for k in ("frames", "height", "width"))
     text = (
-        f"{report.machine_line(found['machine'])}\n\nLeast time of {a.rounds}; the "
+        f"{report.machine_line(found['machine'])}\n\nShortest time of {a.rounds}; the "
         f"smallest field has {smallest:,} cells, the model {BASE_UNITS} channels.\n\n"
         f"{table(found['fits'])}\n"
     )

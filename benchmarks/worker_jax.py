@@ -20,10 +20,10 @@ from earthformer_jax.training import step as step_lib
 
 
 class Ours(Contestant):
-    """Its public methods are the commands."""
+    """The public methods are the commands."""
 
     def start(self) -> dict:
-        """Versions, and what the process holds after its imports."""
+        """Versions, and the memory held after the imports."""
         self.held = machine.held_mib()
         return dict(
             versions={
@@ -53,9 +53,9 @@ class Ours(Contestant):
         Args:
             case: one of `cases.CASES`.
             mode: "forward" or "train".
-            batch: examples.
-            dropout: rate in training.
-            devices: over which the batch is laid.
+            batch: number of examples.
+            dropout: dropout rate in training.
+            devices: number of devices that share the batch.
             scan_blocks: run equal blocks as a loop.
         """
         mesh = jax_cpu.data_mesh(devices)
@@ -91,12 +91,12 @@ class Ours(Contestant):
         return dict(multiply_adds=multiply_adds(self.model.apply, shapes, inputs))
 
     def export(self, path: str) -> None:
-        """Writes the weights by their official names, .npz."""
+        """Writes the weights to an .npz file, by their official names."""
         variables = jax.device_get(self.state)
         np.savez(path, **official.state_dict_from_params(variables, self.model))
 
     def forecast(self, path: str) -> None:
-        """Writes the forward result, .npy."""
+        """Writes the forecast to an .npy file."""
         np.save(path, np.asarray(self.program(self.state, self.batch)))
 
     def _call(self):
@@ -109,7 +109,7 @@ class Ours(Contestant):
 
 
 def random_params(model):
-    """Parameters of ordinary size, none of them zero, so that all of them matter."""
+    """Parameters of ordinary size, none of them zero, so that each has an effect."""
     random = np.random.default_rng(1)
 
     def fill(path, leaf):
@@ -125,7 +125,7 @@ def random_params(model):
 
 
 def training_step(model, params, sharding):
-    """The project's own step, (state, batch) -> (state, scalars), and the first state.
+    """The project's own step, (state, batch) -> (state, scalars), and its first state.
 
     Dropout, mean squared error, gradient, clipping, AdamW.
     """

@@ -16,16 +16,16 @@ from benchmarks.processes import serve
 
 
 class Official(Contestant):
-    """Its public methods are the commands, those of `worker_jax.Ours`."""
+    """The public methods are the commands, as in `worker_jax.Ours`."""
 
     def start(self, peer: str) -> dict:
         """Imports PyTorch and the official package.
 
         Args:
-            peer: folder that holds the package, or nothing if it is installed.
+            peer: folder that holds the package; empty if it is installed.
 
         Returns:
-            versions and what the process holds; or {"missing": reason}.
+            versions and the memory held, or {"missing": reason}.
         """
         if peer:
             sys.path.insert(0, peer)
@@ -60,9 +60,9 @@ class Official(Contestant):
         Args:
             case: one of `cases.CASES`.
             mode: "forward" or "train".
-            batch: examples.
-            dropout: rate in training.
-            weights: .npz by official names.
+            batch: number of examples.
+            dropout: dropout rate in training.
+            weights: .npz file, by official names.
         """
         torch = self.torch
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ class Official(Contestant):
         return dict(parameters=sum(p.numel() for p in self.model.parameters()))
 
     def forecast(self, path: str) -> None:
-        """Writes the forward result, .npy."""
+        """Writes the forecast to an .npy file."""
         with self.torch.no_grad():
             np.save(path, self.model(self.inputs).numpy())
 
@@ -98,7 +98,7 @@ class Official(Contestant):
         return loss.detach()
 
     def _optimizer(self):
-        """AdamW; as in the official recipe, layer norms and biases do not decay."""
+        """AdamW; as in the official recipe, without decay of layer norms and biases."""
         nn = self.torch.nn
         spared = {
             id(parameter)

@@ -2,8 +2,8 @@ r"""`tfds build` for an installation without TensorFlow.
 
     python datasets/build.py datasets/nbody_mnist --data_dir=DATA [options]
 
-The program `tfds` imports all of its commands when it starts, and one of them needs
-TensorFlow. This runs its command `build` alone, with the same options.
+The `tfds` program imports all of its commands at start-up, and one of them needs
+TensorFlow. This script runs only its `build` command, with the same options.
 """
 
 import sys
@@ -15,7 +15,7 @@ WRONG_INPUT = 2
 
 
 def main(arguments: build.Args) -> int:
-    """Builds what the command line says; returns the exit status."""
+    """Builds the data set given on the command line; returns the exit status."""
     try:
         arguments.execute()
     except (ValueError, OSError, AssertionError) as error:

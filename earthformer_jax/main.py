@@ -6,9 +6,9 @@ python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
 
-Any field can be changed: --config.optim.lr=3e-4. The same command continues a training
-that was interrupted. The exit status is 0 when all is done, 143 after SIGTERM or Ctrl-C
-(the last step is saved), 2 for a wrong input, 1 for a loss that is not finite.
+Any field can be changed: --config.optim.lr=3e-4. Running the same command again resumes
+interrupted training. The exit status is 0 on success, 143 after SIGTERM or Ctrl-C (the
+last step is saved), 2 for invalid input, and 1 if the loss is not finite.
 """
 
 from earthformer_jax.run import cpu
@@ -52,7 +52,7 @@ _MODE = flags.DEFINE_enum(
     "every field of the config with its meaning.",
 )
 _ALL = flags.DEFINE_bool(
-    "all", False, "With --mode=summary: all models, at the sizes of the paper."
+    "all", False, "With --mode=summary: all models, at the sizes used in the paper."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join a multi-process job (jax.distributed.initialize)."
@@ -94,7 +94,7 @@ def _default_workdir(config_file: str) -> pathlib.Path:
 
 
 def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
-    """Config and workdir from the flags, each the default of the other."""
+    """Config and workdir from the flags; either can be derived from the other."""
     if _CONFIG.value is None:
         if _WORKDIR.value is None:
             raise ConfigError(
@@ -113,14 +113,14 @@ def _summary() -> str:
         return summarize(_choose()[0])
     if _CONFIG.value is not None or _WORKDIR.value is not None:
         raise ConfigError(
-            "--all takes the sizes of the paper; leave out --config and --workdir"
+            "--all uses the sizes of the paper; leave out --config and --workdir"
         )
     with as_config_error("--all"):
         return summary.zoo()
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-    """Flags, with one line instead of a traceback for what cannot be understood."""
+    """Parses the flags; invalid ones give a one-line error instead of a traceback."""
     try:
         return command_line.parse_flags(argv, flags.FLAGS)
     except ConfigError as error:
@@ -129,7 +129,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _show_log() -> None:
-    """Our lines with the time; of other packages only warnings."""
+    """Shows our own messages with the time, and only warnings of other packages."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     package_logger = logging.getLogger("earthformer_jax")

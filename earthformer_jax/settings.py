@@ -50,7 +50,7 @@ class Accepted:
 
 
 def at_least(least: int) -> Accepted:
-    """Whole numbers that are not smaller than `least`."""
+    """Whole numbers of at least `least`."""
     return Accepted(
         f"a whole number of at least {least}",
         lambda value: (
@@ -83,7 +83,7 @@ def choice(*choices: str) -> Accepted:
 POSITIVE = number("greater than 0", lambda value: value > 0)
 NOT_NEGATIVE = number("of at least 0", lambda value: value >= 0)
 FRACTION = number("between 0 and 1", lambda value: 0 <= value <= 1)
-DECAY = number("of at least 0 and smaller than 1", lambda value: 0 <= value < 1)
+DECAY = number("of at least 0 and less than 1", lambda value: 0 <= value < 1)
 FINITE = number("that is finite", lambda value: True)
 NAME = Accepted("a name", lambda value: isinstance(value, str) and value != "")
 
@@ -117,8 +117,8 @@ def settings_from(settings: type[T], values: Mapping[str, Any], what: str) -> T:
         what: what is set, for messages: "the ENSO data".
 
     Raises:
-        ConfigError: on an unknown field, where the nearest known one is named, or on
-            values that are not accepted, all of which are named.
+        ConfigError: for an unknown field (the message suggests the nearest known one)
+            or for values that are not accepted (the message names all of them).
     """
     fields = dataclasses.fields(cast(Any, settings))
     names = [field.name for field in fields]
@@ -160,10 +160,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def meanings(settings: type) -> dict[str, str]:
-    """What each field means, by name, as the section "Attributes" of docstrings says.
+    """What each field means, by name, from the "Attributes" section of the docstring.
 
     Args:
-        settings: a class; what its docstring leaves out, those of its bases say.
+        settings: a class; fields missing from its docstring are looked up in its bases.
     """
     found = {}
     for base in reversed(settings.__mro__):
@@ -178,7 +178,7 @@ def meanings(settings: type) -> dict[str, str]:
 
 
 def qualified(message: str, prefix: str, names: Iterable[str]) -> str:
-    """A message in which fields have their full names: "config.data.in_len=0".
+    """A message in which fields are given their full names: "config.data.in_len=0".
 
     Args:
         message: names fields as `in_len=0`, or in backquotes.
@@ -193,7 +193,7 @@ def qualified(message: str, prefix: str, names: Iterable[str]) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim.lr": 1e-3, ...} from nested mappings; an empty one is a value."""
+    """{"optim.lr": 1e-3, ...} from nested mappings; an empty mapping is a value."""
     fields = {}
     for key, value in tree.items():
         if hasattr(value, "items") and len(value):

@@ -1,14 +1,14 @@
-r"""Where the attention of a trained Earthformer looks, for one place of its forecast.
+r"""Where a trained Earthformer's attention looks, for one position of its forecast.
 
     python experiments/attention_maps.py --workdir=runs/enso --query=3,12,30
 
-Draws figures/attention_maps.png in the workdir: a row for every block, a map for every
-frame. The query is a lead time, from 1, a row and a column of the frame. Rows of the
-encoder show what the same place looks at in the last input frame; those of
-cross-attention, what the decoder reads from the encoder's memory for that lead time.
-Weights are means over the heads; the layers of a block, such as attention along time
-and then in the plane, are multiplied. What is missing to 100 % goes to global vectors
-and padding.
+Draws figures/attention_maps.png in the workdir: one row per block, one map per frame.
+The query is a lead time (counted from 1) and a row and column of the frame. Rows of the
+encoder show what the same position attends to in the last input frame; those of
+cross-attention show what the decoder reads from the encoder's memory for that lead
+time. Weights are averaged over the heads; the layers of a block, such as attention
+along time and then in the plane, are multiplied. The rest, up to 100 %, goes to global
+vectors and padding.
 """
 
 import argparse
@@ -25,7 +25,7 @@ KINDS = {"block": "encoder", "self": "decoder", "cross": "cross-attention"}
 
 
 def blocks(captured: earthformer.Captured) -> dict[str, list[str]]:
-    """Names of the attention layers of every block, in the order of computation."""
+    """Names of the attention layers of each block, in the order of computation."""
     found = {}
     for layer in captured.attention:
         found.setdefault(layer.rpartition("/")[0], []).append(layer)
@@ -38,10 +38,10 @@ def rows(
     query: tuple[int, int, int],
     frame: str,
 ) -> list[plotting.AttentionRow]:
-    """A row of the figure for every block.
+    """One row of the figure for each block.
 
     Args:
-        captured: of one example.
+        captured: what was captured for one example.
         model: the model.
         query: lead time from 1, row and column of the frame.
         frame: time from one frame to the next, "month".
@@ -78,16 +78,20 @@ def place(text: str) -> tuple[int, int, int]:
 
 
 def main():
-    """Reads the options, draws the figure."""
+    """Reads the options and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workdir", required=True, help="of a trained Earthformer")
+    parser.add_argument(
+        "--workdir", required=True, help="workdir of a trained Earthformer"
+    )
     parser.add_argument(
         "--query",
         required=True,
         type=place,
-        help="LEAD,ROW,COLUMN: lead time from 1, place in the frame from 0",
+        help="LEAD,ROW,COLUMN: lead time from 1, position in the frame from 0",
     )
-    parser.add_argument("--example", type=int, default=0, help="of the test split")
+    parser.add_argument(
+        "--example", type=int, default=0, help="index in the test split"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="the file to write")
     a = parser.parse_args()
     trained = earthformer_jax.load(a.workdir)

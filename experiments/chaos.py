@@ -1,19 +1,20 @@
-r"""Two nearly equal starts: N-body MNIST forgets them, MovingMNIST does not.
+r"""Two nearly identical starts: N-body MNIST forgets them, MovingMNIST does not.
 
     python experiments/chaos.py --out=runs/chaos [--digits=MNIST]
 
 Every sequence is run twice; in the second run each digit starts half a pixel away, in a
-random direction. Writes chaos.png, two strips that lay both runs over each other and
-the distance between them in time, and chaos.json with the distances.
+random direction. Writes chaos.png, two strips that overlay both runs and the
+distance between them over time, and chaos.json with the distances.
 
-Digits that move at constant speed keep their distance: bouncing off a wall changes it
-by a step at most. Digits that attract each other lose it exponentially, until the runs
-have nothing in common. Within the 20 frames of the data set it doubles on average; the
-runs here go on for five times as long.
+Digits that move at constant speed keep this distance: bouncing off a wall changes it by
+one step at most. If the digits attract each other, it grows exponentially until the
+runs have nothing in common. Within the 20 frames of the data set it doubles on average;
+the runs here are five times as long.
 
 Reference:
     Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, appendix D. There
-    velocities are changed, which parts MovingMNIST too, in proportion to time.
+    the velocities are changed, which makes MovingMNIST diverge too, in proportion to
+    time.
 """
 
 import argparse
@@ -36,21 +37,21 @@ from earthformer_jax.data.mnist.digits import load_digits
 from earthformer_jax.plotting.style import STYLE
 
 FRAMES = 101
-DATA_FRAMES = 20  # of a sequence of the data sets
+DATA_FRAMES = 20  # in a sequence of the data sets
 SIZE = 64
 PAIRS = 64
 NUDGE = 0.5  # pixels of a frame
 
 FIRST, SECOND = np.array([1.0, 0.42, 0.12]), np.array([0.1, 0.62, 1.0])  # RGB of runs
 COLOURS = {"N-body MNIST": "#b2182b", "MovingMNIST": "#2166ac"}
-STRIP = 11  # frames shown of each
-LEFT = 0.088  # of the figure, where axes begin
-LIMITS = 0.1, 50.0  # pixels, of the curves
+STRIP = 11  # frames shown of each run
+LEFT = 0.088  # where the axes begin, as a share of the figure
+LIMITS = 0.1, 50.0  # of the curves, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Sequences run twice.
+    """Sequences that are run twice.
 
     Attributes:
         corners: `[pairs, 2, t, n, 2]`, of every digit in both runs, pixels of a frame.
@@ -62,7 +63,7 @@ class Pairs:
 
     @property
     def distance(self) -> np.ndarray:
-        """Mean distance between a digit and itself in the other run, `[pairs, t]`."""
+        """Mean distance between each digit and its counterpart, `[pairs, t]`."""
         apart = self.corners[:, 0] - self.corners[:, 1]
         return np.linalg.norm(apart, axis=-1).mean(axis=-1)
 
@@ -84,10 +85,10 @@ def nbody(
 
     Args:
         images: uint8 `[m, 28, 28]` digits.
-        pairs: how many.
-        frames: of each sequence.
-        nudge: pixels of a frame between the two starts.
-        seed: of everything drawn.
+        pairs: number of pairs.
+        frames: number of frames of each sequence.
+        nudge: distance between the two starts, in pixels.
+        seed: of all random draws.
         attraction: 0 lets the digits move at constant speed.
     """
     rules = nbody_generator.Rules(frames=frames, size=SIZE, G=attraction)
@@ -127,7 +128,7 @@ def moving(
     nudge: float = NUDGE,
     seed: int = 0,
 ) -> Pairs:
-    """Pairs of MovingMNIST sequences; arguments as for `nbody`."""
+    """Pairs of MovingMNIST sequences; the arguments are those of `nbody`."""
     starts, paths = [], []
     room = SIZE - moving_generator.DIGIT
     for pair in range(pairs):
@@ -135,7 +136,7 @@ def moving(
         start = moving_generator.draw(generator, len(images), 2, SIZE)
         angle = generator.uniform(0, 2 * np.pi, len(start.digits))
         away = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-        # Towards the inside where the wall is nearer than the nudge.
+        # Move inwards if the wall is closer than the nudge.
         place = start.position + nudge * away
         away = np.where((place < 0) | (place > room), -away, away)
         starts.append(start)
@@ -161,7 +162,7 @@ def overlaid(frames: np.ndarray) -> np.ndarray:
 
 
 def figure(experiments: dict[str, Pairs]) -> Figure:
-    """Strips of a typical pair of each, and the distances in time."""
+    """Strips of a typical pair of each data set, and the distances over time."""
     frames = next(iter(experiments.values())).distance.shape[1]
     shown = np.round(np.linspace(0, frames - 1, STRIP)).astype(int)
     with mpl.rc_context(STYLE):
@@ -218,7 +219,7 @@ def figure(experiments: dict[str, Pairs]) -> Figure:
 
 
 def _curves(axes, experiments: dict[str, Pairs]) -> None:
-    """Distance against time: the mean, and the range of most pairs."""
+    """Distance over time: the mean, and the range of most pairs."""
     axes.axvspan(0, DATA_FRAMES - 1, color="0.95", zorder=0, linewidth=0)
     for name, pairs in experiments.items():
         colour, distance = COLOURS[name], pairs.distance

@@ -1,23 +1,23 @@
-r"""Embeddings of days: ConvLSTM beside FAConvLSTM, and FAConvLSTM part by part.
+r"""Embeddings of days: ConvLSTM against FAConvLSTM, and FAConvLSTM part by part.
 
     python experiments/embedding.py                          # synthetic waves
     python experiments/embedding.py --path=ncep.nc --clusters=7
     python experiments/embedding.py --compare=parts          # ablation
 
-The mean seasons are removed from the data: with them, k-means finds the seasons and
-nothing else (adjusted Rand index 0.01, of principal components as of all networks).
-Trains autoencoders that differ in nothing but their cells (the quick variant of
+The mean seasons are removed from the data: with them, k-means finds only the
+seasons (adjusted Rand index 0.01, both for principal components and for all networks).
+Trains autoencoders that differ only in their cells (the quick variant of
 configs/climate_embedding.py) with several seeds:
 
-    cells   ConvLSTM; FAConvLSTM as wide, with as many parameters, and as wide for the
-            same time
-    parts   FAConvLSTM, and with each of its parts off in turn
+    cells   ConvLSTM; FAConvLSTM of equal width, with equal parameters, and of equal
+            width trained for an equal time
+    parts   FAConvLSTM, complete and with each of its parts switched off in turn
 
-and writes table.md: error of the restored test days, regimes by k-means judged by six
-scores in the fields, and for the synthetic waves, whose regimes are known, the adjusted
-Rand index and how well a linear classifier reads the regime of test days from an
-embedding. Principal components of the same number stand beside. Every training has its
-own folder; those that are complete are not repeated.
+and writes table.md: the error of the restored test days, k-means regimes judged by six
+scores in the fields, and, for the synthetic waves, whose regimes are known, the
+adjusted Rand index and how well a linear classifier reads the regime of test days from
+an embedding. The same number of principal components is given for comparison. Every
+training has its own folder; completed ones are not repeated.
 """
 
 import argparse
@@ -79,7 +79,7 @@ COLUMNS = (
 
 
 def load_module(path: pathlib.Path):
-    """A Python file that is in no package."""
+    """Imports a Python file that is not in a package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -100,7 +100,7 @@ def make_config(a, seed: int, steps: int, model: dict):
 
 
 def parameters(a, model: dict) -> int:
-    """Trained numbers of a model."""
+    """Number of trained parameters of a model."""
     dataset, module = build(make_config(a, 0, 1, model))
     shape = dataset.data.example()["inputs"].shape
     variables = state_lib.abstract_variables(module, shape)
@@ -108,9 +108,9 @@ def parameters(a, model: dict) -> int:
 
 
 def step_seconds(a, variants: dict[str, dict]) -> dict[str, float]:
-    """Shortest time of a training step by name.
+    """Shortest time of a training step, by name.
 
-    The models take turns, so that whatever else the machine does falls on all of them.
+    The models take turns, so that other load on the machine affects all of them alike.
     """
     steps = {name: compiled_step(a, model) for name, model in variants.items()}
     times = {name: [] for name in variants}
@@ -123,7 +123,7 @@ def step_seconds(a, variants: dict[str, dict]) -> dict[str, float]:
 
 
 def compiled_step(a, model: dict):
-    """A training step, and the state it is to be called with."""
+    """A training step, and the state to call it with."""
     config = make_config(a, 0, 1, model)
     dataset, module = build(config)
     tx = optax.adam(1e-3)
@@ -145,7 +145,7 @@ def compiled_step(a, model: dict):
 
 
 def wide_as(a, target: int) -> int:
-    """Features, a multiple of 8, that give an FAConvLSTM as many parameters."""
+    """The multiple of 8 features that gives an FAConvLSTM as many parameters."""
     widths = range(16, 257, 8)
     counts = [parameters(a, dict(cell="fa_conv_lstm", features=f)) for f in widths]
     return widths[int(np.argmin(np.abs(np.array(counts) - target)))]
@@ -166,7 +166,7 @@ def cell_variants(a) -> dict[str, tuple[dict, int]]:
 
 
 def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
-    """Trains and judges one autoencoder; the numbers of one row of the table."""
+    """Trains and scores one autoencoder; returns the numbers of its table row."""
     folder = a.out / name.replace(" ", "_").replace(",", "") / str(seed)
     result_file = folder / "result.json"
     if result_file.exists():
@@ -203,7 +203,7 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
 
 
 def judge(a, series: embedding.Series, points: np.ndarray) -> dict[str, float]:
-    """Scores of regimes found from points `[n, d]`, one for every frame."""
+    """Scores of the regimes found from points `[n, d]`, one point per frame."""
     judged = embedding.judge(series, points[series.kept], a.clusters)
     result = {k: v["mean"] for k, v in judged["in the fields"].items()}
     truth = known_regimes(a, series)
@@ -225,7 +225,7 @@ def judge(a, series: embedding.Series, points: np.ndarray) -> dict[str, float]:
 
 
 def known_regimes(a, series: embedding.Series) -> np.ndarray | None:
-    """Regimes of all frames, where the file tells them."""
+    """Regimes of all frames, if the file contains them."""
     with xr.open_dataset(a.path) as file:
         if "regime" not in file:
             return None
@@ -233,7 +233,7 @@ def known_regimes(a, series: embedding.Series) -> np.ndarray | None:
 
 
 def components(a) -> dict:
-    """The row of principal components."""
+    """The table row of principal components."""
     config = make_config(a, 0, 1, dict(cell="conv_lstm"))
     dataset, _ = build(config)
     width = config.model.embedding
@@ -260,7 +260,7 @@ def components(a) -> dict:
 
 
 def table(rows: dict[str, list[dict]]) -> str:
-    """Markdown: mean and, over several seeds, standard deviation."""
+    """Markdown table: mean and, over several seeds, standard deviation."""
     columns = [c for c in COLUMNS if any(c[0] in r[0] for r in rows.values())]
     heads = ["", *(head for _, head, _ in columns)]
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
@@ -282,7 +282,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--compare", choices=("cells", "parts"), default="cells")
-    parser.add_argument("--path", default="", help="NetCDF; nothing: synthetic waves")
+    parser.add_argument(
+        "--path", default="", help="NetCDF file; default: synthetic waves"
+    )
     parser.add_argument(
         "--seasons", action="store_true", help="keep the mean seasons in the data"
     )

@@ -1,19 +1,19 @@
-"""A field of travelling waves and seasons whose regime is known for every day.
+"""A field of travelling waves and seasons whose regime is known on every day.
 
     python experiments/wave_regimes.py --out=runs/waves.nc --years=8 --seed=0
 
 Height z and temperature t on 12 x 24 cells around the northern hemisphere. Every day
-belongs to one of four regimes, which last 12 days on average and come in any season:
+belongs to one of four regimes, which last 12 days on average and occur in any season:
 
-    0  three waves that move eastwards, 15 degrees a day
-    1  the same three waves moving westwards: single days look like those of regime 0
-    2  two slower waves further north, eastwards
+    0  three waves that move eastwards at 15 degrees a day
+    1  the same three waves moving westwards; single days look like those of regime 0
+    2  two slower waves further north, moving eastwards
     3  a standing block
 
-Waves start at a random longitude in each spell. Temperature lags behind height by a
-quarter of a wave. To both come an annual cycle that differs with latitude and noise
-that is alike over some cells and days. Numbers were chosen before anything was trained
-on them.
+In each spell the waves start at a random longitude. Temperature lags height by a
+quarter of a wave. Both also have an annual cycle that varies with latitude, and noise
+that is correlated over a few cells and days. The numbers were chosen before any model
+was trained on them.
 """
 
 import argparse
@@ -26,22 +26,22 @@ LATITUDE = np.arange(30.0, 64.0, 3.0)
 LONGITUDE = np.arange(0.0, 360.0, 15.0)
 REGIMES = 4
 STAY = 12.0  # days in a regime, on average
-# Waves around the circle, degrees of longitude a day, central latitude.
+# Waves around the globe, degrees of longitude a day, central latitude.
 WAVES = ((3, 15.0, 45.0), (3, -15.0, 45.0), (2, 8.0, 54.0))
 BLOCK = (54.0, 120.0)  # latitude and longitude of its centre
 WIDTH = 9.0  # degrees of latitude, of waves and block
 BLOCK_WIDTH = 35.0  # degrees of longitude
 SEASON = 1.5  # amplitude of the annual cycle; waves have 1
 NOISE = 0.5
-MEMORY = 0.7  # of the noise, from one day to the next
+MEMORY = 0.7  # correlation of the noise from one day to the next
 
 
 def make(years: int, seed: int) -> xr.Dataset:
     """The field and its regimes.
 
     Args:
-        years: how many, from 2001.
-        seed: of everything random.
+        years: number of years, from 2001.
+        seed: of all random draws.
 
     Returns:
         z and t (time, lat, lon), and regime (time).
@@ -77,7 +77,7 @@ def make(years: int, seed: int) -> xr.Dataset:
 
 
 def spells(days: int, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every day: regime, number in its spell, longitude where the spell began."""
+    """For each day: regime, day within its spell, longitude where the spell began."""
     regime = np.empty(days, int)
     number, start = np.empty(days, int), np.empty(days)
     now = int(rng.integers(REGIMES))
@@ -109,7 +109,7 @@ def pattern(regime: int, day: int, start: float) -> tuple[np.ndarray, np.ndarray
 
 
 def noise(days: int, rng) -> np.ndarray:
-    """`[days, h, w]` of variance 1, alike over neighbouring days and cells."""
+    """`[days, h, w]` of variance 1, correlated over neighbouring days and cells."""
     rows, columns = len(LATITUDE), len(LONGITUDE)
     waves = np.fft.rfftfreq(columns, 1 / columns)
     smooth = np.exp(-((waves / 5) ** 2) / 2)

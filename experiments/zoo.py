@@ -4,13 +4,13 @@ r"""Every model on N-body MNIST and ENSO, through the ordinary command, in one t
     python experiments/zoo.py --configs=enso --models=unet,earthformer --variant=quick
     python experiments/zoo.py --paces          # afterwards, on an idle machine
 
-Runs `python -m earthformer_jax.main --config=configs/CONFIG.py:VARIANT,MODEL` for each,
-one after the other, and writes table.md: scores of the test examples from scores.json,
-and from the log of the run the parameters and the median time of a training step; the
-peak memory is that of the whole process. Runs that are complete are not repeated;
---paces measures time and memory of them all again, in runs of a few steps.
-Small variants say how models behave when trained for minutes, not which is best. A
-model whose steps take very long is given fewer of them (`SHORTENED`).
+Runs `python -m earthformer_jax.main --config=configs/CONFIG.py:VARIANT,MODEL` for each
+model in turn and writes table.md: the test scores from scores.json, and the number of
+parameters and the median time of a training step from the log; the peak memory is that
+of the whole process. Completed runs are not repeated; --paces measures time and memory
+of all models again, in runs of a few steps.
+Small variants show how models behave when trained for minutes, not which one is best. A
+model whose steps take very long is given fewer steps (`SHORTENED`).
 """
 
 import argparse
@@ -45,7 +45,7 @@ SHORTENED = {
 }
 
 
-# A short run of every model: enough steps for a median, little to score.
+# A short run of each model: enough steps for a median, and little to score.
 PACE = dict(steps=30, log_every=5, simulated_steps=0, validate_every=30)
 FEW_EXAMPLES = {
     "enso": dict(twin_validation=16, twin_test=16),
@@ -54,7 +54,7 @@ FEW_EXAMPLES = {
 
 
 def command_line(config: str, variant: str, model: str, folder: pathlib.Path) -> list:
-    """The ordinary command."""
+    """The ordinary training command."""
     return [
         *(sys.executable, "-m", "earthformer_jax.main", f"--workdir={folder}"),
         f"--config={ROOT / 'configs' / config}.py:{variant},{model}",
@@ -62,7 +62,7 @@ def command_line(config: str, variant: str, model: str, folder: pathlib.Path) ->
 
 
 def execute(command: list, log: pathlib.Path) -> dict:
-    """Runs a command; its log gives the pace, the system its peak memory."""
+    """Runs a command; the pace comes from its log, the peak memory from the system."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
@@ -77,7 +77,7 @@ def execute(command: list, log: pathlib.Path) -> dict:
 
 
 def run(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
-    """Trains and scores one model; the numbers of its row."""
+    """Trains and scores one model; returns the numbers of its row."""
     folder = out / f"{config}-{model}"
     result_file = folder / "result.json"
     if result_file.exists():
@@ -96,7 +96,7 @@ def run(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
 
 
 def measure_pace(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
-    """Time of a step and peak memory once more, in place of those of the training."""
+    """Measures step time and peak memory again, to replace those of the training."""
     result_file = out / f"{config}-{model}" / "result.json"
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -109,12 +109,12 @@ def measure_pace(config: str, variant: str, model: str, out: pathlib.Path) -> di
 
 
 def options(part: str, changes: dict) -> list[str]:
-    """Changes of a config as arguments of the command line."""
+    """Changes to a config as command-line arguments."""
     return [f"--config.{part}.{key}={value}" for key, value in changes.items()]
 
 
 def table(config: str, results: dict[str, dict]) -> str:
-    """Markdown: a row for each model, and for each reference forecast."""
+    """Markdown table: a row for each model and each reference forecast."""
     scores = SCORES[config]
     heads = ["model", *(h for _, h, _ in scores), "parameters", "s / step", "peak MiB"]
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]

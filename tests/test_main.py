@@ -233,7 +233,7 @@ WRONG = {
     ),
     "all and a config": (
         ["--config={file}", "--mode=summary", "--all"],
-        "--all takes the sizes of the paper; leave out --config",
+        "--all uses the sizes of the paper; leave out --config",
     ),
     "stray argument": (["--config={file}", "fast"], "unexpected arguments: fast"),
     "evaluate before training": (

@@ -1,8 +1,8 @@
-"""ICAR-ENSO for TFDS: the series of every climate model, from the official files.
+"""ICAR-ENSO for TFDS: the series of each climate model, from the official files.
 
     python datasets/build.py datasets/icar_enso --config=cmip --manual_dir=FOLDER
 
-See `datasets/README.md`; the layout is that of `earthformer_jax.data.icar_tfds`.
+See `datasets/README.md`; the layout is that of `earthformer_jax.data.enso.icar_tfds`.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 class IcarEnso(ArrayRecordBuilder):
     """SST anomalies and Nino3.4 of 32 climate models (CMIP) or a reanalysis (SODA).
 
-    One example is the whole monthly series of a model on 24 x 48 cells of 5 degrees,
+    One example is the whole monthly series of one model on 24 x 48 cells of 5 degrees,
     55S..60N and 95E..330E.
     """
 
@@ -32,8 +32,8 @@ class IcarEnso(ArrayRecordBuilder):
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     Download enso_round1_train_20210201.zip from
-    https://tianchi.aliyun.com/dataset/dataDetail?dataId=98942 (it needs a login; the
-    licence does not allow to pass the data on), and unpack it, so that the folder holds
+    https://tianchi.aliyun.com/dataset/dataDetail?dataId=98942 (a login is required, and
+    the licence does not permit redistribution), and unpack it so that the folder holds
     CMIP_train.nc and CMIP_label.nc, or SODA_train.nc and SODA_label.nc.
     """
 

@@ -1,10 +1,10 @@
-r"""SEVIR for TFDS: the VIL pictures of every event, from catalog and HDF5 files.
+r"""SEVIR for TFDS: the VIL images of every event, from the catalog and HDF5 files.
 
     python datasets/build.py datasets/sevir --config=full --manual_dir=FOLDER
 
-FOLDER holds CATALOG.csv and data/. Which events are used, and for which split, are
-settings of `earthformer_jax.data.sevir`; others than those of the paper make a config
-of one's own:
+FOLDER holds CATALOG.csv and data/. Settings of `earthformer_jax.data.sevir.sevir`
+decide which events are used, and for which split; to depart from the paper's choice,
+give a custom config:
 
     --config='{"name": "knmi", "data": {"split": "fraction", "max_missing": 15}}'
 """
@@ -25,9 +25,9 @@ class SevirConfig(tfds.core.BuilderConfig):
     """What is kept of the events.
 
     Attributes:
-        time_step: every so manieth frame.
-        space_step: pixels are the maximum of so many times so many.
-        data: fields of `config.data` that choose events: max_missing, split,
+        time_step: n keeps every n-th frame.
+        space_step: n keeps the maximum of each block of n x n pixels.
+        data: fields of `config.data` that select events: max_missing, split,
             train_until, validate_until, skip_missing_files, ...
     """
 
@@ -39,10 +39,11 @@ class SevirConfig(tfds.core.BuilderConfig):
 class Sevir(ArrayRecordBuilder):
     """Vertically integrated liquid (VIL) of storm events over the United States.
 
-    One example is one event: codes 0 to 254 and 255 for missing pixels, row 0 in the
-    south; minutes since 1970-01-01 UTC of the frames; latitude and longitude of the
-    lower left, then of the upper right corner; the event's row in the catalog. Events
-    and splits are those of the Earthformer paper, unless the config changes them.
+    One example is one event: codes from 0 to 254, with 255 for missing pixels and row 0
+    in the south; the times of the frames in minutes since 1970-01-01 UTC; latitude and
+    longitude of the lower left, then of the upper right corner; and the event's row in
+    the catalog. Events and splits are those of the Earthformer paper unless the config
+    changes them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -55,7 +56,7 @@ class Sevir(ArrayRecordBuilder):
         SevirConfig(
             name="lr",
             description="SEVIR-LR: 25 frames of 128 x 128 every 10 minutes; a pixel is "
-            "the maximum of 3 x 3.",
+            "the maximum of 3 x 3 pixels.",
             time_step=2,
             space_step=3,
         ),
@@ -90,8 +91,8 @@ class Sevir(ArrayRecordBuilder):
         lengths = {int(n) for events in splits.values() for n in events.frames}
         if len(lengths) > 1:
             raise ValueError(
-                f"{dl_manager.manual_dir} has events of {sorted(lengths)} frames; they "
-                "cannot be prepared together: give each a catalog of its own"
+                f"{dl_manager.manual_dir} has events of {sorted(lengths)} frames, "
+                "which cannot be prepared together; give each length its own catalog"
             )
         return {
             split: self._generate_examples(events) for split, events in splits.items()

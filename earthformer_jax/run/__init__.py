@@ -1,1 +1,1 @@
-"""From a config to a run: the command line, the checks, and the recipes."""
+"""From a config to a run: the command line, checks, and building blocks of configs."""

@@ -1,4 +1,4 @@
-"""The functions of the package's front door: a config, a run, and what it leaves."""
+"""The package's main functions: loading a config, running it, reading the results."""
 
 import os
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def load_config(
     Args:
         name: a config file, or the name of an installed one ("enso"), with a variant
             after a colon. As on the command line, "quick,unet" chooses another model,
-            and so does the field "model.name"; data sets are chosen in the same way.
+            and so does the field "model.name"; a data set is chosen in the same way.
         changes: values by field, "train.steps" or nested.
         **more: further values by section or field.
 
@@ -54,10 +54,10 @@ def load_config(
 def train(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> TrainedModel:
-    """Trains a model, or continues to, and reads its best checkpoint.
+    """Trains a model, or resumes training, and reads its best checkpoint.
 
-    Ctrl-C and SIGTERM stop after the current step, which is saved; `complete` of the
-    result is False then, and the same call continues.
+    Ctrl-C and SIGTERM stop training after the current step, which is saved. The
+    result's `complete` is then False, and the same call resumes training.
 
     Args:
         config: the whole config, from `load_config`.

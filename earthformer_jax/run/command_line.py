@@ -1,4 +1,4 @@
-"""What the commands share: flags for a config, and one line for wrong input."""
+"""What the commands share: the config flags, and one-line errors for invalid input."""
 
 import contextlib
 import re
@@ -18,7 +18,7 @@ flags.disclaim_key_flags()  # --help names the command that calls `define_config
 
 
 class _ConfigParser(flags.ArgumentParser):
-    """Makes a complete config of the value of --config."""
+    """Turns the value of --config into a complete config."""
 
     def parse(self, argument: str) -> ml_collections.ConfigDict:
         return config_files.load(argument)
@@ -27,17 +27,17 @@ class _ConfigParser(flags.ArgumentParser):
 def define_config(
     flag_values: flags.FlagValues, argv: Sequence[str] | None = None
 ) -> flags.FlagHolder[ml_collections.ConfigDict]:
-    """Defines --config=FILE:VARIANT, with --config.FIELD=VALUE, on flags of one's own.
+    """Defines --config=FILE:VARIANT and --config.FIELD=VALUE on the given flags.
 
     Args:
         flag_values: where the flag is defined.
-        argv: what `parse_flags` will be given; None: `sys.argv`, as it is then.
+        argv: the arguments `parse_flags` will get; None: `sys.argv` at that time.
     """
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config file, with a variant after a colon: configs/enso.py:quick; default the "
-        "config of the workdir, where there is one.",
+        "Config file, with a variant after a colon: configs/enso.py:quick. The default "
+        "is the config of the workdir, if it has one.",
         flag_values=flag_values,
         sys_argv=None if argv is None else list(argv),
     )
@@ -46,18 +46,18 @@ def define_config(
 
 
 def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]:
-    """Parses flags, among them --config.
+    """Parses the flags, including --config.
 
     Args:
         argv: the name of the program, then its arguments.
-        flag_values: the flags; "config" is one of them.
+        flag_values: the flags, including "config".
 
     Returns:
-        what is not a flag: the name of the program, and arguments left over.
+        the name of the program and any arguments that are not flags.
 
     Raises:
-        ConfigError: with one line, if a flag, the config file, its variant or a field
-            cannot be understood.
+        ConfigError: with a one-line message, if a flag, the config file, its variant
+            or a field is invalid.
     """
     argv = _with_located_config(with_names(argv))
     file = config_argument(argv)
@@ -87,7 +87,7 @@ def with_names(argv: Sequence[str]) -> list[str]:
 
 
 def config_argument(argv: Sequence[str]) -> str | None:
-    """The argument of --config, in either form of writing it."""
+    """The value of --config, written with "=" or as a separate argument."""
     return _argument(argv, "config")
 
 
@@ -95,16 +95,16 @@ def config_argument(argv: Sequence[str]) -> str | None:
 def as_config_error(
     what: str, section: str = "", fields: Iterable[str] = ()
 ) -> Iterator[None]:
-    """Turns errors of a part of the package into one about the config.
+    """Turns errors raised by a part of the package into errors about the config.
 
     Args:
-        what: the part, said first where a message does not begin with a field.
-        section: of the config that the part is set by: "data". Its fields are named
-            `config.data.FIELD` then.
+        what: the part, put in front of messages that do not begin with a field.
+        section: the section of the config that sets up this part, for example "data";
+            its fields are then named `config.data.FIELD`.
         fields: the fields of the section.
 
     Raises:
-        ConfigError: instead of the errors that wrong settings and files cause.
+        ConfigError: in place of the errors that invalid settings and files cause.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def as_config_error(
 
 
 def _with_located_config(argv: list[str]) -> list[str]:
-    """Arguments in which an installed config is named by its path."""
+    """The arguments, with the name of an installed config replaced by its path."""
     file = config_argument(argv)
     if not file:
         return argv
@@ -126,7 +126,7 @@ def _with_located_config(argv: list[str]) -> list[str]:
 
 
 def _with_config(argv: list[str], file: str) -> list[str]:
-    """Arguments with another value of --config, in either form of writing it."""
+    """The arguments with another value of --config, in whichever form it is written."""
     there = next(i for i, x in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", x))
     if "=" in argv[there]:
         return [*argv[:there], f"--config={file}", *argv[there + 1 :]]
@@ -142,7 +142,7 @@ def _argument(argv: Sequence[str], flag: str) -> str | None:
 
 
 def _check_fields(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:
-    """Names the first overridden field that the config does not have."""
+    """Raises ConfigError for the first overridden field the config does not have."""
     known = flatten(config)
     for argument in argv[1:]:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)

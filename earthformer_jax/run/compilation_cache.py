@@ -9,9 +9,9 @@ import jax
 
 
 def cache_compilations() -> None:
-    """Keeps compiled programs in the user's cache folder, if it can be written.
+    """Keeps compiled programs in the user's cache folder, if it is writable.
 
-    JAX_COMPILATION_CACHE_DIR names another folder. Each machine has its own: code
+    JAX_COMPILATION_CACHE_DIR selects another folder. Each machine has its own: code
     compiled for one CPU may not run on another that shares the home folder.
     """
     if jax.config.jax_compilation_cache_dir:  # pyright: ignore (set by jax at run time)

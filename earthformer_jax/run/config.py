@@ -26,12 +26,12 @@ SECTIONS = ("data", "model", *settings_lib.SECTIONS)
 def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A locked copy of a config that has every field that can be set.
 
-    Fields the config has are kept. Sections and names that are not known are kept too:
-    `check`, the data set and the model refuse them.
+    Fields the config already has are kept. So are unknown sections and names, which
+    `check`, the data set and the model reject later.
 
     Args:
-        config: any part of a config; `data.name` and `model.name` choose the fields of
-            these sections.
+        config: any part of a config; `data.name` and `model.name` determine the fields
+            of these sections.
     """
     config = copy.deepcopy(config)
     with config.unlocked():
@@ -52,7 +52,7 @@ def defaults(section: str, name: str | None = None) -> dict[str, Any]:
 
     Args:
         section: one of `SECTIONS`.
-        name: of the data set or the model. An unknown one has no fields.
+        name: of the data set or the model; an unknown one has no fields.
     """
     source = described(section, name)
     if source is None:
@@ -64,7 +64,7 @@ def defaults(section: str, name: str | None = None) -> dict[str, Any]:
 
 
 def check(config: ml_collections.ConfigDict) -> Settings:
-    """Refuses a config with missing, unknown or impossible fields.
+    """Rejects a config with missing, unknown or invalid fields.
 
     The fields of `data` and `model` are checked where they are used.
 
@@ -75,7 +75,7 @@ def check(config: ml_collections.ConfigDict) -> Settings:
         its settings apart from data and model.
 
     Raises:
-        ConfigError: naming every wrong field, its value and what is expected.
+        ConfigError: naming every invalid field, its value and what is expected.
     """
     problems = [
         unknown_field(name, SECTIONS)
@@ -97,7 +97,7 @@ def check(config: ml_collections.ConfigDict) -> Settings:
 
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
-    """Says that a field is unknown, and which of the known ones may be meant."""
+    """Says that a field is unknown, and suggests the nearest known one."""
     hint = nearest(name, known).replace("`", "config.", 1).replace("`", "")
     return f"config.{name} is unknown{hint}"
 
@@ -114,14 +114,14 @@ def list_fields(config: ml_collections.ConfigDict) -> str:
 
 
 def described(section: str, name: str | None = None) -> type | None:
-    """The class whose fields, and whose docstring, are those of a section.
+    """The class whose fields and docstring describe a section.
 
     Args:
-        section: one of `SECTIONS`, or "" for the fields beside them.
+        section: one of `SECTIONS`, or "" for the fields outside them.
         name: of the data set or the model.
 
     Returns:
-        a dataclass or a module; None if the section or the name is not known.
+        a dataclass or a Flax module; None if the section or the name is unknown.
     """
     if section == "":
         return Settings
@@ -133,7 +133,7 @@ def described(section: str, name: str | None = None) -> type | None:
 
 
 def _complete(section: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None:
-    """Adds the fields that a section lacks, and types that its values do not tell."""
+    """Adds missing fields to a section, and types that its values do not reveal."""
     for name, default in fields.items():
         value = section.get(name)
         is_open = value is None and isinstance(default, ml_collections.FieldReference)
@@ -145,7 +145,7 @@ def _complete(section: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> 
 
 
 def _config_value(field: dataclasses.Field) -> Any:
-    """The default of an option, of a type that --config.model.OPTION can change."""
+    """The default of an option, as a type that --config.model.OPTION can change."""
     default = cast(Any, field.default)
     if field.name in models.DTYPES:
         return "" if default is None else np.dtype(default).name
@@ -153,6 +153,6 @@ def _config_value(field: dataclasses.Field) -> Any:
         return dict(default)
     if default is None:
         (kind,) = (t for t in typing.get_args(field.type) if t is not type(None))
-        is_plain = typing.get_origin(kind) is None  # else Sequence[int] and the like
+        is_plain = typing.get_origin(kind) is None  # else Sequence[int] or similar
         return ml_collections.config_dict.placeholder(kind if is_plain else tuple)
     return default

@@ -1,4 +1,4 @@
-"""Config files: where they are, and the complete config of one.
+"""Config files: finding them, and loading a complete config.
 
 A config file has a function `get_config(variant)` that returns what differs from the
 defaults; `load` adds everything else. Files are in the current folder, or installed
@@ -23,9 +23,10 @@ def load(name: str) -> ml_collections.ConfigDict:
     """The complete, locked config of a file.
 
     Args:
-        name: as for `locate`; with a variant, "enso:quick", and after it another
-            model, "enso:quick,unet", in its size for that variant and the data, or
-            another data set, which keeps the values of the fields that it has too.
+        name: as for `locate`, with an optional variant, "enso:quick". After the
+            variant it may name another model, "enso:quick,unet", which gets its size
+            for that variant and data set, or another data set, which takes over the
+            values of all fields that it also has.
 
     Raises:
         ConfigError: if there is no such file or variant.
@@ -63,9 +64,9 @@ def with_names(name: str, data_set: str | None, model: str | None) -> str:
     """A name for `load` that also chooses a data set and a model.
 
     Args:
-        name: as for `load`; returned as it is if it chooses already.
-        data_set: one of `data.MODULES`; others are left out.
-        model: one of `models.names()`; others are left out.
+        name: as for `load`; returned unchanged if it already chooses either.
+        data_set: one of `data.MODULES`; anything else is ignored.
+        model: one of `models.names()`; anything else is ignored.
     """
     file, _, variant = name.partition(":")
     chosen = [x for x in (data_set,) if x in data.MODULES]
@@ -76,7 +77,7 @@ def with_names(name: str, data_set: str | None, model: str | None) -> str:
 
 
 def _last(parts: Sequence[str], known: Container[str]) -> str | None:
-    """The last of the parts that is known."""
+    """The last part that is a known name, or None."""
     return next((part for part in reversed(parts) if part in known), None)
 
 
@@ -84,7 +85,7 @@ def installed() -> pathlib.Path:
     """The folder of the configs that come with the package."""
     package = pathlib.Path(__file__).parents[1]
     inside = package / FOLDER
-    return inside if inside.is_dir() else package.parent / FOLDER  # of a checkout
+    return inside if inside.is_dir() else package.parent / FOLDER  # in a checkout
 
 
 def names() -> list[str]:
@@ -95,8 +96,8 @@ def names() -> list[str]:
 def locate(name: str) -> str:
     """The path of a config file.
 
-    A file in the current folder comes first, then one in its folder configs/, then one
-    that was installed with the package.
+    The current folder is searched first, then its subfolder configs/, then the configs
+    installed with the package.
 
     Args:
         name: a path, or the name of an installed config: "configs/enso.py", "enso".
@@ -105,7 +106,7 @@ def locate(name: str) -> str:
         a path that exists: `name` itself, or one of the others.
 
     Raises:
-        ConfigError: if there is none; the message lists the installed ones.
+        ConfigError: if there is no such file; the message lists the installed ones.
     """
     path = pathlib.Path(name)
     candidates = [path]

@@ -1,11 +1,11 @@
-"""What makes programs fast on CPUs and must be said before they start.
+"""CPU settings that make programs fast and have to be made before they start.
 
-XLA's CPU compiler runs many of its operations, convolutions above all, on one core.
-With one device per core every core has a share of the batch, and works on its own. And
-most of a large training step's memory is new to it, page by page of 4 KiB: with pages
-of 2 MiB the system is asked for them 500 times less often.
+XLA's CPU compiler runs many operations, above all convolutions, on a single core. With
+one device per core, each core works on its own share of the batch. In addition, a large
+training step touches mostly new memory, in pages of 4 KiB: with pages of 2 MiB the
+system has to provide them 500 times less often.
 
-Import nothing here that takes long, or that starts JAX.
+Do not import anything here that is slow to import or that starts JAX.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ _TUNABLE = "glibc.malloc.hugetlb"
 
 
 def restart_with_huge_pages() -> None:
-    """Starts this process once more, with large memory pages, where that is possible.
+    """Restarts this process with large memory pages, where that is possible.
 
-    The C library reads the setting (GLIBC_TUNABLES) when a process begins. To be called
-    before anything else; a value of the user's own is left alone. Returns when there is
+    The C library reads the setting (GLIBC_TUNABLES) when a process starts, so call this
+    before anything else. A value set by the user is left alone. Returns if there is
     nothing to do.
     """
     name, version = platform.libc_ver()
-    # In glibc since 2.35; argv as it was typed since Python 3.10.
+    # glibc has this since 2.35; Python has argv as it was typed since 3.10.
     new_enough = [int(x) for x in version.split(".") if x.isdigit()] >= [2, 35]
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if name != "glibc" or not new_enough or _TUNABLE in tunables:
@@ -37,21 +37,21 @@ def restart_with_huge_pages() -> None:
 
 
 def device_count(batch_sizes: Sequence[int], cores: int) -> int:
-    """Devices for batches that are shared by them: at most one per core.
+    """Number of devices to share batches among: at most one per core.
 
     Args:
-        batch_sizes: examples per batch; every one must be a multiple of the devices.
-        cores: of this machine that may be used.
+        batch_sizes: examples per batch; each must be a multiple of the result.
+        cores: number of cores that may be used.
     """
     common = math.gcd(*batch_sizes)
     return max(n for n in range(1, cores + 1) if common % n == 0)
 
 
 def use_cores(batch_sizes: Sequence[int]) -> None:
-    """One CPU device per core, as far as the batches can be shared.
+    """Uses one CPU device per core, as far as the batches can be shared among them.
 
-    Has no effect once JAX has looked for devices, or where the number was given with
-    the environment variable JAX_NUM_CPU_DEVICES.
+    Has no effect once JAX has looked for devices, or if the number is set by the
+    environment variable JAX_NUM_CPU_DEVICES.
 
     Args:
         batch_sizes: examples per batch of everything that will run.
@@ -62,5 +62,5 @@ def use_cores(batch_sizes: Sequence[int]) -> None:
     if chosen < 1:  # not by the user
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
         count = device_count(batch_sizes, cores or os.cpu_count() or 1)
-        with contextlib.suppress(RuntimeError):  # there are devices already
+        with contextlib.suppress(RuntimeError):  # the devices already exist
             jax.config.update("jax_num_cpu_devices", count)

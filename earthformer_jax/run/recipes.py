@@ -1,4 +1,4 @@
-"""What config files share: a start, the Earthformer's sizes, and how to be quick.
+"""Building blocks of config files: a base config, model sizes, short training.
 
 A config file states what differs from the defaults of its data set, its model and
 `training.settings`; `command_line.load` adds the rest.
@@ -17,11 +17,11 @@ _RECURRENT = dict(
     features=(16, 24, 32), kernels=(5, 3, 3), up_kernels=(4, 4, 4), stem_features=8
 )
 _ONE_SCALE = dict(features=(4,), kernels=(3,), strides=(2,), up_kernels=(4,))
-# True frames are gone when a short training is half over, not after 50,000 steps.
+# True frames are phased out halfway through short training, not over 50,000 steps.
 _SAMPLING = dict(sampling_rate=1 / 300, sampling_stop=300)
-# Data of values 0 to 1, which a sigmoid may forecast.
+# Data sets with values from 0 to 1, which a sigmoid can forecast.
 UNIT_RANGE = ("moving_mnist", "nbody_mnist", "sevir")
-# Sizes of the small variants by model, where another than the config's own is chosen.
+# Sizes of the small variants by model, if a config is run with another model.
 SMALL = {
     "quick": {
         "conv_lstm": _RECURRENT,
@@ -64,17 +64,17 @@ NO_DROPOUT = dict(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
 def start(
     data: Mapping[str, Any], model: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-    """A config that differs from the defaults in nothing but its data and model."""
+    """A config that differs from the defaults only in its data and model."""
     return ml_collections.ConfigDict(
         dict(data=dict(data), model=dict(model), optim={}, train={}, eval={})
     )
 
 
 def earthformer(*sizes: str, **changes: Any) -> dict[str, Any]:
-    """Options of the Earthformer, its equal blocks run as a loop.
+    """Options of the Earthformer, with equal blocks run as a loop.
 
     Args:
-        *sizes: names of `models.earthformer.variants`; a later one changes the earlier.
+        *sizes: names of `models.earthformer.variants`; later ones override the rest.
         **changes: further options.
     """
     options = dict(name="earthformer", scan_blocks=True)
@@ -84,12 +84,12 @@ def earthformer(*sizes: str, **changes: Any) -> dict[str, Any]:
 
 
 def shorten(c: ml_collections.ConfigDict, steps: int, **train: Any) -> None:
-    """Makes training short: a few hundred steps without early stopping or dropout.
+    """Shortens training: a few hundred steps without early stopping or dropout.
 
     Args:
         c: a config of an Earthformer.
         steps: optimiser steps; validation half-way and at the end.
-        **train: further settings of the training.
+        **train: further training settings.
     """
     c.model.update(NO_DROPOUT)
     c.optim.update(lr=3e-3, weight_decay=1e-2, ema_decay=0.98, min_lr_ratio=0.01)
@@ -106,7 +106,7 @@ def change(
 
     Args:
         c: what all variants share.
-        variant: what stands behind the colon of --config=FILE:VARIANT.
+        variant: what follows the colon in --config=FILE:VARIANT.
         variants: functions that change a config, by variant.
 
     Raises:
@@ -121,11 +121,11 @@ def change(
 
 
 def model_options(name: str, variant: str, data: str = "") -> dict[str, Any]:
-    """Options of a model in place of the one a config was made for.
+    """Options of a model that replaces the one a config was made for.
 
     Args:
         name: one of `models.names()`.
-        variant: "quick" and "test" are small; others have the size of the paper.
+        variant: "quick" and "test" are small; others have the paper's size.
         data: the data set, which the paper's size depends on.
 
     Raises:

@@ -65,7 +65,7 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
 def check_model(
     config: ml_collections.ConfigDict, model: Forecaster, example: Example
 ) -> Variables:
-    """Refuses a model that cannot forecast the targets of an example.
+    """Rejects a model that cannot forecast the targets of an example.
 
     Returns:
         shapes and types of the model's variables.
@@ -91,7 +91,7 @@ def check_model(
 
 
 def summarize(config: ml_collections.ConfigDict) -> str:
-    """Layers and costs of the model of a config.
+    """The layers and costs of a config's model, as text.
 
     Raises:
         ConfigError: if the config, its data or its model cannot be used.
@@ -106,16 +106,16 @@ def summarize(config: ml_collections.ConfigDict) -> str:
 
 
 class Run:
-    """A config and its workdir: trains, scores, and reads what was trained.
+    """A config and its workdir: trains, scores, and reads the trained model.
 
-    Data and model are made when they are first needed, and only once.
+    Data and model are created once, when they are first needed.
 
     Args:
-        config: a config; what it leaves out has its default.
+        config: a config; fields it leaves out take their defaults.
         workdir: where everything is written; created by training.
 
     Raises:
-        ConfigError: if the config has missing, unknown or impossible fields.
+        ConfigError: if the config has missing, unknown or invalid fields.
     """
 
     def __init__(
@@ -135,11 +135,11 @@ class Run:
         return cls(workdir_lib.read_config(pathlib.Path(workdir)), workdir)
 
     def train(self) -> bool:
-        """Trains, or continues to.
+        """Trains, or resumes training.
 
         Returns:
             Whether training is complete. False after SIGTERM or Ctrl-C: the same call
-            continues.
+            then resumes it.
 
         Raises:
             ConfigError: if the data or the model cannot be used, or the workdir was
@@ -155,7 +155,7 @@ class Run:
         )
 
     def load(self) -> TrainedModel:
-        """Reads the best or the last checkpoint, as `config.eval.checkpoint` says.
+        """Reads the checkpoint that `config.eval.checkpoint` selects, best or last.
 
         Raises:
             ConfigError: if the data or the model cannot be used, or the workdir holds
@@ -169,14 +169,14 @@ class Run:
         )
 
     def evaluate(self) -> dict[str, Any]:
-        """Scores the model that `load` reads on the test split.
+        """Scores the model read by `load` on the test split.
 
         Returns:
             What scores.json holds: {"data": {...}, "forecasts": {name: scores}}. In a
             multi-process job the first process scores, and the others get {}.
 
         Raises:
-            ConfigError: as `load`, or if the test split is empty.
+            ConfigError: as for `load`, or if the test split is empty.
             CheckpointError: if no checkpoint can be used.
         """
         check_devices(self._settings, jax.device_count())
@@ -205,7 +205,7 @@ class Run:
 
     @functools.cached_property
     def _built(self) -> tuple[Dataset, Forecaster, Variables]:
-        """Data and model, checked, and the shapes of the model's variables."""
+        """The checked data and model, and the shapes of the model's variables."""
         dataset, model = build(self.config)
         return dataset, model, check_model(self.config, model, dataset.data.example())
 

@@ -1,4 +1,4 @@
-"""A trained model as a function, and reading it from a workdir."""
+"""A trained model as a function, and how it is read from a workdir."""
 
 import contextlib
 import dataclasses
@@ -26,13 +26,13 @@ class TrainedModel:
 
     Attributes:
         model: the forecaster, a Flax module.
-        variables: {"params": ...}, with "batch_stats" if the model has any. They are
-            the averaged parameters where training kept an average.
-        config: the whole config of the training.
-        data: what the model was trained on: examples of every split, coordinates, and
-            how model units become physical ones (`normalization`).
-        step: optimiser steps after which the variables were saved.
-        complete: False if training was interrupted; the same call continues it.
+        variables: {"params": ...}, with "batch_stats" if the model has any. These are
+            the averaged parameters if training kept an average.
+        config: the whole config it was trained with.
+        data: the data it was trained on: examples of every split, coordinates, and the
+            conversion between model units and physical ones (`normalization`).
+        step: number of optimiser steps after which the variables were saved.
+        complete: False if training was interrupted; the same call resumes it.
     """
 
     model: Forecaster
@@ -53,7 +53,7 @@ class TrainedModel:
         return self.data.example()["targets"].shape
 
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array:
-        """Forecasts; compiled once for each size of the batch.
+        """Forecasts from inputs; compiled once for each batch size.
 
         Args:
             inputs: `[b, t, h, w, c]` in the units the model sees, as in
@@ -63,7 +63,7 @@ class TrainedModel:
             `[b, k, h, w, c]`, float32, in the units of the targets.
 
         Raises:
-            ValueError: if the inputs have another shape than the model was trained on.
+            ValueError: if the inputs differ in shape from those it was trained on.
         """
         inputs = jnp.asarray(inputs, jnp.float32)
         if inputs.ndim != 5 or not len(inputs) or inputs.shape[1:] != self.input_shape:
@@ -75,7 +75,7 @@ class TrainedModel:
         return self._compiled(self.variables, inputs)
 
     def apply(self, inputs: jax.typing.ArrayLike) -> jax.Array:
-        """The same as calling the trained model."""
+        """The same as calling the trained model directly."""
         return self(inputs)
 
     @functools.cached_property
@@ -91,7 +91,7 @@ def restore(
     model: Forecaster,
     like: Variables,
 ) -> TrainedModel:
-    """Reads the checkpoint that `config.eval.checkpoint` chooses.
+    """Reads the checkpoint selected by `config.eval.checkpoint`.
 
     Args:
         config: the whole config.

@@ -1,4 +1,4 @@
-"""Whether a config goes with the workdir it is used in."""
+"""Checks that a config matches the workdir it is used in."""
 
 import dataclasses
 import json
@@ -25,19 +25,19 @@ FREE_TO_CHANGE = frozenset(
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The complete config a workdir was started with.
 
-    Fields that did not exist when it was written have their defaults.
+    Fields that did not exist when it was written take their defaults.
 
     Raises:
-        ConfigError: if there is none that can be read.
+        ConfigError: if there is no readable config.
     """
     return completed(workdir_lib.read_config(workdir))
 
 
 def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Refuses to continue a training with another config than it was started with.
+    """Refuses to resume training with a config other than the one it was started with.
 
     Fields that do not change what is learned (`FREE_TO_CHANGE`) may differ. A workdir
-    without a config is always right.
+    without a config is always accepted.
 
     Raises:
         ConfigError: naming the fields that differ.
@@ -58,10 +58,10 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
 
 
 def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Refuses to score a checkpoint with another model than the trained one.
+    """Refuses to score a checkpoint with a model other than the trained one.
 
     Raises:
-        ConfigError: naming the fields that differ, or a workdir without a config.
+        ConfigError: naming the fields that differ, or if the workdir has no config.
     """
     different = [
         line
@@ -82,7 +82,7 @@ def differences(
 
     Args:
         saved: the config of a workdir.
-        config: the config it is compared with.
+        config: the config to compare it with.
     """
     before, now = (flatten(json.loads(workdir_lib.to_json(c))) for c in (saved, config))
     return [
