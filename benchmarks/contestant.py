@@ -36,7 +36,7 @@ class Contestant:
         return dict(seconds=seconds, loss=None if loss is None else float(loss))
 
     def memory(self) -> dict:
-        """MiB: the peak beyond the imports and in total, and that held between calls."""
+        """MiB: peak beyond the imports and in total; beyond them between calls."""
         peak = machine.peak_mib()
         return dict(
             peak_mib=peak and peak - self.held,

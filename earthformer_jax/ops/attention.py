@@ -2,7 +2,7 @@
 
 Argument conventions, the same in every public function here: queries are
 `[b, n, q, a, d]` (example, cuboid, position, head, width), keys and values
-`[b, n, s, a, d]`; global vectors carry no cuboid axis, `[b, g, a, d]`. Logits and
+`[b, n, s, a, d]`; global vectors have no cuboid axis, `[b, g, a, d]`. Logits and
 softmax are float32.
 """
 
@@ -30,7 +30,7 @@ def softmax_attention(
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Attention inside every cuboid, with heads before positions.
+    """Attention inside each cuboid, with heads before positions.
 
     Args:
         query: `[b, n, a, q, e]` (example, cuboid, head, position, width), scaled.
@@ -78,9 +78,9 @@ def attend(
     dropout_key: jax.Array | None = None,
     implementation: str | Implementation = "xla",
 ) -> jax.Array:
-    """Attention of every position to its cuboid and to the global vectors.
+    """Attention of each position to its cuboid and to the global vectors.
 
-    Both kinds of keys share one softmax; global keys carry no bias and are never
+    Both kinds of keys share one softmax; global keys have no bias and are never
     masked. A position that may attend to nothing gets zeros.
 
     Args:
@@ -90,8 +90,8 @@ def attend(
         scale: factor on the scores, usually d ** -0.5.
         bias: `[a, q, s]` added to the scores inside the cuboid, or None.
         mask: bool `[n, q, s]`, True where attention is allowed, or None.
-        global_query: `[b, n, q, a, d]`, queries against the global keys where they
-            have projections of their own; None uses `query`.
+        global_query: `[b, n, q, a, d]`, queries against the global keys if those have
+            their own projections; None uses `query`.
         global_key: `[b, g, a, d]`, or None without global vectors.
         global_value: `[b, g, a, d]`.
         dropout_rate: share of attention weights dropped.
@@ -105,7 +105,7 @@ def attend(
 
     Raises:
         ValueError: for an unknown implementation, for a dropout rate without a key,
-            and where the implementation does not support the arguments.
+            or if the implementation does not support the arguments.
 
     Reference:
         Gao et al. 2022, Earthformer, equations 4 and 7.
@@ -118,7 +118,7 @@ def attend(
             _in_every_cuboid(x, cuboids) for x in (global_key, global_value)
         )
         if global_query is not None:
-            # Two kinds of queries side by side; each meets zeros in the other's keys.
+            # Two kinds of queries, concatenated; each meets zeros in the other's keys.
             query = jnp.concatenate([query, _by_head(global_query * scale)], axis=-1)
             key = jnp.concatenate([key, jnp.zeros_like(key)], axis=-1)
             far_key = jnp.concatenate([jnp.zeros_like(far_key), far_key], axis=-1)
@@ -133,7 +133,7 @@ def attend(
 
 
 def implementation_of(implementation: str | Implementation) -> Implementation:
-    """The function of a name in `IMPLEMENTATIONS`; functions are returned as they are.
+    """Looks up a name in `IMPLEMENTATIONS`; functions are returned unchanged.
 
     Raises:
         ValueError: if the name is unknown.
@@ -171,9 +171,9 @@ def attend_global(
         key: `[b, n, s, a, d]`, all positions of all cuboids.
         value: `[b, n, s, a, e]`; e may differ from d.
         scale: factor on the scores.
-        valid: bool `[n, s]`, False for positions to be left out, or None.
-        global_query: `[b, g, a, d']` queries against the global keys where they have
-            projections of their own; None uses `query`.
+        valid: bool `[n, s]`, False for positions to leave out, or None.
+        global_query: `[b, g, a, d']` queries against the global keys if those have
+            their own projections; None uses `query`.
         global_key: `[b, g, a, d']` to attend to the global vectors too, or None.
         global_value: `[b, g, a, e]`.
         dropout_rate: share of attention weights dropped.
@@ -197,8 +197,8 @@ def attend_global(
     weights = jax.nn.softmax(scores, axis=1, where=where)
     dropout_key = _checked_key(dropout_rate, dropout_key)
     weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
-    # Every head's weights meet every head's values, and the pairs that belong together
-    # are taken out: with few vectors that is cheaper than sorting positions by head.
+    # Each head's weights meet every head's values, and the matching pairs are picked
+    # out: with few vectors that is cheaper than sorting positions by head.
     value = _positions(value)
     out = jnp.einsum("bsm,bsae->bmae", weights, value)
     out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=heads)
@@ -223,7 +223,7 @@ def _few_scores(query, key):
 
 
 def _positions(x):
-    """`[b, ..., a, d]` with all axes between made one."""
+    """`[b, ..., a, d]` with all axes in between merged into one."""
     return x.reshape(x.shape[0], -1, *x.shape[-2:])
 
 
@@ -257,8 +257,8 @@ def relative_position_index(size: Grid, memory_size: Grid, reach: Grid) -> np.nd
     Args:
         size: (t, h, w) of the cuboid of queries.
         memory_size: (t, h, w) of the cuboid of keys; both count time from zero.
-        reach: the table covers offsets -(reach - 1) ... reach - 1 on each axis, so it
-            has prod(2 reach - 1) rows.
+        reach: the table covers offsets from -(reach - 1) to reach - 1 on each axis, so
+            it has prod(2 reach - 1) rows.
 
     Returns:
         int32 `[q, s]`.

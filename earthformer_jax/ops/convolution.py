@@ -25,7 +25,7 @@ def plane_padding(
     strides: Pair = (1, 1),
     dilation: Pair = (1, 1),
 ) -> Padding:
-    """Zeros that "valid" (none) or "same" adds; an odd one goes at the end.
+    """Zeros added by "valid" (none) or "same"; an odd zero goes at the end.
 
     Raises:
         ValueError: if `padding` is neither.
@@ -49,7 +49,7 @@ def output_plane(
     strides: Pair = (1, 1),
     dilation: Pair = (1, 1),
 ) -> Pair:
-    """(h, w) after a convolution.
+    """The plane (h, w) after a convolution.
 
     Raises:
         ValueError: if the kernel does not fit into the padded plane.
@@ -67,7 +67,7 @@ def output_plane(
 
 
 def pad(x: jax.Array, padding: Padding, wrap: bool = False) -> jax.Array:
-    """The plane with its padding: zeros, or its other end along the width."""
+    """The padded plane: with zeros, or along the width with its other end."""
     rows, columns = padding
     if wrap:
         x = jnp.pad(x, ((0, 0), (0, 0), columns, (0, 0)), mode="wrap")
@@ -94,7 +94,7 @@ def convolve(
 
 
 def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Cross-correlation with zeros around each frame, which keeps its size.
+    """Cross-correlation with zeros around each frame, so that it keeps its size.
 
     Args:
         x: `[b, t, h, w, c]`.
@@ -114,7 +114,7 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
     kh, kw = kernel.shape[:2]
     if not kh % 2 or not kw % 2:
         raise ValueError(
-            f"a frame keeps its size under windows with odd sides; got {kh} x {kw}"
+            f"kernels need odd sides so that frames keep their size; got {kh} x {kw}"
         )
     frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
     padding = ((kh // 2, kh // 2), (kw // 2, kw // 2))
@@ -123,7 +123,7 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3-D cross-correlation with zeros around the clip, which keeps its size.
+    """3-D cross-correlation with zeros around the clip, so that it keeps its size.
 
     Where a side of the kernel is even, the odd zero goes at the end, in time too: two
     taps in time are the frame itself and the next one.
@@ -145,10 +145,10 @@ def shrink(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
     `y[i] = sum_u kernel[u] x[stride i + u - k // 2]` along both axes, with zeros
     outside the plane: the window is centred on the first of the `stride` positions that
-    it stands for.
+    the output stands for.
 
     Args:
-        x: planes, of which the stride divides height and width.
+        x: planes whose height and width are divisible by the stride.
         kernel: `[k, k, c, g]` with odd k.
         stride: positions of the input per position of the output.
 
@@ -165,8 +165,8 @@ def enlarge(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Transposed convolution `[n, h, w, c]` to `[n, stride h, stride w, g]`.
 
     The adjoint of `shrink`: position i adds `kernel[u] x[i]` to the output's position
-    `stride i + u - k // 2`; what falls outside the plane is lost. PyTorch's
-    ConvTranspose2d with padding k // 2 and output_padding stride - 1.
+    `stride i + u - k // 2`; what falls outside the plane is lost. This is
+    PyTorch's ConvTranspose2d with padding k // 2 and output_padding stride - 1.
 
     Args:
         x: planes.

@@ -1,4 +1,4 @@
-"""Cutting a space-time grid into cuboids, and putting it back.
+"""Cutting a space-time grid into cuboids, and putting it back together.
 
 Geometry is static: a `CuboidSpec` and a grid (t, h, w) are hashable Python values, so
 masks are computed once, in NumPy, while a program is traced.
@@ -24,9 +24,9 @@ class CuboidSpec:
 
     Attributes:
         size: positions per cuboid along (t, h, w).
-        strategy: per axis "l" (local, contiguous) or "d" (dilated, strided).
+        strategy: for each axis, "l" (local, contiguous) or "d" (dilated, strided).
         shift: positions by which the grid is rolled before it is cut.
-        at_least: cuboids wanted along (t, h, w); a smaller grid is padded to hold them.
+        at_least: minimum number of cuboids along (t, h, w); smaller grids are padded.
     """
 
     size: Grid
@@ -51,8 +51,8 @@ class CuboidSpec:
     def fit(self, grid: Grid) -> "CuboidSpec":
         """The spec as it acts on `grid`.
 
-        A cuboid no smaller than an axis takes the whole axis and no shift; a dilated
-        axis is never shifted.
+        A cuboid that is no smaller than an axis covers the whole axis and is not
+        shifted; a dilated axis is never shifted.
         """
         size, shift = list(self.size), list(self.shift)
         for axis, have in enumerate(grid):
@@ -63,7 +63,7 @@ class CuboidSpec:
         return CuboidSpec(tuple(size), self.strategy, tuple(shift))
 
     def padded(self, grid: Grid) -> Grid:
-        """The smallest grid that holds `grid` and is made of whole cuboids."""
+        """The smallest grid that contains `grid` and consists of whole cuboids."""
         whole = resample.next_multiple(grid, self.size)
         wanted = (n * s for n, s in zip(self.at_least, self.size, strict=True))
         return tuple(max(g, w) for g, w in zip(whole, wanted, strict=True))
@@ -103,9 +103,9 @@ def decompose(
 
     Args:
         x: `[b, t, h, w, c]` of any grid.
-        spec: the cut, already fitted to the grid where that is wanted.
+        spec: the cut, already clipped to the grid if desired.
         padding: "ignore", "zeros" or "nearest" (`resample.pad_grid`).
-        time_at_front: pad time before the field instead of after it.
+        time_at_front: pad time before the field rather than after it.
 
     Returns:
         `[b, n, q, c]`: n cuboids of q = prod(size) positions.
@@ -133,7 +133,7 @@ def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array
 def validity(
     grid: Grid, spec: CuboidSpec, *, time_at_front: bool = False
 ) -> np.ndarray:
-    """bool `[n, q]`: True where a cuboid's position holds data and not padding."""
+    """bool `[n, q]`: True where a cuboid's position holds data, not padding."""
     wanted = spec.padded(grid)
     inside = np.ones((1, *wanted, 1), bool)
     for axis, (have, want) in enumerate(zip(grid, wanted, strict=True), start=1):
@@ -146,7 +146,7 @@ def validity(
 
 
 def _regions(grid: Grid, spec: CuboidSpec) -> np.ndarray:
-    """int `[n, q]`: label of the unrolled neighbourhood that each position is from."""
+    """int `[n, q]`: label of the unrolled neighbourhood each position comes from."""
     label = np.zeros((1, *grid, 1), np.int32)
     for axis, (g, s, shift) in enumerate(
         zip(grid, spec.size, spec.shift, strict=True), start=1
@@ -163,12 +163,12 @@ def attention_mask(grid: Grid, spec: CuboidSpec, padding: str) -> np.ndarray | N
     """Who may attend to whom inside each cuboid of a self-attention layer.
 
     Positions that are neighbours only because the grid was rolled do not see each
-    other. Padded positions are masked with "ignore" alone: with "zeros" and "nearest"
+    other. Padded positions are masked only with "ignore": with "zeros" and "nearest"
     they take part in the softmax.
 
     Args:
         grid: (t, h, w) of the field before padding.
-        spec: the fitted cut.
+        spec: the cut, clipped to the grid.
         padding: one of `resample.PADDINGS`.
 
     Returns:
@@ -187,8 +187,8 @@ def cross_attention_mask(
 ) -> np.ndarray | None:
     """As `attention_mask`, for queries of one grid and keys of another.
 
-    The two cuts have the same shifts and strategies and as many cuboids; the memory's
-    time is padded at the front, so that its last frames stay together.
+    The two cuts have the same shifts, strategies and number of cuboids. The memory is
+    padded at the front in time, so that its last frames stay together.
 
     Returns:
         bool `[n, q, s]`, or None when everything may attend to everything.

@@ -10,19 +10,19 @@ _forward_mode = jax.make_user_context(default_value=False)
 def forward_mode() -> contextlib.AbstractContextManager[None]:
     """A context in which models can be differentiated in forward mode.
 
-    The functions of `ops.tuned` have gradients of their own, which JAX can use in
-    reverse mode only: `jax.jvp`, `jax.linearize` and `jax.hessian` of them raise
+    Some functions of `ops.tuned` define their own gradients, which JAX can only use in
+    reverse mode: `jax.jvp`, `jax.linearize` and `jax.hessian` of them raise
     TypeError. Inside this context the plain functions of `ops` are used instead:
 
         with forward_mode():
             forecast, change = jax.jvp(model_of_inputs, (inputs,), (direction,))
 
     The context is part of the cache key of `jax.jit`: a function that was compiled
-    outside is traced again inside. It holds for the current thread.
+    outside is traced again inside. It applies to the current thread.
     """
     return _forward_mode(True)
 
 
 def in_forward_mode() -> bool:
-    """Whether what is traced now may be differentiated in forward mode."""
+    """Whether the code being traced may be differentiated in forward mode."""
     return _forward_mode.value

@@ -6,18 +6,18 @@ import numpy as np
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Sets elements to zero at random and enlarges the others by 1 / (1 - rate).
+    """Sets elements to zero at random and scales the others by 1 / (1 - rate).
 
     Args:
         x: of any shape.
-        rate: share of the elements to be dropped, 0 up to and including 1.
-        key: PRNG key of any kind; None when nothing is to be dropped.
+        rate: share of the elements to drop, from 0 to 1 inclusive.
+        key: PRNG key of any kind; None if nothing is to be dropped.
 
     Raises:
         ValueError: if the rate is not between 0 and 1.
     """
     if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"a dropout rate lies between 0 and 1; got {rate}")
+        raise ValueError(f"the dropout rate must be between 0 and 1; got {rate}")
     if key is None or not rate:
         return x
     if rate == 1.0:

@@ -1,4 +1,4 @@
-"""Softmax attention of cuboids by JAX's own function, for comparison and for cuDNN."""
+"""Softmax attention of cuboids with JAX's own function, for comparison and cuDNN."""
 
 import einops
 import jax
@@ -23,8 +23,8 @@ def library_attention(
 
     Cuboids become examples of `jax.nn.dot_product_attention`, and heads move behind
     positions, which is a copy unless the compiler avoids it. A mask is repeated for
-    every example. If queries and values differ in width, the narrower are padded with
-    zeros.
+    every example. If queries and values differ in width, the narrower ones are padded
+    with zeros.
 
     cuDNN supports bfloat16 and float16 only, and heads whose width is a multiple of 8
     and at most 128 (256 from Hopper on); its gradient with a bias or a mask needs even
@@ -90,5 +90,5 @@ def library_attention(
 
 
 def _widened(x, width):
-    """`x` with zeros behind its last axis."""
+    """`x`, padded with zeros at the end of its last axis."""
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))

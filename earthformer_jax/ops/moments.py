@@ -1,12 +1,12 @@
-"""Moments of convolution kernels: which derivatives a kernel approximates.
+"""Moments of convolution kernels, which show the derivatives they approximate.
 
 A kernel K that acts on a smooth field is, by Taylor's theorem, a sum of derivatives,
 `sum_ij m[i, j] d^i/dy^i d^j/dx^j` in units of the grid, whose weights are its moments
 
     m[i, j] = sum_uv (u - centre)^i / i! * K[u, v] * (v - centre)^j / j!
 
-for i, j = 0 ... side - 1. The map is linear and has an inverse. PhyCell keeps the
-kernels of its derivatives near those of which one moment is 1 and the others are 0.
+for i, j = 0 ... side - 1. The map is linear and invertible. PhyCell keeps the
+kernels of its derivatives close to those with one moment 1 and all others 0.
 
 Kernels and moments are `[..., kh, kw]`: rows are the vertical index.
 
@@ -50,7 +50,7 @@ def kernel_to_moments(kernels: jax.Array) -> jax.Array:
 def moments_to_kernel(moments: jax.Array) -> jax.Array:
     """Kernels `[..., kh, kw]` with these moments; the inverse.
 
-    Rounding grows on the way: moments of a 7x7 kernel in float32 give it back with an
+    Rounding errors grow: recovering a 7x7 kernel from its float32 moments gives an
     error of 1e-4 of its largest weight.
     """
     rows, columns = (np.linalg.inv(moment_matrix(k)) for k in moments.shape[-2:])
@@ -60,7 +60,7 @@ def moments_to_kernel(moments: jax.Array) -> jax.Array:
 def moment_loss(kernel: jax.Array) -> jax.Array:
     """How far the filters of a convolution are from one derivative each.
 
-    Filter g should have moment 1 at (g // k, g % k) and 0 elsewhere: it is the
+    Filter g should have moment 1 at (g // k, g % k) and 0 elsewhere: then it is the
     derivative of that order along (h, w).
 
     Args:
@@ -71,7 +71,7 @@ def moment_loss(kernel: jax.Array) -> jax.Array:
         over the c input channels.
 
     Raises:
-        ValueError: if there is not one filter per moment.
+        ValueError: unless there is one filter per moment.
 
     Reference:
         Le Guen and Thome 2020, equation 11. https://arxiv.org/abs/2003.01460

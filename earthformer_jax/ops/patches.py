@@ -26,8 +26,8 @@ def reshape_patch(x: jax.Array, patch: int) -> jax.Array:
     """
     if patch < 1 or x.shape[-3] % patch or x.shape[-2] % patch:
         raise ValueError(
-            f"a plane of {x.shape[-3]}x{x.shape[-2]} has no whole patches of side "
-            f"{patch}; pad it first"
+            f"a plane of {x.shape[-3]}x{x.shape[-2]} cannot be divided into patches of "
+            f"{patch}x{patch}; pad it first"
         )
     return einops.rearrange(x, f"{_PLANE} -> {_PATCHES}", dy=patch, dx=patch)
 
@@ -36,10 +36,10 @@ def reshape_patch_back(x: jax.Array, patch: int) -> jax.Array:
     """Inverse of `reshape_patch`: `[..., h, w, patch * patch * c]` to pixels.
 
     Raises:
-        ValueError: if the channels are not those of such patches.
+        ValueError: if the number of channels does not fit such patches.
     """
     if patch < 1 or x.shape[-1] % patch**2:
         raise ValueError(
-            f"{x.shape[-1]} channels are not those of patches of {patch}x{patch} pixels"
+            f"{x.shape[-1]} channels cannot be patches of {patch}x{patch} pixels"
         )
     return einops.rearrange(x, f"{_PATCHES} -> {_PLANE}", dy=patch, dx=patch)

@@ -46,7 +46,7 @@ class CrossSpec:
             raise ValueError(f"n_temporal must be positive; got {self.n_temporal}")
 
     def cuboid(self, grid: Grid) -> CuboidSpec:
-        """The cut of a field of this grid; windows larger than it are padded."""
+        """The cut of a field with this grid; larger windows are padded."""
         time = next_multiple(grid[:1], (self.n_temporal,))[0] // self.n_temporal
         return CuboidSpec(
             (time, *self.size),
@@ -57,7 +57,7 @@ class CrossSpec:
 
 
 def full(grid: Grid) -> tuple[CuboidSpec, ...]:
-    """Every position attends to every position."""
+    """Each position attends to every position."""
     return (CuboidSpec(grid),)
 
 
@@ -74,7 +74,7 @@ def divided_space_time(grid: Grid) -> tuple[CuboidSpec, ...]:
 
 
 def video_swin(grid: Grid, p: int = 2, m: int = 4) -> tuple[CuboidSpec, ...]:
-    """Windows of p frames and m x m points, then the same shifted by half of that."""
+    """Windows of p frames and m x m points, then the same shifted by half a window."""
     t, h, w = grid
     p, m = min(p, t), min(m, h, w)
     return (
@@ -84,7 +84,7 @@ def video_swin(grid: Grid, p: int = 2, m: int = 4) -> tuple[CuboidSpec, ...]:
 
 
 def spatial_local_global(grid: Grid, m: int = 4) -> tuple[CuboidSpec, ...]:
-    """Along time, in local windows of m x m, in dilated windows of m x m."""
+    """Along time, then in local windows of m x m, then in dilated windows of m x m."""
     t, h, w = grid
     if h <= m and w <= m:
         return divided_space_time(grid)
@@ -93,7 +93,7 @@ def spatial_local_global(grid: Grid, m: int = 4) -> tuple[CuboidSpec, ...]:
 
 
 def axial_space_dilate(grid: Grid, k: int) -> tuple[CuboidSpec, ...]:
-    """Along time, then dilated and local parts of k-th the height and the width."""
+    """Along time, then dilated and local windows of 1/k of the height and width."""
     t, h, w = grid
     k = min(k, h, w)
     rows, columns = (1, h // k, 1), (1, 1, w // k)

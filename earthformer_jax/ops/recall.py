@@ -7,16 +7,16 @@ import jax.numpy as jnp
 def recall(
     query: jax.Array, history: jax.Array, known: jax.Array | int | None = None
 ) -> jax.Array:
-    """What every position of a state finds in the history, its keys and its values.
+    """Attention of each position of a state to the history, as both keys and values.
 
-    Every position of all past states is looked at, and logits are not scaled. A
-    history that grows with the steps of a loop is a buffer of fixed size here, of
-    which the first `known` slices count.
+    All positions of all past states are attended to, and logits are not scaled. A
+    history that grows in a loop is a buffer of fixed size here, of which only the
+    first `known` slices count.
 
     Args:
         query: `[b, l, h, w, c]`.
-        history: `[b, s, h, w, c]`: the past states, one behind the other along s.
-        known: number of slices that count, at least 1, may be traced; None is all.
+        history: `[b, s, h, w, c]`: the past states, concatenated along s.
+        known: number of slices that count, at least 1; may be traced. None: all.
 
     Returns:
         `[b, l, h, w, c]`: softmax(query history^T) history over s, h, w, in the type

@@ -24,7 +24,7 @@ def check_padding(padding: str) -> None:
 
 
 def next_multiple(grid: Grid, size: Grid) -> Grid:
-    """The smallest grid that holds `grid` and is divisible by `size`."""
+    """The smallest grid that contains `grid` and is divisible by `size`."""
     return tuple(-(-g // s) * s for g, s in zip(grid, size, strict=True))
 
 
@@ -45,8 +45,8 @@ def nearest_index(in_size: int, out_size: int) -> np.ndarray:
 def resize_nearest(x: jax.Array, grid: Grid) -> jax.Array:
     """Nearest-neighbour resize of `[b, t, h, w, c]` to `[b, *grid, c]`.
 
-    Whole multiples are repeated by broadcasting, so that the gradient is a plain sum;
-    other ratios gather.
+    For whole multiples, values are repeated by broadcasting, so that the gradient is a
+    plain sum; other ratios use a gather.
     """
     for axis, size in enumerate(grid, start=1):
         have = x.shape[axis]
@@ -65,11 +65,11 @@ def pad_grid(
     """Enlarges `[b, t, h, w, c]` to `[b, *grid, c]`.
 
     Args:
-        x: field whose grid is nowhere larger than `grid`.
-        grid: the wanted (t, h, w).
+        x: field whose grid is no larger than `grid` on any axis.
+        grid: the desired (t, h, w).
         padding: "ignore" and "zeros" append zeros (they differ in whether attention
-            masks them); "nearest" resizes the whole field, it does not repeat edges.
-        time_at_front: put the new time steps before the field instead of after it.
+            masks them); "nearest" resizes the whole field and does not repeat edges.
+        time_at_front: add the new time steps before the field rather than after it.
 
     Returns:
         `[b, *grid, c]`.
@@ -85,7 +85,7 @@ def pad_grid(
 
 
 def unpad_grid(x: jax.Array, grid: Grid, padding: str) -> jax.Array:
-    """Brings a field enlarged at its ends by `pad_grid` back to `[b, *grid, c]`."""
+    """Crops a field enlarged by `pad_grid` back to `[b, *grid, c]`."""
     check_padding(padding)
     if x.shape[1:4] == tuple(grid):
         return x
@@ -127,7 +127,7 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
     Args:
         x: `[n, h, w, c]`.
         kernel: `[kh, kw, c, g]` with odd kh and kw.
-        plane: (h', w') wanted.
+        plane: the desired (h', w').
 
     Returns:
         `[n, h', w', g]`.

@@ -1,4 +1,4 @@
-"""Depthwise convolutions as stencils: shifted planes times weights per channel.
+"""Depthwise convolutions as stencils: shifted planes times per-channel weights.
 
 XLA fuses the few dozen products and sums of a stencil into one loop over the plane. On
 a CPU this is two orders of magnitude faster than a grouped convolution.
@@ -20,13 +20,13 @@ Offsets = tuple[Pair, ...]
 def dilated_taps(
     kernels: jax.Array, dilations: Sequence[int], padding: Padding
 ) -> tuple[jax.Array, Offsets]:
-    """Several dilated kernels of one size as one stencil; taps that meet are added.
+    """Several dilated kernels of one size as one stencil; coinciding taps are added.
 
     Args:
-        kernels: `[m, kh, kw, c]`, odd sides.
+        kernels: `[m, kh, kw, c]`, with odd sides.
         dilations: m dilation rates.
         padding: ((low, high), (low, high)) of a kernel that is not dilated. A dilated
-            one reaches further out on all sides, with the same centre.
+            one extends further on all sides, with the same centre.
 
     Returns:
         Weights `[k, c]` and the k offsets (h, w) from an output position (times the
@@ -82,7 +82,7 @@ def apply_stencil(
 def shifted_planes(
     x: jax.Array, offsets: Offsets, plane: Pair, strides: Pair, wrap: bool
 ) -> list[jax.Array]:
-    """`x` as every tap of the stencil sees it: k arrays `[n, h', w', c]`."""
+    """`x` as seen by each tap of the stencil: k arrays `[n, h', w', c]`."""
     ends = [(size - 1) * stride for size, stride in zip(plane, strides, strict=True)]
     low = [max(0, -min(o[axis] for o in offsets)) for axis in (0, 1)]
     high = [

@@ -1,6 +1,6 @@
-"""Functions of `ops` in forms that were measured to be faster, with equal results.
+"""Versions of functions of `ops` that were measured to be faster, with equal results.
 
-Each has the signature of the plain function that it stands in for, and is used on the
-backends in `choice.MEASURED`; elsewhere, and inside `ops.forward_mode()`, a call runs
-the plain function. Each module says what it gains and where that was measured.
+Each has the signature of the plain function it replaces and is used on the backends in
+`choice.MEASURED`; elsewhere, and inside `ops.forward_mode()`, a call runs the plain
+function. Each module says what it gains and where that was measured.
 """

@@ -1,7 +1,7 @@
-"""The choice between a tuned function and the plain one that it stands in for.
+"""The choice between a tuned function and the plain one it replaces.
 
-It is made while a program is traced, never at import: asking for the backend makes JAX
-look for devices.
+It is made while a program is traced, never at import time: asking for the backend makes
+JAX look for devices.
 """
 
 import functools
@@ -22,7 +22,7 @@ def measured() -> bool:
 
 
 def instead_of(plain: Callable[..., Any]) -> Callable[[F], F]:
-    """Decorator: the tuned function where it was measured, else `plain`.
+    """Decorator: calls the tuned function where it was measured, otherwise `plain`.
 
     The plain one is also used inside `ops.forward_mode()`. Both are attributes of the
     result, `plain` and `tuned`.

@@ -1,4 +1,4 @@
-"""Convolutions over time and plane of short clips, in a form that is fast in loops.
+"""Convolutions of short clips over time and plane, in a form that is fast in loops.
 
 Gain: they run as `convolve_in_loop`, whose gradient is ten times as fast inside a loop
 as XLA's own (one CPU core).
@@ -17,8 +17,8 @@ from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """As `ops.convolution.convolve_clips`.
 
-    It is a convolution of planes, whose channels are those of all frames that the
-    kernel sees at a time.
+    Computed as a convolution of planes whose channels are those of all the frames that
+    the kernel covers at once.
     """
     _, length, h, w, _ = x.shape
     taps, kh, kw = kernel.shape[:3]

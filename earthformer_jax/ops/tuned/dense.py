@@ -1,4 +1,4 @@
-"""A linear layer whose gradient finds its operands as they lie.
+"""A linear layer whose gradient uses its operands as they are stored.
 
 Gain: a feed-forward layer and its gradient take 30 instead of 51 ms, together with
 `tuned.order` and `tuned.gelu` (one CPU core).
@@ -21,13 +21,13 @@ def _backward(kept, dy):
     x, kernel, bias = kept
     shape, (inputs, outputs) = x.shape, kernel.shape
     x, dy = flatten_rows(x), flatten_rows(dy)
-    # XLA's CPU compiler contracts over the first axis of a wide left operand by way of
-    # a transposed copy that costs more than the product.
+    # To contract over the first axis of a wide left operand, XLA's CPU compiler makes a
+    # transposed copy that costs more than the product.
     if inputs <= outputs:
         dkernel = x.T @ dy
     else:
-        # The narrow operand is the one to be transposed; `materialize` keeps the
-        # compiler from turning the product round again.
+        # The narrow operand should be the one transposed; `materialize` keeps the
+        # compiler from swapping the product back.
         dkernel = materialize(dy.T @ x).T
     dbias = None if bias is None else dy.sum(axis=0).astype(bias.dtype)
     return (dy @ kernel.T).reshape(shape), dkernel.astype(kernel.dtype), dbias

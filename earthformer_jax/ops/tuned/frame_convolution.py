@@ -1,11 +1,11 @@
-"""A convolution of every frame, whose kernel's gradient is fast on CPUs.
+"""A convolution of each frame with a kernel gradient that is fast on CPUs.
 
 Gain: a training step on SEVIR takes 5.8 instead of 7.9 s (two CPU cores).
 
-For that gradient XLA's CPU compiler transposes both fields, frames innermost, and runs
-a convolution whose windows are as large as the plane: two to four times the time of the
-convolution itself. Here a loop over blocks of rows, small enough for a processor's
-cache, adds up matrix products.
+For that gradient XLA's CPU compiler transposes both fields, with frames innermost, and
+runs a convolution whose windows are as large as the plane, which takes two to four
+times as long as the convolution itself. Here a loop over blocks of rows, small enough
+for the processor's cache, adds up matrix products.
 """
 
 import einops
@@ -18,8 +18,8 @@ from earthformer_jax.ops.convolution import Padding
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.order import materialize
 
-BLOCK_BYTES = 2**20  # of the larger field, read in one round of the loop
-LEAST_CHANNELS = 64  # of the input; with fewer XLA's own way is as fast
+BLOCK_BYTES = 2**20  # of the larger field, read in one iteration of the loop
+LEAST_CHANNELS = 64  # of the input; with fewer, XLA's own method is as fast
 
 _convolve = jax.custom_vjp(plain.convolve_frames)
 
@@ -47,7 +47,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
     """Gradient of a convolution's kernel.
 
     Args:
-        x: `[b, t, h, w, c]`, what is convolved.
+        x: `[b, t, h, w, c]`, the input of the convolution.
         dy: `[b, t, h', w', g]`, the gradient of the result.
         padding: of the convolution.
 
@@ -66,7 +66,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
         start = (0, number // blocks, number % blocks * rows, 0, 0)
         own = lax.dynamic_slice(wide, start, (b, 1, rows + kh - 1, *wide.shape[3:]))
         arrived = lax.dynamic_slice(dy, start, (b, 1, rows, width, g))
-        # All windows of a row side by side, so that one product serves its taps.
+        # All windows of a row side by side, so that one product covers its taps.
         own = jnp.concatenate([own[:, 0, :, j : j + width] for j in range(kw)], -1)
         arrived = materialize(einops.rearrange(arrived, "b 1 h w g -> b g (h w)"))
         taps = [
@@ -79,13 +79,13 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
         ]
         return total + jnp.stack(taps), None
 
-    # Examples, which may lie on several devices, are added at the end.
+    # Examples, which may be on several devices, are summed at the end.
     nothing = jnp.zeros((kh, b, g, kw * c), dtype)
     total = lax.scan(add, nothing, jnp.arange(frames * blocks))[0]
     return einops.rearrange(total.sum(1), "i g (j c) -> i j c g", j=kw)
 
 
 def _block_rows(height: int, row_bytes: int) -> int:
-    """Rows of a block: a divisor of the height, the largest that is small enough."""
+    """Rows per block: the largest divisor of the height that is small enough."""
     most = max(1, BLOCK_BYTES // row_bytes)
     return max(n for n in range(1, height + 1) if height % n == 0 and n <= most)

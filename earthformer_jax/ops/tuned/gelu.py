@@ -1,4 +1,4 @@
-"""GELU whose gradient is one pass over its input.
+"""GELU with a gradient that is one pass over its input.
 
 Gain: 16.8 instead of 18.3 ms for the gradient inside a feed-forward layer, and 35
 instead of 55 MiB (one CPU core).

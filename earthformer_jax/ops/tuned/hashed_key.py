@@ -1,16 +1,16 @@
-"""PRNG keys that derive others by two integer operations, and dropout from hashes.
+"""PRNG keys derived by two integer operations, and dropout from hashes.
 
-Gain: keys of this kind compile a training step on N-body MNIST in 34 instead of 59 s;
-dropout from hashed positions takes a step on ENSO from 1.8 to 0.72 s (two CPU cores).
+Gain: with these keys a training step on N-body MNIST compiles in 34 instead of 59 s;
+dropout from hashed positions reduces a step on ENSO from 1.8 to 0.72 s (two CPU cores).
 
-A large model derives hundreds of keys for dropout. With JAX's own kinds of keys each
-derivation is a program of a hundred operations, which XLA repeats wherever the result
-is used; they take several times as long to compile as the model's gradient. On a CPU,
-drawing a number for every element also takes as long as a matrix product. Whether an
-element is dropped need only look random, so here it is a hash of its position and of
-the key's two words, which the compiler computes wherever it is used, on any number of
-devices with the same result. That tells layers, steps and elements apart; it is too
-simple for statistics.
+A large model derives hundreds of keys for dropout. With JAX's own keys each derivation
+is a program of a hundred operations, which XLA repeats wherever the result is used;
+together they take several times as long to compile as the model's gradient. On a CPU,
+drawing a number for each element also takes as long as a matrix product. Whether an
+element is dropped need only look random, so here it is a hash of its position and the
+key's two words. The compiler computes it wherever it is used, with the same result on
+any number of devices. The hash distinguishes layers, steps and elements, but it is too
+simple for statistical use.
 """
 
 import math
@@ -25,10 +25,10 @@ from earthformer_jax.ops.tuned import choice
 
 
 def hashed_key(key: jax.Array) -> jax.Array:
-    """A key of the hashing kind, from a PRNG key of any kind.
+    """A hashing key made from a PRNG key of any kind.
 
-    All functions of `jax.random` accept it, and what is derived from it is of its kind.
-    Where hashes were not measured to be faster, the key is returned as it is.
+    All functions of `jax.random` accept it, and keys derived from it are hashing keys.
+    Where hashes were not measured to be faster, the key is returned unchanged.
     """
     if _is_hashed(key) or not choice.measured():
         return key
@@ -36,7 +36,7 @@ def hashed_key(key: jax.Array) -> jax.Array:
 
 
 def key_words(key: jax.Array) -> jax.Array:
-    """uint32 `[2]` that stand for a key: a hashing key's data, else drawn from it."""
+    """uint32 `[2]` words for a key: a hashing key's data, otherwise drawn from it."""
     if _is_hashed(key):
         return jax.random.key_data(key)
     return jax.random.bits(key, (2,), jnp.uint32)
@@ -45,13 +45,13 @@ def key_words(key: jax.Array) -> jax.Array:
 def keep_mask(
     shape: tuple[int, ...], rate: float, words: jax.Array, *, swap: bool = False
 ) -> jax.Array:
-    """bool of a shape: False for what `ops.dropout` drops with a hashing key.
+    """bool mask: False for the elements that `ops.dropout` drops with a hashing key.
 
     Args:
         shape: of the mask.
-        rate: share of the elements to be dropped, less than 1.
-        words: uint32 `[2]` of `key_words`.
-        swap: the mask of an array whose last two axes are exchanged.
+        rate: share of the elements to drop, less than 1.
+        words: uint32 `[2]`, from `key_words`.
+        swap: whether the last two axes of the array are swapped.
     """
     return hashed_bits(_positions(shape, swap), words) >= threshold(rate)
 
@@ -61,7 +61,7 @@ def _is_hashed(key):
 
 
 def _positions(shape, swap=False):
-    """uint32: each element's place in the flat array, before any exchange of axes."""
+    """uint32: each element's index in the flat array, before any swap of axes."""
     order = list(range(len(shape)))
     if swap:
         order[-2:] = order[:-3:-1]
@@ -74,11 +74,11 @@ def _positions(shape, swap=False):
 
 
 def hashed_bits(position: jax.Array, words: jax.Array) -> jax.Array:
-    """uint32 like `position`: distinct positions give distinct, mixed-up bits.
+    """uint32 like `position`: distinct positions give distinct, well-mixed bits.
 
     Args:
         position: uint32.
-        words: uint32 `[2]`, of `key_words`.
+        words: uint32 `[2]`, from `key_words`.
     """
     return _mix(position * (words[1] | 1) + words[0])
 
@@ -103,8 +103,8 @@ def _seed(seed):
 
 
 def _fold_in(key, data):
-    # What is mixed is known when the program is compiled, where layers are told apart.
-    # The factor makes the order of two foldings matter.
+    # The mixed value is known at compile time when layers are distinguished. The factor
+    # makes the order of two folds matter.
     return key * _FACTOR + jnp.stack([_mix(data + _OTHER), _mix(data ^ _OTHER)])
 
 
@@ -124,7 +124,7 @@ def _random_bits(key, bit_width, shape):
     return (bits >> (32 - bit_width)).astype(f"uint{bit_width}")
 
 
-_OTHER = np.uint32(0x9E3779B9)  # the golden ratio's digits
+_OTHER = np.uint32(0x9E3779B9)  # digits of the golden ratio
 _FACTOR = np.uint32(0x915F77F5)  # odd, a multiplier of L'Ecuyer 1999
 _HASHED = extend_random.define_prng_impl(
     key_shape=(2,),

@@ -1,8 +1,8 @@
 """Convolutions that stay fast inside a loop.
 
-Gain: inside a loop XLA's CPU compiler runs a convolution well in one layout only, and
-that of a gradient is another: it takes ten times as long as outside. Here derivatives
-are matrix products, and take as long as outside (one CPU core).
+Gain: inside a loop XLA's CPU compiler runs convolutions well in only one layout, and
+gradients need another: they take ten times as long as outside. Here derivatives are
+matrix products and take as long as outside (one CPU core).
 """
 
 import functools

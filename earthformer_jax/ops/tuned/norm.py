@@ -1,4 +1,4 @@
-"""Layer normalisation whose gradient keeps the input and two numbers per position.
+"""Layer normalisation that keeps the input and two numbers per position for gradients.
 
 Gain: the gradient takes 0.9 instead of 2.4 ms (one CPU core).
 """

@@ -40,7 +40,7 @@ _apply.defvjp(_forward, _backward)
 
 
 def _weight_grad(x, g, offsets, plane, strides, wrap):
-    """Sums of the products of g with x as every tap sees it, `[k, c]`."""
+    """Sums of the products of g with x as seen by each tap, `[k, c]`."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
 
     def add(total, planes):

@@ -4,8 +4,8 @@ Gain: both directions run as `convolve_in_loop`, whose gradient is ten times as 
 inside a loop as XLA's own (one CPU core).
 
 A plane `[n, stride h, stride w, c]` folded to `[n, h, w, stride stride c]` keeps all
-its numbers, and what a window with a stride reads is then a window of stride 1. The
-kernel grows to whole multiples of the stride, with zeros: from 3x3 to 4x4 for stride 2.
+its values, and a strided window becomes a window of stride 1. The kernel is padded with
+zeros to whole multiples of the stride: from 3x3 to 4x4 for stride 2.
 """
 
 import einops
@@ -61,13 +61,13 @@ def _enlarge(x, kernel, stride, convolve):
 
 
 def _reach(kernel, stride):
-    """How many folded positions the window reaches backwards and forwards."""
+    """How many folded positions the window extends backwards and forwards."""
     half = plain.odd_side(kernel) // 2
     return -(-half // stride), half // stride
 
 
 def _whole(kernel, stride):
-    """The kernel with zeros up to whole folded positions."""
+    """The kernel, padded with zeros to whole folded positions."""
     low, high = _reach(kernel, stride)
     before = low * stride - kernel.shape[0] // 2
     after = (low + 1 + high) * stride - before - kernel.shape[0]
