@@ -1,12 +1,12 @@
-"""The catalog of SEVIR: which events there are, which are used, and for what.
+"""The catalog of SEVIR: lists the events, selects those to use, and splits them.
 
 `CATALOG.csv` has one row per event and sensor. The rules are those of the reference
 implementation of Earthformer: rows of VIL whose `pct_missing` is small enough (0: no
-missing pixel), without the ids that have several rows, in the order of their ids; an
-event belongs to the split within whose dates it was.
+missing pixel), without ids that occur in several rows, sorted by id; the date of an
+event determines its split.
 
-The column `pct_missing` of SEVIR is a share, 0 to 1; catalogs that other people made
-may hold percent. It is compared as it is.
+The column `pct_missing` of SEVIR is a share, 0 to 1; catalogs from other sources may
+contain percentages. It is compared without conversion.
 
 Reference:
     Veillette et al. 2020, SEVIR; Gao et al. 2022, Earthformer, section 4.2.
@@ -32,7 +32,7 @@ OPTIONAL = ("minute_offsets", *CORNERS)
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """Some events of a catalog, as columns of one length.
+    """Some events of a catalog, as columns of equal length.
 
     Attributes:
         id: `[n]` names.
@@ -40,9 +40,9 @@ class Events:
         file_index: int64 `[n]`, the event's number in its file.
         time: datetime64[s] `[n]` UTC.
         offsets: int32 arrays, one per event: minutes from `time` to every frame; empty
-            where the catalog has none.
+            if the catalog has none.
         corners: float32 `[n, 4]` degrees: latitude and longitude of the lower left
-            corner, then of the upper right one; NaN where the catalog has none.
+            corner, then of the upper right one; NaN if the catalog has none.
         pct_missing: `[n]`, the catalog's measure of missing pixels.
         row: int32 `[n]`, number of the catalog's row, from 0.
     """
@@ -72,14 +72,14 @@ class Events:
 
 @dataclasses.dataclass(frozen=True)
 class Dates:
-    """Limits of the splits: each begins after one of them and ends at the next.
+    """Limits of the splits: each split begins after one limit and ends at the next.
 
     Attributes:
         train_from: training events are later; None: all.
-        train_until: the last training events, and validation events are later; None
-            where events are not divided by date.
-        validate_until: the last validation events, and test events are later.
-        test_until: the last test events; None: all.
+        train_until: training events are no later, validation events are later; None if
+            events are not divided by date.
+        validate_until: validation events are no later, test events are later.
+        test_until: test events are no later; None: all.
     """
 
     train_from: np.datetime64 | None
@@ -92,7 +92,7 @@ class Dates:
         """Reads settings such as "2019-06-01" or "2019-06-01 12:30".
 
         Raises:
-            ValueError: on what is no date, or no sequence of dates.
+            ValueError: if a text is not a date, or the dates are out of order.
         """
         dates = {
             name: _parse_date(name, text) if text else None
@@ -118,7 +118,8 @@ def _parse_date(name: str, text: str) -> np.datetime64:
         date = datetime.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{name}={text!r} is no date; write YYYY-MM-DD or 'YYYY-MM-DD HH:MM' (UTC)"
+            f"{name}={text!r} is not a date; write YYYY-MM-DD or 'YYYY-MM-DD HH:MM' "
+            "(UTC)"
         ) from None
     if date.tzinfo is not None:
         date = date.astimezone(datetime.UTC).replace(tzinfo=None)
@@ -126,13 +127,15 @@ def _parse_date(name: str, text: str) -> np.datetime64:
 
 
 def count_windows(frames, span: int, stride: int):
-    """Windows of `span` frames, `stride` apart, in events of so many frames.
+    """Number of windows of `span` frames, `stride` apart, in an event.
 
     Args:
-        frames: a number or an array.
+        frames: number of frames in the event; an integer or an array.
+        span: frames in a window.
+        stride: frames from the start of one window to the start of the next.
 
     Returns:
-        1 + (frames - span) // stride, and 0 where not even one fits.
+        1 + (frames - span) // stride, or 0 if not even one fits.
     """
     frames = np.asarray(frames)
     return np.where(frames < span, 0, 1 + (frames - span) // stride)
@@ -142,7 +145,7 @@ def read(path: Path) -> Events:
     """All VIL rows of a catalog, in its order.
 
     Raises:
-        ValueError: if the file is no catalog, or what a row says is impossible.
+        ValueError: if the file is not a catalog, or a row has an invalid value.
     """
     try:
         table = pd.read_csv(path, low_memory=False, encoding="utf-8-sig")
@@ -173,7 +176,7 @@ def read(path: Path) -> Events:
 
 
 def select(events: Events, max_missing: float, path: Path) -> tuple[Events, list[str]]:
-    """The events that are used, by id; and what was left out, in words.
+    """The events to use, sorted by id, and descriptions of what was left out.
 
     Args:
         events: all rows of VIL.
@@ -181,8 +184,8 @@ def select(events: Events, max_missing: float, path: Path) -> tuple[Events, list
         path: the catalog, for messages.
 
     Raises:
-        ValueError: if nothing is left, if an event without any observed pixel would be
-            used, or if two events are the same place in a file.
+        ValueError: if no event is left, if an event without any observed pixel would be
+            used, or if two events have the same position in a file.
     """
     complete = events.take(events.pct_missing <= max_missing)
     left_out = []
@@ -209,8 +212,8 @@ def select(events: Events, max_missing: float, path: Path) -> tuple[Events, list
         )
     if len(kept) < len(complete):
         left_out.append(
-            f"{len(complete) - len(kept)} rows of {np.sum(counts > 1)} ids that have "
-            "several"
+            f"{len(complete) - len(kept)} rows of {np.sum(counts > 1)} ids that occur "
+            "in several rows"
         )
     kept = kept.take(np.argsort(kept.id.astype(str), kind="stable"))
     _check_places(kept, path)
@@ -221,7 +224,7 @@ def within(events: Events, dates: Dates, path: Path) -> Events:
     """Events later than `train_from` and no later than `test_until`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there are none.
     """
     inside = _between(events, dates.train_from, dates.test_until)
     if not len(inside):
@@ -246,7 +249,7 @@ def split_by_date(events: Events, dates: Dates) -> dict[str, Events]:
             limits = f"{_text(after)} < time_utc" if after is not None else "time_utc"
             limits += f" <= {_text(until)}" if until is not None else ""
             raise ValueError(
-                f"the {split} split ({limits}) holds no event: the {len(events)} "
+                f"the {split} split ({limits}) contains no events: the {len(events)} "
                 f"events are from {_period(events)}. Move `train_until` or "
                 "`validate_until`, or set split='fraction' to divide the "
                 "events by number"
@@ -255,7 +258,7 @@ def split_by_date(events: Events, dates: Dates) -> dict[str, Events]:
 
 
 def split_by_fraction(events: Events) -> dict[str, Events]:
-    """Events of each split by number, in order: 70 %, 15 % and 15 %, at least one.
+    """Events of each split, in order: 70 %, 15 % and 15 %, at least one each.
 
     Raises:
         ValueError: if there are fewer than three events.
@@ -308,19 +311,19 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def _check_some_pixel(events: Events, used: Events, path: Path) -> None:
-    """Refuses events that are missing altogether."""
+    """Rejects events whose pixels are all missing."""
     everything = 1.0 if events.pct_missing.max() <= 1 else 100.0  # a share, or percent
     empty = used.pct_missing >= everything
     if empty.any():
         names = ", ".join(map(str, used.id[empty][:3]))
         raise ValueError(
-            f"{path}: event {names} has no observed pixel at all (pct_missing="
+            f"{path}: event {names} has no observed pixels (pct_missing="
             f"{used.pct_missing[empty][0]:g}); set `max_missing` below that"
         )
 
 
 def _check_places(events: Events, path: Path) -> None:
-    """Refuses two events at one place of a file."""
+    """Rejects two events at the same position in a file."""
     places: dict[tuple[str, int], str] = {}
     for name, index, event in zip(
         events.file_name, events.file_index, events.id, strict=True
@@ -334,7 +337,7 @@ def _check_places(events: Events, path: Path) -> None:
 
 
 def _as_numbers(table: pd.DataFrame, column: str) -> np.ndarray:
-    """float64 `[n]`; NaN where a cell holds no number."""
+    """float64 `[n]`; NaN where a cell does not contain a number."""
     return np.asarray(pd.to_numeric(table[column], errors="coerce"), np.float64)
 
 
@@ -370,8 +373,8 @@ def _times(path: Path, table: pd.DataFrame) -> np.ndarray:
     if wrong.any():
         raise ValueError(
             f"{path}: {_line(table, wrong)} has "
-            f"time_utc={texts.iloc[int(np.argmax(wrong))]!r}, which is no time; "
-            "expected one such as '2019-05-12 18:30:00'"
+            f"time_utc={texts.iloc[int(np.argmax(wrong))]!r}, which is not a time; "
+            "expected for example '2019-05-12 18:30:00'"
         )
     return times.dt.tz_localize(None).to_numpy("datetime64[s]")
 
@@ -388,7 +391,7 @@ def _offsets(path: Path, table: pd.DataFrame) -> list[np.ndarray]:
             wrong = (texts == text).to_numpy()
             raise ValueError(
                 f"{path}: {_line(table, wrong)} has minute_offsets={text!r}; expected "
-                "whole minutes with colons between them, such as -120:-115:-110"
+                "whole minutes separated by colons, such as -120:-115:-110"
             ) from None
     return [parsed[text] for text in texts]
 
@@ -396,7 +399,7 @@ def _offsets(path: Path, table: pd.DataFrame) -> list[np.ndarray]:
 def _numbers(
     path: Path, table: pd.DataFrame, columns: Sequence[str], required: bool = False
 ) -> np.ndarray:
-    """Columns as float64 `[n, columns]`; NaN where there is nothing."""
+    """Columns as float64 `[n, columns]`; NaN where a cell is empty."""
     numbers = {}
     for column in columns:
         values = _as_numbers(table, column)

@@ -1,8 +1,8 @@
 """Events of SEVIR in HDF5 files, read a few frames at a time.
 
-A file holds the data sets `vil`, uint8 (event, row, column, frame), codes 0 to 254 and
-255 for missing pixels, row 0 in the south; and `id`, the names of the events, which
-files made from SEVIR may lack.
+A file contains the data sets `vil`, uint8 (event, row, column, frame), codes 0 to 254
+and 255 for missing pixels, row 0 in the south; and `id`, the names of the events, which
+files derived from SEVIR may lack.
 """
 
 import collections
@@ -21,16 +21,16 @@ from earthformer_jax.data.sevir.catalog import Events
 
 DATASET = "vil"
 LAYOUT = "(event, row, column, frame), uint8, with as many rows as columns"
-MINUTES = 5  # between frames where the catalog does not say
+MINUTES = 5  # between frames, if the catalog has no offsets
 MAX_OPEN = 32  # files per process
 
 
 class VilFiles:
-    """Frames from any of the files below a folder.
+    """Reads frames from any of the files in a folder.
 
-    Files are opened when they are read, at most `max_open` at a time. One at a time
-    reads: HDF5 does not let threads read together. Copies in other processes open the
-    files themselves.
+    Files are opened on first use, and at most `max_open` stay open. Only one thread
+    reads at a time, because HDF5 does not support concurrent reads. Copies in other
+    processes open their own files.
     """
 
     def __init__(self, root: Path, max_open: int = MAX_OPEN):
@@ -42,10 +42,10 @@ class VilFiles:
         """Some frames of event `index` of a file: uint8 `[t, h, w]`.
 
         Raises:
-            OSError: if the file is not there or damaged.
+            OSError: if the file does not exist or is damaged.
         """
         with self._lock:
-            if self._process != os.getpid():  # a fork shares no handles
+            if self._process != os.getpid():  # handles cannot be shared after a fork
                 self._open = collections.OrderedDict()
                 self._process = os.getpid()
             try:
@@ -86,33 +86,33 @@ class VilFiles:
 
 
 def _frames(vil: h5py.Dataset, index: int, frames: slice) -> np.ndarray:
-    """`vil[index, :, :, frames]` with time as the first axis, the quickest way."""
+    """`vil[index, :, :, frames]` with time as the first axis, read efficiently."""
     start, stop, step = frames.indices(vil.shape[3])
     if vil.chunks and vil.chunks[3] == 1:  # frames are stored one by one
         return np.stack([vil[index, :, :, t] for t in range(start, stop, step)])
-    # HDF5 takes several times as long to leave out what is between steps.
+    # Reading every frame and then slicing is several times faster than strided reads.
     block = np.moveaxis(vil[index, :, :, start:stop], -1, 0)[::step]
     return np.ascontiguousarray(block)
 
 
 class EventFiles:
-    """Events of the catalog with their pictures; `events[i]` is one whole event.
+    """Events of the catalog with their images; `events[i]` is one whole event.
 
     Items are {"vil": uint8 `[t, h, w, 1]`, "time": int32 `[t]` minutes since 1970-01-01
     UTC, "corners": float32 `[4]`, "event": int32, the row of the catalog}.
 
     Attributes:
-        frames: `[n]`, frames of every event.
+        frames: `[n]`, number of frames of every event.
         size: rows and columns.
-        minutes: from frame to frame, every number that occurs.
+        minutes: all intervals between frames that occur.
     """
 
     def __init__(self, files: VilFiles, events: Events, layouts: Mapping):
         """Makes a source of events whose files passed `check`.
 
         Args:
-            files: where the pictures are.
-            events: which.
+            files: the files with the images.
+            events: the events.
             layouts: of every file, by name.
         """
         self._files = files
@@ -155,12 +155,12 @@ class EventFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What one file holds.
+    """Contents of one file.
 
     Attributes:
-        events: their number.
-        size: rows and columns of the pictures.
-        frames: per event.
+        events: number of events.
+        size: rows and columns of the images.
+        frames: number of frames per event.
         ids: names of the events, or None.
     """
 
@@ -171,10 +171,11 @@ class Layout:
 
 
 def frame_offsets(offsets: np.ndarray, frames: int) -> np.ndarray | None:
-    """Minutes of `frames` frames from those in the catalog; None if they do not fit.
+    """Offsets of `frames` frames in minutes; None if those of the catalog do not fit.
 
-    The catalog of SEVIR-LR, with every second frame, is that of SEVIR: it is thinned
-    out. Without offsets frames are 5 minutes apart around the time of the event.
+    SEVIR-LR has every second frame of SEVIR but the same catalog, so every second
+    offset is used. Without offsets, frames are 5 minutes apart and centred on the time
+    of the event.
     """
     if not len(offsets):
         return MINUTES * (np.arange(frames) - frames // 2)
@@ -189,14 +190,14 @@ def check(
     """Opens every file of some events once and compares it with the catalog.
 
     Args:
-        root: the folder file names are relative to.
+        root: the folder that file names are relative to.
         events: of the catalog.
-        span: frames that an event needs to be of use.
-        skip_missing: leave events out whose files are not there.
+        span: frames that an event must have.
+        skip_missing: leave out events whose files are missing.
 
     Returns:
-        the events whose files are there, the layout of every file by name, and what
-        was left out, in words.
+        the events whose files exist, the layout of every file by name, and descriptions
+        of what was left out.
 
     Raises:
         FileNotFoundError: if files are missing.
@@ -211,22 +212,22 @@ def check(
         listed = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
         if not (skip_missing and there.any()):
             hint = (
-                ", or set skip_missing_files=True to do without their "
+                ", or set skip_missing_files=True to leave out their "
                 f"{count} of {len(events)} events"
             )
             raise FileNotFoundError(
                 f"{len(missing)} of {len(names)} files of the catalog are not in "
                 f"{root}: {listed}; download them{hint if there.any() else ''}"
             )
-        left_out.append(f"{count} events of {len(missing)} files that are not there")
+        left_out.append(f"{count} events of {len(missing)} missing files")
     events = events.take(there)
     layouts = {n: read_layout(root / n) for n in names if n not in missing}
     sizes = {layout.size: name for name, layout in layouts.items()}
     if len(sizes) > 1:
         (a, in_a), (b, in_b) = list(sizes.items())[:2]
         raise ValueError(
-            f"{root}: pictures of {a[0]} x {a[1]} in {in_a} and of {b[0]} x {b[1]} in "
-            f"{in_b} cannot be used together; give each a catalog of its own"
+            f"{root}: images of {a[0]} x {a[1]} in {in_a} and of {b[0]} x {b[1]} in "
+            f"{in_b} cannot be used together; use a separate catalog for each"
         )
     for i in range(len(events)):
         _check_event(root, events, i, layouts[events.file_name[i]], span)
@@ -234,10 +235,10 @@ def check(
 
 
 def read_layout(path: Path) -> Layout:
-    """What a file holds.
+    """The contents of a file.
 
     Raises:
-        ValueError: if it cannot be read, or has another layout.
+        ValueError: if it cannot be read, or has a different layout.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -275,22 +276,22 @@ def _layout(path: Path, file: h5py.File) -> Layout:
     if isinstance(named := file.get("id"), h5py.Dataset):
         ids = [x.decode() if isinstance(x, bytes) else str(x) for x in named[:]]
     if vil.ndim != 4 or vil.shape[1] != vil.shape[2]:
-        raise ValueError(f"{found}; expected {LAYOUT}: are the axes in another order?")
+        raise ValueError(f"{found}; expected {LAYOUT}. Are the axes in another order?")
     if ids is not None and len(ids) != vil.shape[0]:
         raise ValueError(
-            f"{found}, but 'id' names {len(ids)} events; expected {LAYOUT}: are the "
+            f"{found}, but 'id' lists {len(ids)} events; expected {LAYOUT}. Are the "
             "axes in another order?"
         )
     return Layout(vil.shape[0], (vil.shape[1], vil.shape[2]), vil.shape[3], ids)
 
 
 def _check_event(root: Path, events: Events, i: int, layout: Layout, span: int) -> None:
-    """Refuses a row of the catalog that its file does not fit."""
+    """Rejects a row of the catalog that does not match its file."""
     name, index, event = events.file_name[i], events.file_index[i], events.id[i]
     if index >= layout.events:
         raise ValueError(
             f"event {event!r} has file_index={index} in the catalog, but {root / name} "
-            f"holds {layout.events} events"
+            f"contains {layout.events} events"
         )
     if layout.ids is not None and layout.ids[index] != event:
         raise ValueError(
@@ -299,9 +300,9 @@ def _check_event(root: Path, events: Events, i: int, layout: Layout, span: int) 
         )
     if layout.frames < span:
         raise ValueError(
-            f"{root / name} has {layout.frames} frames per event, and one example "
+            f"{root / name} has {layout.frames} frames per event, but one example "
             f"needs {span}; shorten `in_len` or `out_len`, lower "
-            "`time_step`, or take its rows out of the catalog"
+            "`time_step`, or remove its rows from the catalog"
         )
     if frame_offsets(events.offsets[i], layout.frames) is None:
         raise ValueError(

@@ -1,14 +1,14 @@
-"""Precipitation nowcasting on SEVIR: the next hour of radar pictures from the last.
+"""Precipitation nowcasting on SEVIR: the next hour of radar images from the last.
 
-Pictures of vertically integrated liquid (VIL), coded 0 to 254, from one of
+The images show vertically integrated liquid (VIL), coded 0 to 254, and come from one of
 
 - no path: the embedded radar twin (`data.sevir.twin`);
-- the files of SEVIR or of SEVIR-LR, or others in the same layout (`sevir_catalog`,
-  `sevir_files`);
+- the files of SEVIR or of SEVIR-LR, or others in the same layout
+  (`data.sevir.catalog`, `data.sevir.files`);
 - a folder that the TFDS builder prepared, one example per event.
 
-Windows are cut from events and normalised on reading (`sevir_windows`), which never
-takes missing pixels for rain.
+Windows are cut from events and normalised while reading (`data.sevir.windows`); missing
+pixels are never treated as rain.
 
 Reference:
     Veillette et al. 2020, SEVIR: A Storm Event Imagery Dataset for Deep Learning
@@ -66,34 +66,36 @@ class Settings:
 
     Attributes:
         name: "sevir".
-        path: nothing for the radar twin; else the folder with CATALOG.csv and data/, or
-            the folder of a prepared TFDS data set.
+        path: the folder with CATALOG.csv and data/, or the folder of a prepared TFDS
+            data set; empty (default): the radar twin.
         catalog_path: the catalog, if it is elsewhere; `path` is then the folder that
-            file names of the catalog are relative to, or the one above.
-        skip_missing_files: use what is there of SEVIR, without events whose files are
-            not there.
+            the file names in the catalog are relative to, or its parent.
+        skip_missing_files: leave out events whose files are missing, to use part of
+            SEVIR.
         max_missing: largest `pct_missing` of an event that is used, in the units of the
             catalog (SEVIR: a share, 0 to 1). 0 in the paper.
         split: "date": by the four limits below; "fraction": 70, 15 and 15 % of the
-            events by id, within `train_from` and `test_until`.
+            events sorted by id, within `train_from` and `test_until`.
         train_from: training events are later, "YYYY-MM-DD" or "YYYY-MM-DD HH:MM" UTC;
-            nothing: all.
-        train_until: the last training events; validation events are later.
-        validate_until: the last validation events; test events are later.
-        test_until: the last test events; nothing: all.
-        in_len: input frames.
-        out_len: target frames.
-        stride: frames from the start of a window to the next one in the same event.
-        time_step: use every so manieth frame. 2 with `space_step` 3 is SEVIR-LR.
-        space_step: pixels are the maximum of so many times so many.
+            empty (default): no limit.
+        train_until: training events are no later, validation events are later.
+        validate_until: validation events are no later, test events are later.
+        test_until: test events are no later; empty (default): no limit.
+        in_len: number of input frames.
+        out_len: number of target frames.
+        stride: frames from the start of one window to the start of the next in the same
+            event.
+        time_step: use every n-th frame. 2 with `space_step` 3 gives SEVIR-LR.
+        space_step: n × n pixels are reduced to their maximum.
         normalization: "01": code / 255; "sevir": (code - 33.44) / 47.54.
-        crop: rows and columns cut out: at random places in training, in the middle
-            otherwise; () for all.
-        flip: training examples are turned over in either direction at random.
-        rotate: training examples are turned by quarters at random.
+        crop: rows and columns to cut out, at a random place in training and from the
+            centre otherwise; () for all.
+        flip: flip training examples vertically and horizontally at random.
+        rotate: rotate training examples by multiples of 90 degrees at random.
         twin_train: number of training windows of the twin.
-        twin_validation: number of validation windows.
-        twin_test: number of test windows. All three default to the paper's numbers.
+        twin_validation: number of validation windows of the twin.
+        twin_test: number of test windows of the twin. All three default to the paper's
+            numbers.
     """
 
     name: str = "sevir"
@@ -126,7 +128,7 @@ class Settings:
 
     @property
     def dates(self) -> catalog_lib.Dates:
-        """Limits of the splits; the outer ones alone where dates divide nothing."""
+        """Limits of the splits; only the outer ones unless events are split by date."""
         names = ("train_from", "train_until", "validate_until", "test_until")
         inner = names[1:3] if self.split == "fraction" else ()
         return catalog_lib.Dates.parse(
@@ -134,11 +136,11 @@ class Settings:
         )
 
     def check(self) -> None:
-        """Refuses values that are possible one by one but not together.
+        """Rejects values that are valid individually but not in combination.
 
         Raises:
-            ConfigError: naming them.
-            ValueError: if a date is none, or they are out of order.
+            ConfigError: if there are any; the message names them.
+            ValueError: if a date is invalid, or the dates are out of order.
         """
         if self.catalog_path and not self.path:
             raise ConfigError(
@@ -175,8 +177,8 @@ class Origin:
 
     Attributes:
         events: by split.
-        description: where they are from, and what was left out.
-        time_step: frames from one frame of an example to the next.
+        description: their origin, and what was left out.
+        time_step: stored frames from one frame of an example to the next.
         space_step: see `Settings`.
     """
 
@@ -187,18 +189,18 @@ class Origin:
 
 
 def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
-    """The events of each split that settings select, whole and as they are coded.
+    """The events of each split that settings select, complete and as stored codes.
 
     Args:
-        config: any of the fields of `Settings`; `path` is needed.
+        config: any of the fields of `Settings`; `path` is required.
 
     Returns:
         "train", "validation" and "test": sequences of {"vil": uint8 `[t, h, w, 1]`,
         "time": int32 `[t]`, "corners": float32 `[4]`, "event": int32}.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a setting is impossible or a file cannot be used.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a setting is invalid or a file cannot be used.
     """
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
@@ -214,8 +216,8 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         seed: of the radar twin.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a setting is impossible or a file cannot be used.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a setting is invalid or a file cannot be used.
     """
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
@@ -314,7 +316,7 @@ def _prepared(settings: Settings) -> Origin:
         if split_events.frames[0] < settings.span:
             raise ValueError(
                 f"path={settings.path} has {split_events.frames[0]} frames "
-                f"per event ({split}), and one example needs {settings.span}; shorten "
+                f"per event ({split}), but one example needs {settings.span}; shorten "
                 "`in_len` or `out_len`, or lower `time_step`"
             )
     return Origin(
@@ -364,15 +366,15 @@ def _find(settings: Settings) -> tuple[Path, Path]:
     if not catalog.is_file():
         there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
         raise FileNotFoundError(
-            f"path={settings.path} holds no {CATALOG} (it has: "
-            f"{there or 'nothing'}); give the folder of {CATALOG} and {DATA}/, or the "
-            "catalog as `catalog_path`"
+            f"path={settings.path} contains no {CATALOG} (it contains: "
+            f"{there or 'nothing'}); give the folder with {CATALOG} and {DATA}/, or "
+            "the catalog as `catalog_path`"
         )
     return catalog, path / DATA if (path / DATA).is_dir() else path
 
 
 def _augment(settings: Settings, size: tuple[int, int]) -> Augment | None:
-    """What training examples undergo; `size` is that of the fields."""
+    """The augmentation of training examples; `size` is that of the fields."""
     crop: tuple[int, int] | tuple[()] = ()
     if settings.crop:
         rows, columns = settings.crop
@@ -380,8 +382,8 @@ def _augment(settings: Settings, size: tuple[int, int]) -> Augment | None:
         check_crop(size, crop)
         if settings.rotate and crop[0] != crop[1]:
             raise ValueError(
-                f"rotate=True turns by 90 degrees, which crop="
-                f"{crop} does not allow; crop a square, or use `flip`"
+                f"rotate=True needs square fields, which crop={crop} does not give; "
+                "crop a square, or use `flip`"
             )
     if not (crop or settings.flip or settings.rotate):
         return None

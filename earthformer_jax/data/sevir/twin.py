@@ -1,21 +1,21 @@
 """A synthetic weather radar: endless rain that drifts, grows and decays, from a seed.
 
-Pictures of vertically integrated liquid (VIL) over 384 km x 384 km every five minutes,
-coded like those of SEVIR. Rain systems travel with a steering wind that differs from
-event to event and turns a little from place to place:
+It produces images of vertically integrated liquid (VIL) over 384 km x 384 km every five
+minutes, coded like those of SEVIR. Rain systems travel with a steering wind that
+differs between events and varies slightly in space:
 
     VIL(x, t) = texture(x - v t, t) * sum_n  A_n(t) G((x - x_n(t)) / s_n(t))
 
-Every term n of the sum is a convective cell, heavy, some kilometres wide and gone
-within an hour or two, or a part of the wide and weak stratiform rain around. Its centre
-moves with the wind, its amplitude A_n rises and falls once (a sine squared), its size
-s_n grows with its age; G is a Gaussian. Cells come in scattered groups or in lines
-across the wind, and every system grows or decays as a whole. The texture is log-normal
-noise of many scales that drifts along and changes within hours. So motion and the age
-of what is there can be learned, and new cells cannot be foreseen.
+Every term n of the sum is either a convective cell, which is intense, a few kilometres
+wide and gone within an hour or two, or a part of the wide, weak stratiform rain around
+it. Its centre moves with the wind, its amplitude A_n rises and falls once (a sine
+squared), and its size s_n grows with age; G is a Gaussian. Cells form scattered groups
+or lines across the wind, and every system grows or decays as a whole. The texture is
+log-normal noise on many scales that drifts with the rain and changes within hours. The
+motion and age of existing rain can therefore be learned; new cells cannot be predicted.
 
-Numbers are chosen to look like radar and to have about the mean and standard deviation
-of the codes of SEVIR; they are not fitted to any data.
+The numbers are chosen to resemble radar images and to give roughly the mean and
+standard deviation of the codes of SEVIR; they are not fitted to any data.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ import scipy.fft
 
 from earthformer_jax.statistics.linear_system import generator
 
-DOMAIN = 384  # km, the side of the picture; a pixel of full resolution is 1 km
-MINUTES = 5  # between frames of full resolution
+DOMAIN = 384  # km, side of the image; a pixel at full resolution is 1 km
+MINUTES = 5  # between frames at full resolution
 MAX_CODE = 254
 # VIL code = CODE_OFFSET + CODE_SCALE ln(VIL in kg/m2): SEVIR's scale of codes above 18,
-# here for all of them, so that nothing below 0.12 kg/m2 is seen.
+# used here for all codes, so that values below 0.12 kg/m2 are invisible.
 CODE_OFFSET, CODE_SCALE = 83.9, 38.9
 
 SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}
@@ -40,14 +40,14 @@ WIND_SPEED = 0.35, 1.3  # km per minute
 WIND_FROM_WEST = 0.9  # radians, standard deviation of the direction around east
 WIND_SHEAR = 7e-4  # per minute, standard deviation of each velocity gradient
 
-SYSTEMS = 2, 8  # per event, from and below
+SYSTEMS = 2, 8  # per event, lower bound and exclusive upper bound
 SYSTEM_SPREAD = 25.0, 75.0  # km
-LINE_SHARE = 0.35  # of systems whose cells stand in a line
+LINE_SHARE = 0.35  # share of systems whose cells form a line
 LINE_LENGTH, LINE_WIDTH = 120.0, 7.0  # km, half the length; standard deviation across
 LINE_TRAIL = 25.0  # km from a line to the stratiform rain behind it
 SYSTEM_TREND = 0.006  # per minute, standard deviation of growth
 
-CELLS = 8, 27  # of a system at one time, from and below
+CELLS = 8, 27  # of a system at one time, lower bound and exclusive upper bound
 CELL_LIFE, CELL_LIFE_SPREAD = 60.0, 0.4  # minutes, median; of its logarithm
 CELL_PEAK, CELL_PEAK_SPREAD = 4.5, 1.1  # kg/m2, median; of its logarithm
 CELL_SIZE = 2.5, 7.0  # km, standard deviation of the Gaussian
@@ -60,13 +60,13 @@ SHIELD_SIZE = 14.0, 45.0
 TEXTURE_SPREAD = 0.7  # of the logarithm
 TEXTURE_SLOPE = 1.35  # amplitude falls with wave number to this power
 TEXTURE_LONGEST = 60.0  # km
-TEXTURE_PERIOD = 512.0  # km, after which it repeats
-TEXTURE_LIFE = 480.0  # minutes until it is itself again
+TEXTURE_PERIOD = 512.0  # km after which it repeats
+TEXTURE_LIFE = 480.0  # minutes after which it repeats
 
 
 @dataclasses.dataclass(frozen=True)
 class RadarTwin:
-    """Random-access events of the twin; event i depends on (seed, split, i) alone.
+    """Random-access events of the twin; event i depends only on (seed, split, i).
 
     Items are uint8 `[frames, h, w]` codes 0 to 254, row 0 in the south, h = w =
     384 / space_step.
@@ -74,9 +74,9 @@ class RadarTwin:
     Attributes:
         split: "train", "validation" or "test".
         size: number of events.
-        frames: per event.
-        seed: of everything.
-        time_step: a frame is this times five minutes after the one before.
+        frames: number of frames per event.
+        seed: of the random numbers.
+        time_step: frames are this many times five minutes apart.
         space_step: km per pixel.
     """
 
@@ -90,10 +90,10 @@ class RadarTwin:
     def __post_init__(self):
         if self.split not in SPLIT_KEYS:
             known = ", ".join(SPLIT_KEYS)
-            raise ValueError(f"split {self.split!r} is unknown; there are {known}")
+            raise ValueError(f"split {self.split!r} is unknown; use one of {known}")
         for name in ("size", "frames", "time_step", "space_step"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive: {getattr(self, name)}")
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
         if DOMAIN % self.space_step:
             raise ValueError(
                 f"space_step={self.space_step} does not divide the {DOMAIN} km of the "
@@ -124,7 +124,7 @@ class RadarTwin:
 
 @dataclasses.dataclass(frozen=True)
 class Wind:
-    """A wind that changes linearly over the picture.
+    """A wind that varies linearly over the image.
 
     Attributes:
         mean: (north, east) km per minute in the middle.
@@ -141,10 +141,10 @@ class Wind:
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Gaussian parts of the rain, each with a life of its own.
+    """Gaussian parts of the rain, each with its own lifetime.
 
     Attributes:
-        place: `[n, 2]` km north and east of the corner, in the middle of its life.
+        place: `[n, 2]` km north and east of the corner, halfway through its life.
         velocity: `[n, 2]` km per minute.
         middle: `[n]` minutes, the middle of its life.
         life: `[n]` minutes.
@@ -163,12 +163,12 @@ class Cells:
 def _wind(rng: np.random.Generator) -> Wind:
     speed, angle = rng.uniform(*WIND_SPEED), WIND_FROM_WEST * rng.standard_normal()
     gradient = WIND_SHEAR * rng.standard_normal((2, 2))
-    gradient -= np.trace(gradient) / 2 * np.eye(2)  # air comes and goes at one rate
+    gradient -= np.trace(gradient) / 2 * np.eye(2)  # without divergence
     return Wind(speed * np.array([np.sin(angle), np.cos(angle)]), gradient)
 
 
 def _cells(rng: np.random.Generator, wind: Wind, duration: float) -> Cells:
-    """The cells of all rain systems that live during an event of some minutes."""
+    """The cells of all rain systems during an event of `duration` minutes."""
     systems = [_system(rng, wind, duration) for _ in range(int(rng.integers(*SYSTEMS)))]
     place, middle, life, peak, size = (
         np.concatenate(parts) for parts in zip(*systems, strict=True)
@@ -217,12 +217,12 @@ def _rain(cells: Cells, minutes, pixels: int, km: float) -> np.ndarray:
     """VIL in kg/m2, float32 `[t, h, w]`, of all cells, without texture."""
     centres = km * (np.arange(pixels) + 0.5)
     frames = np.empty((len(minutes), pixels, pixels), np.float32)
-    # Products of a few rows run in one thread: readers do not fight for the cores.
+    # Products of a few rows run in one thread, so readers do not compete for cores.
     rows = math.gcd(8, pixels)
     for frame, minute in zip(frames, minutes, strict=True):
         since = minute - cells.middle
         age = since / cells.life + 0.5
-        n = (age > 0) & (age < 1)  # the cells that are there
+        n = (age > 0) & (age < 1)  # the cells that exist now
         at = cells.place[n] + cells.velocity[n] * since[n, None]
         size = cells.size[n] * (0.7 + 0.6 * age[n, None])
         amplitude = cells.peak[n] * np.sin(np.pi * age[n]) ** 2
@@ -236,12 +236,12 @@ def _rain(cells: Cells, minutes, pixels: int, km: float) -> np.ndarray:
 def _gauss(x: np.ndarray, middle: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Gaussians float32 `[n, x]` of height 1 with middles and sizes `[n]`."""
     exponent = np.square((x - middle[:, None]) / (np.sqrt(2) * size[:, None]))
-    # Far away 1e-13 rather than less: denormal numbers are slow to multiply.
+    # At least 1e-13 far away, because denormal numbers are slow to multiply.
     return np.exp(-np.minimum(exponent, 30).astype(np.float32))
 
 
 def _texture(rng, velocity, minutes, pixels: int, km: float) -> np.ndarray:
-    """Logarithm of the texture, float32 `[t, h, w]`: drifting, slowly turning noise."""
+    """Log of the texture, float32 `[t, h, w]`: drifting, slowly changing noise."""
     n = int(TEXTURE_PERIOD / km)
     first, second = _noise(rng, n, km), _noise(rng, n, km)
     frames = np.empty((len(minutes), pixels, pixels), np.float32)
@@ -266,19 +266,20 @@ def _noise(rng: np.random.Generator, n: int, km: float) -> np.ndarray:
 
 
 def shifted(field: np.ndarray, shift: np.ndarray, pixels: int) -> np.ndarray:
-    """A periodic field moved by a fraction of pixels, by cubic interpolation.
+    """A periodic field shifted by a number of pixels, with cubic interpolation.
 
     Args:
         field: `[n, n]`.
-        shift: (rows, columns) by which it moves towards higher indices.
-        pixels: rows and columns wanted, at most n.
+        shift: (rows, columns) by which it moves towards higher indices; may be
+            fractional.
+        pixels: rows and columns of the result, at most n.
 
     Returns:
         `[pixels, pixels]` from its corner: out[i, j] = field[i - rows, j - columns].
     """
     whole = np.floor(-np.asarray(shift)).astype(int)
     rows, columns = (-np.asarray(shift) - whole).astype(np.float32)
-    reach = np.arange(-1, pixels + 2)  # a cubic needs one before and two after
+    reach = np.arange(-1, pixels + 2)  # a cubic needs one value before and two after
     cut = field.take(whole[0] + reach, 0, mode="wrap")
     cut = cut.take(whole[1] + reach, 1, mode="wrap")
     cut = _sum([w * cut[k : k + pixels] for k, w in enumerate(_cubic(rows))])

@@ -1,8 +1,8 @@
-"""From events of radar codes to the windows a model learns from.
+"""Cuts events of radar codes into the windows that a model learns from.
 
-Code 255 marks missing pixels. It is never read as rain: inputs have code 0 there, and
-targets are not `observed`. (The reference implementation of Earthformer reads it as the
-strongest rain, in the few events where the catalog does not tell.)
+Code 255 marks missing pixels. It is never treated as rain: inputs have code 0 there,
+and targets are not `observed`. (The reference implementation of Earthformer treats it
+as the strongest rain in the few events whose missing pixels the catalog omits.)
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ MISSING = 255  # code of pixels that were not observed
 
 
 def code_table(normalization: Affine) -> np.ndarray:
-    """Model units of every code, float32 `[256]`; missing is read as no rain."""
+    """Model units of every code, float32 `[256]`; missing counts as no rain."""
     codes = np.arange(MISSING + 1)
     codes[MISSING] = 0
     return normalization.encode(codes).astype(np.float32)
@@ -27,7 +27,7 @@ def code_table(normalization: Affine) -> np.ndarray:
 
 NORMALIZATIONS = {
     "01": Affine(255.0, 0.0),
-    "sevir": Affine(47.54, 33.44),  # deviation and mean of the codes of SEVIR
+    "sevir": Affine(47.54, 33.44),  # standard deviation and mean of SEVIR's codes
 }
 UNITS = {"01": "code / 255", "sevir": "(code - 33.44) / 47.54"}
 
@@ -47,12 +47,12 @@ def vil_kg_per_m2(code) -> np.ndarray:
 
 
 class EventSource(Protocol):
-    """Events of which some frames can be read.
+    """Events whose frames can be read selectively.
 
     Attributes:
-        frames: `[n]`, frames of every event.
+        frames: `[n]`, number of frames of every event.
         size: rows and columns.
-        minutes: from frame to frame, every number that occurs.
+        minutes: all intervals between frames that occur.
     """
 
     @property
@@ -67,13 +67,13 @@ class EventSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
-        """ "vil" uint8 `[t, h, w]`, "time" int32 `[t]`, and whatever else is known."""
+        """ "vil" uint8 `[t, h, w]`, "time" int32 `[t]`, and further known values."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class TwinEvents:
-    """Events of the radar twin, one after the other at midnight of successive days."""
+    """Events of the radar twin, which begin at midnight of successive days."""
 
     twin: twin_lib.RadarTwin
 
@@ -110,14 +110,14 @@ class PreparedEvents:
         """Makes a source of events from examples with a `vil` `[t, h, w, 1]`.
 
         Raises:
-            ValueError: if the examples are something else.
+            ValueError: if the examples have another form.
         """
         self._examples = examples
         first = examples[0]
         if not {"vil", "time"} <= set(first):
             raise ValueError(
-                f"the prepared examples hold {', '.join(first)}; expected events of "
-                "SEVIR, with vil and time"
+                f"the prepared examples contain {', '.join(first)}; expected events "
+                "of SEVIR, with vil and time"
             )
         frames, *size, _ = first["vil"].shape
         self.frames = np.full(len(examples), frames)
@@ -137,12 +137,12 @@ class PreparedEvents:
 
 
 class Windows:
-    """Examples cut from events: `in_len` frames, then `out_len` targets.
+    """Examples cut from events: `in_len` input frames, then `out_len` target frames.
 
-    Beside `inputs`, `targets`, `observed` and `time` an example holds `event`, the
-    row of the event in the catalog (its number in the twin), and for real data
-    `corners`, float32 `[4]`: latitude and longitude of the lower left, then of the
-    upper right corner of the whole picture in degrees; NaN if unknown.
+    In addition to `inputs`, `targets`, `observed` and `time`, an example contains
+    `event`, the row of the event in the catalog (its number in the twin), and for real
+    data `corners`, float32 `[4]`: latitude and longitude of the lower left, then of the
+    upper right corner of the whole image in degrees; NaN if unknown.
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class Windows:
         """Makes a source; the arguments are those of `Settings`.
 
         Raises:
-            ValueError: if `space_step` does not divide the pictures.
+            ValueError: if `space_step` does not divide the size of the images.
         """
         if any(side % space_step for side in events.size):
             raise ValueError(
                 f"space_step={space_step} does not divide the "
-                f"{events.size[0]} x {events.size[1]} pixels of the pictures"
+                f"{events.size[0]} x {events.size[1]} pixels of the images"
             )
         self._events = events
         self._in_len, self._out_len = in_len, out_len
@@ -172,7 +172,7 @@ class Windows:
         self._units = code_table(normalization)
         frames = -(-np.asarray(events.frames) // time_step)
         counts = count_windows(frames, in_len + out_len, stride)
-        self._ends = np.cumsum(counts)  # windows up to and with each event
+        self._ends = np.cumsum(counts)  # number of windows up to and including an event
 
     @property
     def size(self) -> tuple[int, int]:
@@ -203,7 +203,7 @@ class Windows:
 
 
 def block_maximum(codes: np.ndarray, step: int) -> np.ndarray:
-    """Largest code of blocks of pixels; missing where a whole block is missing.
+    """Largest code in each block of pixels; missing if the whole block is missing.
 
     Args:
         codes: uint8 `[t, h, w]`, 255 for missing pixels.

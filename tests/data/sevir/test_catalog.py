@@ -113,7 +113,7 @@ class TestRules:
             ValueError, match="train split .time_utc <= 2019-01-01. hol"
         ):
             catalog_lib.split_by_date(events, Dates.parse(PAPER))
-        with pytest.raises(ValueError, match="S805989 has no observed pixel at all"):
+        with pytest.raises(ValueError, match="S805989 has no observed pixels"):
             catalog_lib.select(catalog_lib.read(path), 1.0, path)
 
     def test_events_are_in_the_order_of_their_ids(self, tmp_path):
@@ -160,7 +160,7 @@ class TestRules:
         path = write(tmp_path, table)
         events, left_out = catalog_lib.select(catalog_lib.read(path), 0, path)
         assert set(sevir_layout.IDS) - set(events.id) == {"S4", "S8"}
-        assert left_out == ["2 rows of 1 ids that have several"]
+        assert left_out == ["2 rows of 1 ids that occur in several rows"]
 
     @pytest.mark.parametrize(
         ("count", "sizes"),
@@ -193,7 +193,7 @@ class TestErrors:
         [
             (dict(pct_missing="lots"), "line 8 .id 'S4'. has pct_missing=lots; expect"),
             (dict(pct_missing=np.nan), "line 8 .id 'S4'. has pct_missing=nan; expect"),
-            (dict(time_utc="12/05/2019"), "time_utc='12/05/2019', which is no time"),
+            (dict(time_utc="12/05/2019"), "time_utc='12/05/2019', which is not a time"),
             (dict(time_utc=np.nan), "line 8 .* has time_utc=.*nan.*, which is no ti"),
             (dict(file_name=np.nan), "line 8 .* has no file_name"),
             (dict(file_index=-1), "line 8 .* has file_index=-1; expected a whole numb"),
@@ -250,7 +250,7 @@ class TestErrors:
         table.loc[sevir_layout.row_of("S4"), "pct_missing"] = everything
         path = write(tmp_path, table)
         assert len(used(path)) == 8
-        with pytest.raises(ValueError, match="event S4 has no observed pixel at all"):
+        with pytest.raises(ValueError, match="event S4 has no observed pixels"):
             used(path, everything)
 
     def test_doubled_catalog(self, tmp_path):
@@ -269,10 +269,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (dict(train_until="2019"), "train_until='2019' is no date"),
+            (dict(train_until="2019"), "train_until='2019' is not a date"),
             (
                 dict(test_until="June"),
-                "test_until='June' is no date; write",
+                "test_until='June' is not a date; write",
             ),
             (
                 dict(validate_until="2018-06-01"),
@@ -291,7 +291,8 @@ class TestErrors:
     def test_empty_splits(self, tmp_path):
         path = write(tmp_path, sevir_layout.catalog())
         with pytest.raises(
-            ValueError, match="the test split .2020-01-01 < time_utc. holds no event"
+            ValueError,
+            match="the test split .2020-01-01 < time_utc. contains no events",
         ):
             dates = Dates.parse(PAPER | dict(validate_until="2020-01-01"))
             catalog_lib.split_by_date(used(path), dates)

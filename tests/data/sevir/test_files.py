@@ -152,7 +152,7 @@ class TestBrokenFiles:
             id=np.array(sevir_layout.IDS[:4], "S16"),
         )
         with pytest.raises(
-            ValueError, match="but 'id' names 4 events; expected .event"
+            ValueError, match="but 'id' lists 4 events; expected .event"
         ):
             load(path=path)
 

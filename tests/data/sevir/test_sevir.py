@@ -247,11 +247,11 @@ class TestFiles:
         with pytest.raises(
             FileNotFoundError,
             match="1 of 2 files of the catalog are not in .*: vil/2019/B.h5; download "
-            "them, or set skip_missing_files=True to do without their 5 of",
+            "them, or set skip_missing_files=True to leave out their 5 of",
         ):
             load(path=str(tmp_path))
         dataset = load(path=str(tmp_path), skip_missing_files=True, split="fraction")
-        assert "5 events of 1 files that are not there" in dataset.data.description
+        assert "5 events of 1 missing files" in dataset.data.description
         assert [len(getattr(dataset.data, split)) for split in SPLITS] == [6, 3, 3]
         with pytest.raises(
             ValueError, match="test split .2019-06-01 < time_utc. holds"
@@ -386,7 +386,7 @@ class TestAugmentation:
     def test_errors(self, folder):
         for settings, message in (
             (dict(crop=(13, 4)), "crop=.13, 4.: expected rows and columns"),
-            (dict(crop=(4, 6), rotate=True), "rotate=True turns by 90 deg"),
+            (dict(crop=(4, 6), rotate=True), "rotate=True needs square"),
         ):
             with pytest.raises(ValueError, match=message):
                 load(path=str(folder), **settings)
@@ -418,7 +418,7 @@ class TestSettings:
             ),
             (dict(catalog_path="c.csv"), "catalog_path=c.csv needs `path`"),
             (dict(train_until=""), "train_until='' is not a date; write YYYY"),
-            (dict(train_until="1/1/19"), "train_until='1/1/19' is no date"),
+            (dict(train_until="1/1/19"), "train_until='1/1/19' is not a date"),
         ],
     )
     def test_impossible_values(self, settings, message):
@@ -435,7 +435,8 @@ class TestSettings:
         with pytest.raises(FileNotFoundError, match="path=.*not exist"):
             load(path=str(folder) + "x")
         with pytest.raises(
-            FileNotFoundError, match="holds no CATALOG.csv .it has: nothing.; give the"
+            FileNotFoundError,
+            match="contains no CATALOG.csv .it contains: nothing.; give the",
         ):
             load(path=str(tmp_path))
         with pytest.raises(FileNotFoundError, match="catalog_path=.*CATALOF"):
@@ -463,7 +464,7 @@ class TestRealRadar:
         dense = load(path=path, split="fraction", stride=1, space_step=8)
         assert [len(getattr(dense.data, split)) for split in SPLITS] == [96, 24, 24]
         with pytest.raises(
-            ValueError, match="the train split .* holds no event: the 12"
+            ValueError, match="the train split .* contains no events: the 12"
         ):
             load(path=path)
 

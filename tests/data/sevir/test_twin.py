@@ -79,9 +79,9 @@ class TestRadarTwin:
         [
             (
                 dict(split="tset"),
-                "split 'tset' is unknown; there are train, validation",
+                "split 'tset' is unknown; use one of train, validation",
             ),
-            (dict(size=0), "size must be positive: 0"),
+            (dict(size=0), "size=0 must be positive"),
             (dict(space_step=7), "space_step=7 does not divide the 384 km"),
         ],
     )
