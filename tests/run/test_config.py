@@ -106,7 +106,7 @@ def test_fields_are_listed_with_their_meanings():
     assert (
         "--config.seed=0  seed of initial parameters, dropout and data order" in lines
     )
-    assert "--config.data.in_len=12  input months" in lines
+    assert "--config.data.in_len=12  number of input months" in lines
     assert any(line.startswith("--config.model.norm_momentum=0.99  ") for line in lines)
     assert "--config.data.name=enso" in " ".join(lines)
 

@@ -1,1 +1,1 @@
-"""Monthly sea-surface temperature with a Nino3.4 index: El Nino."""
+"""El Nino: monthly sea-surface temperature with a Nino3.4 index."""

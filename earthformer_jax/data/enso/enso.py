@@ -1,4 +1,6 @@
-"""El Nino from sea surface temperature: one data set, three origins.
+"""El Nino from sea surface temperature: one data set from three sources.
+
+The data come from one of
 
 - no path: the embedded stochastic twin (`data.enso.twin`), whose best possible
   forecast is known;
@@ -47,9 +49,9 @@ from earthformer_jax.statistics import references as statistics
 from earthformer_jax.statistics import simulation
 
 NORMALIZATIONS = ("auto", "official", "anomaly")
-MIN_OUT_LEN = 3  # the three-month index of the targets needs three of them
-MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none is ever stored
-TWIN_SERIES_MONTHS = 12 * 400  # what reference forecasts of the twin are fitted to
+MIN_OUT_LEN = 3  # the three-month index needs three target months
+MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none of them is stored
+TWIN_SERIES_MONTHS = 12 * 400  # reference forecasts of the twin are fitted to these
 
 Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more
 
@@ -60,34 +62,40 @@ class Settings:
 
     Attributes:
         name: "enso".
-        path: empty for the twin; else a NetCDF or HDF5 file, a Zarr store, a pattern
-            of many, "data/*.nc", a folder with ICAR-ENSO files, or a folder that TFDS
-            prepared from them.
-        label_path: ICAR-ENSO labels; nothing: found beside the training file.
-        variable: its name; empty: found by standard name, usual name or units.
-        level: place along a further dimension, "0" or "depth=0".
-        axes: of HDF5 arrays, letters of t, h, w: "twh"; empty: guessed.
-        missing: values that mark missing values, besides those the file declares.
-        region: south, north, west, east in degrees; empty: all.
-        train_from: first training month, "YYYY-MM"; nothing: the file's first.
-        train_until: last training month; nothing: 70 % of the months.
-        validate_until: last validation month; nothing: a third of the rest.
-        test_until: last test month; nothing: the file's last.
-        in_len: input months.
-        out_len: target months; the Nino3.4 skill is that of three-month means.
-        split: of CMIP_train.nc, "paper" or "released".
+        path: a NetCDF or HDF5 file, a Zarr store, a pattern that matches many,
+            "data/*.nc", a folder with ICAR-ENSO files, or a folder that TFDS prepared
+            from them; empty (default): the twin.
+        label_path: ICAR-ENSO labels; empty (default): the label file next to the
+            training file.
+        variable: name of the variable; empty (default): found by standard name, usual
+            name or units.
+        level: position along a further dimension, "0" or "depth=0".
+        axes: axes of HDF5 arrays, in the letters t, h, w: "twh"; empty (default):
+            guessed.
+        missing: values that mark missing data, in addition to those the file declares.
+        region: south, north, west, east in degrees; empty (default): everything.
+        train_from: first training month, "YYYY-MM"; empty (default): the first month of
+            the data.
+        train_until: last training month; empty (default): 70 % of the months.
+        validate_until: last validation month; empty (default): a third of the rest.
+        test_until: last test month; empty (default): the last month of the data.
+        in_len: number of input months.
+        out_len: number of target months; the Nino3.4 skill is that of three-month
+            means.
+        split: how CMIP_train.nc is divided, "paper" or "released".
         normalization: "official" scales the extremes of ICAR-ENSO to 0 and 1;
             "anomaly" divides by `scale`; "auto" is "official" for the twin and
             ICAR-ENSO files, "anomaly" for others.
-        scale: K; 0: the standard deviation of the training months.
+        scale: in K; 0: the standard deviation of the training months.
         calendar: give the model two more input channels, cosine and sine of the
             calendar month.
-        simulated: offer simulated months for pre-training: further months of the twin,
-            or a linear system fitted to the training months of a gridded file (none
-            for ICAR-ENSO files, which are simulated themselves).
+        simulated: provide simulated months for pre-training: further months of the
+            twin, or of a linear system fitted to the training months of a gridded file
+            (none for ICAR-ENSO files, which are simulations themselves).
         twin_train: number of training windows of the twin.
-        twin_validation: number of validation windows.
-        twin_test: number of test windows. All three default to the paper's numbers.
+        twin_validation: number of validation windows of the twin.
+        twin_test: number of test windows of the twin. All three default to the paper's
+            numbers.
     """
 
     name: str = "enso"
@@ -114,7 +122,7 @@ class Settings:
     twin_test: int = setting(1667, at_least(1))
 
     def __post_init__(self) -> None:
-        """Several numbers may be one text, "-99,-999"."""
+        """Splits several values given as one string, "-99,-999"."""
         object.__setattr__(self, "level", layout.words(self.level))
         for name in ("missing", "region"):
             given = layout.numbers(getattr(self, name), name)
@@ -127,10 +135,10 @@ class Settings:
         return Dates(**{name: str(getattr(self, name)) for name in names})
 
     def check(self) -> None:
-        """Refuses values that are possible one by one but not together.
+        """Rejects values that are valid individually but not in combination.
 
         Raises:
-            ConfigError: naming them.
+            ConfigError: if there are any; the message names them.
         """
         if self.scale and self.normalization == "official":
             raise ConfigError(
@@ -155,8 +163,8 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         seed: of everything simulated.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a setting is impossible or a file cannot be used.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a setting is invalid or a file cannot be used.
     """
     settings = settings_from(Settings, config, "the ENSO data")
     if not settings.path:
@@ -174,8 +182,8 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
         return _icar(settings, icar_lib.load(icar, labels, settings.dates, **windows))
     if path.is_dir() and not formats.is_zarr(path):
         raise ValueError(
-            f"path={path} is a folder, but not a Zarr store, and holds neither "
-            f"{' nor '.join(icar_lib.TRAIN_FILES)}; to read several files, write a "
+            f"path={path} is a folder, but not a Zarr store, and contains neither "
+            f"{' nor '.join(icar_lib.TRAIN_FILES)}; to read several files, use a "
             f"pattern such as '{path}/*.nc'"
         )
     return _gridded(settings, seed)
@@ -273,7 +281,7 @@ def _gridded(settings: Settings, seed: int) -> Dataset:
 
 
 def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Windows]:
-    """Windows of K of each split."""
+    """Windows in K of each split."""
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     return {
         split: Windows(cube.frames, cube.minutes, starts[split], **lengths, **more)
@@ -307,23 +315,24 @@ def _assemble(
     simulated: Source | None = None,
     more_references: Mapping[str, Callable] | None = None,
 ) -> Dataset:
-    """Puts windows in K, whatever their origin, into one data set.
+    """Makes a data set of windows in K from any of the sources.
 
     Args:
         settings: the settings.
         windows: windows in K of each split.
-        training: the training months in K, each series beginning in `first_month`.
+        training: returns the training months in K; each series begins in `first_month`.
         first_month: calendar month, January = 0.
         grid: the cells.
-        nino_weights: of the monthly index.
-        index_months: of the data set's own index.
-        official: whether "auto" is the official normalisation.
-        description: the data; windows and units are added here.
-        land_counts: whether land is part of loss and MSE, as it is in the reference
+        nino_weights: weights of the monthly index.
+        index_months: months that the data set's index is averaged over.
+        official: whether "auto" means the official normalisation.
+        description: description of the data; windows and units are added here.
+        land_counts: whether land is part of loss and MSE, as in the reference
             implementation.
         dates: first and last month of each split, for the description.
         simulated: simulated windows in K.
-        more_references: forecasts `(K, start_month) -> K` beside the fitted ones.
+        more_references: forecasts `(K, start_month) -> K`, in addition to the fitted
+            ones.
     """
     normalization, units = _normalization(settings, training, grid.ocean, official)
 
@@ -396,7 +405,7 @@ def _normalization(
     ocean: np.ndarray,
     official: bool,
 ) -> tuple[Affine, str]:
-    """The normalisation asked for, and its name in words."""
+    """The selected normalisation and a description of its units."""
     kind = settings.normalization
     if kind == "auto":
         official_units = official and not settings.scale
@@ -423,7 +432,7 @@ def _channel(normalization: Affine) -> Channel:
 
 
 def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
-    """A forecast from K to K as one from a batch to model units."""
+    """Turns a forecast from K to K into one from a batch to model units."""
 
     def from_batch(batch: Batch) -> np.ndarray:
         sst = np.asarray(batch["inputs"], np.float64)[..., :1]

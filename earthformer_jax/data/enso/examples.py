@@ -8,13 +8,13 @@ from earthformer_jax.data.source import Source
 
 
 class EnsoExamples:
-    """Windows in K as the model sees them, with the Nino3.4 indices of their targets.
+    """Converts windows in K to model units and adds Nino3.4 indices of the targets.
 
-    Adds `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the mean
-    of each month and the next two (that of the window, `[k]`, if it has it), both in K.
-    With `calendar` the inputs have the channels SST, cosine and sine of the calendar
-    month. A window has the calendar month of its first target, `start_month`, or the
-    `time` of its months.
+    These are `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the
+    mean of each month and the next two, both in K. The latter is taken from the window
+    if it has one, `[k]`. With `calendar` the inputs have the channels SST, cosine and
+    sine of the calendar month. A window must have either `start_month`, the calendar
+    month of its first target, or the `time` of its months.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class EnsoExamples:
         if three_month is None:
             three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
         else:
-            three_month = three_month[:-2]  # of whole targets
+            three_month = three_month[:-2]  # only means of target months
         inputs = self._scaled(window["inputs"])
         start_month = window.get("start_month")
         if start_month is None:
@@ -59,10 +59,10 @@ class EnsoExamples:
 
 
 def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:
-    """`[t, h, w, c]` inputs with cosine and sine of their calendar months, `c + 2`.
+    """Adds the cosine and sine of the calendar month to inputs, as two more channels.
 
     Args:
-        inputs: the months before `start_month`.
+        inputs: `[t, h, w, c]`, the months before `start_month`.
         start_month: calendar month of the first target, January = 0.
     """
     angle = 2 * np.pi * (start_month + np.arange(-len(inputs), 0)) / 12

@@ -1,7 +1,6 @@
 """Anomalies from observed monthly SST: climatology, land, gaps, periods.
 
-Whatever is estimated here (climatology, land, plausibility) is estimated from the
-training months alone.
+Climatology, land and plausibility are estimated from the training months alone.
 """
 
 import dataclasses
@@ -29,9 +28,9 @@ from earthformer_jax.data.readers.series import (
 )
 from earthformer_jax.data.splits import NO_DATES, Dates, Period, split_periods
 
-# Share of the months after training that is for validation when no dates are given.
+# Share of the months after training that is used for validation without dates.
 VALIDATION_SHARE = 1 / 3
-# Units whose degree is one kelvin, in lower case.
+# Units in which one degree is one kelvin, in lower case.
 KELVIN = ("k", "kelvin", "degk", "deg_k", "degree_kelvin", "degrees_kelvin")
 CELSIUS = ("c", "°c", "degc", "deg_c", "celsius", "degree_c", "degrees_c")
 CELSIUS += ("degree_celsius", "degrees_celsius", "deg c", "degrees c")
@@ -61,7 +60,7 @@ MAX_CARRY = 3
 BOX_CELSIUS = (20.0, 35.0)
 BOX_ANOMALY = 10.0
 KELVIN_OFFSET = 273.15
-# Larger values, in K or degrees Celsius, are fill values that nobody declared.
+# Larger values, in K or degrees Celsius, are undeclared fill values.
 LARGEST_TEMPERATURE = 400.0
 
 
@@ -163,9 +162,9 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
         region: (south, north, west, east) in degrees; () for all.
 
     Raises:
-        FileNotFoundError: if there is nothing at `path`.
-        ValueError: if it cannot be read, is not a temperature, its grid is not regular
-            or its times are not months without gaps.
+        FileNotFoundError: if `path` does not exist.
+        ValueError: if it cannot be read or is not a temperature, its grid is not
+            regular, or its times are not monthly without gaps.
     """
     cube = open_cube(path, wanted, region=region)
     if len(cube.names) != 1:
@@ -198,10 +197,10 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
 
 
 def find_ocean(training: np.ndarray, climatology: Climatology) -> np.ndarray:
-    """Cells `[h, w]` with values to learn from.
+    """Cells `[h, w]` with enough values to learn from.
 
-    A cell counts when at least half of its training months are observed, every
-    calendar month among them, and its values are not all the same.
+    A cell counts if at least half of its training months are observed, including every
+    calendar month, and its values are not all the same.
 
     Args:
         training: `[m, h, w]`, NaN where missing.
@@ -213,7 +212,7 @@ def find_ocean(training: np.ndarray, climatology: Climatology) -> np.ndarray:
     if len(training) < MONTHS:
         raise ValueError(
             f"the training period has {len(training)} months; the climatology needs "
-            f"{MONTHS} or more"
+            f"at least {MONTHS}"
         )
     observed = np.isfinite(training)
     if not observed.any():
@@ -232,7 +231,7 @@ def find_ocean(training: np.ndarray, climatology: Climatology) -> np.ndarray:
 
 
 def fill_gaps(anomalies: np.ndarray, ocean: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Fills missing anomalies from the past only, so that no input knows its target.
+    """Fills missing anomalies from the past only, so that targets do not leak.
 
     The last observed anomaly is carried forward up to `MAX_CARRY` months; after that,
     and at the start, the anomaly is 0 (climatology). Land becomes 0.
@@ -255,33 +254,33 @@ def fill_gaps(anomalies: np.ndarray, ocean: np.ndarray) -> tuple[np.ndarray, int
 
 
 def _check_magnitude(values: np.ndarray) -> None:
-    """Refuses undeclared fill values."""
+    """Rejects undeclared fill values."""
     largest = np.nanmax(np.abs(values), initial=0.0)
     if largest > LARGEST_TEMPERATURE:
         value = values.flat[np.nanargmax(np.abs(values))]
         raise ValueError(
             f"the value {value:g} is not a temperature in K or degC; if it marks "
-            f"missing values, say so with missing={value:g}"
+            f"missing values, set missing={value:g}"
         )
 
 
 def _check_months(values: np.ndarray, ocean: np.ndarray, minutes: np.ndarray) -> None:
-    """Refuses months without a value, or with one value everywhere."""
+    """Rejects months whose values are all missing or all equal."""
     cells = values[:, ocean]
     observed = np.isfinite(cells)
     largest = np.where(observed, cells, -np.inf).max(axis=1)
     smallest = np.where(observed, cells, np.inf).min(axis=1)
-    remedy = "set `train_from` or `test_until` so that they are left out"
+    remedy = "set `train_from` or `test_until` to leave them out"
     empty = ~observed.any(axis=1)
     if empty.any():
         raise ValueError(
-            f"{empty.sum()} of {len(values)} months have no value at all "
+            f"{empty.sum()} of {len(values)} months have no values "
             f"({_months_text(minutes[empty])}); {remedy}, or fill them in the file"
         )
     flat = largest == smallest
     if flat.any() and cells.shape[1] > 1:
         raise ValueError(
-            f"{flat.sum()} of {len(values)} months hold one value everywhere "
+            f"{flat.sum()} of {len(values)} months have the same value everywhere "
             f"({largest[np.argmax(flat)]:g} in {_months_text(minutes[flat])}): the "
             f"file is damaged, or these are missing months; {remedy}"
         )
@@ -294,7 +293,7 @@ def _months_text(minutes: np.ndarray, most: int = 5) -> str:
 
 
 def _kind(box_mean: float) -> str:
-    """What the values are, from their training mean over the Nino3.4 box.
+    """The kind of values, inferred from their training mean over the Nino3.4 box.
 
     Raises:
         ValueError: if they are neither anomalies nor temperatures in K or degC.

@@ -1,9 +1,9 @@
 """The ICAR-ENSO files: SST anomalies of 32 climate models, and a reanalysis.
 
-A file holds rows of 36 months, `sst (year, month, lat, lon)` in K, one row a year: row
-k + 1 begins 12 months after row k. The label file holds `nino (year, month)`, the
-Nino3.4 index of the month and the next two. Files and constants are those of the
-reference implementation of Earthformer.
+A file contains rows of 36 months, `sst (year, month, lat, lon)` in K, one row per year:
+row k + 1 begins 12 months after row k. The label file contains `nino (year, month)`,
+the mean Nino3.4 index of the month and the next two. Files and constants are those of
+the reference implementation of Earthformer.
 
 Reference:
     Ham et al. 2019, "Deep learning for multi-year ENSO forecasts"; the files are those
@@ -84,7 +84,7 @@ class IcarEnso:
 
 
 def unfold(rows: np.ndarray, stride: int = ROW_STRIDE) -> np.ndarray:
-    """Joins overlapping rows to one series.
+    """Joins overlapping rows into one series.
 
     Args:
         rows: `[n, months, ...]`; row k + 1 begins `stride` months after row k, and
@@ -95,7 +95,7 @@ def unfold(rows: np.ndarray, stride: int = ROW_STRIDE) -> np.ndarray:
         `[(n - 1) * stride + months, ...]`.
     """
     count, months = rows.shape[:2]
-    step = months // stride  # every step-th row is new altogether
+    step = months // stride  # every step-th row has only new months
     rest = (count - 1) % step
     whole = rows[::step].reshape(-1, *rows.shape[2:])
     return np.concatenate([whole, rows[-1, months - rest * stride :]])
@@ -141,11 +141,11 @@ def model_starts(
 
 
 def find(path: Path) -> Path | None:
-    """The ICAR-ENSO training file that a path means, or None if it means none.
+    """The ICAR-ENSO training file at a path, or None if there is none.
 
     Args:
-        path: a directory that holds CMIP_train.nc (preferred) or SODA_train.nc, or a
-            file whose `sst` has dimensions year, month, lat, lon.
+        path: a directory with CMIP_train.nc (preferred) or SODA_train.nc, or a file
+            whose `sst` has dimensions year, month, lat, lon.
     """
     if path.is_dir():
         there = [path / name for name in TRAIN_FILES if (path / name).exists()]
@@ -161,7 +161,7 @@ def find_labels(train: Path, label_path: str = "") -> Path:
     """The label file that belongs to a training file.
 
     Raises:
-        FileNotFoundError: if it is not there.
+        FileNotFoundError: if it does not exist.
     """
     if label_path:
         labels = Path(label_path)
@@ -170,7 +170,7 @@ def find_labels(train: Path, label_path: str = "") -> Path:
     if not labels.exists() or labels == train:
         raise FileNotFoundError(
             f"the labels of {train} are not in {labels}; put the label file next to "
-            "the training file, or give its name as `label_path`"
+            "the training file, or set `label_path`"
         )
     return labels
 
@@ -187,13 +187,13 @@ def load(
 ) -> IcarEnso:
     """Reads an ICAR-ENSO file.
 
-    CMIP_train.nc, known by its 4645 rows, is split by climate model. Any other file is
-    one series and is split by date, counting years as the file's `year` does.
+    CMIP_train.nc, recognised by its 4645 rows, is split by climate model. Any other
+    file is one series and is split by date, with the years of the file's `year`.
 
     Args:
         train: the training file.
         labels: the label file.
-        dates: of the splits, where the file is split by date.
+        dates: of the splits, if the file is split by date.
         variable: name of the temperature; default: "sst".
         split: "paper" or "released", for CMIP_train.nc.
         in_len: input months.
@@ -251,10 +251,10 @@ def assembled(
         three_month_index: `[m]` of each.
         first_month: of each, counted from January of year 0.
         cells: latitudes `[h]` and longitudes `[w]`.
-        dates: of the splits by date.
-        by_model: divide by climate model, else by date.
-        label: the data, for description and messages.
-        split: "paper" or "released", by climate model.
+        dates: of the splits, if divided by date.
+        by_model: divide by climate model rather than by date.
+        label: name of the data, for the description and messages.
+        split: "paper" or "released", if divided by climate model.
         in_len: input months.
         out_len: target months.
 
@@ -346,7 +346,7 @@ def _on_region(
 
 
 def _check_rows(sst: xr.DataArray, nino: np.ndarray, train: Path, labels: Path) -> None:
-    """Refuses files whose rows are not 36 months, or that do not belong together."""
+    """Rejects files whose rows are not 36 months, or that do not belong together."""
     if sst.sizes["month"] != ROW_MONTHS:
         raise ValueError(
             f"{train}: rows have {sst.sizes['month']} months; expected {ROW_MONTHS}"
@@ -371,8 +371,8 @@ def _unfolded(rows: xr.DataArray, path: Path, *, strict: bool) -> np.ndarray:
     if bad.any():
         raise ValueError(
             f"{path}: 'sst' has missing values (NaN) in {bad.sum()} of {len(values)} "
-            f"rows, the first is year {years[np.argmax(bad)]}; ICAR-ENSO files have "
-            "none, land is 0"
+            f"rows, first in year {years[np.argmax(bad)]}; ICAR-ENSO files have none, "
+            "and land is 0"
         )
     apart = np.any(values[:-1, ROW_STRIDE:] != values[1:, :-ROW_STRIDE], axis=(1, 2, 3))
     if apart.any():

@@ -1,8 +1,8 @@
-"""ICAR-ENSO as a prepared TFDS folder: what its examples hold, and reading them back.
+"""ICAR-ENSO as a prepared TFDS folder: makes its examples and reads them back.
 
 `datasets/icar_enso` writes the folder. An example is the whole series of one climate
-model on the columns 95E..330E, so that windows are cut when it is read, as many and as
-long as the config says:
+model on the columns 95E..330E, so that windows of any length can be cut when it is
+read:
 
     sst          float32 `[m, h, w]`, anomalies in K, land is 0
     nino         float32 `[m]`, Nino3.4 of the month and the next two, K
@@ -11,8 +11,8 @@ long as the config says:
     first_month  int32, month of the first field, counted from January of year 0
     model        int32, number of the climate model
 
-The splits of CMIP are those of the paper: 30 models, 1 and 1. SODA is one series, which
-is split by date when it is read.
+The splits of CMIP are those of the paper: 30 models for training, 1 for validation and
+1 for testing. SODA is one series, which is split by date when it is read.
 """
 
 from collections.abc import Iterator
@@ -47,11 +47,12 @@ def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
     """The examples of each split, from the official files.
 
     Args:
-        folder: holds CMIP_train.nc and CMIP_label.nc, or SODA_train.nc and its labels.
+        folder: contains CMIP_train.nc and CMIP_label.nc, or SODA_train.nc and
+            SODA_label.nc.
         kind: "cmip" or "soda".
 
     Raises:
-        FileNotFoundError: if a file is not there.
+        FileNotFoundError: if a file does not exist.
         ValueError: if a file cannot be used.
     """
     train = Path(folder) / FILES[kind]
@@ -94,7 +95,7 @@ def load(
     in_len: int = 12,
     out_len: int = 14,
 ) -> IcarEnso:
-    """Reads a prepared folder, with the windows `icar.load` makes of the files.
+    """Reads a prepared folder, with the same windows as `icar.load` gives for files.
 
     Args:
         folder: the folder with dataset_info.json.
@@ -104,7 +105,7 @@ def load(
         out_len: target months.
 
     Raises:
-        ValueError: if the folder holds other data, or the settings cannot be used.
+        ValueError: if the folder contains other data, or the settings cannot be used.
     """
     kept = _open(folder, "train")
     by_model = len(kept) > 1
@@ -126,12 +127,12 @@ def load(
 
 
 def _open(folder: Path, split: str) -> list[Example]:
-    """All examples of a split, once it is known that they are those of ICAR-ENSO."""
+    """All examples of a split, after checking that they are those of ICAR-ENSO."""
     source = tfds_source.open_split(folder, split)
     missing = {"sst", "nino", "latitude", "longitude"} - set(source[0])
     if missing:
         raise ValueError(
-            f"path={folder} holds examples with {', '.join(source[0])}; "
+            f"path={folder} contains examples with {', '.join(source[0])}; "
             f"expected those of ICAR-ENSO, which have {', '.join(sorted(missing))}"
         )
     return [source[i] for i in range(len(source))]

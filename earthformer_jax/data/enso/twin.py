@@ -1,17 +1,17 @@
 """A stochastic twin of El Nino: endless sea-surface temperature anomalies from a seed.
 
 A seasonally modulated linear stochastic system (`linear_system`) on the grid of the
-ICAR-ENSO data (24 x 48 cells of 5 degrees). Its heart is the recharge oscillator: a
-temperature T of the equatorial Pacific and a warm-water volume h below, which no
-forecast ever sees. h makes twelve months of history worth more than the last one:
+ICAR-ENSO data (24 x 48 cells of 5 degrees). Its core is the recharge oscillator: a
+temperature T of the equatorial Pacific and the warm-water volume h below it, which
+forecasts never see. Because of h, twelve months of history tell more than the last one:
 
     T[t + 1] = (1 + g[m]) T + w h + precursors + noise[m]
     h[t + 1] = (1 - r) h - w T + noise
 
 Growth g and noise follow the calendar: anomalies grow in autumn, peak in winter and
-are lost in spring. Other basins answer T with their own memories. Numbers are chosen
-to give Nino3.4 the amplitude, season, period and predictability of climate models;
-they are not fitted to any data set. As everything is linear and Gaussian,
+are lost in spring. Other basins respond to T with their own memories. The numbers are
+chosen to give Nino3.4 the amplitude, seasonality, period and predictability of climate
+models; they are not fitted to any data set. Because everything is linear and Gaussian,
 the best possible forecast is known exactly: `ceiling_forecast`.
 
 Reference:
@@ -32,7 +32,7 @@ from earthformer_jax.statistics.simulation import window
 LATITUDE = np.arange(-55.0, 61.0, 5.0)
 LONGITUDE = np.arange(95.0, 331.0, 5.0)
 
-# Land (#) where less than half of a 5-degree cell is ocean in ERSSTv5; north on top.
+# Land (#) where less than half of a 5-degree cell is ocean in ERSSTv5; north at top.
 _LAND = """
 ##########...........##...#########...##........
 #########...................#########.####......
@@ -88,7 +88,7 @@ class Mode:
             Gaussians that make up the pattern, in degrees.
         memory: autocorrelation from month to month without ENSO.
         std: amplitude without ENSO.
-        response: amplitude that a lasting El Nino of 1 K ends in.
+        response: amplitude in equilibrium with a lasting El Nino of 1 K.
         season: (calendar month of the strongest response, its relative modulation).
         feeds: growth of T per month and unit amplitude, strongest in April.
     """
@@ -187,7 +187,7 @@ def _field(blobs) -> np.ndarray:
 
 
 def _small_scale_centres() -> list[tuple[float, float]]:
-    """A lattice of ocean points, every second row moved by half a step."""
+    """A lattice of ocean points with every second row shifted by half a step."""
     north, east = SMALL_SCALE_SPACING
     centres = []
     for row, lat in enumerate(np.arange(LATITUDE[0] + 5, LATITUDE[-1] + 1, north)):
@@ -202,7 +202,8 @@ def _small_scale_centres() -> list[tuple[float, float]]:
 def patterns() -> np.ndarray:
     """Fields in K of a unit of every visible amplitude, `[q, cells]`.
 
-    First T, scaled so that a unit is 1 K of Nino3.4, then `MODES`, then small scales.
+    T comes first, scaled so that a unit is 1 K of Nino3.4, then `MODES`, then small
+    scales.
     """
     box = np.zeros(OCEAN_MASK.shape, bool)
     box[NINO34_ROWS, NINO34_COLUMNS] = True
@@ -216,8 +217,8 @@ def patterns() -> np.ndarray:
 def system() -> LinearSystem:
     """The twin as a linear system: state (T, h, modes, small scales), h not observed.
 
-    Observation noise is what the independent noise of the cells leaves in the least
-    squares fit of `patterns`; that fit holds all that the cells tell of the state.
+    The observation noise is the error that the independent noise of the cells causes in
+    the least-squares fit of `patterns`. The fit is a sufficient statistic of the state.
     """
     visible = len(patterns())
     n = visible + 1
@@ -280,7 +281,7 @@ def ceiling_forecast(inputs_K, start_month, out_len: int) -> np.ndarray:
     Args:
         inputs_K: `[b, t, h, w, 1]` anomalies in K.
         start_month: `[b]`, calendar month of the first forecast month, 0..11.
-        out_len: forecast months.
+        out_len: number of forecast months.
 
     Returns:
         `[b, out_len, h, w, 1]` float32 K.
@@ -293,7 +294,7 @@ def ceiling_forecast(inputs_K, start_month, out_len: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class TwinSource:
-    """Random-access windows of the twin; window i depends on (seed, split, i) alone.
+    """Random-access windows of the twin; window i depends only on (seed, split, i).
 
     Items are {"inputs": `[in_len, 24, 48, 1]`, "targets": `[out_len, 24, 48, 1]`}
     float32 in K, zero on land, and "start_month", the calendar month of the first
@@ -309,10 +310,10 @@ class TwinSource:
     def __post_init__(self):
         if self.split not in SPLIT_KEYS:
             known = ", ".join(SPLIT_KEYS)
-            raise ValueError(f"split {self.split!r} is unknown; there are {known}")
+            raise ValueError(f"split {self.split!r} is unknown; use one of {known}")
         for name in ("size", "in_len", "out_len"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive: {getattr(self, name)}")
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
 
     def __len__(self) -> int:
         return self.size

@@ -340,7 +340,7 @@ class TestSettings:
 
     def test_directory_without_data(self, tmp_path):
         with pytest.raises(
-            ValueError, match="holds neither CMIP_train.nc nor SODA_train.nc"
+            ValueError, match="contains neither CMIP_train.nc nor SODA_train.nc"
         ):
             load(path=str(tmp_path))
 

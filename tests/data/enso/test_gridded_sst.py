@@ -359,13 +359,15 @@ class TestRefused:
     def test_months_without_values(self, ds, tmp_path):
         ds["sst"][[20, 21, 130]] = np.nan
         self.refused(
-            ds, tmp_path, "3 of 144 months have no value at all .2001-09, 2001-10, 2010"
+            ds, tmp_path, "3 of 144 months have no values .2001-09, 2001-10, 2010"
         )
         load(ds, tmp_path, train_from="2002-01", test_until="2010-10")
 
     def test_months_with_one_value(self, ds, tmp_path):
         ds["sst"][-2:] = 0
-        self.refused(ds, tmp_path, "2 of 144 months hold one value everywhere .0 in")
+        self.refused(
+            ds, tmp_path, "2 of 144 months have the same value everywhere .0 in"
+        )
 
     def test_nothing_but_missing_values(self, ds, tmp_path):
         ds["sst"][:] = np.nan
@@ -388,7 +390,7 @@ class TestRefused:
 
     def test_too_few_training_months(self, ds, tmp_path):
         dates = dict(train_until="2000-06", validate_until="2002-12")
-        self.refused(ds, tmp_path, "climatology needs 12 or more", **dates)
+        self.refused(ds, tmp_path, "climatology needs at least 12", **dates)
 
     def test_message_names_file_and_variable(self, ds, tmp_path):
         ds["sst"][:] = np.nan

@@ -172,9 +172,9 @@ class TestSource:
         assert 0 <= example["start_month"] < 12
 
     def test_errors(self):
-        with pytest.raises(ValueError, match="'dev' is unknown; there are train"):
+        with pytest.raises(ValueError, match="'dev' is unknown; use one of train"):
             twin.TwinSource("dev", 1, 1, 1)
-        with pytest.raises(ValueError, match="out_len must be positive: 0"):
+        with pytest.raises(ValueError, match="out_len=0 must be positive"):
             twin.TwinSource("test", 1, 1, 0)
         with pytest.raises(IndexError):
             twin.TwinSource("test", 1, 1, 1)[1]

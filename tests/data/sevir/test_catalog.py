@@ -110,7 +110,7 @@ class TestRules:
             [len(offsets) for offsets in part.offsets], SPAN, STRIDE)]  # fmt: skip
         assert sum(every) == 3 * 525
         with pytest.raises(
-            ValueError, match="train split .time_utc <= 2019-01-01. hol"
+            ValueError, match="train split .time_utc <= 2019-01-01. contains no"
         ):
             catalog_lib.split_by_date(events, Dates.parse(PAPER))
         with pytest.raises(ValueError, match="S805989 has no observed pixels"):
@@ -194,7 +194,10 @@ class TestErrors:
             (dict(pct_missing="lots"), "line 8 .id 'S4'. has pct_missing=lots; expect"),
             (dict(pct_missing=np.nan), "line 8 .id 'S4'. has pct_missing=nan; expect"),
             (dict(time_utc="12/05/2019"), "time_utc='12/05/2019', which is not a time"),
-            (dict(time_utc=np.nan), "line 8 .* has time_utc=.*nan.*, which is no ti"),
+            (
+                dict(time_utc=np.nan),
+                "line 8 .* has time_utc=.*nan.*, which is not a ti",
+            ),
             (dict(file_name=np.nan), "line 8 .* has no file_name"),
             (dict(file_index=-1), "line 8 .* has file_index=-1; expected a whole numb"),
             (dict(file_index=1.5), "line 8 .* has file_index=1.5; expected a whole nu"),

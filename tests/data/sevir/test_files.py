@@ -184,7 +184,7 @@ class TestBrokenFiles:
     def test_fewer_frames(self, tmp_path):
         path = self.rewritten(tmp_path, vil=np.zeros((4, 12, 12, 24), np.uint8))
         with pytest.raises(
-            ValueError, match="A.h5 has 24 frames per event, and one exam"
+            ValueError, match="A.h5 has 24 frames per event, but one exam"
         ):
             load(path=path)
         path = self.rewritten(tmp_path, vil=np.zeros((4, 12, 12, 40), np.uint8))

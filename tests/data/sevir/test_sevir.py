@@ -254,7 +254,7 @@ class TestFiles:
         assert "5 events of 1 missing files" in dataset.data.description
         assert [len(getattr(dataset.data, split)) for split in SPLITS] == [6, 3, 3]
         with pytest.raises(
-            ValueError, match="test split .2019-06-01 < time_utc. holds"
+            ValueError, match="test split .2019-06-01 < time_utc. contains"
         ):
             load(path=str(tmp_path), skip_missing_files=True)
 
@@ -316,7 +316,7 @@ class TestPrepared:
 
     def test_too_few_frames(self, tfds):
         with pytest.raises(
-            ValueError, match="has 49 frames per event .train., and one"
+            ValueError, match="has 49 frames per event .train., but one"
         ):
             load(path="prepared", in_len=40)
 
