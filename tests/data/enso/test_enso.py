@@ -318,7 +318,7 @@ class TestSettings:
             ),
             (
                 dict(out_len=40),
-                "validation period .2007-01..2009-06. of 30 frames holds",
+                "validation period .2007-01..2009-06. of 30 frames is too",
             ),
             (
                 dict(in_len=100),
