@@ -232,10 +232,10 @@ def main() -> None:
     cases = [x for x in SHAPES if x != "tiny"]
     parser.add_argument("--cases", nargs="+", choices=SHAPES, default=cases)
     parser.add_argument("--types", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--batch", type=int, default=4, help="examples")
-    parser.add_argument("--dropout", type=float, default=0.0, help="rate")
-    parser.add_argument("--rounds", type=int, default=7, help="of timing")
-    parser.add_argument("--calls", type=int, default=20, help="in a round")
+    parser.add_argument("--batch", type=int, default=4, help="examples per batch")
+    parser.add_argument("--dropout", type=float, default=0.0, help="dropout rate")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of timing")
+    parser.add_argument("--calls", type=int, default=20, help="calls per round")
     parser.add_argument(
         "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
     )

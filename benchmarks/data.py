@@ -138,11 +138,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("configs", nargs="*", help="FILE:VARIANT")
-    parser.add_argument("--set", action="append", default=[], help="data.path=FILE")
+    parser.add_argument(
+        "--set", action="append", default=[], help="change a field: data.path=FILE"
+    )
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="duration of each reading"
     )
-    parser.add_argument("--steps", type=int, default=5, help="of training")
+    parser.add_argument("--steps", type=int, default=5, help="training steps")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     arguments = parser.parse_args()
     files = arguments.configs or [f"{CONFIGS / name}.py:quick" for name in DEFAULT]

@@ -335,7 +335,7 @@ def main() -> None:
         "--cases", type=_names(cases.CASES), default=["nbody", "enso"], help=known
     )
     parser.add_argument("--modes", type=_names(MODES), default=list(MODES))
-    parser.add_argument("--batch", type=_positive, default=2, help="examples")
+    parser.add_argument("--batch", type=_positive, default=2, help="examples per batch")
     parser.add_argument("--rounds", type=_positive, default=5, help="measured calls")
     parser.add_argument(
         "--devices",
@@ -344,7 +344,7 @@ def main() -> None:
     )
     parser.add_argument("--peer", type=pathlib.Path, help="folder of the official code")
     parser.add_argument("--peer-huge-pages", action="store_true")
-    parser.add_argument("--no-dropout", action="store_true", help="in training")
+    parser.add_argument("--no-dropout", action="store_true", help="train without it")
     parser.add_argument(
         "--scan-blocks", action="store_true", help="ours: run equal blocks as a loop"
     )

@@ -162,9 +162,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=2, help="examples")
-    parser.add_argument("--rounds", type=int, default=7, help="of timing")
-    parser.add_argument("--levels", type=int, default=len(LEVELS), help="1 or 2")
+    parser.add_argument("--batch", type=int, default=2, help="examples per batch")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of timing")
+    parser.add_argument(
+        "--levels", type=int, default=len(LEVELS), help="how many: 1 or 2"
+    )
     parser.add_argument(
         "--devices", type=int, help="default: the most that divide the batch"
     )

@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument(
         "--doublings", type=int, default=3, help="how often each size is doubled"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of timing")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing")
     parser.add_argument(
         "--out",
         type=pathlib.Path,

@@ -1,4 +1,4 @@
-"""What the documents show can be done."""
+"""What the documentation shows works."""
 
 import ast
 import functools

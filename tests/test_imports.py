@@ -1,7 +1,8 @@
-"""The laws of imports, held against every module of the package.
+"""The rules for imports, checked for every module of the package.
 
-Imports are read from the source (nothing is imported), wherever they stand: also inside
-functions. What a registry loads by name (`importlib.import_module`) is not seen.
+Imports are read from the source (nothing is imported), including those inside
+functions. Modules that a registry loads by name (`importlib.import_module`) are not
+seen.
 
 `python -m tests.test_imports` prints the floors and the number of arrows between rooms.
 """

@@ -1,4 +1,4 @@
-"""Reading what TFDS prepared: order, processes, and what can be wrong."""
+"""Reading what TFDS prepared: order, processes, and what can go wrong."""
 
 import concurrent.futures
 import pickle

@@ -1,4 +1,4 @@
-"""Weights of ConvLSTM2D both ways, and the layer beside real Keras where it is here."""
+"""Weights of ConvLSTM2D both ways, and the layer against Keras if it is installed."""
 
 import itertools
 import os

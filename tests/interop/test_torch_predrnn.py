@@ -1,4 +1,4 @@
-"""PyTorch's names to ours: what is missing, unexpected or of another shape."""
+"""PyTorch's names to ours: missing, unexpected and wrongly shaped weights."""
 
 import jax
 import numpy as np

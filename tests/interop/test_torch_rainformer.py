@@ -1,4 +1,4 @@
-"""Weights of the PyTorch Rainformer: which entries act, and which are refused."""
+"""Weights of the PyTorch Rainformer: which entries matter, and which are rejected."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The report on files: what is said of them, and that its command runs."""
+"""The report on files: what it says, and that the command it proposes runs."""
 
 import re
 import shlex

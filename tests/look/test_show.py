@@ -1,4 +1,4 @@
-"""Samples of a data set: which are taken, what is said of them, what is drawn."""
+"""Samples of a data set: which are chosen, what is printed, what is drawn."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What every metric keeps: states of a fixed shape that add up."""
+"""What every metric guarantees: states of a fixed shape that add up."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is known of a model before it runs."""
+"""What is known about a model before it runs."""
 
 from earthformer_jax import models
 from earthformer_jax.models import contract

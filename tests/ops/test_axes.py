@@ -1,4 +1,4 @@
-"""Axes of the main functions by their letters, checked while they run.
+"""The axes of the main functions, named by letters and checked at run time.
 
 Sizes that share a letter must be equal, also between arguments and results.
 """

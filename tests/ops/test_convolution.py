@@ -1,4 +1,4 @@
-"""Padding, circles of longitude, and convolutions that go into loops."""
+"""Padding, wrapping in longitude, and convolutions inside loops."""
 
 import jax
 import jax.numpy as jnp

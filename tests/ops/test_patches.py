@@ -1,4 +1,4 @@
-"""Patch reshaping: its inverse, its order by hand and upstream, refusals."""
+"""Patch reshaping: its inverse, its order by hand and upstream, errors."""
 
 import numpy as np
 import pytest

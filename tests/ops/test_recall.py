@@ -1,4 +1,4 @@
-"""Recall of past states: a NumPy loop, and buffers of which a part counts."""
+"""Recall of past states: against a NumPy loop, and with partly filled buffers."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Figures of regimes: what stands where."""
+"""Figures of regimes: what is drawn where."""
 
 import matplotlib as mpl
 import numpy as np

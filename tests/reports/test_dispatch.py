@@ -1,4 +1,4 @@
-"""The type of a task chooses its report, and what has no report is refused."""
+"""The type of a task chooses its report; tasks without a report are rejected."""
 
 import dataclasses
 

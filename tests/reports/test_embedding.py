@@ -1,4 +1,4 @@
-"""The report on embeddings, of a perfect autoencoder and of a useless one."""
+"""The report on embeddings, for a perfect autoencoder and a useless one."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A run: what it refuses before anything is written, and what it does only once."""
+"""A run: what it rejects before anything is written, and what it does only once."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""A workdir goes on with its own config only, whatever fields that config lacks."""
+"""A workdir is resumed only with its own config, whatever fields that config lacks."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, few, and careful with what is damaged."""
+"""Checkpoints: exact, limited in number, and robust to damage."""
 
 import logging
 import os

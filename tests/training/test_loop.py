@@ -1,4 +1,4 @@
-"""The loop on a toy: what it writes, refuses, waits for and compiles."""
+"""The training loop on a toy: what it writes, rejects, waits for and compiles."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Two processes on one machine train the model of one process."""
+"""Two processes on one machine train the same model as one process."""
 
 import json
 import os

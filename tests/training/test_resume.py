@@ -1,4 +1,4 @@
-"""A training killed at random moments ends as one that was never killed."""
+"""Training killed at random moments ends like training that was never killed."""
 
 import os
 import pathlib

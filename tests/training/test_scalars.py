@@ -1,4 +1,4 @@
-"""Scalars are averaged by interval and read one interval late."""
+"""Scalars are averaged over intervals and read one interval late."""
 
 import jax.numpy as jnp
 import numpy as np

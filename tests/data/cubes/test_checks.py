@@ -1,4 +1,4 @@
-"""Fill values nobody declared, and what is missing."""
+"""Undeclared fill values, and missing values."""
 
 import numpy as np
 import pytest

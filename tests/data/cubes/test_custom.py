@@ -1,4 +1,4 @@
-"""One's own files."""
+"""Users' own files."""
 
 import numpy as np
 import pytest

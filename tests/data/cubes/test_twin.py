@@ -1,4 +1,4 @@
-"""The synthetic climate: what it looks like, and what can be foreseen."""
+"""The synthetic climate: what it looks like, and what can be predicted."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The ENSO data set from each of its origins."""
+"""The ENSO data set from each of its sources."""
 
 import numpy as np
 import pytest

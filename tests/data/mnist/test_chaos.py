@@ -1,4 +1,4 @@
-"""Nearly equal starts: N-body MNIST forgets them, MovingMNIST does not."""
+"""Nearly identical starts: N-body MNIST forgets them, MovingMNIST does not."""
 
 import importlib.util
 import json

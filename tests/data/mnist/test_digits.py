@@ -1,4 +1,4 @@
-"""Digits from each of their origins, and what can be wrong with the files."""
+"""Digits from each of their sources, and what can be wrong with the files."""
 
 import gzip
 import logging

@@ -1,4 +1,4 @@
-"""MovingMNIST from each of its origins."""
+"""MovingMNIST from each of its sources."""
 
 import gzip
 import pickle

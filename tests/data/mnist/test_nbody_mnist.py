@@ -1,4 +1,4 @@
-"""N-body MNIST from each of its origins, and beside sequences the authors show."""
+"""N-body MNIST from each of its sources, and against the authors' own sequences."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""What a path means, and what a file is."""
+"""What a path refers to, and what kind of file it is."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""Files as one series: order, gaps, regions, thinning, and what does not fit."""
+"""Files as one series: order, gaps, regions, thinning, and files that do not fit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files in the layout of SEVIR: read at random, and refused when they are broken."""
+"""Files in SEVIR's layout: read in any order, and rejected when they are broken."""
 
 import concurrent.futures
 import os

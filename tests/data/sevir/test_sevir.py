@@ -1,4 +1,4 @@
-"""The SEVIR data set from each of its origins."""
+"""The SEVIR data set from each of its sources."""
 
 import pickle
 

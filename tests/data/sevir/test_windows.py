@@ -1,4 +1,4 @@
-"""Codes of the radar, and what a model sees of them."""
+"""Radar codes, and how a model sees them."""
 
 import numpy as np
 import pytest

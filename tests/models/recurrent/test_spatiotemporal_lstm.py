@@ -1,4 +1,4 @@
-"""Spatiotemporal LSTM: the PyTorch code's numbers, what may depend on what, modes."""
+"""Spatiotemporal LSTM: the PyTorch code's numbers, dependencies, modes."""
 
 import functools
 

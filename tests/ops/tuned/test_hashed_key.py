@@ -1,4 +1,4 @@
-"""Keys of hashes: they work as keys do, and what is derived from them differs."""
+"""Hashing keys: they work like other keys, and keys derived from them differ."""
 
 import jax
 import jax.numpy as jnp

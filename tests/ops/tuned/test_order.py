@@ -1,4 +1,4 @@
-"""Flat rows, and an order of computing that changes no number."""
+"""Flat rows, and an order of computation that changes no values."""
 
 import jax
 import numpy as np

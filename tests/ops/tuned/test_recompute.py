@@ -1,4 +1,4 @@
-"""Functions in sequence, of which only the inputs are kept for the gradient."""
+"""Functions in sequence; only their inputs are kept for the gradient."""
 
 import jax
 import jax.numpy as jnp

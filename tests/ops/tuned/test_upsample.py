@@ -1,4 +1,4 @@
-"""Up-sampling and convolving in one, against the two in turn."""
+"""Up-sampling and convolving in one step, against the two in sequence."""
 
 import jax
 import jax.numpy as jnp
