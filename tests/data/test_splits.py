@@ -64,7 +64,10 @@ class TestPeriods:
     @pytest.mark.parametrize(
         ("dates", "message"),
         [
-            (dict(train_until="79-12"), "train_until='79-12' is no date; write YYYY"),
+            (
+                dict(train_until="79-12"),
+                "train_until='79-12' is not a date; write YYYY",
+            ),
             (
                 dict(train_until="2002"),
                 "train_until=2002 is outside the data: c.nc has",

@@ -79,7 +79,7 @@ class TestGood:
     def test_large_fields_are_made_smaller(self, tmp_path):
         np.save(tmp_path / "a.npy", np.random.default_rng(0).random((40, 150, 130)))
         report = inspect(f"{tmp_path}/a.npy")
-        assert "axes taken for 'thw' (t=40, h=150, w=130)" in report
+        assert "axes assumed to be 'thw' (t=40, h=150, w=130)" in report
         assert "40 frames, no dates" in report
         assert trained_on(report).data.train[0]["inputs"].shape == (10, 50, 43, 1)
 
@@ -101,7 +101,7 @@ class TestWrong:
             inspect(f"{tmp_path}/a.nc")
         with pytest.raises(FileNotFoundError, match="matches no file"):
             inspect(f"{tmp_path}/*.nc")
-        with pytest.raises(ValueError, match="a folder but no Zarr store"):
+        with pytest.raises(ValueError, match="a folder but not a Zarr store"):
             inspect(str(tmp_path))
 
     @pytest.mark.parametrize("cut", [40, 300])
@@ -147,7 +147,7 @@ class TestWrong:
         ds = ds.expand_dims(level=[200, 500], axis=1)
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
         assert "`level` is needed: 'T' of" in report
-        assert "2 places along level (200, 500)" in report
+        assert "2 levels along level (200, 500)" in report
         assert command(report)[1]["level"] == "200"
         assert len(trained_on(report).data.train) > 0
 
@@ -252,7 +252,7 @@ class TestRealFiles:
                 "climate/eraint_uvz.nc",
                 None,
                 [
-                    "3 places along level (200, 500, 850)",
+                    "3 levels along level (200, 500, 850)",
                     "m**2 s**-2",
                     "no units like 'days since",
                 ],

@@ -1,1 +1,1 @@
-"""One reader of the world's files: NetCDF, Zarr, HDF5, arrays, times and grids."""
+"""Readers of fields in NetCDF, Zarr, HDF5 and .npy files, with times and grids."""

@@ -1,7 +1,7 @@
 """Fields in arrays whose axes have no names: HDF5 data sets and .npy files.
 
-The letters of `axes` say what each axis is: n independent sequences, t time, h rows
-(north to south, as in a picture), w columns, c channels. "hw" is one field per file.
+The letters of `axes` name the axes: n independent sequences, t time, h rows (north to
+south, as in an image), w columns, c channels. "hw" is one field per file.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from earthformer_jax.data.readers.layout import (
 )
 
 LETTERS = "nthwc"
-MOST_CHANNELS = 8  # a last axis this short is taken for channels
+MOST_CHANNELS = 8  # a last axis of at most this length is assumed to be channels
 COORDINATES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
 TIME_NAMES = ("time", "t", "date")
 FILL_ATTRIBUTES = ("_FillValue", "missing_value")
@@ -52,21 +52,21 @@ def guess_axes(shape: Sequence[int]) -> str:
         return "nthwc"
     raise ValueError(
         f"an array of shape {tuple(shape)}; expected time, rows and columns, and "
-        "perhaps sequences or channels"
+        "optionally sequences or channels"
     )
 
 
 def check_axes(axes: str, shape: Sequence[int], what: str) -> None:
-    """Refuses letters that do not fit an array.
+    """Rejects letters that do not match an array.
 
     Raises:
-        ValueError: saying which letters are expected.
+        ValueError: if they do not; the message lists the expected letters.
     """
     known = set(axes) <= set(LETTERS) and len(set(axes)) == len(axes)
     if not known or not set("hw") <= set(axes) or ("t" not in axes and axes != "hw"):
         raise ValueError(
             f"axes={axes!r}: expected the letters t, h and w, each once, "
-            "and n for sequences or c for channels where there are any, such as 'thw' "
+            "and n for sequences or c for channels if there are any, such as 'thw' "
             "or 'nhwt'"
         )
     if len(axes) != len(shape):
@@ -93,13 +93,13 @@ def read_array(array, axes: str, sequence: int, steps, rows, columns) -> np.ndar
 
 
 class NpyFile:
-    """A .npy file, read where it lies; `layout` says what was found in it."""
+    """A memory-mapped .npy file; `layout` describes its contents."""
 
     def __init__(self, path: Path, wanted: Wanted):
         """Reads the header.
 
         Raises:
-            ValueError: if the file is damaged, holds no numbers or other axes.
+            ValueError: if the file is damaged, not numeric, or has other axes.
         """
         self._path, self._missing = path, wanted.missing
         array = self.open()
@@ -139,23 +139,23 @@ class NpyFile:
         size = self._path.stat().st_size
         if "object" in str(error).lower():
             return (
-                f"{self._path} holds Python objects, which are not opened since they "
-                "can run code; save a plain array of numbers"
+                f"{self._path} contains Python objects, which are not opened because "
+                "they can run code; save a plain array of numbers"
             )
         return (
             f"path={self._path} cannot be read: it is truncated, damaged "
-            f"or no .npy file ({size} bytes; {error}). Download or write it again"
+            f"or not a .npy file ({size} bytes; {error}). Download or write it again"
         )
 
 
 class Hdf5File:
-    """Data sets of an HDF5 file; `layout` says what was found in it."""
+    """Data sets of an HDF5 file; `layout` describes its contents."""
 
     def __init__(self, path: Path, wanted: Wanted):
         """Reads everything but the fields.
 
         Raises:
-            ValueError: if the file is damaged or holds nothing that was asked for.
+            ValueError: if the file is damaged or lacks the requested data sets.
         """
         self._path = path
         with contextlib.closing(self.open()) as file:
@@ -199,7 +199,7 @@ class Hdf5File:
             )
 
     def open(self) -> h5py.File:
-        """The open file; to be closed."""
+        """The open file, which the caller closes."""
         try:
             return h5py.File(self._path, "r")
         except OSError as error:
@@ -243,7 +243,7 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _choose_datasets(arrays, wanted: Wanted, path: Path) -> list[str]:
-    """Names of the data sets asked for, or of those like the largest."""
+    """Names of the requested data sets, or of all with the shape of the largest."""
     variables = wanted.variables
     fields = [name for name, array in arrays.items() if array.ndim >= MIN_DIMENSIONS]
     if variables:
@@ -281,7 +281,7 @@ def _choose_axes(axes: str, shape: Sequence[int], path: Path, what: str) -> str:
         try:
             return guess_axes(shape)
         except ValueError as error:
-            raise ValueError(f"{path} holds {error}") from None
+            raise ValueError(f"{path} contains {error}") from None
     check_axes(axes, shape, what)
     return axes
 
@@ -289,7 +289,7 @@ def _choose_axes(axes: str, shape: Sequence[int], path: Path, what: str) -> str:
 def _axes_note(asked: str, axes: str, shape: Sequence[int]) -> tuple[str, ...]:
     if asked:
         return ()
-    return (f"axes taken for {axes!r} ({axes_text(axes, shape)})",)
+    return (f"axes assumed to be {axes!r} ({axes_text(axes, shape)})",)
 
 
 def _channel_names(variables: tuple[str, ...], channels: int | None, path: Path):
@@ -332,7 +332,7 @@ def _packing(array: h5py.Dataset) -> tuple[float, float]:
 
 
 def _find_times(arrays, steps: int, path: Path) -> times_lib.Times | None:
-    """Times in a data set "time..." of one value a step, if they can be decoded."""
+    """Times in a data set "time..." with one value per step, if they can be decoded."""
     for name, array in arrays.items():
         short = posixpath.basename(name).lower()
         named = short in TIME_NAMES or short.startswith(("time", "date"))

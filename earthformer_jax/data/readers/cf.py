@@ -1,4 +1,4 @@
-"""NetCDF files and Zarr stores, opened, and what CF attributes say of their axes."""
+"""Opens NetCDF files and Zarr stores, and identifies their axes by CF attributes."""
 
 import dataclasses
 import re
@@ -57,7 +57,7 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Dimensions:
-    """Which dimension of a variable is which; `further` are all others."""
+    """Names of the dimensions of a variable; `further` are all others."""
 
     time: str
     rows: str
@@ -66,12 +66,12 @@ class Dimensions:
 
     @property
     def plane(self) -> tuple[str, str, str]:
-        """The dimensions of a channel, in the order it is read."""
+        """The dimensions of a channel, in the order in which they are read."""
         return self.time, self.rows, self.columns
 
 
 def opened(path: Path) -> xr.Dataset:
-    """Opens a NetCDF file or Zarr store, times left as numbers; to be closed.
+    """Opens a NetCDF file or Zarr store without decoding times; the caller closes it.
 
     Raises:
         ValueError: if it is neither, or damaged.
@@ -82,7 +82,7 @@ def opened(path: Path) -> xr.Dataset:
     try:
         if not path.is_dir():
             _check_classic_size(path)
-        with warnings.catch_warnings():  # of attributes that xarray corrects
+        with warnings.catch_warnings():  # about attributes that xarray corrects
             warnings.simplefilter("ignore", xr.SerializationWarning)
             return xr.open_dataset(path, decode_times=False, **options)
     except Exception as error:  # each backend has its own exceptions
@@ -105,7 +105,7 @@ def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
     """Time, rows and columns of a variable, by attributes, names, or order.
 
     Raises:
-        ValueError: if it has too few dimensions, or none can be taken for time.
+        ValueError: if it has too few dimensions, or none can be identified as time.
     """
     dims = [str(dim) for dim in array.dims]
     if len(dims) < MIN_DIMENSIONS:
@@ -127,8 +127,9 @@ def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
     if time is None:
         if len(further) != 1:
             raise ValueError(
-                f"{path}: none of {sizes_text(array.sizes)} of {array.name!r} is "
-                "known as time; give it the attribute axis='T' or the name 'time'"
+                f"{path}: none of the dimensions {sizes_text(array.sizes)} of "
+                f"{array.name!r} is recognised as time; give it the attribute axis='T' "
+                "or the name 'time'"
             )
         time = further.pop()
     return Dimensions(time, rows, columns, tuple(further))
@@ -143,7 +144,7 @@ def find_times(
         ValueError: if there are times that cannot be decoded.
     """
     if dim not in array.coords:
-        return None, f"{dim!r} has no times: steps are taken as equal"
+        return None, f"{dim!r} has no times: steps are assumed to be equal"
     time = array.coords[dim]
     units, calendar = (str(time.attrs.get(key, "")) for key in ("units", "calendar"))
     try:
@@ -155,17 +156,18 @@ def find_times(
     if times is not None:
         return times, ""
     return None, (
-        f"{dim!r} has no units like 'days since 1900-01-01': steps are taken as equal"
+        f"{dim!r} has no units like 'days since 1900-01-01': steps are assumed to be "
+        "equal"
     )
 
 
 def find_coordinates(
     array: xr.DataArray, dimensions: Dimensions, path: Path
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Latitude and longitude in degrees, of one dimension each or of two; or None.
+    """Latitude and longitude in degrees, both 1-D or both 2-D; None if unknown.
 
     Raises:
-        ValueError: if a coordinate has missing values, or latitudes are in no order.
+        ValueError: if a coordinate has missing values, or latitudes are not monotonic.
     """
     plane = dimensions.rows, dimensions.columns
     found = []
@@ -178,7 +180,7 @@ def find_coordinates(
             steps = np.diff(values)
             if axis == "latitude" and not (np.all(steps > 0) or np.all(steps < 0)):
                 raise ValueError(
-                    f"{path}: latitude {dim!r} goes up and down; sort the rows"
+                    f"{path}: latitude {dim!r} is not monotonic; sort the rows"
                 )
             found.append(values)
             continue
@@ -220,17 +222,17 @@ def _in_degrees(coordinate: xr.DataArray, axis: str) -> bool:
 
 
 def _check_classic_size(path: Path) -> None:
-    """Refuses a truncated NetCDF-3 file, which the NetCDF library reads as zeros."""
+    """Rejects a truncated NetCDF-3 file, which the NetCDF library reads as zeros."""
     with path.open("rb") as file:
         signature = file.read(4)
     if signature in (b"CDF\x01", b"CDF\x02"):
-        # Mapped, not read; an array that ends behind the end of the file is an error.
+        # Mapped, not read; an array that extends past the end of the file is an error.
         scipy.io.netcdf_file(path, mmap=True).close()
 
 
 def _unreadable(path: Path, error: Exception) -> str:
     if path.is_dir():
-        return f"path={path} is not a Zarr store that can be read ({error})"
+        return f"path={path} cannot be read as a Zarr store ({error})"
     return (
         f"path={path} is a NetCDF file that cannot be read: it is truncated or damaged "
         f"({path.stat().st_size} bytes; {error}). Download or write it again"

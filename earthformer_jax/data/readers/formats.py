@@ -1,4 +1,4 @@
-"""Which files a path means, and which of the formats each of them has."""
+"""Finds the files that a path or pattern refers to, and detects their formats."""
 
 import glob
 import re
@@ -15,18 +15,18 @@ from earthformer_jax.data.readers.paths import existing
 FORMATS = "NetCDF, Zarr, HDF5 or .npy"
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata")
-MAGIC = re.compile(r"[*?\[]")  # what makes a path a pattern
+MAGIC = re.compile(r"[*?\[]")  # characters that make a path a pattern
 
 SeriesFile = NamedFile | Hdf5File | NpyFile
 
 
 def find(path: str) -> list[Path]:
-    """The files or Zarr stores that a path or pattern means, sorted by name.
+    """The files or Zarr stores that a path or pattern refers to, sorted by name.
 
     Numbers in names sort as numbers: "f2.npy" comes before "f10.npy".
 
     Raises:
-        FileNotFoundError: if there is nothing, saying what is near.
+        FileNotFoundError: if there are none; the message suggests similar names.
         ValueError: if it is a folder of files.
     """
     if MAGIC.search(path) and not Path(path).expanduser().exists():
@@ -46,17 +46,17 @@ def is_zarr(path: Path) -> bool:
 
 
 def open_file(path: Path, wanted: Wanted) -> SeriesFile:
-    """Reads what a file holds, whichever format it has.
+    """Opens a file of any of the formats and reads its layout.
 
     Raises:
-        ValueError: if it has none of the formats, is damaged, or does not hold what is
-            wanted.
+        ValueError: if it has none of the formats, is damaged, or does not contain the
+            requested data.
     """
     return kind_of(path)(path, wanted)
 
 
 def kind_of(path: Path) -> type[SeriesFile]:
-    """The reader for a file, by its first bytes.
+    """The reader for a file, chosen by its first bytes.
 
     Raises:
         ValueError: if there is none.
@@ -108,20 +108,20 @@ def _by_number(path: Path) -> list:
 
 
 def _no_match(path: str) -> str:
-    """What is where a pattern was looked for."""
+    """The message for a pattern without matches, with the contents of its folder."""
     pattern = Path(path).expanduser()
     folder = pattern.parent
     while MAGIC.search(str(folder)):
         folder = folder.parent
     if not folder.is_dir():
-        return f"path={path} matches no file: there is no folder {folder}"
+        return f"path={path} matches no files: there is no folder {folder}"
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
-        return f"path={path} matches no file: {folder} is empty"
+        return f"path={path} matches no files: {folder} is empty"
     stem = MAGIC.sub("", pattern.stem)
     hint = nearest(stem + pattern.suffix, names) if folder == pattern.parent else ""
     hint = hint if len(stem) > 1 else ""
-    return f"path={path} matches no file{hint} ({folder} holds {_kinds(folder)})"
+    return f"path={path} matches no files{hint} ({folder} contains {_kinds(folder)})"
 
 
 def _folder(path: Path) -> str:
@@ -129,8 +129,8 @@ def _folder(path: Path) -> str:
     common = Counter(suffixes).most_common(1)
     pattern = f"'{path}/*{common[0][0]}'" if common else f"'{path}/*.nc'"
     return (
-        f"path={path} is a folder but no Zarr store; write a pattern such "
-        f"as {pattern} (it holds {_kinds(path)})"
+        f"path={path} is a folder but not a Zarr store; use a pattern such "
+        f"as {pattern} (it contains {_kinds(path)})"
     )
 
 

@@ -11,19 +11,19 @@ import numpy as np
 from earthformer_jax.data.readers.formats import SeriesFile
 
 MAX_OPEN = 32  # files at a time
-BLOCK_BYTES = 2**27  # of full resolution, read at once when all is read
+BLOCK_BYTES = 2**27  # at full resolution, read at once when reading everything
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """The part of every stored field that is used, and how it is thinned.
+    """The part of every stored field that is used, and how it is coarsened.
 
     Attributes:
         rows: slice of the stored rows.
         columns: one or two slices of the stored columns, joined in this order.
         flip: reverse the rows.
-        space_step: cells are means of so many rows and columns; a rest at the end is
-            left out. A mean is known if half of its values are.
+        space_step: n × n cells are averaged into one; a remainder at the end is left
+            out. A mean is known if at least half of its values are.
     """
 
     rows: slice
@@ -57,7 +57,7 @@ class ArrayFrames:
         return self.values.shape
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Frames start..stop - 1, `[n, h, w, c]`, not to be changed."""
+        """Frames start..stop - 1, `[n, h, w, c]`, which must not be modified."""
         return self.values[start:stop]
 
     def channels(self, places: Sequence[int]) -> "ArrayFrames":
@@ -66,10 +66,10 @@ class ArrayFrames:
 
 
 class FileFrames:
-    """Frames read from files when they are asked for.
+    """Frames read from files on demand.
 
-    Files are opened on first use in each process, a few at a time; many threads may
-    read.
+    Files are opened on first use in each process, a limited number at a time. Reading
+    is thread-safe.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class FileFrames:
         Args:
             files: the files.
             table: int `[t, 3]`: file, sequence and step of each frame.
-            cut: of every field.
-            step: from frame to frame, where nothing interrupts.
-            places: channels of the files, in the order wanted; () for all.
+            cut: the part of every field that is used.
+            step: stored steps from one frame to the next, within a sequence.
+            places: channels of the files, in the desired order; () for all.
         """
         self._files, self._table, self._cut = list(files), table, cut
         self._step, self._places = step, tuple(places)
@@ -107,7 +107,7 @@ class FileFrames:
         return FileFrames(self._files, self._table, self._cut, self._step, places)
 
     def unthinned(self) -> "FileFrames":
-        """The same frames, cells not averaged."""
+        """The same frames without averaging of cells."""
         cut = dataclasses.replace(self._cut, space_step=1)
         return FileFrames(self._files, self._table, cut, self._step, self._places)
 
@@ -142,7 +142,7 @@ class FileFrames:
         number, sequence, first = map(int, table[0])
         steps = slice(first, int(table[-1, 2]) + 1, self._step)
         cut = self._cut
-        if os.getpid() != self._process:  # what was opened before a fork stays there
+        if os.getpid() != self._process:  # handles cannot be shared after a fork
             self._forget()
         with self._lock:  # a file must not be closed while another thread reads it
             handle = self._handle(number)
@@ -182,9 +182,9 @@ Frames = ArrayFrames | FileFrames
 
 
 def block_mean(values: np.ndarray, step: int) -> np.ndarray:
-    """Means of step x step cells of `[t, h, w, c]`, of what is observed.
+    """Means of the observed values in blocks of step x step cells of `[t, h, w, c]`.
 
-    A rest of rows or columns at the end is left out. NaN where less than half of a
+    A remainder of rows or columns at the end is left out. NaN where less than half of a
     block is observed.
     """
     if step == 1:
@@ -202,6 +202,6 @@ def block_mean(values: np.ndarray, step: int) -> np.ndarray:
 
 
 def _close(handle) -> None:
-    """Closes a file; a memory map ends with the last array that uses it."""
+    """Closes a file; a memory map is released with the last array that uses it."""
     if not isinstance(handle, np.memmap):
         handle.close()

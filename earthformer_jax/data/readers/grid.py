@@ -1,14 +1,14 @@
 """Regular latitude-longitude grids and area means over boxes.
 
 Latitudes are degrees north, ascending. Longitudes are degrees east, ascending, from 0
-to 360; a region that crosses Greenwich goes on above 360.
+to 360; a region that crosses Greenwich continues above 360.
 """
 
 import dataclasses
 
 import numpy as np
 
-# A cell size may differ by this share from the median: Gaussian latitudes pass.
+# A cell size may differ by this share from the median, to allow Gaussian latitudes.
 SPACING_TOLERANCE = 0.1
 # A box mean is trusted when observed cells cover this share of the box area.
 BOX_COVERAGE = 0.95
@@ -37,7 +37,7 @@ NINO34 = Box("Nino3.4", south=-5.0, north=5.0, west=190.0, east=240.0)
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Cell centres and where there is ocean.
+    """Cell centres and an ocean mask.
 
     Attributes:
         latitude: degrees north `[h]`, ascending.
@@ -97,14 +97,14 @@ def order_longitude(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_spacing(centres: np.ndarray, axis: str) -> None:
-    """Refuses cell centres that do not ascend in nearly equal steps.
+    """Rejects cell centres that do not ascend in nearly equal steps.
 
     Raises:
-        ValueError: naming `axis` and the first uneven step.
+        ValueError: if they do not; the message names `axis` and the first uneven step.
     """
     if centres.size < 2:
         raise ValueError(
-            f"the grid has {centres.size} {axis} value; at least 2 are needed"
+            f"the grid has {centres.size} {axis} value(s); at least 2 are needed"
         )
     steps = np.diff(centres)
     typical = np.median(steps)
@@ -113,7 +113,7 @@ def check_spacing(centres: np.ndarray, axis: str) -> None:
         at = int(np.argmax(wrong))
         raise ValueError(
             f"{axis} is not evenly spaced: {centres[at]:g} is followed by "
-            f"{centres[at + 1]:g} where the typical step is {typical:g} degrees; "
+            f"{centres[at + 1]:g}, but the typical step is {typical:g} degrees; "
             "interpolate the data to a regular latitude-longitude grid first"
         )
 
@@ -145,8 +145,8 @@ def box_area(latitude: np.ndarray, longitude: np.ndarray, box: Box) -> np.ndarra
         box: the box.
 
     Returns:
-        `[h, w]`, non-negative. Sums to 1 when the grid covers the box, to within the
-        cosine's change across a cell.
+        `[h, w]`, non-negative. Sums to 1 if the grid covers the box, up to the change
+        of the cosine across a cell.
     """
     latitude = np.asarray(latitude, np.float64)
     rows = _overlap(np.clip(cell_edges(latitude), -90, 90), box.south, box.north)
@@ -184,7 +184,7 @@ def box_weights(grid: Grid, box: Box = NINO34) -> np.ndarray:
 
 
 def point_weights(grid: Grid, box: Box = NINO34) -> np.ndarray:
-    """Equal weights of the cells whose centres lie in a box, its border included.
+    """Equal weights of the cells whose centres lie in a box, including its border.
 
     The convention of the ICAR-ENSO index; `box_weights` is the area mean.
 

@@ -1,4 +1,4 @@
-"""What a file of fields holds, in words that all formats share."""
+"""A description of the contents of a file, common to all formats."""
 
 import dataclasses
 import difflib
@@ -16,12 +16,12 @@ MIN_DIMENSIONS = 3  # of a variable that changes in time
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """What a variable measures, to find the variable where its name is not given.
+    """What a variable measures, to find the variable if its name is not given.
 
     Attributes:
         name: for messages, such as "sea surface temperature".
-        standard_names: of the CF conventions.
-        names: usual names of the variable, in lower case.
+        standard_names: its standard names in the CF conventions.
+        names: common names of the variable, in lower case.
         units: its possible units, in lower case.
     """
 
@@ -31,7 +31,7 @@ class Quantity:
     units: tuple[str, ...] = ()
 
     def find(self, variables: Mapping[str, Mapping[str, Any]], path: Path) -> str:
-        """The only variable that measures it, by standard name, usual name or units.
+        """The only variable that measures it, by standard name, common name or units.
 
         Args:
             variables: attributes of the variables of three or more dimensions.
@@ -68,15 +68,15 @@ class Quantity:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What the user asks of a file.
+    """The data that the user requests from a file.
 
     Attributes:
-        variables: their names; () for all that lie on one grid.
-        level: "500", or "level=500", of every further dimension.
-        axes: of arrays without names, "thw" or any order of n (sequences), t, h, w and
-            c (channels); "" to guess.
-        missing: values that mark what is missing.
-        quantity: where no names are given, the one variable that measures this.
+        variables: their names; () for all that share a grid.
+        level: "500", or "level=500", for every further dimension.
+        axes: axes of arrays without names, "thw" or any order of n (sequences), t, h, w
+            and c (channels); "" to guess.
+        missing: values that mark missing data.
+        quantity: if no names are given, the one variable that measures this.
     """
 
     variables: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a file holds: `sequences` times `steps` fields of a size.
+    """Contents of a file: `sequences` times `steps` fields of equal size.
 
     Attributes:
         path: the file.
@@ -96,13 +96,13 @@ class Layout:
         names: of the channels.
         units: of the channels; "" where unknown.
         sequences: independent pieces of time.
-        steps: of time, in each.
+        steps: number of time steps in each.
         size: rows and columns.
         times: of the steps, if known (and there is one sequence).
         latitude: `[h]` or `[h, w]` degrees north, if known.
         longitude: `[w]` or `[h, w]` degrees east, if known.
-        notes: what was assumed or left out.
-        single: each file is one field, and its place among the files is its time.
+        notes: assumptions, and what was left out.
+        single: each file is one field; the order of the files is the order in time.
     """
 
     path: Path
@@ -135,26 +135,26 @@ def to_float(values: np.ndarray, missing: Sequence[float]) -> np.ndarray:
 
 
 def check_numbers(name: str, dtype, path: Path) -> None:
-    """Refuses values that are no numbers.
+    """Rejects values that are not numbers.
 
     Raises:
-        ValueError: naming the type.
+        ValueError: if they are not; the message names the type.
     """
     dtype = np.dtype(dtype)
     if dtype.kind in NUMBERS:
         return
     kinds = {
         "c": "take the real part, or amplitude and phase as two variables",
-        "O": "write plain arrays: objects are not opened, since they can run code",
-        "m": "divide them by a unit, to have numbers",
-        "M": "dates are no field",
+        "O": "write plain arrays; objects are not opened because they can run code",
+        "m": "divide them by a unit to get numbers",
+        "M": "dates are not a field",
     }
     remedy = kinds.get(dtype.kind, "store them as numbers")
     raise ValueError(f"{path}: {name!r} has type {dtype}; expected numbers: {remedy}")
 
 
 def no_variable(path: Path, name: str, there: Iterable[str]) -> ValueError:
-    """The error that a variable asked for is not in a file."""
+    """The error for a requested variable that is not in the file."""
     there = list(map(str, there))
     return ValueError(
         f"{path} has no variable {name!r}{nearest(name, there)} (of three or more "
@@ -173,7 +173,7 @@ def numbers(value, name: str) -> tuple[float, ...]:
     """(1.0, 2.0) of "1,2" or (1, 2).
 
     Raises:
-        ValueError: naming the setting, if a word is not a number.
+        ValueError: if a word is not a number; the message names the setting.
     """
     found = words(value)
     try:
@@ -185,7 +185,7 @@ def numbers(value, name: str) -> tuple[float, ...]:
 
 
 def region_problem(region: Sequence[float]) -> str:
-    """What is wrong with (south, north, west, east); "" if nothing is, or it is ()."""
+    """The problem with (south, north, west, east); "" if it is valid or ()."""
     if not region or (
         len(region) == 4 and region[0] < region[1] and region[2] != region[3]
     ):
@@ -197,7 +197,7 @@ def region_problem(region: Sequence[float]) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean 'T'?", or nothing if no name is near."""
+    """ "; did you mean 'T'?", or "" if no name is similar."""
     names = list(map(str, names))
     lower = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)

@@ -31,7 +31,7 @@ class LevelNeeded(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One channel: a variable at fixed places of its further dimensions."""
+    """One channel: a variable at fixed positions along its further dimensions."""
 
     name: str
     variable: str
@@ -40,13 +40,13 @@ class Field:
 
 
 class NamedFile:
-    """A NetCDF file or Zarr store; `layout` says what was found in it."""
+    """A NetCDF file or Zarr store; `layout` describes its contents."""
 
     def __init__(self, path: Path, wanted: Wanted):
         """Reads everything but the fields.
 
         Raises:
-            ValueError: if the file cannot be read or holds nothing that was asked for.
+            ValueError: if the file cannot be read or lacks the requested variables.
         """
         if wanted.axes:
             raise ValueError(
@@ -75,14 +75,14 @@ class NamedFile:
         )
 
     def open(self) -> xr.Dataset:
-        """The open file; to be closed."""
+        """The open file, which the caller closes."""
         return cf.opened(self._path)
 
     def read(
         self, handle: xr.Dataset, sequence: int, steps, rows, columns
     ) -> np.ndarray:
         """float32 `[t, h, w, c]` of slices of the axes; NaN where missing."""
-        del sequence  # there is one
+        del sequence  # there is only one
         cut = dict(zip(self._axes.plane, (steps, rows, columns), strict=True))
         channels = [
             to_float(
@@ -102,11 +102,11 @@ class NamedFile:
 def find_fields(
     dataset: xr.Dataset, wanted: Wanted, path: Path
 ) -> tuple[cf.Dimensions, list[Field], tuple[str, ...]]:
-    """The channels asked for, the dimensions they share, and notes.
+    """The requested channels, the dimensions they share, and notes.
 
     Raises:
-        ValueError: if a variable is missing, is not numeric, lies on another grid, or
-            if a level has to be chosen.
+        ValueError: if a variable is missing, not numeric or on another grid, or if a
+            level must be chosen.
     """
     gridded = [
         str(name)
@@ -188,12 +188,12 @@ def _at_levels(
     known: set[str],
     path: Path,
 ) -> list[Field]:
-    """One field for each choice of places along the further dimensions.
+    """One field for each combination of positions along the further dimensions.
 
     Args:
         array: the variable.
-        further: its dimensions beside time and grid.
-        level: what the user chose.
+        further: its dimensions other than time and grid.
+        level: the levels that the user chose.
         known: further dimensions of all variables.
         path: of the file.
     """
@@ -213,7 +213,7 @@ def _at_levels(
     if not all(chosen.values()):
         labels = {dim: _labels(array, dim) for dim in long}
         there = " and ".join(
-            f"{len(x)} places along {dim} ({_some(x)})" for dim, x in labels.items()
+            f"{len(x)} levels along {dim} ({_some(x)})" for dim, x in labels.items()
         )
         example = ",".join(f"{dim}={x[0]}" for dim, x in labels.items())
         example = example.partition("=")[2] if len(long) == 1 else example
@@ -235,7 +235,7 @@ def _at_levels(
 
 
 def _place(array: xr.DataArray, dim: str, value: str, path: Path) -> int:
-    """Index of a level by its coordinate, or by its number where there is none."""
+    """Index of a level by its coordinate, or by its number if there is none."""
     labels = _labels(array, dim)
     if value in labels:
         return labels.index(value)
@@ -252,7 +252,7 @@ def _place(array: xr.DataArray, dim: str, value: str, path: Path) -> int:
 
 
 def _labels(array: xr.DataArray, dim: str) -> list[str]:
-    """The places along a dimension, as a user writes them."""
+    """The positions along a dimension, as a user writes them."""
     if dim not in array.coords:
         return [str(i) for i in range(array.sizes[dim])]
     values = array.coords[dim].values

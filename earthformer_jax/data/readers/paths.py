@@ -1,4 +1,4 @@
-"""Paths that a user gives."""
+"""Paths given by the user."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ def existing(path: str, field: str) -> Path:
     """The path, with ~ expanded.
 
     Args:
-        path: what the user wrote.
-        field: where, for the message: "path".
+        path: the path as given.
+        field: name of the setting, for the message: "path".
 
     Raises:
-        FileNotFoundError: if there is nothing, naming what is near.
+        FileNotFoundError: if it does not exist; the message suggests a similar name.
     """
     found = Path(path).expanduser()
     if found.exists():

@@ -1,4 +1,4 @@
-"""Files as one time series of fields: joined, checked, cropped and thinned."""
+"""Files as one time series of fields: joined, checked, cropped and coarsened."""
 
 import dataclasses
 import itertools
@@ -24,18 +24,18 @@ class Cube:
     """A time series of fields of several variables.
 
     Attributes:
-        label: the file or files, for people.
+        label: human-readable name of the file or files.
         format: "NetCDF", "Zarr", "HDF5" or ".npy".
         names: of the channels.
         units: of the channels; "" where unknown.
-        frames: reads them by number.
-        segments: int `[s, 2]`, first frame and end of stretches without interruption.
-        times: of the frames, rising; None if unknown.
+        frames: the frames, read by number.
+        segments: int `[s, 2]`, first frame and end of stretches without gaps.
+        times: of the frames, increasing; None if unknown.
         cadence: minutes from frame to frame; 0 if unknown.
         latitude: degrees north `[h]`, ascending, or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
         south_first: whether row 0 is the southernmost.
-        notes: what was assumed or left out.
+        notes: assumptions, and what was left out.
     """
 
     label: str
@@ -76,21 +76,21 @@ def open_cube(
     space_step: int = 1,
     time_step: int = 1,
 ) -> Cube:
-    """Finds what a path or pattern holds; fields are read later.
+    """Opens the files at a path or pattern as a series; fields are read later.
 
-    Rows run from south to north where the latitudes of the rows are known (files that
-    run the other way are turned over), and as they are stored otherwise.
+    Rows run from south to north if the latitudes of the rows are known (files that run
+    the other way are flipped), and as stored otherwise.
 
     Args:
-        path: a file, a Zarr store, or a pattern of many.
+        path: a file, a Zarr store, or a pattern that matches many.
         wanted: variables, level, axes, missing values.
         region: (south, north, west, east) in degrees; () for all.
-        space_step: cells are means of so many times so many.
-        time_step: every so manieth frame.
+        space_step: n × n cells are averaged into one.
+        time_step: use every n-th frame.
 
     Raises:
-        FileNotFoundError: if there is nothing at `path`.
-        ValueError: if a file cannot be read or used, or files do not fit together.
+        FileNotFoundError: if `path` does not exist.
+        ValueError: if a file cannot be read or used, or the files do not match.
     """
     files = [formats.open_file(p, wanted) for p in formats.find(path)]
     for file in files:
@@ -129,7 +129,7 @@ def open_cube(
 
 
 def in_memory(cube: Cube, limit: float = MEMORY_BYTES) -> Cube:
-    """The same cube with its values read, if they are not more than `limit` bytes."""
+    """The same cube with its values in memory, if they take at most `limit` bytes."""
     if not isinstance(cube.frames, FileFrames):
         return cube
     if 4 * int(np.prod(cube.frames.shape, dtype=np.int64)) > limit:
@@ -140,7 +140,7 @@ def in_memory(cube: Cube, limit: float = MEMORY_BYTES) -> Cube:
 
 
 def grid_text(latitude: np.ndarray | None, longitude: np.ndarray | None) -> str:
-    """ " 4.76N..21.9N 30E..50.6E", or nothing."""
+    """ " 4.76N..21.9N 30E..50.6E", or "" if unknown."""
     if latitude is None or longitude is None:
         return ""
 
@@ -160,8 +160,11 @@ def check_regular(
     Args:
         latitude: degrees north, or None.
         longitude: degrees east, or None.
-        label: the file or files.
-        what: needs a regular grid.
+        label: the file or files, for the message.
+        what: the feature that needs a regular grid, for the message.
+
+    Raises:
+        ValueError: if the grid is not regular.
     """
     if latitude is not None and longitude is not None:
         if latitude.ndim == longitude.ndim == 1:
@@ -174,10 +177,10 @@ def check_regular(
 
 
 def _in_order(files: list[SeriesFile]) -> tuple[list[SeriesFile], Times | None]:
-    """Files by time where they have times, and the times of all steps.
+    """Files sorted by time if they have times, and the times of all steps.
 
     Raises:
-        ValueError: if some have times and some not, or times do not rise.
+        ValueError: if only some have times, or times do not increase.
     """
     timed = [(f, f.layout.times) for f in files if f.layout.times is not None]
     if not timed:
@@ -185,8 +188,8 @@ def _in_order(files: list[SeriesFile]) -> tuple[list[SeriesFile], Times | None]:
     if len(timed) < len(files):
         without = next(f for f in files if f.layout.times is None)
         raise ValueError(
-            f"{without.layout.path} has no times, but {timed[0][0].layout.path} has; "
-            "use files of one kind"
+            f"{without.layout.path} has no times, but {timed[0][0].layout.path} does; "
+            "use only files with times or only files without"
         )
     first, first_times = timed[0]
     for file, times in timed:
@@ -226,8 +229,8 @@ def _check_filled(layout: Layout) -> None:
 
 
 def _check_same(first: Layout, other: Layout) -> None:
-    """Refuses files with other variables or another grid."""
-    where = f"{first.path} and {other.path} do not fit together: "
+    """Rejects files with different variables or grids."""
+    where = f"{first.path} and {other.path} do not match: "
     if first.names != other.names:
         raise ValueError(
             f"{where}variables {', '.join(first.names)} and {', '.join(other.names)}; "
@@ -248,7 +251,7 @@ def _check_same(first: Layout, other: Layout) -> None:
 def _table(
     layouts: Sequence[Layout], times: Times | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(file, sequence, step) of every frame, and stretches without interruption."""
+    """(file, sequence, step) of every frame, and stretches without gaps."""
     parts = []
     for number, layout in enumerate(layouts):
         sequence, step = np.divmod(
@@ -286,7 +289,7 @@ def _cut(
     cut = Cut(rows, columns, flip, space_step)
     if min(cut.size) < 1:
         raise ValueError(
-            f"space_step={space_step} leaves nothing of {cut.stored[0]} x "
+            f"space_step={space_step} is larger than the grid of {cut.stored[0]} x "
             f"{cut.stored[1]} cells"
         )
     if latitude is None or longitude is None:
@@ -311,7 +314,7 @@ def _thinned(x: np.ndarray, step: int) -> np.ndarray:
 def _find_region(
     latitude: np.ndarray, longitude: np.ndarray, region: tuple[float, ...]
 ) -> tuple[slice, tuple[slice, ...]]:
-    """Slices of rows and columns whose centres lie in a region, borders included."""
+    """Slices of rows and columns whose centres lie in a region or on its border."""
     south, north, west, east = region
     inside = np.flatnonzero((latitude >= south - 1e-6) & (latitude <= north + 1e-6))
     width = 360.0 if east - west >= 360 else (east - west) % 360
@@ -319,7 +322,7 @@ def _find_region(
     chosen = distance <= width + 2e-6
     if not len(inside) or not chosen.any():
         raise ValueError(
-            f"region={_region_text(region)} holds no cell of the grid"
+            f"region={_region_text(region)} contains no cells of the grid"
             f"{grid_text(latitude, longitude)}; write south, north, west, east in "
             "degrees"
         )
@@ -327,7 +330,7 @@ def _find_region(
     runs = [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
     if len(runs) > 2:
         raise ValueError(
-            f"region={_region_text(region)}: the longitudes of the file are in no order"
+            f"region={_region_text(region)}: the longitudes of the file are not sorted"
         )
     runs.sort(key=lambda run: min(distance[run.start], distance[run.stop - 1]))
     return slice(int(inside[0]), int(inside[-1]) + 1), tuple(runs)
@@ -344,12 +347,12 @@ def _south_first(latitude: np.ndarray | None) -> bool:
 
 
 def _gaps_text(times: Times, segments: np.ndarray, cadence: float) -> str:
-    """ "2 gaps in time (after 2001-02-03, ...), which no window crosses" """
+    """ "2 gaps in steps of 1 day (after 2001-02-03), not crossed by any window" """
     before = [times_lib.text(int(times.minutes[stop - 1])) for _, stop in segments[:-1]]
     shown = ", ".join(before[:3]) + (", ..." if len(before) > 3 else "")
     count = len(before)
     step = times_lib.frame_name(cadence)
     return (
         f"{count} gap{'s' if count > 1 else ''} in steps of {step} (after {shown}), "
-        "crossed by no window"
+        "not crossed by any window"
     )

@@ -1,8 +1,8 @@
-"""Time axes of any cadence: reading them, steps and gaps, dates of the splits.
+"""Time axes of any cadence: decoding, steps and gaps, dates of the splits.
 
-Inside the project a time is a number of minutes since 1970-01-01 UTC. Calendars of
-climate models (no leap days, 360 days) keep their own seconds beside that, so that
-their steps are equal.
+Within the package, a time is a number of minutes since 1970-01-01 UTC. Times in the
+calendars of climate models (no leap days, 360 days) also keep their own seconds, in
+which their steps are equal.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ UNITS = {
     "nanosecond": 1e-9,
 }
 EPOCH = "seconds since 1970-01-01"
-# The usual calendar is Julian before 1582-10-15.
+# The standard calendar is Julian before 1582-10-15.
 FIRST_GREGORIAN = -12219292800.0  # seconds since 1970-01-01
 # A step this much shorter or longer than the median step interrupts the series.
 SHORTEST_STEP, LONGEST_STEP = 0.5, 1.5
@@ -49,7 +49,7 @@ class Times:
     Attributes:
         seconds: float64 `[t]` since 1970-01-01 in the calendar of the file.
         minutes: int64 `[t]` since 1970-01-01 00:00 UTC of the same date in the
-            calendar people use.
+            Gregorian calendar.
         calendar: name of the file's calendar.
     """
 
@@ -65,7 +65,7 @@ class Times:
 
 
 def join(parts: Sequence[Times]) -> Times:
-    """The times of several files, one after the other."""
+    """The times of several files, concatenated."""
     return Times(
         np.concatenate([part.seconds for part in parts]),
         np.concatenate([part.minutes for part in parts]),
@@ -74,16 +74,16 @@ def join(parts: Sequence[Times]) -> Times:
 
 
 def decode(values: np.ndarray, units: str, calendar: str = "") -> Times | None:
-    """Times of the numbers or texts of a time axis.
+    """Decodes the numbers or strings of a time axis.
 
     Args:
-        values: `[t]` numbers in CF units ("days since 1900-01-01"), or numbers or texts
-            like 20160928 or 201609281445.
+        values: `[t]` numbers in CF units ("days since 1900-01-01"), or numbers or
+            strings like 20160928 or 201609281445.
         units: of the numbers; "" if there are none.
-        calendar: CF calendar; "" for the usual one.
+        calendar: CF calendar; "" for the standard one.
 
     Returns:
-        the times; None if nothing says what the numbers mean.
+        the times; None if the meaning of the numbers is unknown.
 
     Raises:
         ValueError: if a value is missing, or cannot be decoded with the units.
@@ -102,7 +102,7 @@ def decode(values: np.ndarray, units: str, calendar: str = "") -> Times | None:
         return _from_months(values, 12 if unit == "year" else 1, since[2], units)
     if unit not in UNITS:
         raise ValueError(
-            f"the unit {since[1]!r} of {units!r} is unknown; there are "
+            f"the unit {since[1]!r} of {units!r} is unknown; use one of "
             f"{', '.join(UNITS)}, month and year"
         )
     try:
@@ -118,10 +118,11 @@ def decode(values: np.ndarray, units: str, calendar: str = "") -> Times | None:
 
 
 def check_order(times: Times) -> None:
-    """Refuses times that do not rise.
+    """Rejects times that do not increase.
 
     Raises:
-        ValueError: naming the first two steps in the wrong order.
+        ValueError: if they do not; the message names the first two steps in the wrong
+            order.
     """
     steps = np.diff(times.seconds)
     wrong = steps <= 0
@@ -133,7 +134,7 @@ def check_order(times: Times) -> None:
         count = int(np.sum(steps == 0))
         more = f" ({count} times in all)" if count > 1 else ""
         raise ValueError(
-            f"steps {at} and {at + 1} are both at {before}{more}; drop what is double"
+            f"steps {at} and {at + 1} are both at {before}{more}; remove the duplicates"
         )
     raise ValueError(
         f"time goes back from {before} (step {at}) to {after}; sort the file by time"
@@ -148,7 +149,7 @@ def cadence(times: Times | None) -> float:
 
 
 def interruptions(times: Times) -> np.ndarray:
-    """Positions `[g]` of frames that do not follow the one before at the usual step."""
+    """Positions `[g]` of frames that do not follow the previous one at a usual step."""
     if len(times) < 2:
         return np.zeros(0, np.int64)
     steps = np.diff(times.seconds)
@@ -158,7 +159,7 @@ def interruptions(times: Times) -> np.ndarray:
 
 
 def is_monthly(cadence: float) -> bool:
-    """Whether so many minutes from frame to frame are a month."""
+    """Whether a cadence in minutes is a month."""
     return MONTH[0] <= cadence <= MONTH[1]
 
 
@@ -174,10 +175,11 @@ def of_months(months: np.ndarray) -> Times:
 
 
 def check_monthly(times: Times) -> None:
-    """Refuses times that are not one in each month, without gaps.
+    """Rejects times that are not monthly without gaps.
 
     Raises:
-        ValueError: naming the first month that is missing or occurs twice.
+        ValueError: if they are not; the message names the first month that is missing
+            or occurs twice.
     """
     months = month_of(times.minutes)
     steps = np.diff(months)
@@ -196,12 +198,12 @@ def check_monthly(times: Times) -> None:
         problem += "missing"
         if steps[at] > 2:
             problem += f" and {steps[at] - 2} more after it"
-        remedy = "fill the gap, or leave out what lies before it"
+        remedy = "fill the gap, or leave out the months before it"
     raise ValueError(f"time is not monthly without gaps: {problem}; {remedy}")
 
 
 def frame_name(minutes: float) -> str:
-    """A cadence for people: "5 min", "1 hour", "1 day", "1 month"; "" if unknown."""
+    """A cadence in words: "5 min", "1 hour", "1 day", "1 month"; "" if unknown."""
     if minutes <= 0:
         return ""
     for name, (low, high) in {"month": MONTH, "year": YEAR}.items():
@@ -215,7 +217,7 @@ def frame_name(minutes: float) -> str:
 
 
 def text(minutes: int) -> str:
-    """ "2016-09-28", or "2016-09-28 14:45" where the time of day matters."""
+    """ "2016-09-28", or "2016-09-28 14:45" if it is not midnight."""
     moment = str(np.datetime64(int(minutes), "m")).replace("T", " ")
     return moment.removesuffix(" 00:00")
 
@@ -233,7 +235,7 @@ def period_text(minutes: np.ndarray, cadence: float = 0.0) -> str:
         cadence: minutes from frame to frame.
 
     Returns:
-        "2008-01-01..2018-12-31", or "2008-01..2018-12" where frames are months.
+        "2008-01-01..2018-12-31", or "2008-01..2018-12" if frames are months.
     """
     if is_monthly(cadence):
         first, last = month_of(minutes[[0, -1]])
@@ -249,7 +251,7 @@ def start_of(date: str, field: str) -> int:
         field: name of the setting, for the message.
 
     Raises:
-        ValueError: if it is no date.
+        ValueError: if it is not a date.
     """
     return int(_parse(date, field).astype("datetime64[m]").astype(np.int64))
 
@@ -257,14 +259,18 @@ def start_of(date: str, field: str) -> int:
 def end_of(date: str, field: str) -> int:
     """Minutes just after the last moment of a date: a year, month, day or minute.
 
+    Args:
+        date: as for `start_of`.
+        field: name of the setting, for the message.
+
     Raises:
-        ValueError: if it is no date.
+        ValueError: if it is not a date.
     """
     return int(_next(_parse(date, field)).astype("datetime64[m]").astype(np.int64))
 
 
 def _next(moment):
-    """The following year, month, day, ...: of what a datetime64 counts."""
+    """The following year, month, day, ..., in the unit of a datetime64."""
     return moment + np.timedelta64(1, np.datetime_data(moment.dtype)[0])
 
 
@@ -290,7 +296,7 @@ def _parse(date: str, field: str) -> np.datetime64:
         return np.datetime64(date.replace(" ", "T"))
     except ValueError:
         raise ValueError(
-            f"{field}={date!r} is no date; write YYYY, YYYY-MM, YYYY-MM-DD or "
+            f"{field}={date!r} is not a date; write YYYY, YYYY-MM, YYYY-MM-DD or "
             "YYYY-MM-DDTHH:MM, for example 2015-12-31"
         ) from None
 
@@ -321,7 +327,7 @@ def _from_months(values, per_unit: int, origin: str, units: str) -> Times:
 
 
 def _from_digits(values: np.ndarray) -> Times | None:
-    """Times of 20160928 or b"201609281445"; None if that is not what they are."""
+    """Times of 20160928 or b"201609281445"; None if values have another form."""
     if values.dtype.kind in "iu" or (
         values.dtype.kind == "f" and np.all(values == np.floor(values))
     ):

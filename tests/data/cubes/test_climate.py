@@ -97,7 +97,7 @@ class TestReanalysis:
             (
                 "eraint_uvz.nc",
                 {},
-                "level. is needed: 'z' .* 3 places along level .200",
+                "level. is needed: 'z' .* 3 levels along level .200",
             ),
             ("eraint_uvz.nc", dict(level=500), "eraint_uvz.nc has 2. Shorten them"),
             ("ERA_Interim_2017*.nc", {}, "has 3 .2017-02..2017-04"),

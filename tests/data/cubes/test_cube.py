@@ -316,7 +316,7 @@ class TestSettings:
                 dict(in_len=90),
                 "train period .* is too short for a window, which needs 90 input and",
             ),
-            (dict(region=(50, 60, 0, 9)), "region=50,60,0,9 holds no cell of the grid"),
+            (dict(region=(50, 60, 0, 9)), "region=50,60,0,9 contains no cells of the"),
             (dict(train_until="2002-01-01"), "train_until=2002-01-01 is outside the"),
         ],
     )
@@ -338,7 +338,7 @@ class TestSettings:
         with pytest.raises(FileNotFoundError, match="exist; did you mean 'cube.nc'?"):
             load(path=f"{tmp_path}/cub.nc")
         with pytest.raises(
-            FileNotFoundError, match="matches no file; did you mean 'cu"
+            FileNotFoundError, match="matches no files; did you mean 'cu"
         ):
             load(path=f"{tmp_path}/cuba*.nc")
 

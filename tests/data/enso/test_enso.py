@@ -308,7 +308,7 @@ class TestSettings:
         [
             (
                 dict(train_until="79-12"),
-                "train_until='79-12' is no date; write YYY",
+                "train_until='79-12' is not a date; write YYY",
             ),
             (dict(train_until="2010-01", validate_until="2009-12"), "must come after"),
             (dict(validate_until="2006-12"), "must come after train_until=2006-12"),

@@ -220,7 +220,7 @@ class TestUnreadable:
         path.write_bytes(b"")
         with pytest.raises(ValueError, match="not NetCDF, Zarr, .* .0 bytes"):
             gridded_sst.read(str(path))
-        with pytest.raises(ValueError, match="a folder but no Zarr store"):
+        with pytest.raises(ValueError, match="a folder but not a Zarr store"):
             gridded_sst.read(str(tmp_path))
 
     @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ class TestUnreadable:
 
     def test_levels(self, ds, tmp_path):
         ds = ds.expand_dims(depth=[0.0, 10.0])
-        self.refused(ds, tmp_path, "level. is needed: 'sst' .* 2 places along depth")
+        self.refused(ds, tmp_path, "level. is needed: 'sst' .* 2 levels along depth")
 
     def test_uneven_grid(self, ds, tmp_path):
         ds = ds.isel(lat=[0, 1, 2, 4, 5])

@@ -80,7 +80,7 @@ class TestNpy:
         values = read(file)
         assert values.dtype == np.float32 and values.shape == (2, 3, 4, 1)
         assert np.argwhere(np.isnan(values)).tolist() == [[0, 1, 1, 0]]
-        assert "axes taken for 'thw' (t=2, h=3, w=4)" in file.layout.notes
+        assert "axes assumed to be 'thw' (t=2, h=3, w=4)" in file.layout.notes
 
     def test_sequences(self, tmp_path):
         array = np.random.default_rng(0).random((3, 6, 10, 12))
@@ -105,8 +105,8 @@ class TestNpy:
         [
             (np.zeros((2, 3, 4), complex), "'a.npy' has type complex128; expected num"),
             (np.full((2, 3, 4), "x"), "has type <U1; expected numbers: store them"),
-            (np.full((2, 3, 4), None), "holds Python objects, which are not opened"),
-            (np.zeros(3), r"holds an array of shape \(3,\); expected time, rows"),
+            (np.full((2, 3, 4), None), "contains Python objects, which are not opened"),
+            (np.zeros(3), r"contains an array of shape \(3,\); expected time, rows"),
         ],
     )
     def test_no_fields(self, tmp_path, array, message):

@@ -37,10 +37,10 @@ class TestFind:
         [
             (
                 "*.nc4",
-                "matches no file.* holds 2 .nc .era_10.nc, era_9.nc., 1 .txt .not",
+                "matches no files.* contains 2 .nc .era_10.nc, era_9.nc., 1 .txt .not",
             ),
-            ("era_9*.NC", "matches no file; did you mean 'era_9.nc'"),
-            ("*/x/*.nc", "matches no file .*holds 2 .nc .*1 folder"),
+            ("era_9*.NC", "matches no files; did you mean 'era_9.nc'"),
+            ("*/x/*.nc", "matches no files .*contains 2 .nc .*1 folder"),
         ],
     )
     def test_nothing_matches(self, folder, pattern, message):
@@ -52,7 +52,7 @@ class TestFind:
             formats.find(f"{folder}/no/*.nc")
         (folder / "empty").mkdir()
         with pytest.raises(
-            FileNotFoundError, match="matches no file: .*empty is empty"
+            FileNotFoundError, match="matches no files: .*empty is empty"
         ):
             formats.find(f"{folder}/empty/*.nc")
 
@@ -61,7 +61,7 @@ class TestFind:
             formats.find(f"{folder}/era9.nc")
 
     def test_a_folder_of_files(self, folder):
-        with pytest.raises(ValueError, match=r"write a pattern such as '.*/\*.nc'"):
+        with pytest.raises(ValueError, match=r"use a pattern such as '.*/\*.nc'"):
             formats.find(str(folder))
 
 
@@ -108,5 +108,5 @@ class TestKind:
 
     def test_folder(self, tmp_path):
         (tmp_path / "x.nc").mkdir()
-        with pytest.raises(ValueError, match="a folder but no Zarr store"):
+        with pytest.raises(ValueError, match="a folder but not a Zarr store"):
             formats.kind_of(tmp_path / "x.nc")

@@ -157,7 +157,9 @@ class TestUnderstood:
         assert file.layout.times is None
         assert "no units like 'days since" in file.layout.notes[0]
         file = opened(ds.drop_vars("time"), tmp_path)
-        assert file.layout.notes == ("'time' has no times: steps are taken as equal",)
+        assert file.layout.notes == (
+            "'time' has no times: steps are assumed to be equal",
+        )
 
     def test_era_interim(self):
         """NetCDF-3, int16 with negative scale, a fill value that is no integer."""
@@ -206,7 +208,11 @@ class TestRefused:
 
     def test_unknown_time(self, ds, tmp_path):
         ds = ds.rename(time="a").drop_vars("a").expand_dims(b=2)
-        self.refused(ds, tmp_path, "none of .b: 2, a: 12, .* is known as time")
+        self.refused(
+            ds,
+            tmp_path,
+            "none of the dimensions .b: 2, a: 12, .* is recognised as time",
+        )
 
     def test_levels(self, ds, tmp_path):
         self.refused(ds, tmp_path, "level=500 has no effect", level=("500",))
@@ -214,7 +220,7 @@ class TestRefused:
         self.refused(
             ds,
             tmp_path,
-            "level. is needed: 'T' .* 2 places along level .200, 500.",
+            "level. is needed: 'T' .* 2 levels along level .200, 500.",
         )
         self.refused(ds, tmp_path, "no such value; there are: 200, 500", level=("300",))
         self.refused(ds, tmp_path, "did you mean 'level'", level=("levl=200",))
@@ -224,7 +230,7 @@ class TestRefused:
 
     def test_coordinates(self, ds, tmp_path):
         wavy = ds.assign_coords(lat=("lat", [1.0, 3, 2, 4], ds.lat.attrs))
-        self.refused(wavy, tmp_path, "latitude 'lat' goes up and down")
+        self.refused(wavy, tmp_path, "latitude 'lat' is not monotonic")
         gappy = ds.assign_coords(lat=("lat", [1.0, np.nan, 2, 4], ds.lat.attrs))
         self.refused(gappy, tmp_path, "latitude 'lat' has missing values")
 

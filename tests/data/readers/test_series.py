@@ -53,8 +53,8 @@ class TestOneFile:
         cube = opened(ds.isel(time=np.r_[0:10, 12:30, 31:40]), tmp_path)
         assert cube.segments.tolist() == [[0, 10], [10, 28], [28, 37]]
         assert cube.notes == (
-            "2 gaps in steps of 1 day (after 2001-01-10, 2001-01-30), crossed by no "
-            "window",
+            "2 gaps in steps of 1 day (after 2001-01-10, 2001-01-30), not crossed by "
+            "any window",
         )
 
     def test_every_third_frame(self, ds, tmp_path):
@@ -133,13 +133,15 @@ class TestRegion:
 
     def test_refused(self, world, tmp_path):
         with pytest.raises(
-            ValueError, match="region=1,2,3,4 holds no cell of the grid"
+            ValueError, match="region=1,2,3,4 contains no cells of the grid"
         ):
             opened(world, tmp_path, region=(1, 2, 3, 4))
         np.save(tmp_path / "a.npy", np.zeros((20, 6, 7)))
         with pytest.raises(ValueError, match="latitudes of rows .*a.npy has none"):
             open_cube(str(tmp_path / "a.npy"), Wanted(), region=(1, 2, 3, 4))
-        with pytest.raises(ValueError, match="space_step=10 leaves nothing of 9 x 24"):
+        with pytest.raises(
+            ValueError, match="space_step=10 is larger than the grid of 9 x 24"
+        ):
             opened(world, tmp_path, space_step=10)
 
 
@@ -188,10 +190,10 @@ class TestManyFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda ds: ds.rename(T="S"), "fit together: variables T, P and S, P"),
+            (lambda ds: ds.rename(T="S"), "match: variables T, P and S, P"),
             (lambda ds: ds.isel(lat=slice(1, 4)), "grids of .4, 5. and .3, 5. cells"),
             (lambda ds: ds.assign_coords(lon=ds.lon + 1), "have different longitudes"),
-            (lambda ds: ds.drop_vars("time"), "b.nc has no times, but .*a.nc has"),
+            (lambda ds: ds.drop_vars("time"), "b.nc has no times, but .*a.nc does"),
         ],
     )
     def test_other_files(self, ds, tmp_path, change, message):
@@ -218,7 +220,7 @@ class TestRefused:
         ("order", "message"),
         [
             ([0, 1, 3, 2], "cube.nc: time goes back from 2001-01-04 .step 2. to 2001-"),
-            ([0, 1, 1, 2], "cube.nc: steps 1 and 2 are both at 2001-01-02; drop what"),
+            ([0, 1, 1, 2], "cube.nc: steps 1 and 2 are both at 2001-01-02; remove the"),
         ],
     )
     def test_times(self, ds, tmp_path, order, message):
