@@ -126,7 +126,7 @@ def settings_from(settings: type[T], values: Mapping[str, Any], what: str) -> T:
         if name not in names:
             raise ConfigError(
                 f"`{name}` is not a setting of {what}{nearest(name, names)} "
-                f"(there are: {', '.join(names)})"
+                f"(the settings are: {', '.join(names)})"
             )
     made = settings(**values)
     problems = [

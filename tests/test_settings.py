@@ -52,7 +52,7 @@ class TestSettingsFrom:
     def test_unknown_name(self):
         assert refused(Base, siz=3) == (
             "`siz` is not a setting of a test; did you mean `size`? "
-            "(there are: size, way, free)"
+            "(the settings are: size, way, free)"
         )
 
     def test_every_value_that_is_not_accepted_is_named(self):

@@ -79,7 +79,7 @@ def moment_loss(kernel: jax.Array) -> jax.Array:
     kh, kw, _, filters = kernel.shape
     if filters != kh * kw:
         raise ValueError(
-            f"a {kh}x{kw} kernel has {kh * kw} moments and needs as many filters; "
+            f"a {kh}x{kw} kernel has {kh * kw} moments and needs one filter for each; "
             f"got {filters}"
         )
     moments = kernel_to_moments(einops.rearrange(kernel, "h w c g -> c g h w"))

@@ -89,7 +89,7 @@ class TestFromConfig:
             lib.from_config(changed("train.batchsize", 8))
         assert str(error.value).startswith(
             "config.train.batchsize is not a setting of config.train; did you mean "
-            "config.train.batch_size? (there are: batch_size, micro_batch,"
+            "config.train.batch_size? (the settings are: batch_size, micro_batch,"
         )
 
     @pytest.mark.parametrize(
