@@ -34,11 +34,20 @@ def _quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+# Of the project's own files, those that take longest to compile.
+LONG = (
+    "d_decoder_self_cross_global",
+    "d_encoder_axial_global",
+    "e_model_explicit_cuboids_per_level",
+    "e_model_pat_axial_global",
+)
+
+
 def parameters(prefix):
     found = golden_files.names(prefix)
-    own = {p.stem for p in golden_files.HERE.glob("*.npz")}
+    quick = {p.stem for p in golden_files.HERE.glob("*.npz")} - {*LONG}
     marks = [pytest.mark.slow]
-    return [pytest.param(n, marks=[] if n in own else marks) for n in found] or [
+    return [pytest.param(n, marks=[] if n in quick else marks) for n in found] or [
         pytest.param(None, marks=pytest.mark.skip(f"no file {prefix}* is here"))
     ]
 

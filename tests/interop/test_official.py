@@ -107,6 +107,7 @@ def count(config) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", TABLE_4)
 def test_parameters_of_table_4(pattern):
     """Only the encoder's pattern varies; the decoder stays axial."""
@@ -124,6 +125,7 @@ def test_parameters_of_full_models(config, want):
     assert count(config) == want
 
 
+@pytest.mark.slow
 def test_names_and_shapes_of_the_released_models():
     """Every parameter of the released configurations, in the reference's layout."""
     import json

@@ -51,6 +51,7 @@ def test_the_parameters_are_those_of_the_blocks(variables):
     chex.assert_trees_all_equal_shapes_and_dtypes(shapes, variables)
 
 
+@pytest.mark.slow
 def test_values_and_gradients(variables, inputs):
     def loss(variables, model):
         return jnp.square(model.apply(variables, inputs)).sum()

@@ -41,6 +41,7 @@ def cross_attention(**more):
     return layer, (numbers(2, *GRID, 8), memory, numbers(2, 3, 8, seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [self_attention, cross_attention])
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])

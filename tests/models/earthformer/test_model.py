@@ -51,6 +51,7 @@ def variables(inputs):
     return make().init(jax.random.key(1), inputs)
 
 
+@pytest.mark.slow
 def test_forecast(variables, inputs):
     forecast = make().apply(variables, inputs)
     chex.assert_shape(forecast, (2, *TARGET))
@@ -59,6 +60,7 @@ def test_forecast(variables, inputs):
     np.testing.assert_allclose(alone[0], forecast[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_only(variables, inputs):
     model = make()
     want = model.apply(variables, inputs)
@@ -71,6 +73,7 @@ def test_dropout_acts_in_training_only(variables, inputs):
     assert not np.allclose(train[0], want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [1, 2])
 def test_recomputation_changes_no_value(variables, inputs, remat):
     def gradient(model):
@@ -86,6 +89,7 @@ def test_attention_of_the_library_gives_the_same(variables, inputs):
     np.testing.assert_allclose(model.apply(variables, inputs), want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_forecasts(variables, inputs):
     model = make(dtype="bfloat16")
     forecast = model.apply(variables, inputs)

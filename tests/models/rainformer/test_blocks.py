@@ -265,6 +265,7 @@ def test_hidden_width_of_channel_attention(features, shared, hidden):
     assert len(params) == (2 if shared else 4)
 
 
+@pytest.mark.slow
 def test_recomputation_keeps_names_and_values():
     x = draw(1, 4, 4, 4)
     units = [blocks.FeatureBalance(8, 1, 4, 2, remat=remat) for remat in (False, True)]

@@ -46,6 +46,7 @@ def test_shapes(cell, strides):
     assert jax.eval_shape(embed, variables, draw()).shape == (2, 4, 8)
 
 
+@pytest.mark.slow
 def test_embeddings_are_all_that_the_decoder_sees():
     model, variables = fitted()
     z = model.apply(variables, draw(), method="embed")
@@ -78,6 +79,7 @@ def test_without_calendar_there_is_no_season():
     chex.assert_trees_all_close(zeros[:, :1].repeat(4, axis=1), zeros, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_learns():
     model, variables = fitted()
 

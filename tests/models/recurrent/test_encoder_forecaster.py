@@ -57,6 +57,7 @@ def largest(have, want):
     return max(np.abs(h - w).max() for h, w in zip(have, want, strict=True)) / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_pytorch_port(name, record_property):
     data = golden_files.load(f"baselines/convlstm_ef_{name}")
@@ -109,6 +110,7 @@ def test_parameters_of_the_paper_on_all_its_data(shape, strides, up_kernels):
     assert sum(a.size for a in jax.tree.leaves(v["params"])) == 14_175_561
 
 
+@pytest.mark.slow
 def test_export_for_any_batch():
     model, v, x = make("conv_lstm")
     (b,) = jax.export.symbolic_shape("b")
@@ -166,6 +168,7 @@ def test_any_size():
     np.testing.assert_allclose(forecast, want, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv_lstm", "fa_conv_lstm"])
 def test_every_parameter_learns_but_the_kernel_without_input(name):
     """The forecaster's first cell reads nothing, as in the port."""

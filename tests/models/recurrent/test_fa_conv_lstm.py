@@ -161,6 +161,7 @@ def test_drop_in_state():
     assert not np.allclose(two, later, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "where"), [(0, "h"), (5, "h"), (1, "output")])
 def test_chunks_are_the_decisions_of_every_step(first, where, monkeypatch):
     """Values and gradients of the chunked scan and of one `lax.cond` per step."""
@@ -182,6 +183,7 @@ def test_chunks_are_the_decisions_of_every_step(first, where, monkeypatch):
     assert_close(have, want, 1e-4)
 
 
+@pytest.mark.slow
 def test_the_decision_stays_one_under_vmap():
     layer = FAConvLSTM(**OPTIONS)
 
@@ -197,6 +199,7 @@ def test_the_decision_stays_one_under_vmap():
     assert_close(jax.tree.map(lambda g: g[0], two), one, 1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_by_finite_differences():
     options = dict(filters=4, bottleneck=2, attention_every=2, dilations=(1, 2))
     x = draw(1, 3, 3, 4, 2)
@@ -344,6 +347,7 @@ def test_every_part_can_be_left_out(options, gone):
     assert np.isfinite(run({"params": part}, **options)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -364,6 +368,7 @@ def test_every_part_can_be_changed(options):
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_embeddings():
     head = dict(features=16, heads=2, causal=True)
     options = dict(return_embeddings=True, head=head, return_state=True)

@@ -178,6 +178,7 @@ def test_parameters_of_the_paper(data, shape, count):
     assert sum(a.size for a in jax.tree.leaves(v)) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", [(8, 12), (7, 9)])
 def test_a_forecast_is_fed_back_with_the_other_channels_of_the_last_frame(plane):
     """Two frames ahead is one ahead, after a frame that was itself forecast."""
@@ -200,6 +201,7 @@ def test_planes_are_enlarged_with_zeros():
     np.testing.assert_allclose(jax.jit(model.apply)(v, x), want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export_for_any_batch():
     model, v, x = make()
     (b,) = jax.export.symbolic_shape("b")
@@ -208,6 +210,7 @@ def test_export_for_any_batch():
     np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_teacher():
     """At first true frames are fed back, at the end forecasts are."""
     model, train, v, x = taught()
@@ -258,6 +261,7 @@ def test_no_teacher_without_schedule_or_targets():
     np.testing.assert_allclose(led, free, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_losses():
     model, train, v, x = taught(reconstruction_weight=0.5, moment_weight=0.25)
     _, sown = train(v, x, draw(2, *model.target_shape), 0, jax.random.key(0))
@@ -302,6 +306,7 @@ def test_every_parameter_learns():
         assert jnp.abs(grad).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_the_program_does_not_grow_with_the_frames():
     lines = []
     for frames in (10, 20):
