@@ -248,7 +248,7 @@ class TestDegenerate:
     def test_errors(self):
         with pytest.raises(ValueError, match="sum to 1; they sum to 2"):
             enso.NinoSkill(np.ones((1, 2)), 12)
-        with pytest.raises(ValueError, match="index_months is 1 or 3, not 2"):
+        with pytest.raises(ValueError, match="index_months=2: expected 1 or 3"):
             enso.NinoSkill(np.ones((1, 1)), 12, index_months=2)
         with pytest.raises(ValueError, match="out_len=2 is too short"):
             enso.NinoSkill(np.ones((1, 1)), 2)

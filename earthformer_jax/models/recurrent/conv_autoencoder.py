@@ -79,11 +79,10 @@ class ConvAutoencoder(nn.Module):
         same = tuple(self.input_shape[:3]) == tuple(self.target_shape[:3])
         if not same or calendar not in (0, SEASON, 2 * SEASON):
             raise ValueError(
-                "an autoencoder restores its inputs: the targets must be the input "
-                "frames, of which the calendar may be left out; got input_shape "
-                f"{tuple(self.input_shape)} and target_shape "
-                f"{tuple(self.target_shape)}. Data sets give such examples with "
-                "out_len=0"
+                "an autoencoder reconstructs its inputs, so the targets must be the "
+                "input frames, with or without their calendar channels; got "
+                f"input_shape {tuple(self.input_shape)} and target_shape "
+                f"{tuple(self.target_shape)}. Set out_len=0 to get such examples"
             )
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")

@@ -183,7 +183,7 @@ def test_a_shrunken_cuboid_keeps_true_distances(inputs):
         ),
         (dict(attn_implementation="library", attn_drop=0.1), "expected 0"),
         pytest.param(
-            dict(attn_implementation="cudnn"),
+            dict(attn_implementation="cudnn", attn_drop=0.0),
             "needs a GPU",
             marks=pytest.mark.skipif(
                 "jax.default_backend() == 'gpu'", reason="has one"

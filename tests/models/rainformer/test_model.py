@@ -263,14 +263,14 @@ def test_more_frames_make_no_longer_program():
         (dict(input_shape=(3, 8, 12)), "input_shape needs four positive integers"),
         (dict(factors=()), r"factors needs one positive integer per stage; got \(\)"),
         (dict(factors=(0,)), r"factors needs one positive integer per stage"),
-        (dict(heads=(1, 2, 3)), r"heads needs one .* as factors \(2,\); got"),
+        (dict(heads=(1, 2, 3)), r"heads needs one .* like factors \(2,\); got"),
         (dict(heads=(0,)), r"heads needs one positive integer per stage"),
         (dict(window=1), "window must be at least 2; got 1"),
         (dict(head_dim=0), "head_dim must be at least 1; got 0"),
-        (dict(features=3), r"factors\[0\] = 2: the decoder expands 3 channels"),
+        (dict(features=3), r"factors\[0\]=2: the decoder expands 3 channels"),
         (
             DEEPER | dict(factors=(3, 2)),
-            r"factors\[0\] = 3: the decoder expands 8 channels",
+            r"factors\[0\]=3: the decoder expands 8 channels",
         ),
     ],
 )

@@ -122,14 +122,14 @@ def test_it_learns_to_restore():
     ("options", "message"),
     [
         (dict(cell="gru"), "cell must be one of"),
-        (dict(strides=()), "strides must be at least 1"),
-        (dict(strides=(2, 0)), "strides must be at least 1"),
+        (dict(strides=()), "strides needs positive integers"),
+        (dict(strides=(2, 0)), "strides needs positive integers"),
         (dict(heads=3), "3 heads for an embedding of 8"),
-        (dict(harmonics=5), "harmonics=5 need an embedding of at least 10"),
+        (dict(harmonics=5), "harmonics=5 needs an embedding of at least 10"),
         (dict(features=0), "features must be at least 1"),
         (dict(hidden=-1), "hidden must be at least 0"),
         (dict(cell_options=dict(dilation=2)), "has no option dilation"),
-        (dict(channels=3), "config.data.out_len=0"),
+        (dict(channels=3), "out_len=0"),
     ],
 )
 def test_refusals(options, message):

@@ -305,7 +305,7 @@ def test_bfloat16_keeps_float32_parameters_and_forecasts():
         (dict(downsampling=3), "downsampling must be a power of two.* got 3"),
         (dict(downsampling=0), "downsampling must be a power of two.* got 0"),
         (dict(decoupling_weight=-1), "decoupling_weight must not be negative; got -1"),
-        (dict(sampling_start=2), "sampling_start is a probability; got 2"),
+        (dict(sampling_start=2), r"sampling_start must be in \[0, 1\]; got 2"),
         (dict(reverse_end=10), "reverse_end=10 must not come before"),
         (dict(reverse_decay=0.0), "reverse_decay must be positive; got 0.0"),
     ],
