@@ -35,6 +35,7 @@ def test_shapes_and_parameters_of_the_reconstruction():
     assert sum(a.size for a in jax.tree.leaves((v, w))) == 37_233
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_every_frame_is_coded_on_its_own(lead):
     x = jax.random.normal(jax.random.key(0), (*lead, 8, 16, 2))

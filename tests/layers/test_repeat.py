@@ -45,6 +45,7 @@ def inputs():
     return jax.random.normal(jax.random.key(1), (2, *SHAPE))
 
 
+@pytest.mark.slow
 def test_the_parameters_are_those_of_the_blocks(variables):
     loop = small(scan_blocks=True)
     shapes = jax.eval_shape(loop.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))
@@ -66,6 +67,7 @@ def test_values_and_gradients(variables, inputs):
     chex.assert_trees_all_close(looped_gradient, gradient, atol=1e-5 * largest)
 
 
+@pytest.mark.slow
 def test_blocks_draw_dropout_of_their_own(variables, inputs):
     model = small(scan_blocks=True)
 

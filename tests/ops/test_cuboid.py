@@ -69,6 +69,7 @@ def layer(x, spec, grid):
     return cuboid.merge(out[..., 0, :], spec, grid, "ignore")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "axial", "video_swin_2x4", "spatial_lg_2"])
 def test_patterns_under_jit_vmap_grad_and_pmap(name):
     grid = (3, 5, 6)

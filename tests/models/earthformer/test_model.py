@@ -83,6 +83,7 @@ def test_recomputation_changes_no_value(variables, inputs, remat):
     chex.assert_trees_all_close(plain, again, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_attention_of_the_library_gives_the_same(variables, inputs):
     model = make(attn_implementation="library", attn_drop=0.0)
     want = make().apply(variables, inputs)
@@ -100,6 +101,7 @@ def test_bfloat16_keeps_float32_parameters_and_forecasts(variables, inputs):
     assert np.abs(forecast - want).max() < 0.1 * np.abs(want).max()
 
 
+@pytest.mark.slow
 def test_initial_weights_have_the_reference_spread():
     """Standard deviations of section 4 of the reference's description."""
     model = models.create_model(

@@ -163,6 +163,7 @@ def test_training_keeps_statistics():
     assert not np.allclose(plain(v, x), plain({**v, **after}, x))
 
 
+@pytest.mark.slow
 def test_every_parameter_learns_but_the_dead_ones():
     """In training; a convolution's bias in front of batch normalisation cancels."""
     model, v, x = make(target_shape=(4, 8, 12, 1), **DEEPER)
@@ -230,6 +231,7 @@ def test_export_for_any_batch():
     np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_forecasts():
     model, v, x = make()
     low = model.clone(dtype=jnp.bfloat16)

@@ -54,6 +54,7 @@ def test_embeddings_are_all_that_the_decoder_sees():
     chex.assert_trees_all_close(restored, model.apply(variables, draw()), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_calendar_is_read_as_the_season_alone():
     """Half a year later the same fields get other embeddings; a day's hour does not."""
     model, variables = fitted()
@@ -94,6 +95,7 @@ def test_every_parameter_learns():
     chex.assert_tree_all_finite(grads)
 
 
+@pytest.mark.slow
 def test_it_learns_to_restore():
     model, variables = fitted()
     x = draw()

@@ -135,6 +135,7 @@ def test_on_a_circle_of_longitude_the_origin_does_not_matter(strides):
     assert not np.allclose(y, zeros, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [dict(remat=True), dict(unroll=True)])
 def test_memory_and_unrolling_change_no_value(options):
     def gradient(**options):
@@ -331,7 +332,7 @@ def test_the_cell_of_openstl():
         (dict(filters=0), "filters must be a positive integer; got 0"),
         (dict(kernel_size=(3, 3, 3)), "kernel_size must be one or two positive"),
         (dict(strides=0), "strides must be one or two positive"),
-        (dict(strides=2, dilation_rate=2), "do not go together"),
+        (dict(strides=2, dilation_rate=2), "cannot be combined"),
         (dict(padding="causal"), "padding must be one of .* got 'causal'"),
         (dict(data_format="NHWC"), "data_format must be one of"),
         (dict(pad_mode="reflect"), "pad_mode must be one of"),

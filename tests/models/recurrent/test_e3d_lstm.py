@@ -67,6 +67,7 @@ def largest(have, want):
     return max(np.abs(h - w).max() for h, w in zip(have, want, strict=True)) / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["official", "fixedmem"])
 def test_the_tensorflow_model(kind, monkeypatch, record_property):
     """Their loss is a sum of half squares and absolute errors over all frames."""
@@ -122,6 +123,7 @@ def test_parameters_of_the_paper(data, shape, count):
     assert sum(a.size for a in jax.tree.leaves(v)) == count
 
 
+@pytest.mark.slow
 def test_a_loop_with_a_growing_history():
     """Frame by frame, with a history that has as many states as there were."""
     model, v, x, _ = make()
@@ -179,6 +181,7 @@ def test_any_size():
     np.testing.assert_allclose(jax.jit(model.apply)(v, x), want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_losses_by_hand():
     model, v, x, targets = make(**NO_TEACHING)
     y, sown = jax.jit(functools.partial(learn, model))(v, x, targets)
@@ -208,6 +211,7 @@ def test_losses_by_hand():
     assert not sown
 
 
+@pytest.mark.slow
 def test_scheduled_sampling():
     model, v, x, targets = make(sampling_rate=0.25)
     run = jax.jit(functools.partial(learn, model))

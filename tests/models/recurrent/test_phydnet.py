@@ -193,6 +193,7 @@ def test_a_forecast_is_fed_back_with_the_other_channels_of_the_last_frame(plane)
     np.testing.assert_allclose(second[:, 0], forecast[:, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_planes_are_enlarged_with_zeros():
     model, v, x = make((3, 7, 9, 2), (1, 7, 9, 1))
     larger = PhyDNet((3, 8, 12, 2), (1, 8, 12, 1), **SMALL)
@@ -234,6 +235,7 @@ def test_the_teacher():
     )
 
 
+@pytest.mark.slow
 def test_the_teacher_is_there_less_and_less_often():
     model, train, v, x = taught()
     targets = draw(2, *model.target_shape, seed=1)
@@ -280,6 +282,7 @@ def test_the_losses():
     assert not sown.get("losses")
 
 
+@pytest.mark.slow
 def test_what_can_be_looked_at():
     model, v, x = make()
     y, sown = jax.jit(functools.partial(model.apply, mutable="intermediates"))(v, x)
@@ -332,6 +335,7 @@ def test_the_program_does_not_grow_with_the_frames():
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_linear_output():
     linear, v, x = make(target_shape=(1, 8, 12, 1), output="linear")
     squeezed = linear.clone(output="sigmoid")
@@ -353,6 +357,7 @@ def test_recomputation():
     chex.assert_trees_all_close(grad(model), grad(again), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_forecasts():
     model, v, x = make(dtype=jnp.bfloat16)
     forecast = jax.jit(model.apply)(v, x)

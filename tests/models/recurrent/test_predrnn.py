@@ -172,6 +172,7 @@ def test_reverse_sampling_ends_as_forecasting_is_done():
     assert len({float(f[:, 0].sum()) for f in early}) > 1
 
 
+@pytest.mark.slow
 def test_losses():
     """The forecast of the second and third input frame, and the decoupling."""
     model, v, x, y = make(decoupling=True, context_weight=0.5, decoupling_weight=0.2)
@@ -281,6 +282,7 @@ def test_the_program_does_not_grow_with_the_frames():
         assert lines(20, **options) == lines(10, **options)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_forecasts():
     model, v, x, y = make(dtype=jnp.bfloat16, downsampling=2, **V2)
     forecast = forecaster(model)(v, x)

@@ -99,6 +99,7 @@ def golden_stack(name):
     return data, stack, params, frames, true
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_network_of_the_pytorch_code(name, record_property):
     data, stack, params, frames, true = golden_stack(name)
@@ -252,6 +253,7 @@ def test_the_program_does_not_grow_with_the_sequence():
     assert lines(20) == lines(10)
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_gradient():
     frames, true = draw(2, 3, 5, 6, 3), np.array([[1, 1, 0]] * 2)
 

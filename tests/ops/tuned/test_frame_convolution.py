@@ -72,6 +72,7 @@ def test_half_precision_adds_up_in_float32():
     np.testing.assert_allclose(half, want, atol=0.02 * float(jnp.abs(want).max()))
 
 
+@pytest.mark.slow
 def test_examples_on_several_devices():
     """No device needs another's examples, but for one sum at the end."""
     devices = jax.devices()[:2]
@@ -99,7 +100,11 @@ def test_examples_on_several_devices():
     [
         ((2, 4, 4, 3), (3, 3, 3, 2), r"\(b, t, h, w, c\).*got \(2, 4, 4, 3\)"),
         ((1, 2, 4, 4, 3), (3, 3, 5, 2), r"got .* and \(3, 3, 5, 2\)"),
-        ((1, 2, 4, 4, 3), (2, 3, 3, 2), "odd sides; got 2 x 3"),
+        (
+            (1, 2, 4, 4, 3),
+            (2, 3, 3, 2),
+            "odd sides so that frames keep their size; got 2 x 3",
+        ),
     ],
 )
 def test_errors(shape, window, message):
