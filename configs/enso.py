@@ -16,7 +16,7 @@ Variants, as in --config=configs/enso.py:quick
     released  the model of the official checkpoint, 1.4 million parameters, and its
               training recipe. Needs an accelerator; time and score have not been
               measured
-    quick     5 minutes on two CPU cores; on the twin expect C-Nino3.4-M 0.67 (LIM 0.53,
+    quick     4 minutes on two CPU cores; on the twin expect C-Nino3.4-M 0.67 (LIM 0.53,
               persistence 0.42, the best possible forecast 0.73)
     test      a few seconds, to check that everything runs; its score is meaningless
 """

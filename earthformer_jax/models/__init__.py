@@ -59,12 +59,12 @@ def create_model(
         name: one of `names()`.
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out).
-        **options: attributes of the model; lists serve as tuples, "bfloat16" and the
-            like as types.
+        **options: attributes of the model; lists become tuples, and names such as
+            "bfloat16" become types.
 
     Raises:
         ValueError: for an unknown name or option (the nearest ones are named), or
-            options that do not go together.
+            inconsistent options.
     """
     known = fields(name)
     for option in options:

@@ -43,7 +43,7 @@ class NamedForecaster(Forecaster, Protocol):
     target_shape: tuple[int, int, int, int]
 
     def check(self) -> None:
-        """Raises ValueError for shapes or options that do not go together."""
+        """Raises ValueError for inconsistent shapes or options."""
         ...
 
 

@@ -3,9 +3,9 @@
     options = {"name": name} | PAPER_OPTIONS[name].get(data, {})
     model = create_model(input_shape=..., target_shape=..., **options)
 
-An entry of `PAPER_OPTIONS` is named after its model. Another one of the same model says
-so in its options: `name="earthformer"`. What is not said takes the model's defaults,
-which are those of MovingMNIST and N-body MNIST.
+An entry of `PAPER_OPTIONS` is named after its model. A second entry for the same model
+names it in its options: `name="earthformer"`. Options that are left out take the
+model's defaults, which are those of MovingMNIST and N-body MNIST.
 
 Reference:
     Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833, tables 2, 5 to 9

@@ -192,7 +192,7 @@ class Earthformer(nn.Module):
         return (Stage(self.base_units, self.stem_scale, self.stem_conv_layers),)
 
     def check(self) -> None:
-        """Raises ValueError for options that do not go together."""
+        """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
         resample.check_padding(self.padding)
         attention.implementation_of(self.attn_implementation)
@@ -273,7 +273,7 @@ class Earthformer(nn.Module):
             float32 `[b, K, H, W, C_out]`.
 
         Raises:
-            ValueError: for options that do not go together, or inputs of another shape
+            ValueError: for inconsistent options, or inputs of another shape
                 than `input_shape`.
         """
         self.check()
