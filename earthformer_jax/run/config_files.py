@@ -50,13 +50,14 @@ def load(name: str) -> ml_collections.ConfigDict:
         raise ConfigError(f"config {name!r}: {error}{hint}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"config {name!r}: get_config does not return a ConfigDict")
+    data_set = data_set or config.data.name
     with config.unlocked():
-        if data_set and config.data.name != data_set:
+        if config.data.name != data_set:
             known = defaults("data", data_set)
             shared = {field: x for field, x in config.data.items() if field in known}
             config.data = shared | {"name": data_set}
         if model and config.model.name != model:
-            config.model = recipes.model_options(model, variant, config.data.name)
+            config.model = recipes.model_options(model, variant, data_set)
     return completed(config)
 
 
