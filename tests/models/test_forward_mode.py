@@ -76,7 +76,8 @@ def assert_close(have, want):
     np.testing.assert_allclose(have, want, rtol=0, atol=1e-3 * np.abs(want).max())
 
 
-SLOW = ("e3d_lstm", "phydnet", "rainformer", "conv_autoencoder")  # to compile
+# Forward and reverse mode of these take longest to compile.
+SLOW = ("fa_conv_lstm", "e3d_lstm", "phydnet", "rainformer", "conv_autoencoder")
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in models.names()

@@ -42,6 +42,7 @@ def largest(have, want):
     return max(np.abs(h - w).max() for h, w in zip(have, want, strict=True)) / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_keras_model(name, record_property):
     data = golden_files.load(f"baselines/unet_{name}")

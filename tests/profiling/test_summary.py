@@ -135,6 +135,7 @@ FOLDED = {"mnist": 1.17, "sevir": 57.1, "enso": 0.46}
 UNPADDED = {"enso": 10 * 4 * (4 * 24**2 * 64**2 + 3 * 12**2 * 128**2) / 1e9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "data"), LABELS)
 def test_the_paper(label, data):
     if label not in summary.labels():

@@ -63,6 +63,7 @@ def test_variants_everyone_expects(file):
     assert f"--config=configs/{file.name}" in space["__doc__"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in models.names() if n != "conv_autoencoder"])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_model_on_every_data_set(file, name):

@@ -72,6 +72,7 @@ def original(dtype):
     return model, v, jnp.asarray(x, dtype), want, data
 
 
+@pytest.mark.slow
 def test_the_original(record_property):
     """All but a few pixels: the next test compares all of them in float64.
 

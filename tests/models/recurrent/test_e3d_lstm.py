@@ -240,6 +240,7 @@ def test_scheduled_sampling():
     assert np.isfinite(list(sown.values())).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, dict(downsampling=4, context_weight=0.0)])
 def test_every_parameter_learns(options):
     shape = (2, 9, 16, 2) if options else IN

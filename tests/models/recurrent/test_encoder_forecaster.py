@@ -129,6 +129,7 @@ def make(name, input_shape=(3, 8, 12, 2), target_shape=(4, 8, 12, 1), **options)
     return model, jax.jit(model.init)(jax.random.key(0), x), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv_lstm", "fa_conv_lstm"])
 def test_forecast(name):
     model, v, x = make(name)

@@ -183,6 +183,7 @@ def run(frames, true, *, train=False, beside=None, v=None, **options):
     return compiled(train, **options)(v, frames, true, beside)
 
 
+@pytest.mark.slow
 def test_a_forecast_depends_on_the_frames_before_it_that_are_read():
     frames, true = draw(2, 4, 5, 6, 3), np.array([[1, 1, 0, 1], [0, 0, 1, 0]])
     y, decoupling = run(frames, true)

@@ -172,6 +172,7 @@ def test_unit_length():
     np.testing.assert_allclose(jnp.linalg.norm(z, axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_nothing_varies():
     layer = SubspaceHead(**SMALL, normalise=True)
     grads = jax.grad(lambda v: jnp.sum(layer.apply(v, 0 * states()) ** 3))(variables())
