@@ -38,6 +38,7 @@ def test_without_a_gpu_cudnn_is_left_out():
     assert attention.missing("xla", "cpu") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_one_run(tmp_path, monkeypatch, capsys, dropout):
     out = tmp_path / "attention.json"

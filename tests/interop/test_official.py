@@ -120,6 +120,7 @@ def test_parameters_of_table_3(changes, want):
     assert count(NBODY | changes) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "want"), FULL_MODELS)
 def test_parameters_of_full_models(config, want):
     assert count(config) == want

@@ -100,6 +100,7 @@ def test_maps_of_cross_attention_make_its_output(windows, padding):
         np.testing.assert_allclose(have, out[0][query], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_weights_with_global_vectors(monkeypatch, kind, separate):

@@ -25,6 +25,7 @@ def count(variant, data):
     return sum(x.size for x in jax.tree.leaves(made["params"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", paper.DATA)
 @pytest.mark.parametrize(
     ("ending", "row"),

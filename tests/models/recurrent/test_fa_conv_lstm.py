@@ -128,6 +128,7 @@ def streaming():
     return v, apply, apply(v, frames())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", range(1, 8))
 def test_a_sequence_in_pieces(cut):
     """The step number travels with the state, here into a compiled function."""

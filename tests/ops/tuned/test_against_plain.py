@@ -105,6 +105,7 @@ def _is_tuned(f):
     return hasattr(f, "plain") and hasattr(f, "tuned")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_values_gradients_and_forward_mode(case):
     """Also second derivatives: forward over reverse against reverse over reverse."""
