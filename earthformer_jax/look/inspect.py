@@ -12,8 +12,7 @@ import numpy as np
 from earthformer_jax.data import splits
 from earthformer_jax.data.cubes import checks
 from earthformer_jax.data.readers import formats, series, times
-from earthformer_jax.data.readers.layout import Layout, Wanted
-from earthformer_jax.data.readers.netcdf import LevelNeeded
+from earthformer_jax.data.readers.layout import Layout, Undecided, Wanted
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.windows import HALF_DAY
 from earthformer_jax.look import layouts
@@ -92,10 +91,11 @@ def _open(path: str, files: list[Path], report: Report) -> Cube | None:
         try:
             try:
                 return series.open_cube(target, wanted)
-            except LevelNeeded as error:
-                report.options["level"] = error.example
+            except Undecided as error:
+                level = error.choices[0]["level"]
+                report.options["level"] = level
                 report.problems.append(str(error))
-                wanted = dataclasses.replace(wanted, level=(error.example,))
+                wanted = dataclasses.replace(wanted, level=(level,))
                 return series.open_cube(target, wanted)
         except ValueError as error:
             if str(error) not in report.problems:

@@ -6,6 +6,7 @@ import numpy as np
 
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames, FileFrames
+from earthformer_jax.data.readers.layout import Undecided
 from earthformer_jax.data.readers.series import Cube
 
 SAMPLED_FRAMES = 12
@@ -35,17 +36,18 @@ def check_values(cube: Cube) -> None:
     """Rejects values that look like undeclared fill values.
 
     Raises:
-        ValueError: if there are any; the message names the variable and the value.
+        Undecided: if there are any; the message names the variable and the value.
     """
     values = raw_sample(cube)
     for c, name in enumerate(cube.names):
         code = fill_code(values[..., c])
         if code is not None:
             share = np.mean(np.isclose(values[..., c], code, rtol=1e-6, atol=0))
-            raise ValueError(
+            raise Undecided(
                 f"{cube.label}: {100 * share:.2g} % of {name!r} are {code:g}, far from "
                 "all other values; if they mark missing values, set "
-                f"missing={code:g}"
+                f"missing={code:g}",
+                [{"missing": f"{code:g}"}],
             )
 
 

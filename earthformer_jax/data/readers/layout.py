@@ -119,6 +119,19 @@ class Layout:
     single: bool = False
 
 
+class Undecided(ValueError):
+    """Data that can be read in more than one way, or that need a choice of the user.
+
+    Attributes:
+        choices: settings that decide, the most likely first: ({"axes": "nthw"},
+            {"axes": "thwc"}). `inspect` tries each of them.
+    """
+
+    def __init__(self, message: str, choices: Sequence[Mapping[str, str]]):
+        super().__init__(message)
+        self.choices = tuple(choices)
+
+
 def to_float(values: np.ndarray, missing: Sequence[float]) -> np.ndarray:
     """float32 of stored values; NaN where they are missing or not finite."""
     values = np.asarray(values)

@@ -13,20 +13,13 @@ from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
     NUMBERS,
     Layout,
+    Undecided,
     Wanted,
     check_numbers,
     nearest,
     no_variable,
     to_float,
 )
-
-
-class LevelNeeded(ValueError):
-    """A variable has a further dimension; `example` is a level that can be chosen."""
-
-    def __init__(self, message: str, example: str):
-        super().__init__(message)
-        self.example = example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,10 +210,10 @@ def _at_levels(
         )
         example = ",".join(f"{dim}={x[0]}" for dim, x in labels.items())
         example = example.partition("=")[2] if len(long) == 1 else example
-        raise LevelNeeded(
+        raise Undecided(
             f"`level` is needed: {array.name!r} of {path} has {there}; "
             f"choose, for example level={example}",
-            example,
+            [{"level": example}],
         )
     fixed = {dim: 0 for dim in further if dim not in long}
     fields = []

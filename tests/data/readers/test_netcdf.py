@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from earthformer_jax.data.readers.layout import Wanted
-from earthformer_jax.data.readers.netcdf import LevelNeeded, NamedFile
+from earthformer_jax.data.readers.layout import Undecided, Wanted
+from earthformer_jax.data.readers.netcdf import NamedFile
 from tests import golden_files
 from tests.data import cube_files
 
@@ -123,7 +123,7 @@ class TestUnderstood:
         ds = ds[["T"]].expand_dims(member=[3, 4], level=[200, 500], one=[7])
         wanted = Wanted(level=("member=4", "level=200"))
         assert read(opened(ds, tmp_path, wanted=wanted)).shape == (12, 4, 5, 1)
-        with pytest.raises(LevelNeeded, match="level=member=3,level=200$"):
+        with pytest.raises(Undecided, match="level=member=3,level=200$"):
             opened(ds, tmp_path, wanted=Wanted(level=("4",)))
 
     def test_uneven_latitude(self, ds, tmp_path):
