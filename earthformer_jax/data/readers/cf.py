@@ -11,8 +11,7 @@ import numpy as np
 import scipy.io
 import xarray as xr
 
-from earthformer_jax.data.readers import times as times_lib
-from earthformer_jax.data.readers.layout import MIN_DIMENSIONS
+from earthformer_jax.data.readers import time_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,8 @@ def opened(path: Path) -> xr.Dataset:
             _check_classic_size(path)
         with warnings.catch_warnings():  # about attributes that xarray corrects
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            return xr.open_dataset(path, decode_times=False, **options)
+            dataset = xr.open_dataset(path, decode_times=False, **options)
+            return time_axis.marked(dataset)
     except Exception as error:  # each backend has its own exceptions
         raise ValueError(_unreadable(path, error)) from error
 
@@ -104,11 +104,14 @@ def loaded(array: xr.DataArray, path: Path) -> np.ndarray:
 def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
     """Time, rows and columns of a variable, by attributes, names, or order.
 
+    For a field without a time dimension, `time` is the name of the number that dates
+    it, or "time" if it has only two dimensions.
+
     Raises:
         ValueError: if it has too few dimensions, or none can be identified as time.
     """
     dims = [str(dim) for dim in array.dims]
-    if len(dims) < MIN_DIMENSIONS:
+    if len(dims) < 2:
         raise ValueError(
             f"{path}: {array.name!r} has {sizes_text(array.sizes)}; expected time, "
             "rows and columns"
@@ -119,11 +122,15 @@ def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
         known = [dim for dim in free if _has_attributes_of(array, dim, name, axis)]
         known += [dim for dim in free if dim.lower() in axis.names[:3]]
         known += [dim for dim in free if dim.lower() in axis.names]
+        if name == "time":
+            known = time_axis.preferred(array, known)
         found[name] = known[0] if known else None
     rows, columns, time = found.values()
     if rows is None or columns is None:
         rows, columns = [dim for dim in dims if dim != time][-2:]
     further = [dim for dim in dims if dim not in (time, rows, columns)]
+    if time is None:
+        time = time_axis.single_time(array) or ("time" if len(dims) == 2 else None)
     if time is None:
         if len(further) != 1:
             raise ValueError(
@@ -133,32 +140,6 @@ def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
             )
         time = further.pop()
     return Dimensions(time, rows, columns, tuple(further))
-
-
-def find_times(
-    array: xr.DataArray, dim: str, path: Path
-) -> tuple[times_lib.Times | None, str]:
-    """Times of a variable, and a note if they are unknown.
-
-    Raises:
-        ValueError: if there are times that cannot be decoded.
-    """
-    if dim not in array.coords:
-        return None, f"{dim!r} has no times: steps are assumed to be equal"
-    time = array.coords[dim]
-    units, calendar = (str(time.attrs.get(key, "")) for key in ("units", "calendar"))
-    try:
-        times = times_lib.decode(loaded(time, path), units, calendar)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: the time axis {dim!r} cannot be used: {error}"
-        ) from None
-    if times is not None:
-        return times, ""
-    return None, (
-        f"{dim!r} has no units like 'days since 1900-01-01': steps are assumed to be "
-        "equal"
-    )
 
 
 def find_coordinates(

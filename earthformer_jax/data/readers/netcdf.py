@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from earthformer_jax.data.readers import cf
+from earthformer_jax.data.readers import cf, time_axis
 from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
     NUMBERS,
@@ -51,8 +51,9 @@ class NamedFile:
             self._axes, self._fields, notes = find_fields(dataset, wanted, path)
             first = dataset[self._fields[0].variable]
             latitude, longitude = cf.find_coordinates(first, self._axes, path)
-            times, note = cf.find_times(first, self._axes.time, path)
-        sizes = [first.sizes[dim] for dim in self._axes.plane]
+            variables = [field.variable for field in self._fields]
+            times, more = time_axis.find(dataset, variables, self._axes.time, path)
+        sizes = [first.sizes.get(dim, 1) for dim in self._axes.plane]
         self.layout = Layout(
             path=path,
             format="Zarr" if path.is_dir() else "NetCDF",
@@ -64,7 +65,8 @@ class NamedFile:
             times=times,
             latitude=latitude,
             longitude=longitude,
-            notes=notes + ((note,) if note else ()),
+            notes=notes + more,
+            single=self._axes.time not in first.dims,
         )
 
     def open(self) -> xr.Dataset:
@@ -80,9 +82,12 @@ class NamedFile:
         channels = [
             to_float(
                 cf.loaded(
-                    handle[field.variable]
-                    .isel({**field.fixed, **cut})
-                    .transpose(*self._axes.plane),
+                    time_axis.with_dimension(
+                        handle[field.variable].isel(
+                            {**field.fixed, **cut}, missing_dims="ignore"
+                        ),
+                        self._axes.time,
+                    ).transpose(*self._axes.plane),
                     self._path,
                 ),
                 self._missing,
@@ -101,11 +106,7 @@ def find_fields(
         ValueError: if a variable is missing, not numeric or on another grid, or if a
             level must be chosen.
     """
-    gridded = [
-        str(name)
-        for name, array in dataset.data_vars.items()
-        if array.ndim >= MIN_DIMENSIONS
-    ]
+    gridded = _gridded(dataset)
     if path.is_dir():  # Zarr lists variables in the order of the file system
         gridded.sort()
     notes: tuple[str, ...] = ()
@@ -145,6 +146,16 @@ def find_fields(
     return axes[first], fields, notes
 
 
+def _gridded(dataset: xr.Dataset) -> list[str]:
+    """Variables of three or more dimensions, or of two if there are no others."""
+    bounds = {variable.attrs.get("bounds") for variable in dataset.variables.values()}
+    fields = {n: a for n, a in dataset.data_vars.items() if n not in bounds}
+    least = MIN_DIMENSIONS
+    if all(array.ndim < MIN_DIMENSIONS for array in fields.values()):
+        least = MIN_DIMENSIONS - 1
+    return [str(name) for name, array in fields.items() if array.ndim >= least]
+
+
 def _all_on_one_grid(
     dataset: xr.Dataset, gridded: list[str], path: Path
 ) -> tuple[list[str], tuple[str, ...]]:
@@ -158,7 +169,7 @@ def _all_on_one_grid(
             for name, array in dataset.data_vars.items()
         )
         raise ValueError(
-            f"{path} has no variable of three or more dimensions; there are: "
+            f"{path} has no variable of two or more dimensions; there are: "
             f"{there or 'none'}"
         )
     groups: dict[tuple, list[str]] = {}
@@ -171,7 +182,7 @@ def _all_on_one_grid(
 
 
 def _shape(array: xr.DataArray, axes: cf.Dimensions) -> dict[str, int]:
-    return {dim: array.sizes[dim] for dim in axes.plane}
+    return {dim: array.sizes.get(dim, 1) for dim in axes.plane}
 
 
 def _at_levels(
