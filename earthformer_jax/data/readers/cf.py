@@ -1,17 +1,21 @@
 """Opens NetCDF files and Zarr stores, and identifies their axes by CF attributes."""
 
+import base64
 import dataclasses
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.io
 import xarray as xr
+import zarr
+from xarray.backends import ZarrStore
 
-from earthformer_jax.data.readers import time_axis
+from earthformer_jax.data.readers import missing
+from earthformer_jax.data.readers import times as times_lib
+from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, NUMBERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,19 @@ AXES = {
 }
 
 
+# Whether a Zarr array of integers fills chunks with 0: an entry of `encoding`.
+ZERO_FILL = "zero_fill"
+# Attributes that name other variables of the file which are no fields of their own.
+ROLES = (
+    "bounds",
+    "climatology",
+    "coordinates",
+    "grid_mapping",
+    "cell_measures",
+    "ancillary_variables",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Dimensions:
     """Names of the dimensions of a variable; `further` are all others."""
@@ -75,18 +92,45 @@ def opened(path: Path) -> xr.Dataset:
     Raises:
         ValueError: if it is neither, or damaged.
     """
-    options: dict[str, Any] = {"engine": "netcdf4"}
-    if path.is_dir():
-        options = {"engine": "zarr", "consolidated": False}
+    stored = opened_stored(path)
     try:
-        if not path.is_dir():
-            _check_classic_size(path)
         with warnings.catch_warnings():  # about attributes that xarray corrects
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            dataset = xr.open_dataset(path, decode_times=False, **options)
-            return time_axis.marked(dataset)
+            return xr.decode_cf(stored, decode_times=False)
+    except Exception as error:  # of attributes that contradict each other
+        stored.close()
+        raise ValueError(_unreadable(path, error)) from error
+
+
+def opened_stored(path: Path) -> xr.Dataset:
+    """Opens a file as `opened` does, but without decoding anything.
+
+    The attributes declare only such fill values as mark missing data: not the 0 that
+    Zarr fills chunks with by default, and none of a coordinate that is 0.
+
+    Raises:
+        ValueError: if it is neither, or damaged.
+    """
+    try:
+        if path.is_dir():
+            # All fill values become attributes, so that none is decoded, wrongly or in
+            # vain; those that count are put back.
+            store = ZarrStore.open_group(
+                path, mode="r", consolidated=False, use_zarr_fill_value_as_mask=True
+            )
+            dataset = xr.open_dataset(store, decode_cf=False)
+            _correct_zarr_fills(dataset, path)
+        else:
+            _check_classic_size(path)
+            dataset = xr.open_dataset(path, decode_cf=False, engine="netcdf4")
     except Exception as error:  # each backend has its own exceptions
         raise ValueError(_unreadable(path, error)) from error
+    for variable in dataset.variables.values():
+        if variable.ndim <= 1:
+            for name in missing.FILL_ATTRIBUTES:
+                if 0 in missing.numbers(variable.attrs.get(name)):
+                    del variable.attrs[name]
+    return dataset
 
 
 def loaded(array: xr.DataArray, path: Path) -> np.ndarray:
@@ -101,51 +145,106 @@ def loaded(array: xr.DataArray, path: Path) -> np.ndarray:
         raise ValueError(_unreadable(path, error)) from error
 
 
+def supporting(dataset: xr.Dataset) -> set[str]:
+    """Variables that describe others: no fields, unless the user names them.
+
+    What an attribute of another variable names (bounds, coordinates, cell measures,
+    ancillary variables), latitudes and longitudes, and flags, which are codes without
+    units, if there is anything else.
+    """
+    named = {
+        word
+        for variable in dataset.variables.values()
+        for role in ROLES
+        for word in re.findall(r"[^\s:]+", str(variable.attrs.get(role, "")))
+    }
+    arrays = {str(name): array for name, array in dataset.data_vars.items()}
+    found = {name for name in arrays if name in named or is_position(arrays[name])}
+    flags = {name for name in arrays if _is_flag(arrays[name])} - found
+    left = [
+        name
+        for name, array in arrays.items()
+        if name not in found | flags
+        and array.ndim >= MIN_DIMENSIONS
+        and array.dtype.kind in NUMBERS
+    ]
+    return found | flags if left else found
+
+
+def has_time(array: xr.DataArray) -> bool:
+    """Whether a dimension is recognised as time by attributes or name."""
+    dims = [str(dim) for dim in array.dims]
+    return bool(_recognised(array, dims, "time"))
+
+
 def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
     """Time, rows and columns of a variable, by attributes, names, or order.
-
-    For a field without a time dimension, `time` is the name of the number that dates
-    it, or "time" if it has only two dimensions.
 
     Raises:
         ValueError: if it has too few dimensions, or none can be identified as time.
     """
     dims = [str(dim) for dim in array.dims]
-    if len(dims) < 2:
+    if len(dims) < MIN_DIMENSIONS:
         raise ValueError(
             f"{path}: {array.name!r} has {sizes_text(array.sizes)}; expected time, "
             "rows and columns"
         )
     found: dict[str, str | None] = {}
-    for name, axis in AXES.items():
+    for name in AXES:
         free = [dim for dim in dims if dim not in found.values()]
-        known = [dim for dim in free if _has_attributes_of(array, dim, name, axis)]
-        known += [dim for dim in free if dim.lower() in axis.names[:3]]
-        known += [dim for dim in free if dim.lower() in axis.names]
-        if name == "time":
-            known = time_axis.preferred(array, known)
-        found[name] = known[0] if known else None
+        found[name] = next(iter(_recognised(array, free, name)), None)
     rows, columns, time = found.values()
     if rows is None or columns is None:
         rows, columns = [dim for dim in dims if dim != time][-2:]
     further = [dim for dim in dims if dim not in (time, rows, columns)]
     if time is None:
-        time = time_axis.single_time(array) or ("time" if len(dims) == 2 else None)
-    if time is None:
         if len(further) != 1:
-            raise ValueError(
-                f"{path}: none of the dimensions {sizes_text(array.sizes)} of "
-                f"{array.name!r} is recognised as time; give it the attribute axis='T' "
-                "or the name 'time'"
-            )
+            raise no_time(array, path)
         time = further.pop()
     return Dimensions(time, rows, columns, tuple(further))
+
+
+def no_time(array: xr.DataArray, path: Path) -> ValueError:
+    """The error for a variable without a dimension that is time."""
+    return ValueError(
+        f"{path}: none of the dimensions {sizes_text(array.sizes)} of "
+        f"{array.name!r} is recognised as time; give it the attribute axis='T' "
+        "or the name 'time'"
+    )
+
+
+def find_times(
+    array: xr.DataArray, dim: str, path: Path
+) -> tuple[times_lib.Times | None, str]:
+    """Times of a variable, and a note if they are unknown.
+
+    Raises:
+        ValueError: if there are times that cannot be decoded.
+    """
+    if dim not in array.coords:
+        return None, f"{dim!r} has no times: steps are assumed to be equal"
+    time = array.coords[dim]
+    units, calendar = (str(time.attrs.get(key, "")) for key in ("units", "calendar"))
+    try:
+        times = times_lib.decode(loaded(time, path), units, calendar)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: the time axis {dim!r} cannot be used: {error}"
+        ) from None
+    if times is not None:
+        return times, ""
+    return None, (
+        f"{dim!r} has no units like 'days since 1900-01-01': steps are assumed to be "
+        "equal"
+    )
 
 
 def find_coordinates(
     array: xr.DataArray, dimensions: Dimensions, path: Path
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Latitude and longitude in degrees, both 1-D or both 2-D; None if unknown.
+
+    Those of every row and column may be written for every time, if they do not change.
 
     Raises:
         ValueError: if a coordinate has missing values, or latitudes are not monotonic.
@@ -165,10 +264,15 @@ def find_coordinates(
                 )
             found.append(values)
             continue
+        still = (
+            _without_time(coordinate, dimensions.time)
+            for coordinate in array.coords.values()
+            if set(plane) <= set(coordinate.dims) <= set(dimensions.plane)
+        )
         fields = [
             coordinate.transpose(*plane)
-            for coordinate in array.coords.values()
-            if set(coordinate.dims) == set(plane) and _in_degrees(coordinate, axis)
+            for coordinate in still
+            if coordinate is not None and _in_degrees(coordinate, axis)
         ]
         found.append(loaded(fields[0], path).astype(float) if fields else None)
     known = all(x is not None for x in found) and found[0].ndim == found[1].ndim
@@ -178,6 +282,43 @@ def find_coordinates(
 def sizes_text(sizes: Mapping) -> str:
     """ "(time: 12, lat: 4, lon: 5)" """
     return "(" + ", ".join(f"{name}: {size}" for name, size in sizes.items()) + ")"
+
+
+def _recognised(array: xr.DataArray, dims: list[str], name: str) -> list[str]:
+    """The dimensions that may be an axis, the most likely first."""
+    axis = AXES[name]
+    known = [dim for dim in dims if _has_attributes_of(array, dim, name, axis)]
+    known += [dim for dim in dims if dim.lower() in axis.names[:3]]
+    return known + [dim for dim in dims if dim.lower() in axis.names]
+
+
+def is_position(array: xr.DataArray) -> bool:
+    """Whether a variable is a latitude or longitude, by its attributes."""
+    units = str(array.attrs.get("units", "")).lower()
+    return any(
+        array.attrs.get("standard_name") == name or re.match(AXES[name].units, units)
+        for name in ("latitude", "longitude")
+    )
+
+
+def _is_flag(array: xr.DataArray) -> bool:
+    """Whether the values are codes; a measurement with some codes has units."""
+    attributes = array.attrs
+    flagged = any(f"flag_{x}" in attributes for x in ("values", "masks", "meanings"))
+    return flagged and not str(attributes.get("units", "")).strip(" 1")
+
+
+def _without_time(coordinate: xr.DataArray, time: str) -> xr.DataArray | None:
+    """A coordinate at the first time; None if it changes in time."""
+    if time not in coordinate.dims:
+        return coordinate
+    middle, last = coordinate.sizes[time] // 2, -1
+    first = coordinate.isel({time: 0}, drop=True)
+    same = (
+        np.array_equal(first, coordinate.isel({time: at}), equal_nan=True)
+        for at in (middle, last)
+    )
+    return first if all(same) else None
 
 
 def _has_attributes_of(array: xr.DataArray, dim: str, name: str, axis: Axis) -> bool:
@@ -200,6 +341,35 @@ def _in_degrees(coordinate: xr.DataArray, axis: str) -> bool:
     low, high = AXES[axis].limits
     values = np.asarray(coordinate.values, np.float64)
     return named and not np.any((values < low) | (values > high))
+
+
+def _correct_zarr_fills(dataset: xr.Dataset, path: Path) -> None:
+    """Restores `_FillValue`, which xarray replaces by the fill value of the chunks.
+
+    The fill value of the chunks marks missing data (xarray declares it in this way),
+    unless it is 0, the default.
+    """
+    group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    for name, variable in dataset.variables.items():
+        array = group[str(name)]
+        declared = array.attrs.get("_FillValue")
+        if isinstance(declared, str) and variable.dtype.kind == "f":
+            declared = _float_of_text(declared)
+        if declared is None and array.fill_value:  # type: ignore[union-attr]
+            continue
+        if declared is None and variable.dtype.kind in "iu":
+            variable.encoding[ZERO_FILL] = True
+        variable.attrs.pop("_FillValue", None)
+        if declared is not None:
+            variable.attrs["_FillValue"] = declared
+
+
+def _float_of_text(text: str) -> float:
+    """A number, or as xarray writes it to Zarr: the bytes of a float64 in base64."""
+    try:
+        return float(text)
+    except ValueError:
+        return float(np.frombuffer(base64.standard_b64decode(text), "<f8")[0])
 
 
 def _check_classic_size(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from earthformer_jax.data.readers.missing import Coding
 from earthformer_jax.data.readers.times import Times
 
 NUMBERS = "fiub"  # kinds of data types that are read
@@ -101,6 +102,7 @@ class Layout:
         times: of the steps, if known (and there is one sequence).
         latitude: `[h]` or `[h, w]` degrees north, if known.
         longitude: `[w]` or `[h, w]` degrees east, if known.
+        codings: of the channels: how numbers are stored; () if unknown.
         notes: assumptions, and what was left out.
         single: each file is one field; the order of the files is the order in time.
     """
@@ -115,6 +117,7 @@ class Layout:
     times: Times | None = None
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
+    codings: tuple[Coding, ...] = ()
     notes: tuple[str, ...] = ()
     single: bool = False
 

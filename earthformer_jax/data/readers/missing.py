@@ -52,10 +52,12 @@ class Coding:
         """The value of a stored number."""
         return float(stored) * self.scale + self.offset
 
-    def valid_values(self) -> tuple[float, float]:
-        """The valid range, of values."""
+    def valid_text(self) -> str:
+        """The valid range, of values: "-0.2..1", "from 0"."""
         low, high = sorted(map(self.value, self.valid))
-        return low, high
+        if np.isfinite(low) and np.isfinite(high):
+            return f"{low:g}..{high:g}"
+        return f"up to {high:g}" if np.isfinite(high) else f"from {low:g}"
 
     def ends(self) -> tuple[float, ...]:
         """Values of the extreme numbers of an integer type, often used for "missing".
@@ -125,12 +127,12 @@ def coding(attributes: Mapping[str, Any], dtype) -> Coding:
         dtype = np.dtype(f"u{dtype.itemsize}")
     elif dtype.kind == "u" and unsigned == "false":
         dtype = np.dtype(f"i{dtype.itemsize}")
-    scale = _numbers(attributes.get("scale_factor"))
-    offset = _numbers(attributes.get("add_offset"))
+    scale = numbers(attributes.get("scale_factor"))
+    offset = numbers(attributes.get("add_offset"))
     fills = [
         _wrapped(number, dtype, bool(unsigned))
         for name in FILL_ATTRIBUTES
-        for number in _numbers(attributes.get(name))
+        for number in numbers(attributes.get(name))
     ]
     plain = Coding(
         dtype=dtype,
@@ -150,18 +152,37 @@ def number_text(value: float) -> str:
         return next(same, f"{value:.9g}")
 
 
+def numbers(value) -> list:
+    """The numbers of an attribute, also if written as text; Python's int and float.
+
+    [] if it is no number.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str | bytes):
+        words = _text(value).strip("[]() ").replace(",", " ").split()
+        try:
+            return [float(word) for word in words]
+        except ValueError:
+            return []
+    array = np.asarray(value).ravel()
+    if array.dtype.kind in "SU":
+        return [number for word in array for number in numbers(str(word))]
+    return array.tolist() if array.dtype.kind in "iuf" else []
+
+
 def _valid(
     attributes: Mapping[str, Any], plain: Coding, wrap: bool
 ) -> tuple[float, float]:
     """Least and largest valid stored number; infinite where nothing is declared."""
     everything = (-np.inf, np.inf)
     declared = attributes.get("valid_range")
-    ends = _numbers(declared)
+    ends = numbers(declared)
     floats = _is_float(declared)
     if len(ends) != 2:
         ends = []
         for name, default in (("valid_min", -np.inf), ("valid_max", np.inf)):
-            given = _numbers(attributes.get(name))
+            given = numbers(attributes.get(name))
             ends.append(given[0] if given else default)
             floats |= bool(given) and _is_float(attributes[name])
     low, high = (
@@ -176,8 +197,10 @@ def _valid(
     if low <= limits[0] and limits[1] <= high:  # pointless, unless of stored numbers
         return low, high
     low, high = sorted((end - plain.offset) / plain.scale for end in (low, high))
-    half = STEP_TOLERANCE  # the ends themselves are valid
-    return float(low) - half, float(high) + half
+    return (  # the ends themselves are valid
+        float(np.ceil(low - STEP_TOLERANCE)),
+        float(np.floor(high + STEP_TOLERANCE)),
+    )
 
 
 def _type_limits(dtype: np.dtype) -> tuple[float, float]:
@@ -202,22 +225,6 @@ def _as_stored(number, dtype: np.dtype):
         return number
     with np.errstate(over="ignore"):
         return dtype.type(number)
-
-
-def _numbers(value) -> list:
-    """The numbers of an attribute, also if written as text; Python's int and float."""
-    if value is None:
-        return []
-    if isinstance(value, str | bytes):
-        words = _text(value).strip("[]() ").replace(",", " ").split()
-        try:
-            return [float(word) for word in words]
-        except ValueError:
-            return []
-    array = np.asarray(value).ravel()
-    if array.dtype.kind in "SU":
-        return [number for word in array for number in _numbers(str(word))]
-    return array.tolist() if array.dtype.kind in "iuf" else []
 
 
 def _is_float(value) -> bool:

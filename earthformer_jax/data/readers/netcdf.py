@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from earthformer_jax.data.readers import cf, time_axis
+from earthformer_jax.data.readers import cf, missing
 from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
     NUMBERS,
@@ -18,7 +18,6 @@ from earthformer_jax.data.readers.layout import (
     check_numbers,
     nearest,
     no_variable,
-    to_float,
 )
 
 
@@ -47,13 +46,17 @@ class NamedFile:
                 "dimensions have names; leave it empty"
             )
         self._path, self._missing = path, wanted.missing
-        with self.open() as dataset:
+        with cf.opened(path) as dataset:
+            dataset = dataset.set_coords(cf.supporting(dataset))
             self._axes, self._fields, notes = find_fields(dataset, wanted, path)
             first = dataset[self._fields[0].variable]
             latitude, longitude = cf.find_coordinates(first, self._axes, path)
-            variables = [field.variable for field in self._fields]
-            times, more = time_axis.find(dataset, variables, self._axes.time, path)
-        sizes = [first.sizes.get(dim, 1) for dim in self._axes.plane]
+            times, note = cf.find_times(first, self._axes.time, path)
+        with self.open() as stored:
+            arrays = [stored[field.variable] for field in self._fields]
+            codings = [missing.coding(array.attrs, array.dtype) for array in arrays]
+            notes += _coding_notes(arrays, codings)
+        sizes = [first.sizes[dim] for dim in self._axes.plane]
         self.layout = Layout(
             path=path,
             format="Zarr" if path.is_dir() else "NetCDF",
@@ -65,13 +68,13 @@ class NamedFile:
             times=times,
             latitude=latitude,
             longitude=longitude,
-            notes=notes + more,
-            single=self._axes.time not in first.dims,
+            codings=tuple(codings),
+            notes=notes + ((note,) if note else ()),
         )
 
     def open(self) -> xr.Dataset:
-        """The open file, which the caller closes."""
-        return cf.opened(self._path)
+        """The open file, not decoded, which the caller closes."""
+        return cf.opened_stored(self._path)
 
     def read(
         self, handle: xr.Dataset, sequence: int, steps, rows, columns
@@ -80,19 +83,16 @@ class NamedFile:
         del sequence  # there is only one
         cut = dict(zip(self._axes.plane, (steps, rows, columns), strict=True))
         channels = [
-            to_float(
+            coding.decode(
                 cf.loaded(
-                    time_axis.with_dimension(
-                        handle[field.variable].isel(
-                            {**field.fixed, **cut}, missing_dims="ignore"
-                        ),
-                        self._axes.time,
-                    ).transpose(*self._axes.plane),
+                    handle[field.variable]
+                    .isel({**field.fixed, **cut})
+                    .transpose(*self._axes.plane),
                     self._path,
                 ),
                 self._missing,
             )
-            for field in self._fields
+            for field, coding in zip(self._fields, self.layout.codings, strict=True)
         ]
         return np.stack(channels, axis=-1)
 
@@ -106,16 +106,24 @@ def find_fields(
         ValueError: if a variable is missing, not numeric or on another grid, or if a
             level must be chosen.
     """
-    gridded = _gridded(dataset)
+    gridded = [
+        str(name)
+        for name, array in dataset.data_vars.items()
+        if array.ndim >= MIN_DIMENSIONS
+    ]
     if path.is_dir():  # Zarr lists variables in the order of the file system
         gridded.sort()
     notes: tuple[str, ...] = ()
     if wanted.variables:
         names = list(wanted.variables)
+        timed = any(cf.has_time(dataset[name]) for name in gridded)
         for name in names:
             if name not in dataset.variables:
                 raise no_variable(path, name, gridded)
             check_numbers(name, dataset[name].dtype, path)
+            untimed = dataset[name].ndim >= MIN_DIMENSIONS and timed
+            if untimed and not cf.has_time(dataset[name]):
+                raise cf.no_time(dataset[name], path)
     elif wanted.quantity is not None:
         attributes = {name: dataset[name].attrs for name in gridded}
         names = [wanted.quantity.find(attributes, path)]
@@ -146,16 +154,6 @@ def find_fields(
     return axes[first], fields, notes
 
 
-def _gridded(dataset: xr.Dataset) -> list[str]:
-    """Variables of three or more dimensions, or of two if there are no others."""
-    bounds = {variable.attrs.get("bounds") for variable in dataset.variables.values()}
-    fields = {n: a for n, a in dataset.data_vars.items() if n not in bounds}
-    least = MIN_DIMENSIONS
-    if all(array.ndim < MIN_DIMENSIONS for array in fields.values()):
-        least = MIN_DIMENSIONS - 1
-    return [str(name) for name, array in fields.items() if array.ndim >= least]
-
-
 def _all_on_one_grid(
     dataset: xr.Dataset, gridded: list[str], path: Path
 ) -> tuple[list[str], tuple[str, ...]]:
@@ -169,20 +167,53 @@ def _all_on_one_grid(
             for name, array in dataset.data_vars.items()
         )
         raise ValueError(
-            f"{path} has no variable of two or more dimensions; there are: "
+            f"{path} has no variable of three or more dimensions; there are: "
             f"{there or 'none'}"
         )
+    timed = [name for name in numeric if cf.has_time(dataset[name])]
     groups: dict[tuple, list[str]] = {}
-    for name in numeric:
+    for name in timed or numeric:
         shape = _shape(dataset[name], cf.find_dimensions(dataset[name], path))
         groups.setdefault(tuple(shape.items()), []).append(name)
     names = max(groups.values(), key=len)  # the first of the largest
-    left = [name for name in gridded if name not in names]
+    equal = [group for group in groups.values() if len(group) == len(names)]
+    if len(equal) > 1 and not timed:
+        raise ValueError(
+            f"{path}: {' and '.join(', '.join(group) for group in equal)} have "
+            "different grids, and no dimension is recognised as time; choose what to "
+            "forecast with `variables`"
+        )
+    plane = set(cf.find_dimensions(dataset[names[0]], path).plane)
+    beside = [  # such as flags and standard errors on the same grid
+        str(name)
+        for name, array in dataset.coords.items()
+        if plane <= set(array.dims) and not cf.is_position(array)
+    ]
+    left = [name for name in gridded if name not in names] + beside
     return names, ((f"left out: {', '.join(left)}",) if left else ())
 
 
+def _coding_notes(
+    arrays: Sequence[xr.DataArray], codings: Sequence[missing.Coding]
+) -> tuple[str, ...]:
+    """What the way in which numbers are stored decides."""
+    notes = {}  # without repetitions: several levels are of one variable
+    for array, coding in zip(arrays, codings, strict=True):
+        if coding.limited:
+            notes[
+                f"values of {array.name!r} outside its valid range, "
+                f"{coding.valid_text()}, are missing"
+            ] = None
+        if array.encoding.get(cf.ZERO_FILL):
+            notes[
+                f"0 is a number in {array.name!r}, although Zarr fills empty chunks "
+                "with it"
+            ] = None
+    return tuple(notes)
+
+
 def _shape(array: xr.DataArray, axes: cf.Dimensions) -> dict[str, int]:
-    return {dim: array.sizes.get(dim, 1) for dim in axes.plane}
+    return {dim: array.sizes[dim] for dim in axes.plane}
 
 
 def _at_levels(
