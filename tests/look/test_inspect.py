@@ -254,7 +254,7 @@ class TestRealFiles:
                 [
                     "3 levels along level (200, 500, 850)",
                     "m**2 s**-2",
-                    "no units like 'days since",
+                    "is not understood as dates",
                 ],
             ),
             (

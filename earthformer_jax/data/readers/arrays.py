@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from earthformer_jax.data.readers import decoding
 from earthformer_jax.data.readers import times as times_lib
 from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
@@ -339,7 +340,7 @@ def _find_times(arrays, steps: int, path: Path) -> times_lib.Times | None:
         if not named or array.shape != (steps,):
             continue
         try:
-            times = times_lib.decode(
+            times = decoding.decode(
                 array[()],
                 _text(array.attrs.get("units", "")),
                 _text(array.attrs.get("calendar", "")),

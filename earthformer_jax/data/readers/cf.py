@@ -13,8 +13,7 @@ import xarray as xr
 import zarr
 from xarray.backends import ZarrStore
 
-from earthformer_jax.data.readers import missing
-from earthformer_jax.data.readers import times as times_lib
+from earthformer_jax.data.readers import missing, time_axis
 from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, NUMBERS
 
 
@@ -96,7 +95,8 @@ def opened(path: Path) -> xr.Dataset:
     try:
         with warnings.catch_warnings():  # about attributes that xarray corrects
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            return xr.decode_cf(stored, decode_times=False)
+            dataset = xr.decode_cf(stored, decode_times=False)
+            return time_axis.marked(dataset)
     except Exception as error:  # of attributes that contradict each other
         stored.close()
         raise ValueError(_unreadable(path, error)) from error
@@ -172,19 +172,23 @@ def supporting(dataset: xr.Dataset) -> set[str]:
 
 
 def has_time(array: xr.DataArray) -> bool:
-    """Whether a dimension is recognised as time by attributes or name."""
+    """Whether a dimension is recognised as time, or a number dates the whole field."""
     dims = [str(dim) for dim in array.dims]
-    return bool(_recognised(array, dims, "time"))
+    found = _recognised(array, dims, "time")
+    return bool(found) or time_axis.single_time(array) is not None
 
 
 def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
     """Time, rows and columns of a variable, by attributes, names, or order.
 
+    For a field without a time dimension, `time` is the name of the number that dates
+    it, or "time" if it has only two dimensions.
+
     Raises:
         ValueError: if it has too few dimensions, or none can be identified as time.
     """
     dims = [str(dim) for dim in array.dims]
-    if len(dims) < MIN_DIMENSIONS:
+    if len(dims) < 2:
         raise ValueError(
             f"{path}: {array.name!r} has {sizes_text(array.sizes)}; expected time, "
             "rows and columns"
@@ -198,6 +202,8 @@ def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
         rows, columns = [dim for dim in dims if dim != time][-2:]
     further = [dim for dim in dims if dim not in (time, rows, columns)]
     if time is None:
+        time = time_axis.single_time(array) or ("time" if len(dims) == 2 else None)
+    if time is None:
         if len(further) != 1:
             raise no_time(array, path)
         time = further.pop()
@@ -210,32 +216,6 @@ def no_time(array: xr.DataArray, path: Path) -> ValueError:
         f"{path}: none of the dimensions {sizes_text(array.sizes)} of "
         f"{array.name!r} is recognised as time; give it the attribute axis='T' "
         "or the name 'time'"
-    )
-
-
-def find_times(
-    array: xr.DataArray, dim: str, path: Path
-) -> tuple[times_lib.Times | None, str]:
-    """Times of a variable, and a note if they are unknown.
-
-    Raises:
-        ValueError: if there are times that cannot be decoded.
-    """
-    if dim not in array.coords:
-        return None, f"{dim!r} has no times: steps are assumed to be equal"
-    time = array.coords[dim]
-    units, calendar = (str(time.attrs.get(key, "")) for key in ("units", "calendar"))
-    try:
-        times = times_lib.decode(loaded(time, path), units, calendar)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: the time axis {dim!r} cannot be used: {error}"
-        ) from None
-    if times is not None:
-        return times, ""
-    return None, (
-        f"{dim!r} has no units like 'days since 1900-01-01': steps are assumed to be "
-        "equal"
     )
 
 
@@ -289,7 +269,8 @@ def _recognised(array: xr.DataArray, dims: list[str], name: str) -> list[str]:
     axis = AXES[name]
     known = [dim for dim in dims if _has_attributes_of(array, dim, name, axis)]
     known += [dim for dim in dims if dim.lower() in axis.names[:3]]
-    return known + [dim for dim in dims if dim.lower() in axis.names]
+    known += [dim for dim in dims if dim.lower() in axis.names]
+    return time_axis.preferred(array, known) if name == "time" else known
 
 
 def is_position(array: xr.DataArray) -> bool:

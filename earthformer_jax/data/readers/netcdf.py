@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from earthformer_jax.data.readers import cf, missing
+from earthformer_jax.data.readers import cf, missing, time_axis
 from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
     NUMBERS,
@@ -51,12 +51,13 @@ class NamedFile:
             self._axes, self._fields, notes = find_fields(dataset, wanted, path)
             first = dataset[self._fields[0].variable]
             latitude, longitude = cf.find_coordinates(first, self._axes, path)
-            times, note = cf.find_times(first, self._axes.time, path)
+            variables = [field.variable for field in self._fields]
+            times, more = time_axis.find(dataset, variables, self._axes.time, path)
         with self.open() as stored:
             arrays = [stored[field.variable] for field in self._fields]
             codings = [missing.coding(array.attrs, array.dtype) for array in arrays]
             notes += _coding_notes(arrays, codings)
-        sizes = [first.sizes[dim] for dim in self._axes.plane]
+        sizes = [first.sizes.get(dim, 1) for dim in self._axes.plane]
         self.layout = Layout(
             path=path,
             format="Zarr" if path.is_dir() else "NetCDF",
@@ -69,7 +70,8 @@ class NamedFile:
             latitude=latitude,
             longitude=longitude,
             codings=tuple(codings),
-            notes=notes + ((note,) if note else ()),
+            notes=notes + more,
+            single=self._axes.time not in first.dims,
         )
 
     def open(self) -> xr.Dataset:
@@ -85,9 +87,12 @@ class NamedFile:
         channels = [
             coding.decode(
                 cf.loaded(
-                    handle[field.variable]
-                    .isel({**field.fixed, **cut})
-                    .transpose(*self._axes.plane),
+                    time_axis.with_dimension(
+                        handle[field.variable].isel(
+                            {**field.fixed, **cut}, missing_dims="ignore"
+                        ),
+                        self._axes.time,
+                    ).transpose(*self._axes.plane),
                     self._path,
                 ),
                 self._missing,
@@ -106,11 +111,7 @@ def find_fields(
         ValueError: if a variable is missing, not numeric or on another grid, or if a
             level must be chosen.
     """
-    gridded = [
-        str(name)
-        for name, array in dataset.data_vars.items()
-        if array.ndim >= MIN_DIMENSIONS
-    ]
+    gridded = _gridded(dataset)
     if path.is_dir():  # Zarr lists variables in the order of the file system
         gridded.sort()
     notes: tuple[str, ...] = ()
@@ -154,6 +155,15 @@ def find_fields(
     return axes[first], fields, notes
 
 
+def _gridded(dataset: xr.Dataset) -> list[str]:
+    """Variables of three or more dimensions, or of two if there are no others."""
+    fields = dataset.data_vars
+    least = MIN_DIMENSIONS
+    if all(array.ndim < MIN_DIMENSIONS for array in fields.values()):
+        least = MIN_DIMENSIONS - 1
+    return [str(name) for name, array in fields.items() if array.ndim >= least]
+
+
 def _all_on_one_grid(
     dataset: xr.Dataset, gridded: list[str], path: Path
 ) -> tuple[list[str], tuple[str, ...]]:
@@ -167,7 +177,7 @@ def _all_on_one_grid(
             for name, array in dataset.data_vars.items()
         )
         raise ValueError(
-            f"{path} has no variable of three or more dimensions; there are: "
+            f"{path} has no variable of two or more dimensions; there are: "
             f"{there or 'none'}"
         )
     timed = [name for name in numeric if cf.has_time(dataset[name])]
@@ -213,7 +223,7 @@ def _coding_notes(
 
 
 def _shape(array: xr.DataArray, axes: cf.Dimensions) -> dict[str, int]:
-    return {dim: array.sizes[dim] for dim in axes.plane}
+    return {dim: array.sizes.get(dim, 1) for dim in axes.plane}
 
 
 def _at_levels(

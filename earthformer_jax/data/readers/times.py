@@ -1,4 +1,4 @@
-"""Time axes of any cadence: decoding, steps and gaps, dates of the splits.
+"""Time axes of any cadence: order, steps and gaps, dates of the splits.
 
 Within the package, a time is a number of minutes since 1970-01-01 UTC. Times in the
 calendars of climate models (no leap days, 360 days) also keep their own seconds, in
@@ -9,36 +9,14 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-import cftime
 import numpy as np
 
-GREGORIAN = ("standard", "gregorian", "proleptic_gregorian", "")
-UNITS = {
-    "second": 1,
-    "sec": 1,
-    "s": 1,
-    "minute": 60,
-    "min": 60,
-    "hour": 3600,
-    "hr": 3600,
-    "h": 3600,
-    "day": 86400,
-    "d": 86400,
-    "millisecond": 1e-3,
-    "microsecond": 1e-6,
-    "nanosecond": 1e-9,
-}
-EPOCH = "seconds since 1970-01-01"
-# The standard calendar is Julian before 1582-10-15.
-FIRST_GREGORIAN = -12219292800.0  # seconds since 1970-01-01
 # A step this much shorter or longer than the median step interrupts the series.
 SHORTEST_STEP, LONGEST_STEP = 0.5, 1.5
 DAY = 24 * 60
 MONTH = (28 * DAY, 31 * DAY)
 YEAR = (360 * DAY, 366 * DAY)
 
-_SINCE = re.compile(r"\s*([a-z_]+?)s?\s+since\s+(.+)", re.IGNORECASE)
-_DIGITS = re.compile(r"(\d{4})(\d{2})(\d{2})(\d{2})?(\d{2})?(\d{2})?")
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2}([T ]\d{2}(:\d{2})?)?)?)?")
 
 
@@ -71,50 +49,6 @@ def join(parts: Sequence[Times]) -> Times:
         np.concatenate([part.minutes for part in parts]),
         parts[0].calendar,
     )
-
-
-def decode(values: np.ndarray, units: str, calendar: str = "") -> Times | None:
-    """Decodes the numbers or strings of a time axis.
-
-    Args:
-        values: `[t]` numbers in CF units ("days since 1900-01-01"), or numbers or
-            strings like 20160928 or 201609281445.
-        units: of the numbers; "" if there are none.
-        calendar: CF calendar; "" for the standard one.
-
-    Returns:
-        the times; None if the meaning of the numbers is unknown.
-
-    Raises:
-        ValueError: if a value is missing, or cannot be decoded with the units.
-    """
-    values = np.asarray(values)
-    calendar = calendar.strip().lower() or "standard"
-    since = _SINCE.fullmatch(units.strip())
-    if since is None:
-        return _from_digits(values)
-    if values.dtype.kind not in "fiu":
-        raise ValueError(f"times of type {values.dtype} with units {units!r}")
-    if not np.all(np.isfinite(values)):
-        raise ValueError(f"{np.sum(~np.isfinite(values))} times are missing")
-    unit = since[1].lower()
-    if unit in ("month", "year"):
-        return _from_months(values, 12 if unit == "year" else 1, since[2], units)
-    if unit not in UNITS:
-        raise ValueError(
-            f"the unit {since[1]!r} of {units!r} is unknown; use one of "
-            f"{', '.join(UNITS)}, month and year"
-        )
-    try:
-        base = cftime.num2date(0, f"days since {since[2]}", calendar)
-        zero = cftime.date2num(base, EPOCH, calendar=calendar)
-        seconds = zero + values.astype(np.float64) * UNITS[unit]
-        minutes = _gregorian(seconds, calendar)
-    except (ValueError, OverflowError, TypeError) as error:
-        raise ValueError(
-            f"times with units {units!r} cannot be decoded: {error}"
-        ) from None
-    return Times(seconds, minutes, calendar)
 
 
 def check_order(times: Times) -> None:
@@ -171,7 +105,9 @@ def month_of(minutes: np.ndarray) -> np.ndarray:
 
 def of_months(months: np.ndarray) -> Times:
     """Times of the beginnings of months, counted since January 1970."""
-    return _from_moments(np.asarray(months, np.int64).astype("datetime64[M]"))
+    moments = np.asarray(months, np.int64).astype("datetime64[M]")
+    seconds = moments.astype("datetime64[s]").astype(np.int64)
+    return Times(seconds.astype(np.float64), seconds // 60)
 
 
 def check_monthly(times: Times) -> None:
@@ -299,57 +235,3 @@ def _parse(date: str, field: str) -> np.datetime64:
             f"{field}={date!r} is not a date; write YYYY, YYYY-MM, YYYY-MM-DD or "
             "YYYY-MM-DDTHH:MM, for example 2015-12-31"
         ) from None
-
-
-def _gregorian(seconds: np.ndarray, calendar: str) -> np.ndarray:
-    """Minutes of the same dates; days that do not exist become the last of a month."""
-    julian = calendar != "proleptic_gregorian" and np.any(seconds < FIRST_GREGORIAN)
-    if calendar in GREGORIAN and not julian:
-        return np.floor(seconds / 60 + 1e-6).astype(np.int64)
-    minutes = np.empty(len(seconds), np.int64)
-    for i, date in enumerate(cftime.num2date(seconds, EPOCH, calendar)):
-        month = np.datetime64(f"{date.year:04d}-{date.month:02d}")
-        start = month.astype("datetime64[m]").astype(np.int64)
-        ends = np.array([month, _next(month)], "datetime64[D]").astype(np.int64)
-        day = min(date.day, ends[1] - ends[0]) - 1
-        minutes[i] = start + day * DAY + date.hour * 60 + date.minute
-    return minutes
-
-
-def _from_months(values, per_unit: int, origin: str, units: str) -> Times:
-    """Months or years since a date: not CF, but common; mid-month values end in .5."""
-    since = re.match(r"(\d+)-(\d+)|(\d+)", origin.strip())
-    if since is None:
-        raise ValueError(f"times with units {units!r} have no date after 'since'")
-    base = 12 * (int(since[1] or since[3]) - 1970) + int(since[2] or 1) - 1
-    months = base + np.floor(values.astype(np.float64) * per_unit + 1e-6)
-    return _from_moments(months.astype(np.int64).astype("datetime64[M]"))
-
-
-def _from_digits(values: np.ndarray) -> Times | None:
-    """Times of 20160928 or b"201609281445"; None if values have another form."""
-    if values.dtype.kind in "iu" or (
-        values.dtype.kind == "f" and np.all(values == np.floor(values))
-    ):
-        texts = [str(int(value)) for value in values]
-    elif values.dtype.kind in "SUO":
-        texts = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
-    else:
-        return None
-    moments = []
-    for value in texts:
-        found = _DIGITS.fullmatch(re.sub(r"[-:T Z]", "", value.strip()))
-        if found is None or not 1600 <= int(found[1]) <= 2600:
-            return None
-        y, month, d, h, m, s = (int(x or 0) for x in found.groups())
-        try:
-            day = np.datetime64(f"{y:04d}-{month:02d}-{d:02d}")
-        except ValueError:
-            return None
-        moments.append(day + np.timedelta64(3600 * h + 60 * m + s, "s"))
-    return _from_moments(np.array(moments, "datetime64[s]")) if moments else None
-
-
-def _from_moments(moments: np.ndarray) -> Times:
-    seconds = moments.astype("datetime64[s]").astype(np.int64)
-    return Times(seconds.astype(np.float64), seconds // 60)
