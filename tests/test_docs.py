@@ -19,7 +19,7 @@ from earthformer_jax import data, main, models, reports
 from earthformer_jax.run import command_line, config_files
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
-from earthformer_jax.run.run import build, check_model
+from earthformer_jax.run.run import build, check_model, example_shapes
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training.settings import check_dataset
 from tests import test_imports
@@ -240,7 +240,7 @@ class TestAddingAModel:
         config = load_config("climate:test,trend")
         assert config.model.slope == 0.5
         dataset, model = build(config)
-        check_model(config, model, dataset.data.example())
+        check_model(config, model, *example_shapes(config, dataset))
 
     def test_wrong_options_are_refused(self, added):
         with pytest.raises(ValueError, match="did you mean slope"):
@@ -253,7 +253,7 @@ class TestAddingADataSet:
         settings = config_lib.check(config)
         dataset, model = build(config)
         check_dataset(settings, dataset)
-        check_model(config, model, dataset.data.example())
+        check_model(config, model, *example_shapes(config, dataset))
 
     def test_its_test_passes(self, added):
         run_test_file('"""Drifting spots."""')

@@ -1,14 +1,18 @@
 """Data sets by name."""
 
+import dataclasses
+import functools
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.state import DataState, Layout, example_checksums
 
 # Each module has a dataclass `Settings` and a function `load(config, seed) -> Dataset`.
-# It is imported on first use.
+# One that fits statistics also takes the `state` that holds them. It is imported on
+# first use.
 MODULES = {
     "enso": "enso.enso",
     "moving_mnist": "mnist.moving_mnist",
@@ -19,21 +23,76 @@ MODULES = {
 }
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(
+    config: Mapping[str, Any], seed: int, state: DataState | None = None
+) -> Dataset:
     """Loads the data set `config["name"]`.
 
     Args:
         config: settings of the data set, fields of `settings(name)`, with its `name`.
         seed: of everything simulated.
+        state: of the data that a model was trained on. Its statistics are used, and
+            what was trained on does not become test data; None: the data are new.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if a setting is invalid or a file cannot be used.
+        ValueError: if a setting is invalid, a file cannot be used, or the data do not
+            match the state.
     """
     name = config["name"]
     if name not in MODULES:
         raise ValueError(f"name={name!r} is unknown; there are: {', '.join(MODULES)}")
-    return _module(name).load(config, seed)
+    if state is not None and len(state.fitted):
+        return _module(name).load(config, seed, state)
+    dataset = _module(name).load(config, seed)
+    if dataset.data.state is None:
+        make = functools.partial(_state, dataset.data, bool(config.get("path")))
+        data = dataclasses.replace(dataset.data, state=functools.cache(make))
+        dataset = dataclasses.replace(dataset, data=data)
+    if state is not None:
+        different = state.layout.differences(_layout(dataset.data))
+        if different:
+            raise ValueError(
+                "the data do not match those that the model was trained on: "
+                + "; ".join(different)
+            )
+    return dataset
+
+
+def _layout(data: Data) -> Layout:
+    """What a model of data without statistics is fed with."""
+    _, height, width, _ = data.example()["targets"].shape
+    return Layout(
+        channels=tuple(channel.name for channel in data.display.channels),
+        units=tuple(channel.units for channel in data.display.channels),
+        size=(height, width),
+        frame=data.display.frame,
+        latitude=data.coordinates.get("latitude"),
+        longitude=data.coordinates.get("longitude"),
+    )
+
+
+def _state(data: Data, stored: bool) -> DataState:
+    """The state of data without statistics.
+
+    Args:
+        data: the data.
+        stored: whether the values come from files. Values that are generated follow
+            from the settings, and may differ in the last digit between machines.
+    """
+    example = data.example()
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return DataState(
+        name=data.name,
+        description=data.description,
+        layout=_layout(data),
+        input_shape=example["inputs"].shape,
+        target_shape=example["targets"].shape,
+        examples={split: len(source) for split, source in splits.items()},
+        checksums={split: example_checksums(source) for split, source in splits.items()}
+        if stored
+        else {},
+    )
 
 
 def settings(name: str) -> type:

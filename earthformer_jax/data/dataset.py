@@ -7,6 +7,7 @@ import numpy as np
 
 from earthformer_jax.data.normalization import Affine, Normalization
 from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.state import DataState
 from earthformer_jax.data.task import Task
 
 Augmentation = Callable[[Example, np.random.Generator], Example]
@@ -70,6 +71,8 @@ class Data:
         augment: changes training examples at random, `(example, generator) ->
             example`, or None.
         display: how the fields are shown.
+        state: returns what is kept of the data in the workdir, which reads some of the
+            values; None: what `data.load` finds out by itself.
     """
 
     name: str
@@ -83,18 +86,20 @@ class Data:
     coordinates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     augment: Augmentation | None = None
     display: Display = Display()
+    state: Callable[[], DataState] | None = None
 
     def example(self) -> Example:
         """An example of the size a model sees; `augment` may crop training examples.
 
         Raises:
-            ValueError: if the validation split is empty.
+            ValueError: if there are neither validation nor test examples.
         """
-        if not len(self.validation):
-            raise ValueError(
-                "the validation split is empty: there is nothing to validate on"
-            )
-        return self.validation[0]
+        for source in (self.validation, self.test):
+            if len(source):
+                return source[0]
+        raise ValueError(
+            "the validation split is empty: there is nothing to validate on"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

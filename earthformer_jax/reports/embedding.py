@@ -121,11 +121,11 @@ def score(
     regimes = cluster_lib.k_means(
         series.embeddings, settings.clusters, seed=0, fit=_training(series.split)
     )
-    write(series, regimes, data.description, workdir / "embeddings.nc")
-    scoring.write_json(workdir / "scores.json", scores)
+    write(series, regimes, data.description, settings.output(workdir, "embeddings.nc"))
+    scoring.write_json(settings.output(workdir, "scores.json"), scores)
     print(table(scores), flush=True)
     typical = int(np.argsort(errors)[(len(errors) - 1) // 2])
-    figures = workdir / "figures"
+    figures = settings.output(workdir, "figures")
     draw(data, series, regimes, forecasts, typical, settings.batch_size, figures)
     return scores
 

@@ -46,9 +46,9 @@ def score(
     forecasts = {"model": model.forecast, **task.references}
     results, event = evaluate(task, data, forecasts, settings.batch_size)
     scores = {"data": describe(task, data, results), "forecasts": results}
-    scoring.write_json(workdir / "scores.json", scores)
+    scoring.write_json(settings.output(workdir, "scores.json"), scores)
     print(table(scores), flush=True)
-    figures = workdir / "figures"
+    figures = settings.output(workdir, "figures")
     plotting.save(skill_figure(scores), figures / "skill.png")
     plotting.save(map_figure(task, data, event), figures / "forecast_maps.png")
     return scores

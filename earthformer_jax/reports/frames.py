@@ -60,9 +60,9 @@ def score(
         task.metric, data.test, forecasts, settings.batch_size, errors.watch
     )
     scores = {"data": describe(task, data), "forecasts": results}
-    scoring.write_json(workdir / "scores.json", scores)
+    scoring.write_json(settings.output(workdir, "scores.json"), scores)
     print(table(scores), flush=True)
-    figures = workdir / "figures"
+    figures = settings.output(workdir, "figures")
     if "mse_by_lead" in results["model"]:
         plotting.save(skill_figure(scores), figures / "skill.png")
     reference = best_reference(results)

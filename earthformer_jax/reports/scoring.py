@@ -41,10 +41,20 @@ class Settings:
     Attributes:
         batch_size: examples per call of a forecast.
         clusters: number of regimes that embeddings are sorted into.
+        label: part of the names of all files that are written, for data other than
+            those of the training; empty (default): none.
     """
 
     batch_size: int
     clusters: int
+    label: str = ""
+
+    def output(self, workdir: str | os.PathLike, name: str) -> Path:
+        """Where a file or folder is written: "scores.json", or "scores-LABEL.json"."""
+        path = Path(workdir, name)
+        if not self.label:
+            return path
+        return path.with_name(f"{path.stem}-{self.label}{path.suffix}")
 
 
 def evaluate(

@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -12,8 +13,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from earthformer_jax import data, models, reports
+from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Dataset
-from earthformer_jax.data.source import Example
+from earthformer_jax.data.splits import SPLITS
+from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
@@ -25,18 +28,26 @@ from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training.settings import check_dataset, check_devices
+from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
 
-def load_data(config: ml_collections.ConfigDict) -> Dataset:
+def load_data(
+    config: ml_collections.ConfigDict, state: DataState | None = None
+) -> Dataset:
     """The data set of a config.
+
+    Args:
+        config: the whole config.
+        state: of the data that a model was trained on; None: the data are new.
 
     Raises:
         ConfigError: with the reason, if it cannot be made.
     """
+    known = () if state is None else (state,)
     with as_config_error(f"data {config.data.name!r}", "data", config.data):
-        return data.load(config.data, config.seed)
+        return data.load(config.data, config.seed, *known)
 
 
 def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
@@ -46,26 +57,61 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
         ConfigError: with the reason, if one of them cannot be made.
     """
     dataset = load_data(config)
-    with as_config_error(f"data {config.data.name!r}", "data", config.data):
-        example = dataset.data.example()
-    options = config.model.to_dict()
-    name = options.pop("name")
-    with as_config_error(f"model {name!r}", "model", config.model):
-        model = models.create_model(
-            name,
-            input_shape=example["inputs"].shape,
-            target_shape=example["targets"].shape,
-            **options,
-        )
-    with as_config_error(f"model {name!r}", "data", config.data):
-        reports.check(dataset.task, model)
+    model = make_model(config, *example_shapes(config, dataset))
+    check_report(config, dataset, model)
     return dataset, model
 
 
+def example_shapes(
+    config: ml_collections.ConfigDict, dataset: Dataset
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the inputs `(t, h, w, c)` and the targets `(k, h, w, c)` of a data set.
+
+    Raises:
+        ConfigError: with the reason, if there is no example.
+    """
+    with as_config_error(f"data {config.data.name!r}", "data", config.data):
+        example = dataset.data.example()
+    return example["inputs"].shape, example["targets"].shape
+
+
+def make_model(
+    config: ml_collections.ConfigDict,
+    input_shape: tuple[int, ...],
+    target_shape: tuple[int, ...],
+) -> Forecaster:
+    """The model of a config, for inputs `(t, h, w, c)` and targets `(k, h, w, c)`.
+
+    Raises:
+        ConfigError: with the reason, if it cannot be made.
+    """
+    options = config.model.to_dict()
+    name = options.pop("name")
+    with as_config_error(f"model {name!r}", "model", config.model):
+        return models.create_model(
+            name, input_shape=input_shape, target_shape=target_shape, **options
+        )
+
+
+def check_report(
+    config: ml_collections.ConfigDict, dataset: Dataset, model: Forecaster
+) -> None:
+    """Rejects a model whose forecasts could not be reported.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    with as_config_error(f"model {config.model.name!r}", "data", config.data):
+        reports.check(dataset.task, model)
+
+
 def check_model(
-    config: ml_collections.ConfigDict, model: Forecaster, example: Example
+    config: ml_collections.ConfigDict,
+    model: Forecaster,
+    input_shape: tuple[int, ...],
+    target_shape: tuple[int, ...],
 ) -> Variables:
-    """Rejects a model that cannot forecast the targets of an example.
+    """Rejects a model that cannot forecast targets of a shape.
 
     Returns:
         shapes and types of the model's variables.
@@ -74,18 +120,17 @@ def check_model(
         ConfigError: with the reason.
     """
     name = config.model.name
-    shape = example["inputs"].shape
     try:
-        variables = state_lib.abstract_variables(model, shape)
+        variables = state_lib.abstract_variables(model, input_shape)
         apply = functools.partial(model.apply, train=False)
-        inputs = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        inputs = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
         forecast = jax.eval_shape(apply, variables, inputs).shape[1:]
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model {name!r}: {error}") from error
-    if forecast != example["targets"].shape:
+    if forecast != target_shape:
         raise ConfigError(
             f"model {name!r} forecasts {forecast} but the targets are "
-            f"{example['targets'].shape} (time, height, width, channels)"
+            f"{target_shape} (time, height, width, channels)"
         )
     return variables
 
@@ -98,8 +143,7 @@ def summarize(config: ml_collections.ConfigDict) -> str:
     """
     config_lib.check(config)
     dataset, model = build(config)
-    example = dataset.data.example()
-    shapes = example["inputs"].shape, example["targets"].shape
+    shapes = example_shapes(config, dataset)
     return summary.describe(
         model, *shapes, f"{config.model.name} on {dataset.data.name}"
     )
@@ -149,7 +193,8 @@ class Run:
         """
         check_devices(self._settings, jax.device_count())
         workdir_lib.check_same_config(self.config, self.workdir)
-        check_dataset(self._settings, self.dataset)
+        self._check_same_data()
+        check_dataset(self._settings, self._reported)
         return loop.train(
             self.config, self.workdir, dataset=self.dataset, model=self.model
         )
@@ -157,33 +202,44 @@ class Run:
     def load(self) -> TrainedModel:
         """Reads the checkpoint that `config.eval.checkpoint` selects, best or last.
 
+        The data are not read before they are asked for: what the model needs to know of
+        them is kept in the workdir.
+
         Raises:
-            ConfigError: if the data or the model cannot be used, or the workdir holds
-                another model.
+            ConfigError: if the model cannot be used, or the workdir holds another one.
             CheckpointError: if no checkpoint can be used.
         """
         workdir_lib.check_same_model(self.config, self.workdir)
-        dataset, model, like = self._built
         return restore(
-            self.config, self.workdir, data=dataset.data, model=model, like=like
+            self.config,
+            self.workdir,
+            open_dataset=lambda: self.dataset,
+            state=self.state,
+            model=self.model,
+            like=self._built[1],
         )
 
     def evaluate(self) -> dict[str, Any]:
         """Scores the model read by `load` on the test split.
+
+        Data other than those of the training are scored where the model has not learned
+        from them, with the statistics of the training, into files of their own.
 
         Returns:
             What scores.json holds: {"data": {...}, "forecasts": {name: scores}}. In a
             multi-process job the first process scores, and the others get {}.
 
         Raises:
-            ConfigError: as for `load`, or if the test split is empty.
+            ConfigError: as for `load`, or if the data cannot be used, do not match
+                those of the training, or have an empty test split.
             CheckpointError: if no checkpoint can be used.
         """
         check_devices(self._settings, jax.device_count())
         trained = self.load()
-        if len(trained.data.test) == 0:
-            raise ConfigError(f"the test split of {trained.data.name!r} is empty")
-        logger.info("data: %s", trained.data.description)
+        test_data = self._reported.data
+        if len(test_data.test) == 0:
+            raise ConfigError(f"the test split of {test_data.name!r} is empty")
+        logger.info("data: %s", test_data.description)
         if trained.step:
             logger.info("scoring the checkpoint of step %d", trained.step)
         scores = {}
@@ -193,21 +249,84 @@ class Run:
             multihost_utils.sync_global_devices("scored")
         return scores
 
-    @property
+    @functools.cached_property
+    def state(self) -> DataState | None:
+        """What the workdir keeps of the data it was trained on, if anything.
+
+        Raises:
+            ConfigError: if it cannot be read.
+        """
+        state = data_state.read(self.workdir)
+        if state is None and (self.workdir / CONFIG_FILE).exists():
+            logger.warning(
+                "%s holds no %s (an earlier version began it): statistics and splits "
+                "are those of the files at hand, whatever it was trained on",
+                self.workdir,
+                data_state.FILE,
+            )
+        return state
+
+    @functools.cached_property
     def dataset(self) -> Dataset:
-        """The data set of the config."""
-        return self._built[0]
+        """The data set of the config, in the units of the training if there was one."""
+        return load_data(self.config, self.state)
 
     @property
     def model(self) -> Forecaster:
         """The model of the config."""
-        return self._built[1]
+        return self._built[0]
 
     @functools.cached_property
-    def _built(self) -> tuple[Dataset, Forecaster, Variables]:
-        """The checked data and model, and the shapes of the model's variables."""
-        dataset, model = build(self.config)
-        return dataset, model, check_model(self.config, model, dataset.data.example())
+    def _built(self) -> tuple[Forecaster, Variables]:
+        """The checked model, and the shapes of its variables."""
+        if self.state is None:
+            shapes = example_shapes(self.config, self.dataset)
+        else:
+            shapes = self.state.input_shape, self.state.target_shape
+        model = make_model(self.config, *shapes)
+        return model, check_model(self.config, model, *shapes)
+
+    @functools.cached_property
+    def _reported(self) -> Dataset:
+        """The data set, for which the model can be reported on."""
+        check_report(self.config, self.dataset, self.model)
+        return self.dataset
+
+    def _check_same_data(self) -> None:
+        """Refuses to continue a training with other data.
+
+        Raises:
+            ConfigError: with what differs.
+        """
+        if self.state is None:
+            return
+        try:
+            now = self.dataset.data.state
+            different = self.state.differences(now()) if now else []
+        except ConfigError as error:  # nothing here is what was trained on
+            different = list(error.problems)
+        if not different:
+            return
+        as_new = load_data(self.config).data.state
+        lines = (self.state.differences(as_new()) if as_new else []) or different
+        raise ConfigError(
+            f"{self.workdir} was started with other data:"
+            + "".join(f"\n  {line}" for line in lines)
+            + "\nuse another --workdir, or the same data to continue"
+        )
+
+    def _label(self) -> str:
+        """What names the scores of data other than those of the training; else ""."""
+        now = self.dataset.data.state
+        if self.state is not None and self.state.checksums and now is not None:
+            is_same = not self.state.differences(now(), SPLITS)
+        else:
+            is_same = workdir_lib.has_same_data(self.config, self.workdir)
+        if is_same:
+            return ""
+        path = pathlib.Path(self.config.data.get("path") or self.config.data.name)
+        names = [re.sub(r"[^\w.-]+", "", part) for part in path.with_suffix("").parts]
+        return next((name for name in reversed(names) if name), "other")
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
         """Writes scores.json and figures; returns the scores."""
@@ -222,6 +341,8 @@ class Run:
             embed=make(method="embed") if isinstance(trained.model, Embedder) else None,
         )
         options = self.config.eval
-        settings = reports.Settings(options.batch_size, options.clusters)
+        settings = reports.Settings(
+            options.batch_size, options.clusters, label=self._label()
+        )
         task = self.dataset.task
-        return reports.score(task, trained.data, model, self.workdir, settings)
+        return reports.score(task, self.dataset.data, model, self.workdir, settings)

@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import jax.typing
 import ml_collections
 
-from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
@@ -29,8 +31,10 @@ class TrainedModel:
         variables: {"params": ...}, with "batch_stats" if the model has any. These are
             the averaged parameters if training kept an average.
         config: the whole config it was trained with.
-        data: the data it was trained on: examples of every split, coordinates, and the
-            conversion between model units and physical ones (`normalization`).
+        state: what the workdir keeps of the data it was trained on: channels, units,
+            grid, periods, statistics. None in workdirs of earlier versions.
+        open_dataset: returns the data set of the config; it is called on first use of
+            `data`.
         step: number of optimiser steps after which the variables were saved.
         complete: False if training was interrupted; the same call resumes it.
     """
@@ -38,18 +42,30 @@ class TrainedModel:
     model: Forecaster
     variables: Variables
     config: ml_collections.ConfigDict
-    data: Data
+    state: DataState | None
+    open_dataset: Callable[[], Dataset]
     step: int
     complete: bool
 
     @functools.cached_property
-    def input_shape(self) -> tuple[int, int, int, int]:
+    def data(self) -> Data:
+        """Examples of every split, coordinates, and the conversion between model units
+        and physical ones (`normalization`). Reads the files of the config.
+        """
+        return self.open_dataset().data
+
+    @functools.cached_property
+    def input_shape(self) -> tuple[int, ...]:
         """Shape (t, h, w, c) of the inputs of one forecast."""
+        if self.state is not None:
+            return self.state.input_shape
         return self.data.example()["inputs"].shape
 
     @functools.cached_property
-    def target_shape(self) -> tuple[int, int, int, int]:
+    def target_shape(self) -> tuple[int, ...]:
         """Shape (k, h, w, c) of one forecast."""
+        if self.state is not None:
+            return self.state.target_shape
         return self.data.example()["targets"].shape
 
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array:
@@ -87,7 +103,8 @@ def restore(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     *,
-    data: Data,
+    open_dataset: Callable[[], Dataset],
+    state: DataState | None,
     model: Forecaster,
     like: Variables,
 ) -> TrainedModel:
@@ -96,14 +113,17 @@ def restore(
     Args:
         config: the whole config.
         workdir: with checkpoints, unless the model has no parameters.
-        data: what the model was trained on.
+        open_dataset: returns the data set of the config.
+        state: what the workdir keeps of the data it was trained on.
         model: the forecaster.
         like: shapes and types of its variables.
 
     Raises:
         CheckpointError: if no checkpoint can be used.
     """
-    trained = functools.partial(TrainedModel, model=model, config=config, data=data)
+    trained = functools.partial(
+        TrainedModel, model=model, config=config, state=state, open_dataset=open_dataset
+    )
     if not like["params"]:
         return trained(variables={"params": {}}, step=0, complete=True)
     checkpoints = Checkpoints(workdir / "checkpoints")
@@ -114,7 +134,11 @@ def restore(
     complete = False
     with contextlib.suppress(UnreadableError):
         newest = checkpoints.progress(checkpoints.steps()[-1])
-        plan = make_plan(from_config(config).train, len(data.train))
+        if state is not None:
+            examples = state.examples["train"]
+        else:
+            examples = len(open_dataset().data.train)
+        plan = make_plan(from_config(config).train, examples)
         complete = plan.is_complete(newest)
     return trained(
         variables=jax.device_put(jax.device_get(variables)),

@@ -21,6 +21,13 @@ FREE_TO_CHANGE = frozenset(
     if field.metadata.get("free")
 )
 
+# Settings of the data that decide what a model is fed with.
+PART_OF_THE_MODEL = tuple(
+    f"data.{name}:"
+    for name in ("in_len", "out_len", "targets", "anomalies", "calendar")
+    + ("normalization", "scale")
+)
+
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The complete config a workdir was started with.
@@ -66,12 +73,24 @@ def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -
     different = [
         line
         for line in differences(read_config(workdir), completed(config))
-        if line.startswith(("model.", "data.in_len:", "data.out_len:"))
+        if line.startswith(("model.", *PART_OF_THE_MODEL))
     ]
     _refuse(
         different,
         f"{workdir} holds another model",
         "leave --config out to use the config of the workdir",
+    )
+
+
+def has_same_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+    """Whether data and seed of a config are those a workdir was started with.
+
+    Raises:
+        ConfigError: if the workdir has no config.
+    """
+    return not any(
+        line.startswith(("data.", "seed:"))
+        for line in differences(read_config(workdir), completed(config))
     )
 
 

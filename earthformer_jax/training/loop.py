@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from earthformer_jax.data import pipeline
+from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.metrics.contract import Scores, is_scalar
 from earthformer_jax.models.contract import Forecaster
@@ -90,7 +91,7 @@ def train(
     if not like.params:
         logger.info("%s has no parameters: nothing to train", config.model.name)
         if is_first_process:
-            workdir_lib.write_config(config, workdir)
+            _write_settings(config, data, workdir)
         return True
     checkpoints = Checkpoints(workdir / "checkpoints")
     restored = checkpoints.restore_latest(like)
@@ -107,7 +108,7 @@ def train(
         return True
 
     if is_first_process:
-        workdir_lib.write_config(config, workdir)
+        _write_settings(config, data, workdir)
     batches = _train_batches(settings, data)
     if progress.batches is not None:
         batches.set_state(progress.batches)
@@ -179,6 +180,15 @@ def _announced(take_step: Callable, say: Callable[[str], None]) -> Callable:
         return result
 
     return take
+
+
+def _write_settings(
+    config: ml_collections.ConfigDict, data: Data, workdir: pathlib.Path
+) -> None:
+    """Keeps the config, and once what the model must know of its data."""
+    workdir_lib.write_config(config, workdir)
+    if data.state is not None and not (workdir / data_state.FILE).exists():
+        data.state().write(workdir)
 
 
 def _train_batches(settings: Settings, data: Data):

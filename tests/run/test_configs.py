@@ -9,7 +9,7 @@ from earthformer_jax import models
 from earthformer_jax.data.task import EmbedSeries
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
-from earthformer_jax.run.run import build, check_model
+from earthformer_jax.run.run import build, check_model, example_shapes
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training.settings import check_dataset
 
@@ -27,7 +27,7 @@ def test_variant(file, variant):
     settings = config_lib.check(config)
     dataset, model = build(config)
     check_dataset(settings, dataset)
-    check_model(config, model, dataset.data.example())
+    check_model(config, model, *example_shapes(config, dataset))
     simple = "climatology" if isinstance(dataset.task, EmbedSeries) else "persistence"
     assert simple in dataset.task.references
     channels = dataset.data.display.channels
@@ -73,7 +73,7 @@ def test_every_model_on_every_data_set(file, name):
     config = config_files.load(f"{file}:test,{name}")
     assert config.model.name == name
     dataset, model = build(config)
-    check_model(config, model, dataset.data.example())
+    check_model(config, model, *example_shapes(config, dataset))
 
 
 def test_sizes_of_the_paper():

@@ -19,7 +19,8 @@ def trained():
         model=model,
         variables=variables,
         config=toy.config(),
-        data=toy.dataset().data,
+        state=None,
+        open_dataset=toy.dataset,
         step=3,
         complete=True,
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
 
@@ -27,6 +28,8 @@ class Settings(cube.Settings):
     calendar: bool = True
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(
+    config: Mapping[str, Any], seed: int, state: DataState | None = None
+) -> Dataset:
     """Loads the data set (`data.cubes.cube.load`)."""
-    return cube.load(settings_from(Settings, config, "the climate data"), seed)
+    return cube.load(settings_from(Settings, config, "the climate data"), seed, state)

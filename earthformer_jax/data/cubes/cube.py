@@ -9,13 +9,13 @@ training period (`data.cubes.statistics`), and compared with reference forecasts
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from earthformer_jax.data.augment import Augment
-from earthformer_jax.data.cubes import checks, twin
-from earthformer_jax.data.cubes.references import references
+from earthformer_jax.data.cubes import checks, trained, twin
+from earthformer_jax.data.cubes.references import Fitted, fit, references
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.readers import layout, series, times
@@ -25,10 +25,11 @@ from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.splits import (
     SPLITS,
     Dates,
+    Period,
     split_periods,
-    split_text,
     window_starts,
 )
+from earthformer_jax.data.state import DataState
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics.channels import ChannelScores
@@ -146,12 +147,14 @@ class Settings:
             raise ConfigError(problem)
 
 
-def load(settings: Settings, seed: int) -> Dataset:
+def load(settings: Settings, seed: int, state: DataState | None = None) -> Dataset:
     """Makes the data set.
 
     Args:
         settings: checked settings.
         seed: of the climate twin.
+        state: of the data that a model was trained on, whose statistics and splits are
+            used; None: they are those of the series.
 
     Raises:
         FileNotFoundError: if `settings.path` does not exist.
@@ -161,21 +164,20 @@ def load(settings: Settings, seed: int) -> Dataset:
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     if settings.restores:
         lengths = dict(in_len=0, out_len=settings.in_len)
-    periods = split_periods(cube, settings.dates, **lengths)
-    starts = window_starts(cube, periods, **lengths, stride=settings.stride)
-    minutes = in_range(cube.minutes)
-    if settings.calendar and minutes is None:
-        raise ValueError(
-            f"calendar=True needs dates; {cube.label} has none. Set it to False"
-        )
-    cube = series.in_memory(cube)
-    normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
-    missing = checks.missing_share(cube, periods, normalizer.counted)
+    cube, periods, starts = _divide(settings, cube, lengths, state)
+    fitted = None
+    if state is None:
+        normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
+    else:
+        normalizer, fitted = trained.unpack(state)
+        units = "statistics of the training, from the workdir"
+    present = {split: (a, b) for split, (a, b) in periods.items() if a < b}
+    missing = checks.missing_share(cube, present, normalizer.counted)
     turned = settings.flip and not normalizer.counted.all()
     make_windows = functools.partial(
         Windows,
         cube.frames,
-        minutes,
+        in_range(cube.minutes),
         **lengths,
         normalizer=normalizer,
         targets=targets,
@@ -184,6 +186,14 @@ def load(settings: Settings, seed: int) -> Dataset:
         time_of_day=0 < cube.cadence < HALF_DAY,
     )
     windows = {split: make_windows(starts[split]) for split in SPLITS}
+
+    @functools.cache
+    def learned() -> Fitted:
+        if fitted is not None:
+            return fitted
+        train = periods["train"], normalizer, windows["train"]
+        return fit(cube, *train, **lengths, targets=targets)
+
     weights = loss_weights(cube, normalizer.counted, targets, settings.area_weights)
     data = Data(
         name=settings.name,
@@ -192,10 +202,12 @@ def load(settings: Settings, seed: int) -> Dataset:
             cube,
             normalizer,
             missing,
-            split_text(cube, periods, starts),
+            trained.split_text(cube, periods, starts),
             units,
         ),
-        **windows,
+        train=windows["train"],
+        validation=windows["validation"],
+        test=windows["test"],
         loss_weights=weights,
         normalization=normalizer,
         coordinates=_coordinates(cube),
@@ -206,6 +218,16 @@ def load(settings: Settings, seed: int) -> Dataset:
             south_first=cube.south_first,
         ),
     )
+    make_state = functools.partial(
+        trained.make_state,
+        data,
+        cube,
+        periods,
+        normalizer,
+        learned,
+        generated=not settings.path,
+    )
+    data = dataclasses.replace(data, state=functools.cache(make_state))
     kind = ForecastFrames
     if settings.restores:
         whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
@@ -216,17 +238,35 @@ def load(settings: Settings, seed: int) -> Dataset:
             scale=tuple(float(x) for x in normalizer.scale[:targets]),
             weights=weights,
         ),
-        references=references(
-            cube,
-            periods["train"],
-            normalizer,
-            windows["train"],
-            **lengths,
-            targets=targets,
-        ),
+        references=references(learned, normalizer, **lengths, targets=targets),
         mse_units=MSE_UNITS,
     )
     return Dataset(data, task)
+
+
+def _divide(
+    settings: Settings,
+    cube: Cube,
+    lengths: Mapping[str, int],
+    state: DataState | None,
+) -> tuple[Cube, dict[str, Period], dict[str, np.ndarray]]:
+    """The series in memory if it is small, its splits, and starts of their windows."""
+    if state is None:
+        periods = split_periods(cube, settings.dates, **lengths)
+        starts = window_starts(cube, periods, **lengths, stride=settings.stride)
+    else:
+        if set(cube.names) == set(state.layout.channels):
+            cube = _chosen(cube, state.layout.channels)
+        trained.check_layout(cube, state)
+        cube, until = series.in_memory(cube), str(settings.test_until)
+        periods, starts = trained.windows(
+            cube, state, **lengths, stride=settings.stride, test_until=until
+        )
+    if settings.calendar and in_range(cube.minutes) is None:
+        raise ValueError(
+            f"calendar=True needs dates; {cube.label} has none. Set it to False"
+        )
+    return series.in_memory(cube), periods, starts
 
 
 def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:

@@ -11,9 +11,12 @@ from typing import Any
 from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.cubes.cube import Settings
 from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(
+    config: Mapping[str, Any], seed: int, state: DataState | None = None
+) -> Dataset:
     """Loads the data set (`data.cubes.cube.load`)."""
-    return cube.load(settings_from(Settings, config, "custom data"), seed)
+    return cube.load(settings_from(Settings, config, "custom data"), seed, state)

@@ -1,7 +1,8 @@
 """Forecasts of a time series that need no model: persistence and climatology."""
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,7 +22,21 @@ from earthformer_jax.data.task import Forecast
 DAMPING_WINDOWS = 400  # training windows that the damping is estimated from
 
 
-def references(
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What the reference forecasts have learned from the training period.
+
+    Attributes:
+        damping: float32 `[k, c]`, factors of the anomaly for each lead and target.
+        cycle: mean cycles in the units of the file; None if the normalisation has
+            already removed them.
+    """
+
+    damping: np.ndarray
+    cycle: Climatology | None = None
+
+
+def fit(
     cube: Cube,
     period: Period,
     normalizer: Normalizer,
@@ -30,15 +45,8 @@ def references(
     in_len: int,
     out_len: int,
     targets: int,
-) -> Mapping[str, Forecast]:
-    """Reference forecasts, fitted to the training period on first use.
-
-    - persistence: the last input frame;
-    - damped_persistence: the climatology plus the anomaly of the last frame, multiplied
-      by a factor for each lead and variable;
-    - climatology: the mean annual and daily cycles, or the mean of every cell if the
-      period does not determine them. It is the only reference if the targets are the
-      inputs (`in_len` 0).
+) -> Fitted:
+    """Fits the reference forecasts to the training period.
 
     Args:
         cube: the data.
@@ -49,26 +57,47 @@ def references(
         out_len: number of target frames.
         targets: number of target channels.
     """
-
-    @functools.cache
-    def base() -> Climatologies:
-        if normalizer.climatology is not None:
-            zero = np.zeros(targets, np.float32)
-            return lambda batch: (zero, zero)
+    cycle = None
+    if normalizer.climatology is None:
         values, minutes = sample(cube, *period)
-        climatology = fit_climatology(
-            values, minutes, *harmonics(minutes, cube.cadence)
-        )
-        return functools.partial(
-            _mean_frames, climatology, normalizer, in_len=in_len, targets=targets
-        )
+        cycle = fit_climatology(values, minutes, *harmonics(minutes, cube.cadence))
+    if in_len == 0:
+        return Fitted(np.zeros((out_len, targets), np.float32), cycle)
+    base = _climatologies(cycle, normalizer, in_len=in_len, targets=targets)
+    return Fitted(damping(train, base, targets), cycle)
 
-    @functools.cache
-    def factors() -> np.ndarray:
-        return damping(train, base(), targets)[:, None, None, :]
+
+def references(
+    fitted: Callable[[], Fitted],
+    normalizer: Normalizer,
+    *,
+    in_len: int,
+    out_len: int,
+    targets: int,
+) -> Mapping[str, Forecast]:
+    """Reference forecasts.
+
+    - persistence: the last input frame;
+    - damped_persistence: the climatology plus the anomaly of the last frame, multiplied
+      by a factor for each lead and variable;
+    - climatology: the mean annual and daily cycles, or the mean of every cell if the
+      period does not determine them. It is the only reference if the targets are the
+      inputs (`in_len` 0).
+
+    Args:
+        fitted: returns what they have learned; called on first use.
+        normalizer: conversion to model units.
+        in_len: number of input frames; 0: the inputs are the target frames.
+        out_len: number of target frames.
+        targets: number of target channels.
+    """
+
+    def base(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        lengths = dict(in_len=in_len, targets=targets)
+        return _climatologies(fitted().cycle, normalizer, **lengths)(batch)
 
     def climatology(batch: Batch) -> np.ndarray:
-        _, later = base()(batch)
+        _, later = base(batch)
         return like_targets(batch, later, out_len)
 
     if in_len == 0:
@@ -76,7 +105,7 @@ def references(
     return {
         "persistence": persistence(out_len, targets),
         "damped_persistence": damped_persistence(
-            out_len, targets, factors, lambda batch: base()(batch)
+            out_len, targets, lambda: fitted().damping[:, None, None, :], base
         ),
         "climatology": climatology,
     }
@@ -105,6 +134,18 @@ def damping(train: Source, base: Climatologies, targets: int) -> np.ndarray:
         squares += np.where(known, x * x, 0).sum(axis=(0, 2, 3), dtype=np.float64)
     factors = products / np.where(squares > 0, squares, 1)
     return np.clip(factors, 0, 1).astype(np.float32)
+
+
+def _climatologies(
+    cycle: Climatology | None, normalizer: Normalizer, *, in_len: int, targets: int
+) -> Climatologies:
+    """The climatology of a batch in model units; 0 where it has been removed."""
+    if cycle is None:
+        zero = np.zeros(targets, np.float32)
+        return lambda batch: (zero, zero)
+    return functools.partial(
+        _mean_frames, cycle, normalizer, in_len=in_len, targets=targets
+    )
 
 
 def _mean_frames(
