@@ -270,7 +270,7 @@ def _recognised(array: xr.DataArray, dims: list[str], name: str) -> list[str]:
     known = [dim for dim in dims if _has_attributes_of(array, dim, name, axis)]
     known += [dim for dim in dims if dim.lower() in axis.names[:3]]
     known += [dim for dim in dims if dim.lower() in axis.names]
-    return time_axis.preferred(array, known) if name == "time" else known
+    return time_axis.preferred(array, known, dims) if name == "time" else known
 
 
 def is_position(array: xr.DataArray) -> bool:

@@ -52,12 +52,15 @@ def with_dimension(array: xr.DataArray, dim: str) -> xr.DataArray:
     return array if dim in array.dims else array.expand_dims(dim)
 
 
-def preferred(array: xr.DataArray, known: Sequence[str]) -> list[str]:
+def preferred(
+    array: xr.DataArray, known: Sequence[str], free: Sequence[str]
+) -> list[str]:
     """Dimensions that may be time, the best first.
 
     Args:
         array: the variable.
         known: dimensions that attributes and names say are time, the best first.
+        free: dimensions that are not those of another axis.
 
     Returns:
         those along which a coordinate gives dates follow the others; if the first has
@@ -66,14 +69,16 @@ def preferred(array: xr.DataArray, known: Sequence[str]) -> list[str]:
     dated = [
         str(coordinate.dims[0])
         for coordinate in array.coords.values()
-        if coordinate.ndim == 1 and _is_valid_time(coordinate)
+        if coordinate.ndim == 1
+        and coordinate.dims[0] in free
+        and _is_valid_time(coordinate)
     ]
     order = list(dict.fromkeys([*known, *dated]))
     if not order or array.sizes[order[0]] > 1:
         return order
     period = [
-        str(dim)
-        for dim in array.dims
+        dim
+        for dim in free
         if dim in dated or (dim in array.coords and _is_reference(array.coords[dim]))
     ]
     long = [dim for dim in period if array.sizes[dim] > 1]
