@@ -1,8 +1,9 @@
 """Fields of named variables in a NetCDF file or Zarr store."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,34 @@ from earthformer_jax.data.readers.layout import (
     no_variable,
 )
 
+# The dimension of ERA5 in recent months: 1 is ERA5, 5 the preliminary ERA5T.
+VERSIONS = "expver"
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One channel: a variable at fixed positions along its further dimensions."""
+    """One channel: a variable at fixed positions along its further dimensions.
+
+    Attributes:
+        name: of the channel.
+        variable: its name in the file.
+        units: of the variable.
+        fixed: positions along further dimensions.
+        versions: positions along `VERSIONS`, of which the first that has a value gives
+            it; () if the variable has no such dimension, or it is in `fixed`.
+    """
 
     name: str
     variable: str
     units: str
     fixed: Mapping[str, int]
+    versions: tuple[int, ...] = ()
+
+    @property
+    def places(self) -> list[dict[str, int]]:
+        """Positions along further dimensions, the ones that come first first."""
+        versions = [{VERSIONS: place} for place in self.versions] or [{}]
+        return [{**self.fixed, **version} for version in versions]
 
 
 class NamedFile:
@@ -85,21 +105,21 @@ class NamedFile:
         del sequence  # there is only one
         cut = dict(zip(self._axes.plane, (steps, rows, columns), strict=True))
         channels = [
-            coding.decode(
-                cf.loaded(
-                    time_axis.with_dimension(
-                        handle[field.variable].isel(
-                            {**field.fixed, **cut}, missing_dims="ignore"
-                        ),
-                        self._axes.time,
-                    ).transpose(*self._axes.plane),
-                    self._path,
-                ),
-                self._missing,
+            _first_known(
+                coding.decode(
+                    self._stored(handle[field.variable], place | cut), self._missing
+                )
+                for place in field.places
             )
             for field, coding in zip(self._fields, self.layout.codings, strict=True)
         ]
         return np.stack(channels, axis=-1)
+
+    def _stored(self, array: xr.DataArray, cut: Mapping) -> np.ndarray:
+        """`[t, h, w]` of a variable, cut along all dimensions."""
+        part = array.isel(cut, missing_dims="ignore")
+        plane = time_axis.with_dimension(part, self._axes.time)
+        return cf.loaded(plane.transpose(*self._axes.plane), self._path)
 
 
 def find_fields(
@@ -152,7 +172,7 @@ def find_fields(
             dataset[name], axes[name].further, wanted.level, further, path
         )
     ]
-    return axes[first], fields, notes
+    return axes[first], fields, notes + _version_notes(dataset, fields)
 
 
 def _gridded(dataset: xr.Dataset) -> list[str]:
@@ -243,6 +263,12 @@ def _at_levels(
         path: of the file.
     """
     long = [dim for dim in further if array.sizes[dim] > 1]
+    versions: tuple[int, ...] = ()
+    asked = {item.partition("=")[0].strip() for item in level if "=" in item}
+    asked |= {VERSIONS} if level and not asked and long == [VERSIONS] else set()
+    if VERSIONS in long and VERSIONS not in asked:
+        long.remove(VERSIONS)
+        versions = tuple(map(int, np.argsort(_labels(array, VERSIONS), kind="stable")))
     chosen: dict[str, list[str]] = {dim: [] for dim in long}
     for item in level:
         dim, equals, value = item.partition("=")
@@ -267,7 +293,7 @@ def _at_levels(
             f"choose, for example level={example}",
             [{"level": example}],
         )
-    fixed = {dim: 0 for dim in further if dim not in long}
+    fixed = {dim: 0 for dim in further if array.sizes[dim] == 1}
     fields = []
     for values in itertools.product(*chosen.values()):
         places = dict(zip(chosen, values, strict=True))
@@ -275,8 +301,27 @@ def _at_levels(
         several = [v for dim, v in places.items() if len(chosen[dim]) > 1]
         name = "_".join([str(array.name), *several])
         units = str(array.attrs.get("units", "")).strip()
-        fields.append(Field(name, str(array.name), units, fixed | indices))
+        places = fixed | indices
+        fields.append(Field(name, str(array.name), units, places, versions))
     return fields
+
+
+def _version_notes(dataset: xr.Dataset, fields: Sequence[Field]) -> tuple[str, ...]:
+    """What `Field.versions` means for the values, if there are any."""
+    merged = [field for field in fields if field.versions]
+    if not merged:
+        return ()
+    labels = _labels(dataset[merged[0].variable], VERSIONS)
+    first, *others = (labels[i] for i in merged[0].versions)
+    return (
+        f"values are those of {VERSIONS}={first}, and where it has none, of "
+        f"{VERSIONS}={', '.join(others)}; level={VERSIONS}={first} reads one alone",
+    )
+
+
+def _first_known(versions: Iterable[np.ndarray]) -> np.ndarray:
+    """Values of the first version, and of the next where it has none."""
+    return functools.reduce(lambda a, b: np.where(np.isnan(a), b, a), versions)
 
 
 def _place(array: xr.DataArray, dim: str, value: str, path: Path) -> int:

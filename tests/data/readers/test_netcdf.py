@@ -119,6 +119,40 @@ class TestUnderstood:
         np.testing.assert_array_equal(got[..., 0], values[2])
         np.testing.assert_array_equal(got[..., 1], values[0])
 
+    @pytest.mark.parametrize("labels", [[1, 5], [5, 1], ["0001", "0005"]])
+    def test_versions_that_complete_each_other(self, ds, tmp_path, labels):
+        """ERA5 where it has values, else the preliminary ERA5T (expver=5)."""
+        values = ds["T"].values
+        old, new = values.copy(), values + 1
+        old[8:] = np.nan
+        new[:5] = np.nan
+        parts = {1: old, 5: new}
+        ordered = np.stack([parts[int(label)] for label in labels], axis=1)
+        dims = ("time", "expver", "lat", "lon")
+        ds = ds[["T"]].assign(T=(dims, ordered)).assign_coords(expver=labels)
+        file = opened(ds, tmp_path)
+        want = np.where(np.isnan(old), new, old)
+        np.testing.assert_array_equal(read(file)[..., 0], want)
+        assert (
+            f"values are those of expver={min(labels)}, and" in (file.layout.notes[0])
+        )
+        one, five = min(labels), max(labels)
+        for level, alone in ((f"{one}", old), (f"expver={five}", new)):
+            file = opened(ds, tmp_path, wanted=Wanted(level=(level,)))
+            np.testing.assert_array_equal(read(file)[..., 0], alone)
+            assert not file.layout.notes
+
+    def test_versions_beside_levels(self, ds, tmp_path):
+        ds = ds[["T"]].expand_dims(expver=[1, 5], level=[200, 500], number=[0])
+        assert read(opened(ds, tmp_path, wanted=Wanted(level=("500",)))).shape[3] == 1
+        with pytest.raises(Undecided, match="2 levels along level .200, 500.; choose"):
+            opened(ds, tmp_path)
+
+    def test_versions_along_time_are_not_a_dimension(self, ds, tmp_path):
+        """Newer files of the Climate Data Store name the version of every step."""
+        versions = ("time", ["0001"] * 8 + ["0005"] * 4)
+        self.check(ds, opened(ds.assign_coords(expver=versions, number=0), tmp_path))
+
     def test_two_further_dimensions(self, ds, tmp_path):
         ds = ds[["T"]].expand_dims(member=[3, 4], level=[200, 500], one=[7])
         wanted = Wanted(level=("member=4", "level=200"))
