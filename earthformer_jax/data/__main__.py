@@ -12,8 +12,9 @@ python -m earthformer_jax.data show --config=FILE[:VARIANT] [options]
     --augmented                show training examples augmented as in training
 
 python -m earthformer_jax.data inspect PATH
-    Shows what a file, folder or pattern (in quotes) contains, reports problems, and
-    suggests a command that trains on it.
+    Shows what a file, folder or pattern (in quotes) contains, what was assumed and
+    which option changes it, and problems. Ends with commands that train on it, each of
+    which was tried up to the first step of training; with none if none works.
 
 The exit status is 0 on success and 2 for invalid input.
 """
@@ -26,9 +27,10 @@ from pathlib import Path
 from absl import flags
 
 from earthformer_jax import data
+from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.look import inspect as inspect_lib
 from earthformer_jax.look import show as show_lib
-from earthformer_jax.run import command_line
+from earthformer_jax.run import command_line, run
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT
 from earthformer_jax.settings import ConfigError
 
@@ -85,7 +87,7 @@ def inspect(argv: Sequence[str]) -> None:
         argv: name of the program, then the path.
 
     Raises:
-        ConfigError: if there is not exactly one path, or its data cannot be read.
+        ConfigError: if there is not exactly one path, or it does not exist.
     """
     if len(argv) != 2:
         raise ConfigError(
@@ -93,7 +95,26 @@ def inspect(argv: Sequence[str]) -> None:
             "as in python -m earthformer_jax.data inspect 'data/*.nc'"
         )
     with command_line.as_config_error(argv[1]):
-        print(inspect_lib.inspect(argv[1]))
+        print(inspect_lib.inspect(argv[1], try_command, _say))
+
+
+def try_command(arguments: Sequence[str]) -> Dataset:
+    """The data set of a training command, once all that a run checks is checked.
+
+    Args:
+        arguments: the flags of the command.
+
+    Raises:
+        ConfigError: if the command would be refused.
+    """
+    flag_values, argv = flags.FlagValues(), ["inspect", *arguments]
+    command_line.define_config(flag_values, argv)
+    command_line.parse_flags(argv, flag_values)
+    return run.rehearse(flag_values.config)
+
+
+def _say(text: str) -> None:
+    print(f"{text} ...", file=sys.stderr, flush=True)
 
 
 COMMANDS = {"show": show, "inspect": inspect}

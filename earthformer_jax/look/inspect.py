@@ -1,21 +1,36 @@
-"""Reports on files of fields: their contents, problems, and how to train on them."""
+"""Reports on files of fields: their contents, problems, and how to train on them.
 
-import contextlib
+Files are opened by the readers, and every command that is proposed has been tried
+(`look.advice`), so a report knows what a run would do without rules of its own.
+"""
+
 import dataclasses
+import glob
 import math
-import shlex
 import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from earthformer_jax.data import splits
 from earthformer_jax.data.cubes import checks
 from earthformer_jax.data.readers import formats, series, times
-from earthformer_jax.data.readers.layout import Layout, Undecided, Wanted
+from earthformer_jax.data.readers.layout import Wanted, numbers, words
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.windows import HALF_DAY
-from earthformer_jax.look import layouts
+from earthformer_jax.look import contents, layouts
+from earthformer_jax.look.advice import (
+    Command,
+    Options,
+    Outcome,
+    Trial,
+    choices_of,
+    in_flags,
+    message_of,
+    outcomes,
+    with_choice,
+)
 
 WIDTH = 12  # of the first column
 # Larger fields are coarsened so that training takes minutes.
@@ -23,191 +38,234 @@ LARGE = 64
 USUAL_LENGTHS = (10, 5)
 MONTHS, HOURS = (12, 6), (12, 12)
 CLIMATE_DAYS = 500  # 70 % of these, the training period, cover about a year
+MOST_KINDS = 3  # of files in one folder
+MOST_CHOICES = 3  # that depend on each other
 
 
 @dataclasses.dataclass
 class Report:
-    """Lines of a report and the problems found while writing it.
+    """A report while it is written.
 
     Attributes:
+        path: the file, folder or pattern.
         lines: the lines so far.
         problems: error messages.
-        options: flags that training needs.
+        commands: training commands that work, the best first.
     """
 
+    path: str
     lines: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
-    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    commands: list[Command] = dataclasses.field(default_factory=list)
 
     def add(self, name: str, text: str) -> None:
         """Adds a line."""
         self.lines.append(f"{name:<{WIDTH}}{text}".rstrip())
 
+    def refuse(self, problem: str) -> None:
+        """Adds a problem, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
 
-def inspect(path: str) -> str:
+    def __str__(self) -> str:
+        """The report, without characters that a terminal would act on."""
+        lines = [self.path, *self.lines]
+        lines += [f"{'problem':<{WIDTH}}{problem}" for problem in self.problems]
+        if not self.problems:
+            lines.append(f"{'problems':<{WIDTH}}none found")
+        for number, command in enumerate(self.commands):
+            name = "or" if number else "train with"
+            lines.append(f"{name:<{WIDTH}}{command}")
+        return "\n".join(map(_printable, lines))
+
+
+def inspect(
+    path: str, trial: Trial, say: Callable[[str], None] = lambda text: None
+) -> str:
     """A report on a file, a folder, or a pattern of files.
 
     Args:
-        path: "sst.nc", "store.zarr", "data/*.h5", "frames.npy", or a folder of SEVIR,
-            ICAR-ENSO or TFDS.
+        path: "sst.nc", "store.zarr", "data/*.h5", "frames.npy", or a folder of files,
+            of SEVIR, ICAR-ENSO or TFDS.
+        trial: makes the data set of a command from its flags, as a run does; only
+            commands that it accepts are proposed.
+        say: is told what is being done, since large files take a while.
 
     Returns:
         several lines of text: format, variables with units and range, grid, time,
-        problems, and a command that trains on it.
+        problems, what was assumed and the option that changes it, and commands that
+        train on the data.
 
     Raises:
         FileNotFoundError: if `path` does not exist.
         ValueError: if it is a folder with unknown content.
     """
-    expanded = Path(path).expanduser()
-    if expanded.exists():
-        known = layouts.describe(expanded)
-        if known is not None:
-            return "\n".join([path, *known])
-    report = Report([path])
-    files = formats.find(path)
-    if len(files) > 1:
-        report.add("files", f"{len(files)}: {files[0].name} .. {files[-1].name}")
+    report = Report(path)
+
+    def told(flags: Sequence[str]):
+        say(f"trying {' '.join(flags)}")
+        return trial(flags)
+
+    known = _recognised(path, report)
+    if known is not None:
+        for name, text in known.lines:
+            report.add(name, text)
+        report.problems += known.problems
+        for commands in known.proposals:
+            _propose(commands, told, report, always=True)
+        return str(report)
     with warnings.catch_warnings():  # means of empty arrays, if all values are missing
         warnings.simplefilter("ignore", RuntimeWarning)
-        cube = _open(path, files, report)
-        train = None
-        if cube is not None:
-            _describe(cube, files, report)
-            train = _suggestion(path, cube, report)
-    for problem in report.problems:
-        report.add("problem", problem)
-    if not report.problems:
-        report.add("problems", "none found")
-    if train is not None:
-        report.add("train with", train)
-    return "\n".join(report.lines)
+        for part in _patterns(path):
+            files = formats.find(part)
+            say(f"reading {part}")
+            _inspect_series(part, files, told, report)
+    return str(report)
 
 
-def _open(path: str, files: list[Path], report: Report) -> Cube | None:
-    """The series, or its first file, or None; adds the reasons to the report."""
-    wanted = Wanted()
-    for target in dict.fromkeys((path, str(files[0]))):
+def _recognised(path: str, report: Report) -> layouts.Known | None:
+    expanded = Path(path).expanduser()
+    if not expanded.exists():
+        return None
+    try:
+        return layouts.recognise(expanded)
+    except Exception as error:  # each library has its own for damaged files
+        report.refuse(message_of(error))
+        return None
+
+
+def _patterns(path: str) -> list[str]:
+    """The path; for a folder of files, a pattern for each kind that can be read."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir() or formats.is_zarr(folder):
+        return [path]
+    kinds = Counter(entry.suffix for entry in folder.iterdir() if entry.suffix)
+    found = []
+    for suffix, _ in kinds.most_common():
+        pattern = f"{glob.escape(str(folder))}/*{glob.escape(suffix)}"
         try:
-            try:
-                return series.open_cube(target, wanted)
-            except Undecided as error:
-                level = error.choices[0]["level"]
-                report.options["level"] = level
-                report.problems.append(str(error))
-                wanted = dataclasses.replace(wanted, level=(level,))
-                return series.open_cube(target, wanted)
-        except ValueError as error:
-            if str(error) not in report.problems:
-                report.problems.append(str(error))
-    with contextlib.suppress(ValueError):
-        _describe_layout(formats.open_file(files[0], wanted).layout, report)
-    return None
+            formats.kind_of(formats.find(pattern)[0])
+        except (ValueError, OSError):
+            continue
+        found.append(pattern)
+    return found[:MOST_KINDS] or [path]
 
 
-def _describe(cube: Cube, files: list[Path], report: Report) -> None:
-    """Adds the contents of a series."""
-    frames, height, width, _ = cube.frames.shape
-    report.add("format", _format(cube.format, files))
+def _inspect_series(path: str, files: list[Path], trial: Trial, report: Report) -> None:
+    """Adds what is in the files of one kind, and the commands that train on them."""
+    if len(files) > 1:
+        report.add("files", f"{len(files)}: {files[0].name} .. {files[-1].name}")
+    readings = list(_readings(path, {}, report))
+    if not readings:
+        _describe_first(files, report)
+        _propose([Command("custom", {"path": path})], trial, report)
+        return
+    values = _describe(readings[0][1], files, report)
+    for options, cube in readings[1:]:
+        text = ", ".join(f"--config.data.{k}={v}" for k, v in options.items())
+        report.add("or read as", f"{cube}, {contents.time_of(cube)}, with {text}")
+    working = []
+    for options, cube in readings:
+        if layouts.is_monthly_sst(path, cube):
+            _propose([Command("enso", {"path": path})], trial, report)
+        for more in _fill_values(cube, values):
+            commands = _commands(path, cube, values, {**options, **more})
+            working += [(cube, x) for x in _propose(commands, trial, report)]
+    for cube, command in working[:1]:
+        for text in contents.assumptions(cube, dict(command.options)):
+            report.add("assumed", in_flags(text))
+
+
+def _readings(
+    path: str, options: Options, report: Report
+) -> Iterator[tuple[Options, Cube]]:
+    """The series with the options that open it: several if the reader is undecided."""
+    wanted = Wanted(
+        variables=words(options.get("variables", "")),
+        level=words(options.get("level", "")),
+        axes=options.get("axes", ""),
+        missing=numbers(options.get("missing", ""), "missing"),
+    )
+    try:
+        yield options, series.open_cube(path, wanted)
+    except Exception as error:  # each library has its own for damaged files
+        report.refuse(in_flags(message_of(error)))
+        if len(options) < MOST_CHOICES:
+            for choice in choices_of(error):
+                yield from _readings(path, with_choice(options, choice), report)
+
+
+def _describe(cube: Cube, files: list[Path], report: Report) -> np.ndarray:
+    """Adds the contents of a series; returns values `[n, h, w, c]` of some frames."""
     try:
         values = checks.raw_sample(cube)
-    except ValueError as error:
-        report.problems.append(str(error))
+    except Exception as error:  # each library has its own for damaged files
+        report.refuse(in_flags(message_of(error)))
         values = np.full((1, 1, 1, len(cube.names)), np.nan, np.float32)
-    used = "every frame" if len(values) == frames else f"{len(values)} frames"
-    report.add("variables", f"min, mean, max of {used}")
-    longest = max(map(len, cube.names))
-    for c, (name, units) in enumerate(zip(cube.names, cube.units, strict=True)):
-        numbers = _range(values[..., c])
-        report.add("", f"{name:<{longest}}  {numbers}  {units or '(no units)'}")
-        _check_variable(name, values[..., c], report)
-    grid = f"{height} x {width} cells"
-    grid += series.grid_text(cube.latitude, cube.longitude) or ", no coordinates"
-    report.add("grid", grid + _spacing(cube))
-    report.add("time", _time(cube))
-    pieces = len(cube.segments)
-    if pieces > 1:
-        lengths = cube.segments[:, 1] - cube.segments[:, 0]
-        report.add("", f"{pieces} pieces of {lengths.min()} to {lengths.max()} frames")
-    size = 4e-9 * float(np.prod(cube.frames.shape, dtype=np.float64))
-    report.add("size", f"{size:.3g} GB as float32")
-    for note in cube.notes:
-        report.add("note", note)
+    for name, text in contents.of_cube(cube, files, values):
+        report.add(name, in_flags(text))
+    for c, name in enumerate(cube.names):
+        reason = contents.useless(values[..., c])
+        if reason:
+            report.refuse(f"{name!r} is {reason}")
+        end = checks.type_end(values[..., c])
+        if end is not None:
+            share = 100 * np.mean(values[..., c] == end)
+            report.refuse(
+                f"{share:.2g} % of {name!r} are {end:g}, the largest number its type "
+                "can hold: probably missing"
+            )
+    return values
 
 
-def _describe_layout(layout: Layout, report: Report) -> None:
-    """Adds what is known about a file whose series cannot be used."""
-    height, width = layout.size
-    report.add("format", layout.format)
-    pairs = zip(layout.names, layout.units, strict=True)
-    units = [f"{name} ({units or 'no units'})" for name, units in pairs]
-    report.add("variables", ", ".join(units))
-    grid = series.grid_text(layout.latitude, layout.longitude)
-    report.add("grid", f"{height} x {width} cells{grid}")
-    report.add("time", f"{layout.steps} steps")
-
-
-def _check_variable(name: str, values: np.ndarray, report: Report) -> None:
-    """Notes suspicious values of one variable."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        report.problems.append(f"all values of {name!r} are missing in the frames read")
+def _describe_first(files: list[Path], report: Report) -> None:
+    """Adds what the first of files that cannot be used together contains, if known."""
+    for _, cube in _readings(glob.escape(str(files[0])), {}, report):
+        _describe(cube, files[:1], report)
         return
-    if np.ptp(finite) == 0:
-        report.problems.append(f"{name!r} is {finite[0]:g} everywhere")
+    try:
+        layout = formats.open_file(files[0], Wanted()).layout
+    except Exception as error:  # each library has its own for damaged files
+        report.refuse(in_flags(message_of(error)))
         return
-    code = checks.fill_code(values)
-    end = checks.type_end(values)
-    for value, why in (
-        (code, "far from all other values"),
-        (end if code is None else None, "the largest number its type can hold"),
-    ):
-        if value is None:
-            continue
-        share = 100 * np.mean(np.isclose(values, value, rtol=1e-6, atol=0))
-        report.problems.append(
-            f"{share:.2g} % of {name!r} are {value:g}, {why}: probably missing"
-        )
-        report.options["missing"] = f"{value:g}"
+    for name, text in contents.of_layout(layout):
+        report.add(name, text)
 
 
-def _suggestion(path: str, cube: Cube, report: Report) -> str | None:
-    """The training command, with lengths that fit; None if there are too few frames."""
-    frames, height, width, _ = cube.frames.shape
-    if layouts.is_monthly_sst(path, cube):
-        return layouts.command("configs/enso.py:quick", path=path)
+def _fill_values(cube: Cube, values: np.ndarray) -> list[Options]:
+    """Options with and without the ends of types as missing values."""
+    found = [checks.type_end(values[..., c]) for c in range(len(cube.names))]
+    codes = ",".join(
+        f"{code:g}" for code in sorted({x for x in found if x is not None})
+    )
+    return [{"missing": codes}, {}] if codes else [{}]
+
+
+def _commands(
+    path: str, cube: Cube, values: np.ndarray, options: Options
+) -> list[Command]:
+    """Commands with lengths that fit, of which the first that works is proposed."""
+    _, height, width, _ = cube.frames.shape
     days = 0.0
     if cube.minutes is not None:
         days = float(cube.minutes[-1] - cube.minutes[0]) / times.DAY
-    seasons = days >= CLIMATE_DAYS and cube.latitude is not None
-    options = {}
-    if len(cube.names) > 1 or cube.format != ".npy":
-        options["variables"] = ",".join(cube.names) if _plain(cube, report) else ""
-    options |= report.options
-    if max(height, width) > LARGE:
-        options["space_step"] = str(math.ceil(max(height, width) / LARGE))
-    if not seasons and 0 < cube.cadence < HALF_DAY and days > 2:
-        options["calendar"] = "True"
     in_len, out_len = _lengths(cube)
-    options |= {"in_len": str(in_len), "out_len": str(out_len)}
-    try:
-        periods = splits.split_periods(cube, splits.Dates(), in_len, out_len)
-        splits.window_starts(cube, periods, in_len, out_len, 1)
-    except ValueError as error:
-        report.problems.append(str(error))
-        return None
-    flags = [
-        f"--config.data.{name}={shlex.quote(value)}"
-        for name, value in options.items()
-        if value
-    ]
-    config = "climate" if seasons else "custom"
-    return layouts.command(f"configs/{config}.py:quick", *flags, path=path)
-
-
-def _plain(cube: Cube, report: Report) -> bool:
-    """Whether the channels are named after variables."""
-    return "level" not in report.options and cube.format in ("NetCDF", "Zarr", "HDF5")
+    more = {**options, "in_len": str(in_len), "out_len": str(out_len)}
+    if max(height, width) > LARGE:
+        more["space_step"] = str(math.ceil(max(height, width) / LARGE))
+    clock = {"calendar": "True"} if 0 < cube.cadence < HALF_DAY and days > 2 else {}
+    found = [Command("custom", {"path": path, **more, **clock})]
+    if days >= CLIMATE_DAYS and cube.latitude is not None:
+        found.insert(0, Command("climate", {"path": path, **more}))
+    if cube.format == ".npy" or "variables" in options:
+        return found
+    useful = ",".join(
+        name
+        for c, name in enumerate(cube.names)
+        if not contents.useless(values[..., min(c, values.shape[-1] - 1)])
+    )
+    named = [command.also({"variables": useful}) for command in found] if useful else []
+    return named + found
 
 
 def _lengths(cube: Cube) -> tuple[int, int]:
@@ -226,44 +284,42 @@ def _lengths(cube: Cube) -> tuple[int, int]:
     return in_len, out_len
 
 
-def _range(values: np.ndarray) -> str:
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return "all missing"
-    mean = finite.mean(dtype=np.float64)
-    missing = 100 * (1 - finite.size / values.size)
-    return (
-        f"{finite.min():.5g}  {mean:.5g}  {finite.max():.5g}  {missing:.2g} % missing"
-    )
+def _propose(
+    commands: Sequence[Command], trial: Trial, report: Report, always: bool = False
+) -> list[Command]:
+    """Adds the forms of the first command that work, and the reasons of a refusal.
+
+    Args:
+        commands: the preferred one first.
+        trial: see `inspect`.
+        report: gets commands and problems.
+        always: report also the refusals of commands before the one that works.
+
+    Returns:
+        the commands that were added.
+    """
+    for command in commands:
+        found = outcomes(command, trial)
+        working = [outcome for outcome in found if outcome.dataset is not None]
+        for outcome in found:
+            if outcome.problem and (working or always or command is commands[-1]):
+                report.refuse(outcome.problem)
+        if working:
+            return _add_working(working, report)
+    return []
 
 
-def _format(name: str, files: list[Path]) -> str:
-    size = sum(f.stat().st_size for f in files if f.is_file())
-    return f"{name}, {size / 1e6:.3g} MB" if size else name
+def _add_working(working: Sequence[Outcome], report: Report) -> list[Command]:
+    report.add("data", working[0].description)
+    new = [x.command for x in working if x.command not in report.commands]
+    typable = [command for command in new if str(command).isprintable()]
+    if len(typable) < len(new):
+        report.refuse(
+            "the path has characters that cannot be typed in a command; rename it"
+        )
+    report.commands += typable
+    return typable
 
 
-def _spacing(cube: Cube) -> str:
-    """ ", 1.9 x 1.88 degrees" of a regular grid."""
-    if (
-        cube.latitude is None
-        or cube.longitude is None
-        or cube.latitude.ndim != 1
-        or min(cube.frames.shape[1:3]) < 2
-    ):
-        return ""
-    steps = [np.abs(np.diff(x)) for x in (cube.latitude, cube.longitude)]
-    even = all(np.ptp(s) <= 0.05 * np.median(s) for s in steps)
-    text = " x ".join(f"{np.median(s):.3g}" for s in steps)
-    return f", {text} degrees{'' if even else ' (uneven)'}"
-
-
-def _time(cube: Cube) -> str:
-    frames = cube.frames.shape[0]
-    if cube.minutes is None:
-        return f"{frames} frames, no dates"
-    if frames == 1:
-        return f"1 frame {times.text(cube.minutes[0])}"
-    count = len(cube.segments) - 1
-    gaps = f"{count or 'no'} gap{'' if count == 1 else 's'}"
-    period = times.period_text(cube.minutes)
-    return f"{frames} frames {period}, every {times.frame_name(cube.cadence)}, {gaps}"
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

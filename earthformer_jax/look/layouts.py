@@ -3,56 +3,55 @@
 import csv
 import dataclasses
 import json
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 
-from earthformer_jax import data
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.enso import gridded_sst
 from earthformer_jax.data.readers import cf
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.series import Cube, open_cube
 from earthformer_jax.data.readers.times import is_monthly
+from earthformer_jax.look.advice import Command
 
 ICAR_FILES = ("CMIP_train.nc", "SODA_train.nc")
 ICAR_DIMS = ("year", "month", "lat", "lon")
 SEVIR_COLUMNS = ("id", "file_name", "file_index", "img_type", "time_utc")
 MOVING_MNIST_FRAMES, MOVING_MNIST_SIZE = 20, 64
-IDX_MAGIC = b"\x00\x00\x08"
 LEAST_MONTHS = 60
 
 
-def describe(path: Path) -> list[str] | None:
-    """Lines about a file or folder in a layout that has its own config.
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """Files in a layout that has its own config.
+
+    Attributes:
+        lines: of the report: (what, text).
+        problems: messages.
+        proposals: for each kind of training that the files allow, commands of which the
+            first that works is proposed.
+    """
+
+    lines: list[tuple[str, str]]
+    problems: list[str]
+    proposals: list[list[Command]]
+
+
+def recognise(path: Path) -> Known | None:
+    """A file or folder in a layout that has its own config.
 
     Args:
         path: an existing file or folder.
 
     Returns:
-        the lines of the report after the first; None if the layout is not recognised.
+        what it contains and how to train on it; None if the layout is not recognised.
     """
     for look in (_prepared, _sevir, _icar, _nbody, _moving_mnist, _digits):
-        lines = look(path)
-        if lines is not None:
-            return lines
+        known = look(path)
+        if known is not None:
+            return known
     return None
-
-
-def command(config: str, *options: str, path: str = "") -> str:
-    """The training command.
-
-    Args:
-        config: file and variant, "configs/sevir.py:quick".
-        options: further flags.
-        path: for --config.data.path.
-    """
-    flags = [f"--config={config}"]
-    if path:
-        flags.append(f"--config.data.path={shlex.quote(path)}")
-    return " ".join(["python -m earthformer_jax.main", *flags, *options])
 
 
 def is_monthly_sst(path: str, cube: Cube) -> bool:
@@ -72,36 +71,23 @@ def is_monthly_sst(path: str, cube: Cube) -> bool:
     return True
 
 
-def _loaded(config: dict, file: str) -> list[str]:
-    """Lines with the description of a data set, or with the problem."""
-    try:
-        dataset = data.load(config, 0)
-    except (ValueError, OSError) as error:
-        return [f"problem     {error}"]
-    return [
-        f"data        {dataset.data.description}",
-        "problems    none found",
-        f"train with  {command(file, path=config['path'])}",
-    ]
-
-
-def _prepared(path: Path) -> list[str] | None:
+def _prepared(path: Path) -> Known | None:
     if not path.is_dir() or not tfds_source.is_prepared(path):
         return None
     info = json.loads((path / tfds_source.INFO_FILE).read_text())
     name = str(info.get("name", "?"))
     splits = ", ".join(str(split.get("name")) for split in info.get("splits", ()))
-    lines = [f"format      prepared by TFDS: {name}, splits {splits}"]
-    known = {"icar_enso": "enso"} | {
+    lines = [("format", f"prepared by TFDS: {name}, splits {splits}")]
+    configs = {"icar_enso": "enso"} | {
         n: n for n in ("moving_mnist", "nbody_mnist", "sevir")
     }
-    if name not in known:
-        return [*lines, f"problem     no config reads {name!r}; there are: {known}"]
-    file = f"configs/{known[name]}.py:quick"
-    return [*lines, f"train with  {command(file, path=str(path))}"]
+    if name not in configs:
+        there = ", ".join(configs)
+        return Known(lines, [f"no config reads {name!r}; there are: {there}"], [])
+    return Known(lines, [], [[Command(configs[name], {"path": str(path)})]])
 
 
-def _sevir(path: Path) -> list[str] | None:
+def _sevir(path: Path) -> Known | None:
     catalog = path / "CATALOG.csv" if path.is_dir() else path
     if catalog.suffix.lower() != ".csv" or not catalog.is_file():
         return None
@@ -113,39 +99,28 @@ def _sevir(path: Path) -> list[str] | None:
     kinds = sorted({row.get("img_type") or "?" for row in rows})
     vil = [row for row in rows if row.get("img_type") == "vil"]
     times = sorted(row.get("time_utc") or "" for row in vil)
+    period = f", {times[0]}..{times[-1]}" if times else ""
     lines = [
-        "format      SEVIR: a catalog and HDF5 files of events",
-        f"catalog     {len(rows)} rows ({', '.join(kinds)}), {len(vil)} of vil"
-        + (f", {times[0]}..{times[-1]}" if times else ""),
+        ("format", "SEVIR: a catalog and HDF5 files of events"),
+        (
+            "catalog",
+            f"{len(rows)} rows ({', '.join(kinds)}), {len(vil)} of vil{period}",
+        ),
     ]
-    folder = str(catalog.parent)
+    options = {"path": str(catalog.parent)}
     if catalog.name != "CATALOG.csv":
-        option = f"--config.data.catalog_path={shlex.quote(str(catalog))}"
-        train = command("configs/sevir.py:quick", option, path="FOLDER_OF_THE_FILES")
-        return [*lines, f"train with  {train}"]
-    loaded = _loaded({"name": "sevir", "path": folder}, "configs/sevir.py:quick")
-    if loaded[0].startswith("problem"):
-        words = re.sub(r"\s+", " ", loaded[0].removeprefix("problem").strip())
-        retry = command(
-            "configs/sevir.py:quick",
-            "--config.data.split=fraction",
-            "--config.data.max_missing=100",
-            path=folder,
-        )
-        return [
-            *lines,
-            f"problem     with the settings of the paper: {words}",
-            f"train with  {retry}",
-        ]
-    return lines + loaded
+        options["catalog_path"] = str(catalog)
+    paper = Command("sevir", options)
+    shares, some = {"split": "fraction"}, {"skip_missing_files": "True"}
+    commands = [paper, paper.also(shares), paper.also(some), paper.also(some | shares)]
+    return Known(lines, [], [commands])
 
 
-def _icar(path: Path) -> list[str] | None:
+def _icar(path: Path) -> Known | None:
     files = [path / name for name in ICAR_FILES] if path.is_dir() else [path]
-    files = [file for file in files if file.is_file()]
-    lines = []
+    lines, problems = [], []
     for file in files:
-        if file.suffix != ".nc":
+        if file.suffix != ".nc" or not file.is_file():
             continue
         try:
             with cf.opened(file) as dataset:
@@ -156,33 +131,31 @@ def _icar(path: Path) -> list[str] | None:
         except ValueError:
             continue
         label = file.with_name(file.name.replace("train", "label"))
+        rows = f"{sizes['year']} rows of {sizes['month']} months"
         grid = f"{sizes['lat']} x {sizes['lon']} cells"
-        lines.append(
-            f"file        {file.name}: {names}; {sizes['year']} rows of "
-            f"{sizes['month']} months on {grid}"
-        )
+        lines.append(("file", f"{file.name}: {names}; {rows} on {grid}"))
         if not label.is_file() or label == file:
-            lines.append(f"problem     its labels {label.name} are not in its folder")
+            problems.append(f"its labels {label.name} are not in its folder")
     if not lines:
         return None
-    train = f"train with  {command('configs/enso.py:quick', path=str(path))}"
-    return ["format      ICAR-ENSO: rows of overlapping months", *lines, train]
+    lines.insert(0, ("format", "ICAR-ENSO: rows of overlapping months"))
+    return Known(lines, problems, [[Command("enso", {"path": str(path)})]])
 
 
-def _nbody(path: Path) -> list[str] | None:
+def _nbody(path: Path) -> Known | None:
     files = sorted(path.glob("nbody_*.npz")) if path.is_dir() else [path]
     files = [f for f in files if f.name.startswith("nbody_") and f.suffix == ".npz"]
     if not files:
         return None
     folder = path if path.is_dir() else path.parent
-    return [
-        "format      N-body MNIST: parameters of sequences, which are rendered",
-        f"files       {', '.join(f.name for f in files)}",
-        f"train with  {command('configs/nbody_mnist.py:quick', path=str(folder))}",
+    lines = [
+        ("format", "N-body MNIST: parameters of sequences, which are rendered"),
+        ("files", ", ".join(f.name for f in files)),
     ]
+    return Known(lines, [], [[Command("nbody_mnist", {"path": str(folder)})]])
 
 
-def _moving_mnist(path: Path) -> list[str] | None:
+def _moving_mnist(path: Path) -> Known | None:
     if path.is_dir():
         path = path / "mnist_test_seq.npy"
     if path.suffix != ".npy" or not path.is_file():
@@ -195,27 +168,25 @@ def _moving_mnist(path: Path) -> list[str] | None:
     shaped = array.ndim == 4 and array.shape[2:] == frame
     if not shaped or array.shape[0] != MOVING_MNIST_FRAMES or array.dtype != np.uint8:
         return None
-    return [
-        "format      MovingMNIST: uint8 (frame, sequence, row, column)",
-        f"sequences   {array.shape[1]} of {array.shape[0]} frames of 64 x 64, values "
-        f"{array[:, :8].min()}..{array[:, :8].max()}",
-        f"train with  {command('configs/moving_mnist.py:quick', path=str(path))}",
+    some = array[:, :8]
+    sequences = f"{array.shape[1]} of {array.shape[0]} frames of 64 x 64"
+    lines = [
+        ("format", "MovingMNIST: uint8 (frame, sequence, row, column)"),
+        ("sequences", f"{sequences}, values {some.min()}..{some.max()}"),
     ]
+    return Known(lines, [], [[Command("moving_mnist", {"path": str(path)})]])
 
 
-def _digits(path: Path) -> list[str] | None:
+def _digits(path: Path) -> Known | None:
     if path.is_dir():
         files = sorted(path.glob("*-images-idx3-ubyte*"))
     else:
         files = [path] if "-idx3-ubyte" in path.name else []
     if not files:
         return None
-    folder = shlex.quote(str(path))
-    return [
-        "format      idx files of MNIST: images of digits, no sequences",
-        f"files       {', '.join(f.name for f in files)}",
-        "train with  "
-        + command("configs/moving_mnist.py:quick", f"--config.data.digits={folder}"),
-        "         or "
-        + command("configs/nbody_mnist.py:quick", f"--config.data.digits={folder}"),
+    lines = [
+        ("format", "idx files of MNIST: images of digits, no sequences"),
+        ("files", ", ".join(f.name for f in files)),
     ]
+    names = ("moving_mnist", "nbody_mnist")
+    return Known(lines, [], [[Command(n, {"digits": str(path)})] for n in names])

@@ -135,6 +135,26 @@ def check_model(
     return variables
 
 
+def rehearse(config: ml_collections.ConfigDict) -> Dataset:
+    """Makes and checks what training needs before its first step; writes nothing.
+
+    Args:
+        config: a config; fields it leaves out take their defaults.
+
+    Returns:
+        the data set.
+
+    Raises:
+        ConfigError: with the reason for which training would be refused.
+    """
+    config = config_lib.completed(config)
+    settings = config_lib.check(config)
+    dataset, model = build(config)
+    check_model(config, model, dataset.data.example())
+    check_dataset(settings, dataset)
+    return dataset
+
+
 def summarize(config: ml_collections.ConfigDict) -> str:
     """The layers and costs of a config's model, as text.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data import __main__ as command
+from earthformer_jax.settings import ConfigError
 
 CONFIG = """
     import ml_collections
@@ -79,6 +80,18 @@ class TestInspect:
         np.save(path, np.zeros((30, 8, 9), np.float32))
         assert call("inspect", path) == 0
         assert "fields.npy" in capsys.readouterr().out
+
+    def test_proposes_what_a_run_accepts(self, tmp_path, capsys):
+        """The model and the training are part of it."""
+        path = tmp_path / "fields.npy"
+        np.save(path, np.random.default_rng(0).random((40, 8, 9)))
+        assert call("inspect", path) == 0
+        printed = capsys.readouterr()
+        (line,) = printed.out.splitlines()[-1:]
+        assert line.startswith("train with  python -m earthformer_jax.main")
+        assert "reading" in printed.err and "trying" in printed.err
+        with pytest.raises(ConfigError, match="micro_batch"):
+            command.try_command([*line.split()[5:], "--config.train.micro_batch=3"])
 
     def test_nothing_there(self, tmp_path, capsys):
         assert call("inspect", tmp_path / "absent.nc") == 2

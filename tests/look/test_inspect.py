@@ -1,39 +1,12 @@
 """The report on files: what it says, and that the command it proposes runs."""
 
-import re
-import shlex
-
 import h5py
 import numpy as np
 import pytest
 
-from earthformer_jax import data
-from earthformer_jax.look.inspect import inspect
 from tests import golden_files
-from tests.data import cube_files, sst_files
-
-OPTION = re.compile(r"--config\.data\.(\w+)=(.*)")
-
-
-def command(report):
-    """(config file, settings) of the suggested command."""
-    (line,) = [x for x in report.splitlines() if x.startswith("train with")]
-    words = shlex.split(line.partition("  ")[2])
-    (config,) = [w.partition("=")[2] for w in words if w.startswith("--config=")]
-    found = [OPTION.fullmatch(word) for word in words]
-    settings = {match[1]: match[2] for match in found if match}
-    for name in ("in_len", "out_len", "space_step"):
-        if name in settings:
-            settings[name] = int(settings[name])
-    if "calendar" in settings:
-        settings["calendar"] = settings["calendar"] == "True"
-    return config.removeprefix("configs/").partition(".")[0], settings
-
-
-def trained_on(report):
-    """The data set of the suggested command."""
-    name, settings = command(report)
-    return data.load({"name": name} | settings, 0)
+from tests.data import cube_files
+from tests.look.reports import command, inspect, proposed, trained_on
 
 
 @pytest.fixture
@@ -102,15 +75,15 @@ class TestWrong:
         with pytest.raises(FileNotFoundError, match="matches no file"):
             inspect(f"{tmp_path}/*.nc")
         with pytest.raises(ValueError, match="a folder but not a Zarr store"):
-            inspect(str(tmp_path))
+            inspect(tmp_path)
 
     @pytest.mark.parametrize("cut", [40, 300])
     def test_truncated(self, ds, tmp_path, cut):
         path = tmp_path / "cube.nc"
         cube_files.write(ds, path)
         path.write_bytes(path.read_bytes()[:-cut])
-        report = inspect(str(path))
-        assert "problem     path=" in report and "truncated" in report
+        report = inspect(path)
+        assert "problem     --config.data.path=" in report and "truncated" in report
         assert "train with" not in report
 
     @pytest.mark.parametrize(
@@ -132,7 +105,8 @@ class TestWrong:
     def test_fill_values(self, ds, tmp_path):
         ds["T"].values[:, 1, 1] = -999
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
-        assert "5 % of 'T' are -999, far from all other values: probably" in report
+        assert "5 % of 'T' are -999, far from all other values; if they mark" in report
+        assert "set --config.data.missing=-999" in report
         assert command(report)[1]["missing"] == "-999"
         assert trained_on(report).data.loss_weights[0, 1, 1, 0] == 0
 
@@ -140,13 +114,14 @@ class TestWrong:
         ds["T"].values[:] = np.nan
         ds["P"].values[:] = 3
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
-        assert "all values of 'T' are missing in the frames read" in report
+        assert "'T' is all missing in the frames read" in report
         assert "'P' is 3 everywhere" in report
+        assert not proposed(report)
 
     def test_levels(self, ds, tmp_path):
         ds = ds.expand_dims(level=[200, 500], axis=1)
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
-        assert "`level` is needed: 'T' of" in report
+        assert "--config.data.level is needed: 'T' of" in report
         assert "2 levels along level (200, 500)" in report
         assert command(report)[1]["level"] == "200"
         assert len(trained_on(report).data.train) > 0
@@ -169,69 +144,6 @@ class TestWrong:
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file["words"] = np.full((2, 3, 4), b"a")
         assert "'words' has type |S1; expected numbers" in inspect(f"{tmp_path}/a.h5")
-
-
-class TestLayouts:
-    """Files that have a config of their own."""
-
-    def test_monthly_sst(self, tmp_path):
-        path = sst_files.write(sst_files.dataset(), tmp_path / "sst.nc")
-        assert command(inspect(path)) == ("enso", {"path": path})
-
-    def test_icar(self, tmp_path):
-        series = sst_files.icar_series(12 * 14, (24, 72), seed=1)
-        sst_files.write_icar(
-            tmp_path,
-            sst_files.icar_rows(series),
-            sst_files.icar_rows(sst_files.icar_labels(series)),
-            latitude=np.arange(-55.0, 61, 5),
-            longitude=np.arange(0.0, 360, 5),
-        )
-        report = inspect(str(tmp_path))
-        assert "12 rows of 36 months on 24 x 72 cells" in report
-        assert command(report)[0] == "enso"
-        (tmp_path / "SODA_label.nc").unlink()
-        assert "its labels SODA_label.nc are not in its folder" in inspect(
-            str(tmp_path)
-        )
-
-    def test_moving_mnist(self, tmp_path):
-        np.save(tmp_path / "mnist_test_seq.npy", np.zeros((20, 9, 64, 64), np.uint8))
-        for path in (tmp_path, tmp_path / "mnist_test_seq.npy"):
-            report = inspect(str(path))
-            assert "9 of 20 frames of 64 x 64" in report
-            assert command(report)[0] == "moving_mnist"
-
-    def test_nbody(self, tmp_path):
-        np.savez(tmp_path / "nbody_train.npz", x=1)
-        report = inspect(str(tmp_path))
-        assert command(report) == ("nbody_mnist", {"path": str(tmp_path)})
-
-    def test_digits(self, tmp_path):
-        (tmp_path / "train-images-idx3-ubyte.gz").touch()
-        report = inspect(str(tmp_path))
-        assert f"--config.data.digits={tmp_path}" in report
-
-    def test_prepared(self, tmp_path):
-        info = '{"name": "sevir", "splits": [{"name": "train"}]}'
-        (tmp_path / "dataset_info.json").write_text(info)
-        report = inspect(str(tmp_path))
-        assert "prepared by TFDS: sevir, splits train" in report
-        assert command(report) == ("sevir", {"path": str(tmp_path)})
-
-    def test_catalog_without_files(self, tmp_path):
-        (tmp_path / "CATALOG.csv").write_text(
-            "id,file_name,file_index,img_type,time_utc\nS1,a.h5,0,vil,2019-01-01\n"
-        )
-        report = inspect(str(tmp_path))
-        assert "1 rows (vil), 1 of vil, 2019-01-01..2019-01-01" in report
-        assert "problem" in report
-
-    def test_catalog_of_another_name(self):
-        path = golden_files.shared_file("data", "sevir", "CATALOG_vil_part.csv")
-        report = inspect(str(path))
-        assert "851 rows (vil), 851 of vil, 2019-01-03 18:30:00..2019-07-01" in report
-        assert command(report)[1]["catalog_path"] == str(path)
 
 
 class TestRealFiles:
@@ -281,18 +193,3 @@ class TestRealFiles:
             assert "train with" not in report
         else:
             assert command(report)[0] == config
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "climate/ncep_ncar_daily_2008_2018.nc",
-            "climate/era5_t2m_uk_2019_03.nc",
-            "radar/fmi_composite_20160928.h5",
-            "video/*.npy",
-        ],
-    )
-    def test_its_command_has_data(self, name):
-        folder = golden_files.shared_file("data")
-        dataset = trained_on(inspect(f"{folder}/{name}"))
-        for source in (dataset.data.train, dataset.data.validation, dataset.data.test):
-            assert len(source) > 0
