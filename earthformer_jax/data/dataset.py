@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from earthformer_jax.data import leaks
+from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.normalization import Affine, Normalization
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
@@ -73,6 +75,12 @@ class Data:
         display: how the fields are shown.
         state: returns what is kept of the data in the workdir, which reads some of the
             values; None: what `data.load` finds out by itself.
+        spans: when and where the windows of each split are; empty if every example is
+            drawn independently of the others.
+
+    Raises:
+        ValueError: if a target of validation or test is also in a window of an earlier
+            split.
     """
 
     name: str
@@ -87,6 +95,11 @@ class Data:
     augment: Augmentation | None = None
     display: Display = Display()
     state: Callable[[], DataState] | None = None
+    spans: Mapping[str, Spans] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.spans:
+            leaks.check_apart(self.name, self.spans)
 
     def example(self) -> Example:
         """An example of the size a model sees; `augment` may crop training examples.

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from earthformer_jax.data import leaks
 from earthformer_jax.data.source import Example
 
 INFO_FILE = "dataset_info.json"
@@ -121,6 +122,15 @@ class TfdsSource(Sequence):
             return hashlib.md5(key, usedforsecurity=False).digest()
 
         return np.argsort(np.array(sorted(numbers, key=stored_by), np.int64))
+
+    def keys(self) -> np.ndarray:
+        """int64 `[n]`, equal for examples that are stored with equal bytes."""
+        array_record = importlib.import_module(
+            "array_record.python.array_record_data_source"
+        )
+        files = _files(self._folder, _info(self._folder), self._split)
+        records = array_record.ArrayRecordDataSource(files)
+        return np.array([leaks.key(records[i]) for i in range(len(self))], np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_records": None, "_lock": None}

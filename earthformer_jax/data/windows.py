@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from earthformer_jax.data import leaks
+from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.normalization import Normalization
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import Frames
@@ -61,6 +63,11 @@ class Windows:
         self._observed = observed
         self._calendar, self._time_of_day = calendar, time_of_day
         self._beside = dict(beside)
+
+    @property
+    def spans(self) -> Spans:
+        """Where the windows are, by the numbers of the frames."""
+        return leaks.of_starts(self._starts, self._in_len, self._out_len)
 
     def __len__(self) -> int:
         return len(self._starts)

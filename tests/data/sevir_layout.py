@@ -54,9 +54,9 @@ def catalog() -> pd.DataFrame:
             time_utc=time,
             minute_offsets=OFFSETS,
             episode_id=number,
-            llcrnrlat=30.0 + number,
+            llcrnrlat=28.0 + 3 * number,  # next to each other, not overlapping
             llcrnrlon=-100.0,
-            urcrnrlat=33.0 + number,
+            urcrnrlat=31.0 + 3 * number,
             urcrnrlon=-96.0,
             pct_missing=0.0,
         )

@@ -16,6 +16,7 @@ import numpy as np
 from earthformer_jax.data.augment import Augment
 from earthformer_jax.data.cubes import checks, trained, twin
 from earthformer_jax.data.cubes.references import Fitted, fit, references
+from earthformer_jax.data.cubes.repeats import without_repeats
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.readers import layout, series, times
@@ -217,6 +218,7 @@ def load(settings: Settings, seed: int, state: DataState | None = None) -> Datas
             frame=times.frame_name(cube.cadence),
             south_first=cube.south_first,
         ),
+        spans={split: windows[split].spans for split in SPLITS},
     )
     make_state = functools.partial(
         trained.make_state,
@@ -266,7 +268,11 @@ def _divide(
         raise ValueError(
             f"calendar=True needs dates; {cube.label} has none. Set it to False"
         )
-    return series.in_memory(cube), periods, starts
+    cube = series.in_memory(cube)
+    starts, left_out = without_repeats(cube, starts, **lengths)
+    if left_out:
+        cube = dataclasses.replace(cube, notes=(*cube.notes, left_out))
+    return cube, periods, starts
 
 
 def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:

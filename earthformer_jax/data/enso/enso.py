@@ -370,6 +370,8 @@ def _assemble(
         normalization=normalization,
         coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
         display=Display((_channel(normalization),), frame="month", south_first=True),
+        # The windows of the twin are independent of each other.
+        spans={k: x.spans for k, x in windows.items() if isinstance(x, Windows)},
     )
     task = ForecastNino(
         metric=NinoSkill(

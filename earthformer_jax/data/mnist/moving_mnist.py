@@ -216,24 +216,37 @@ def _from_file(settings: Settings, path: Path) -> Dataset:
         path = path / FILE
     _, count, *size = _check_file(path, settings)
     video.check_space_step(settings, size)
+    numbers = split_numbers(count)
+    keys = _file_keys(path, settings.in_len + settings.out_len)
+    used = video.without_repeats({k: keys[n] for k, n in numbers.items()}, path)
     sources = {
-        split: FileSequences(path, numbers, settings)
-        for split, numbers in split_numbers(count).items()
+        split: FileSequences(path, numbers[split][which], settings)
+        for split, which in used.which.items()
     }
-    return video.dataset(settings, sources, f"MovingMNIST of {path}, {_split(count)}")
+    origin = f"MovingMNIST of {path}, {_split(count)}{used.text}"
+    return video.dataset(settings, sources, origin, used.spans)
+
+
+def _file_keys(path: Path, frames: int) -> np.ndarray:
+    """int64 `[n, frames]` of the first frames of every sequence of a file."""
+    file = np.load(path, mmap_mode="r")
+    return np.stack([video.frame_keys(file[t]) for t in range(frames)], axis=1)
 
 
 def _prepared(settings: Settings, source: tfds_source.TfdsSource) -> Dataset:
     positions = source.positions()
-    sources = {
-        split: video.PreparedSequences(
-            source, TFDS_FEATURE, positions[numbers].tolist(), settings
-        )
-        for split, numbers in split_numbers(len(source)).items()
+    numbers = {split: positions[n] for split, n in split_numbers(len(source)).items()}
+    every = {
+        split: video.PreparedSequences(source, TFDS_FEATURE, chosen.tolist(), settings)
+        for split, chosen in numbers.items()
     }
-    return video.dataset(
-        settings, sources, f"MovingMNIST prepared by TFDS, {_split(len(source))}"
+    keys = source.keys()[:, None]
+    used = video.without_repeats(
+        {split: keys[chosen] for split, chosen in numbers.items()}, settings.path
     )
+    sources = {split: every[split].take(which) for split, which in used.which.items()}
+    origin = f"MovingMNIST prepared by TFDS, {_split(len(source))}{used.text}"
+    return video.dataset(settings, sources, origin, used.spans)
 
 
 def _split(count: int) -> str:

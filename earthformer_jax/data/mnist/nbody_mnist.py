@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from earthformer_jax.data import tfds_source
+from earthformer_jax.data import leaks, tfds_source
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.mnist import nbody_generator, video
 from earthformer_jax.data.mnist.digits import load_digits
@@ -230,6 +230,16 @@ class SavedDraws(Sequence):
     def __len__(self) -> int:
         return len(self.arrays.digits)
 
+    def keys(self) -> np.ndarray:
+        """int64 `[n, 1]`, equal for equal draws."""
+        rows = zip(*self.arrays, strict=True)
+        keys = [leaks.key(b"".join(x.tobytes() for x in row)) for row in rows]
+        return np.array(keys, np.int64)[:, None]
+
+    def take(self, which: np.ndarray) -> "SavedDraws":
+        """The draws at some positions."""
+        return SavedDraws(Draw(*(array[which] for array in self.arrays)))
+
     # Sequence promises slices, which nothing here needs.
     def __getitem__(self, index: int) -> Draw:  # pyright: ignore
         return Draw(*(array[index] for array in self.arrays))
@@ -356,32 +366,36 @@ def _from_draws(settings: Settings, folder: Path) -> Dataset:
                 f"digits={settings.digits} has {len(digits.train)} "
                 "training digits"
             )
+    used = video.without_repeats({k: x.keys() for k, x in draws.items()}, folder)
     sources = {
         split: Sequences(
-            saved,
+            draws[split].take(which),
             digits.train,
             settings.rules,
             settings.in_len,
             settings.space_step,
         )
-        for split, saved in draws.items()
+        for split, which in used.which.items()
     }
     origin = (
-        f"N-body MNIST of {folder}, {_text(settings.rules)}, with {digits.description}"
+        f"N-body MNIST of {folder}, {_text(settings.rules)}, with "
+        f"{digits.description}{used.text}"
     )
-    return video.dataset(settings, sources, origin)
+    return video.dataset(settings, sources, origin, used.spans)
 
 
 def _prepared(settings: Settings, folder: Path) -> Dataset:
-    sources = {}
+    every, keys = {}, {}
     for split in SPLITS:
         source = tfds_source.open_split(folder, split)
-        sources[split] = video.PreparedSequences(
+        every[split] = video.PreparedSequences(
             source, TFDS_FEATURE, range(len(source)), settings
         )
-    return video.dataset(
-        settings, sources, f"N-body MNIST prepared by TFDS in {folder}"
-    )
+        keys[split] = source.keys()[:, None]
+    used = video.without_repeats(keys, folder)
+    sources = {split: every[split].take(which) for split, which in used.which.items()}
+    origin = f"N-body MNIST prepared by TFDS in {folder}{used.text}"
+    return video.dataset(settings, sources, origin, used.spans)
 
 
 def _text(rules: Rules) -> str:

@@ -24,10 +24,9 @@ import pandas as pd
 
 IMG_TYPE = "vil"
 SPLITS = ("train", "validation", "test")
-SHARES = (0.7, 0.85)  # of the events up to the end of training and of validation
 REQUIRED = ("id", "file_name", "file_index", "img_type", "time_utc", "pct_missing")
 CORNERS = ("llcrnrlat", "llcrnrlon", "urcrnrlat", "urcrnrlon")
-OPTIONAL = ("minute_offsets", *CORNERS)
+OPTIONAL = ("minute_offsets", "episode_id", *CORNERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Events:
             corner, then of the upper right one; NaN if the catalog has none.
         pct_missing: `[n]`, the catalog's measure of missing pixels.
         row: int32 `[n]`, number of the catalog's row, from 0.
+        episode: `[n]` names of the storms that events belong to; "" if unknown.
     """
 
     id: np.ndarray
@@ -55,6 +55,7 @@ class Events:
     corners: np.ndarray
     pct_missing: np.ndarray
     row: np.ndarray
+    episode: np.ndarray
 
     def __len__(self) -> int:
         return len(self.id)
@@ -172,6 +173,7 @@ def read(path: Path) -> Events:
         corners=_numbers(path, table, CORNERS).astype(np.float32),
         pct_missing=_numbers(path, table, ["pct_missing"], required=True)[:, 0],
         row=table.index.to_numpy(np.int32),
+        episode=_episodes(table),
     )
 
 
@@ -257,28 +259,6 @@ def split_by_date(events: Events, dates: Dates) -> dict[str, Events]:
     return splits
 
 
-def split_by_fraction(events: Events) -> dict[str, Events]:
-    """Events of each split, in order: 70 %, 15 % and 15 %, at least one each.
-
-    Raises:
-        ValueError: if there are fewer than three events.
-    """
-    n = len(events)
-    if n < len(SPLITS):
-        raise ValueError(
-            f"split='fraction': {n} event{'s' * (n != 1)} cannot be "
-            "divided into training, validation and test; at least 3 are needed (see "
-            "`max_missing`, `train_from` and `test_until`)"
-        )
-    first = min(max(int(SHARES[0] * n), 1), n - 2)
-    second = min(max(int(SHARES[1] * n), first + 1), n - 1)
-    ends = (0, first, second, n)
-    return {
-        split: events.take(np.arange(ends[k], ends[k + 1]))
-        for k, split in enumerate(SPLITS)
-    }
-
-
 def _between(events: Events, after, until) -> Events:
     keep = np.ones(len(events), bool)
     if after is not None:
@@ -352,6 +332,12 @@ def _texts(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
     if wrong.any():
         raise ValueError(f"{path}: {_line(table, wrong)} has no {column}")
     return table[column].astype(str).to_numpy(object)
+
+
+def _episodes(table: pd.DataFrame) -> np.ndarray:
+    """Texts `[n]`; "" where the catalog has none."""
+    texts = table["episode_id"].astype(str)
+    return texts.where(table["episode_id"].notna(), "").to_numpy(object)
 
 
 def _file_index(path: Path, table: pd.DataFrame) -> np.ndarray:

@@ -126,6 +126,11 @@ class EventFiles:
         offsets = (frame_offsets(*kind) for kind in kinds.values())
         self.minutes = {int(np.median(np.diff(o))) for o in offsets if o is not None}
 
+    @property
+    def corners(self) -> np.ndarray:
+        """float32 `[n, 4]` degrees of every event (`catalog.Events`)."""
+        return self._events.corners
+
     def __len__(self) -> int:
         return len(self._events)
 

@@ -17,25 +17,28 @@ Reference:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.references import persistence
 from earthformer_jax.data.sevir import (
     catalog as catalog_lib,
 )
 from earthformer_jax.data.sevir import (
-    files as files_lib,
+    division,
+    twin,
 )
 from earthformer_jax.data.sevir import (
-    twin,
+    files as files_lib,
 )
 from earthformer_jax.data.sevir import (
     windows as windows_lib,
@@ -59,6 +62,8 @@ CATALOG, DATA = "CATALOG.csv", "data"
 SPLIT_RULES = ("date", "fraction")
 MSE_UNITS = "(code / 255)^2"
 
+logger = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -75,7 +80,9 @@ class Settings:
         max_missing: largest `pct_missing` of an event that is used, in the units of the
             catalog (SEVIR: a share, 0 to 1). 0 in the paper.
         split: "date": by the four limits below; "fraction": 70, 15 and 15 % of the
-            events sorted by id, within `train_from` and `test_until`.
+            events sorted by time, within `train_from` and `test_until`, with the
+            events of an episode together. Windows that share time and place with an
+            earlier split are left out.
         train_from: training events are later, "YYYY-MM-DD" or "YYYY-MM-DD HH:MM" UTC;
             empty (default): no limit.
         train_until: training events are no later, validation events are later.
@@ -180,12 +187,16 @@ class Origin:
         description: their origin, and what was left out.
         time_step: stored frames from one frame of an example to the next.
         space_step: see `Settings`.
+        which: the windows of each split to use; empty: all.
+        spans: when and where these windows are; empty if they cannot overlap.
     """
 
     events: Mapping[str, windows_lib.EventSource]
     description: str
     time_step: int
     space_step: int
+    which: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    spans: Mapping[str, Spans] = dataclasses.field(default_factory=dict)
 
 
 def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
@@ -205,7 +216,14 @@ def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
         raise ValueError(f"path={settings.path!r}: expected the folder with {CATALOG}")
-    return cast(Mapping[str, EventFiles], _files(settings).events)
+    used = _selected(settings)
+    splits, dropped = division.divide_whole(used.events, settings.dates, used.make)
+    if dropped:
+        logger.info(
+            "left out %d events that share time and place with an earlier split",
+            dropped,
+        )
+    return splits
 
 
 def load(config: Mapping[str, Any], seed: int) -> Dataset:
@@ -236,6 +254,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
             time_step=origin.time_step,
             space_step=origin.space_step,
             normalization=normalization,
+            which=origin.which.get(split),
         )
         for split, part in origin.events.items()
     }
@@ -264,6 +283,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
             frame=frame,
             south_first=True,
         ),
+        spans=origin.spans,
     )
     task = ForecastFrames(
         metric=RainScores(scale=normalization.scale, offset=normalization.offset),
@@ -327,7 +347,24 @@ def _prepared(settings: Settings) -> Origin:
     )
 
 
-def _files(settings: Settings) -> Origin:
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """The events of a catalog to use, before they are divided.
+
+    Attributes:
+        events: in the order of their ids.
+        make: opens the files of some of them.
+        catalog: the catalog.
+        left_out: descriptions of the others.
+    """
+
+    events: catalog_lib.Events
+    make: Callable[[catalog_lib.Events], EventFiles]
+    catalog: Path
+    left_out: list[str]
+
+
+def _selected(settings: Settings) -> Selected:
     catalog, root = _find(settings)
     every = catalog_lib.read(catalog)
     used, left_out = catalog_lib.select(every, settings.max_missing, catalog)
@@ -337,20 +374,38 @@ def _files(settings: Settings) -> Origin:
     there, layouts, not_there = files_lib.check(
         root, inside, settings.span, settings.skip_missing_files
     )
-    left_out += not_there
-    if settings.split == "date":
-        splits = catalog_lib.split_by_date(there, settings.dates)
-    else:
-        splits = catalog_lib.split_by_fraction(there)
-    gaps = int(np.sum(there.pct_missing > 0))
     files = files_lib.VilFiles(root)
+
+    def make(part: catalog_lib.Events) -> EventFiles:
+        return EventFiles(files, part, layouts)
+
+    return Selected(there, make, catalog, left_out + not_there)
+
+
+def _files(settings: Settings) -> Origin:
+    used = _selected(settings)
+
+    def cut(part: EventFiles) -> Windows:
+        return Windows(
+            part,
+            settings.in_len,
+            settings.out_len,
+            stride=settings.stride,
+            time_step=settings.time_step,
+        )
+
+    divided = division.divide(used.events, settings.dates, used.make, cut)
+    left_out = used.left_out + divided.left_out
+    gaps = int(np.sum(used.events.pct_missing > 0))
     return Origin(
-        {split: EventFiles(files, part, layouts) for split, part in splits.items()},
-        f"SEVIR VIL of {catalog} (split by {settings.split}"
+        divided.events,
+        f"SEVIR VIL of {used.catalog} (split by {settings.split}"
         + (f"; left out: {', '.join(left_out)}" if left_out else "")
         + f"; {gaps} events with missing pixels, which are masked)",
         settings.time_step,
         settings.space_step,
+        divided.which,
+        divided.spans,
     )
 
 
@@ -404,7 +459,8 @@ def _description(
     h, w = windows["train"].size
     crop = " x ".join(map(str, settings.crop))
     sizes = ", ".join(
-        f"{split} ({len(windows[split])} windows of {len(origin.events[split])} events)"
+        f"{split} ({len(windows[split])} windows of "
+        f"{len(np.unique(windows[split].of_event))} events)"
         for split in SPLITS
     )
     return (

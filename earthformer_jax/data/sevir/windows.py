@@ -155,8 +155,12 @@ class Windows:
         time_step: int = 1,
         space_step: int = 1,
         normalization: Affine = NORMALIZATIONS["01"],
+        which: np.ndarray | None = None,
     ):
-        """Makes a source; the arguments are those of `Settings`.
+        """Makes a source; the arguments are those of `Settings`, but for the last.
+
+        Args:
+            which: the windows to use, by mask or position; None: all.
 
         Raises:
             ValueError: if `space_step` does not divide the size of the images.
@@ -172,7 +176,11 @@ class Windows:
         self._units = code_table(normalization)
         frames = -(-np.asarray(events.frames) // time_step)
         counts = count_windows(frames, in_len + out_len, stride)
-        self._ends = np.cumsum(counts)  # number of windows up to and including an event
+        event = np.repeat(np.arange(len(counts)), counts)
+        number = np.arange(len(event)) - (np.cumsum(counts) - counts)[event]
+        start = number * stride * time_step
+        chosen = slice(None) if which is None else which
+        self._event, self._start = event[chosen], start[chosen]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -180,18 +188,29 @@ class Windows:
         h, w = self._events.size
         return h // self._space_step, w // self._space_step
 
+    @property
+    def in_len(self) -> int:
+        """Number of input frames."""
+        return self._in_len
+
+    @property
+    def of_event(self) -> np.ndarray:
+        """Number of the event of every window, `[n]`."""
+        return self._event
+
+    def frames(self, index: int) -> slice:
+        """The frames of its event that a window consists of."""
+        start = int(self._start[index])
+        length = (self._in_len + self._out_len) * self._time_step
+        return slice(start, start + length, self._time_step)
+
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._event)
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        event = int(np.searchsorted(self._ends, index, side="right"))
-        first = int(self._ends[event - 1]) if event else 0
-        start = (index - first) * self._stride * self._time_step
-        length = (self._in_len + self._out_len) * self._time_step
-        frames = slice(start, start + length, self._time_step)
-        read = dict(self._events.read(event, frames))
+        read = dict(self._events.read(int(self._event[index]), self.frames(index)))
         codes = block_maximum(read.pop("vil"), self._space_step)
         values, observed = self._units[codes][..., None], codes != MISSING
         return {

@@ -45,7 +45,10 @@ def test_radar_composite():
 
 
 def test_radar_sequences():
-    """Five sequences of 49 frames in one array, divided whole."""
+    """Five sequences of 49 frames in one array, cut from one record of 92.
+
+    Of 35 windows each of validation and test, most have targets that are trained on.
+    """
     path = golden_files.shared_file(
         "data/radar/sevir_layout/data/vil/2010/KNMI_RATE_2010_0826.h5"
     )
@@ -55,7 +58,11 @@ def test_radar_sequences():
         len(dataset.data.validation),
         len(dataset.data.test),
     )
-    assert sizes == (3 * 35, 35, 35)
+    assert sizes == (3 * 35, 8, 3)
+    assert (
+        "59 windows left out whose targets are also in an earlier split"
+        in dataset.data.description
+    )
 
 
 @pytest.mark.parametrize(

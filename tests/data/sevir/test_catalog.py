@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from earthformer_jax.data.sevir import catalog as catalog_lib
+from earthformer_jax.data.sevir import division
 from earthformer_jax.data.sevir.catalog import Dates, count_windows
 from tests import golden_files
 from tests.data import sevir_layout
@@ -170,7 +171,7 @@ class TestRules:
         table = full_catalog().query("img_type == 'vil' and pct_missing == 0")
         table = table.drop_duplicates("id", keep=False)
         events = used(write(tmp_path, table.iloc[:count]))
-        splits = catalog_lib.split_by_fraction(events)
+        splits = division.split_by_fraction(events)
         assert tuple(len(splits[split]) for split in catalog_lib.SPLITS) == sizes
         joined = np.concatenate([splits[split].id for split in catalog_lib.SPLITS])
         np.testing.assert_array_equal(joined, events.id)
@@ -300,7 +301,7 @@ class TestErrors:
             dates = Dates.parse(PAPER | dict(validate_until="2020-01-01"))
             catalog_lib.split_by_date(used(path), dates)
         with pytest.raises(ValueError, match="'fraction': 2 events cannot be divided"):
-            catalog_lib.split_by_fraction(used(path).take(np.arange(2)))
+            division.split_by_fraction(used(path).take(np.arange(2)))
         late = dict(train_from="2021-01-01", train_until="", validate_until="")
         with pytest.raises(ValueError, match="none of 9 events is within .train_from"):
             catalog_lib.within(used(path), Dates.parse(PAPER | late), path)

@@ -472,7 +472,11 @@ class TestRealRadar:
         """5 events of 49 frames every 5 minutes; the corners are out of range."""
         settings = dict(split="fraction", max_missing=15.0, test_until="2011-01-01")
         dataset = load(path=path, space_step=8, **settings)
-        assert [len(getattr(dataset.data, split)) for split in SPLITS] == [9, 3, 3]
+        assert [len(getattr(dataset.data, split)) for split in SPLITS] == [9, 2, 2]
+        assert (
+            "2 windows across 2010-08-26 05:04 and 2010-08-26 06:04, the limits in "
+            "time of overlapping events" in dataset.data.description
+        )
         assert (
             "5 events with missing pixels, which are masked" in dataset.data.description
         )
