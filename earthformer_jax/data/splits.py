@@ -196,6 +196,8 @@ def _without_dates(
                 f"{name}={value} cannot be used: {cube.label} has no dates. Leave it "
                 f"empty to train on {TRAIN_SHARE:.0%} of the frames"
             )
+    if cube.splits:
+        return dict(cube.splits)
     frames, pieces = cube.frames.shape[0], cube.segments
     if len(pieces) >= MANY_PIECES:
         ends = pieces[:, 1]

@@ -2,20 +2,66 @@
 
 import glob
 import re
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import h5py
 
-from earthformer_jax.data.readers.arrays import Hdf5File, NpyFile
-from earthformer_jax.data.readers.layout import Wanted, nearest
+from earthformer_jax.data.readers.arrays import NpyFile
+from earthformer_jax.data.readers.hdf5.file import Hdf5File
+from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, Wanted, nearest
 from earthformer_jax.data.readers.netcdf import NamedFile
-from earthformer_jax.data.readers.paths import existing
+from earthformer_jax.data.readers.paths import existing, special_file
 
 FORMATS = "NetCDF, Zarr, HDF5 or .npy"
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata")
 MAGIC = re.compile(r"[*?\[]")  # characters that make a path a pattern
+
+ARCHIVE = b"PK\x03\x04"
+_IMAGE = "images are not fields; save their values with np.save as (time, row, column)"
+_TIFF = (
+    "it is (Geo)TIFF; convert it, for example with 'gdal_translate -of netCDF {name} "
+    "{stem}.nc'"
+)
+# First bytes of other formats, and what to do.
+_OTHERS = {
+    b"GRIB": "it is GRIB; convert it, for example with 'cdo -f nc copy {name} "
+    "{stem}.nc'",
+    b"BUFR": "it is BUFR, which holds observations; decode and grid them to NetCDF, "
+    "for example with ecCodes",
+    ARCHIVE: "",
+    b"PK\x05\x06": "it is an empty archive",
+    b"\x1f\x8b": "it is compressed; unpack it with gunzip",
+    b"BZh": "it is compressed; unpack it with bunzip2",
+    b"\xfd7zXZ": "it is compressed; unpack it with unxz",
+    b"\x28\xb5\x2f\xfd": "it is compressed; unpack it with unzstd",
+    b"\x0e\x03\x13\x01": "it is HDF4; convert it, for example with 'h4toh5convert "
+    "{name} {stem}.h5' or 'ncl_convert2nc {name}'",
+    b"MATLAB 5": "it is a MATLAB file of version 5; save it with -v7.3, or as NetCDF "
+    "(nccreate, ncwrite)",
+    b"II*\x00": _TIFF,
+    b"MM\x00*": _TIFF,
+    b"II+\x00": _TIFF,
+    b"MM\x00+": _TIFF,
+    b"\x89PNG": f"it is PNG; {_IMAGE}",
+    b"\xff\xd8\xff": f"it is JPEG; {_IMAGE}",
+    b"GIF8": f"it is GIF; {_IMAGE}",
+    b"P5": f"it is PGM; {_IMAGE}",
+    b"\x80": "it is a Python pickle, which is not opened because it can run code; save "
+    "plain arrays with np.save",
+}
+# Formats without a signature.
+_BY_NAME = {
+    ".mat": "it is a MATLAB file of version 4 or damaged; save it with -v7.3, or as "
+    "NetCDF (nccreate, ncwrite)",
+    ".csv": "it is a table of text; save its numbers as one array (time, row, column) "
+    "with np.save, or as NetCDF with xarray",
+    ".txt": "it is text; save its numbers as one array (time, row, column) with "
+    "np.save, or as NetCDF with xarray",
+    ".tar": "it is an archive; unpack it",
+}
 
 SeriesFile = NamedFile | Hdf5File | NpyFile
 
@@ -65,41 +111,73 @@ def kind_of(path: Path) -> type[SeriesFile]:
         if is_zarr(path):
             return NamedFile
         raise ValueError(_folder(path))
+    if not path.is_file():
+        raise ValueError(special_file(path))
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(512)
     suffix = path.suffix.lower()
     if start[:3] == b"CDF":
         return NamedFile
-    if start[:4] == b"\x89HDF":
-        return _hdf5_kind(path)
     if start[:6] == b"\x93NUMPY":
         return NpyFile
-    remedy = {
-        b"GRIB": "it is GRIB; convert it, for example with "
-        f"'cdo -f nc copy {path.name} {path.stem}.nc'",
-        b"PK\x03\x04": "it is an archive; save one array with np.save, or unpack it",
-        b"\x1f\x8b": "it is compressed; unpack it with gunzip",
-    }
-    for signature, words in remedy.items():
+    if start[:4] == b"\x89HDF" or h5py.is_hdf5(path):  # other text may come before
+        return _hdf5_kind(path)
+    for signature, words in _OTHERS.items():
         if start.startswith(signature):
+            words = words.format(name=path.name, stem=path.stem)
+            if signature == ARCHIVE:
+                words = _archive(path)
             raise ValueError(f"path={path} cannot be read: {words}")
+    if suffix in _BY_NAME:
+        raise ValueError(f"path={path} cannot be read: {_BY_NAME[suffix]}")
     raise ValueError(
         f"path={path} is not {FORMATS} "
-        f"({path.stat().st_size} bytes starting with {start!r})"
+        f"({path.stat().st_size} bytes starting with {start[:8]!r})"
         + ("; it is truncated or damaged" if suffix in (*HDF5_SUFFIXES, ".npy") else "")
     )
 
 
 def _hdf5_kind(path: Path) -> type[SeriesFile]:
-    """NetCDF-4 names its dimensions by scales; other HDF5 files have none."""
+    """NetCDF-4 names its dimensions by scales; other HDF5 files have none.
+
+    Of a NetCDF-4 file whose fields are all in groups, the data sets are read.
+    """
     try:
         with h5py.File(path, "r") as file:
-            if "_NCProperties" in file.attrs:
-                return NamedFile
-            scales = [item.attrs.get("CLASS", b"") for item in file.values()]
+            own = [file[key] for key in _hard_links(file)]
+            outer = [item for item in own if isinstance(item, h5py.Dataset)]
+            scales = [item.attrs.get("CLASS", b"") for item in outer]
+            if "_NCProperties" not in file.attrs and b"DIMENSION_SCALE" not in scales:
+                return Hdf5File
+            flat = all(len(item.shape or ()) < MIN_DIMENSIONS for item in outer)
+            if flat and len(outer) < len(own):
+                return Hdf5File
+            return NamedFile
     except (OSError, RuntimeError):
         return Hdf5File if path.suffix.lower() in HDF5_SUFFIXES else NamedFile
-    return NamedFile if b"DIMENSION_SCALE" in scales else Hdf5File
+
+
+def _hard_links(file: h5py.File) -> list[str]:
+    """Keys that cannot lead nowhere."""
+    keys = [str(key) for key in file]
+    return [k for k in keys if isinstance(file.get(k, getlink=True), h5py.HardLink)]
+
+
+def _archive(path: Path) -> str:
+    """What to do with a zip archive: of NumPy, or another."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return "it is a damaged archive; download or write it again"
+    arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    if not arrays:
+        return "it is an archive; unpack it, or save one array with np.save"
+    shown = ", ".join(arrays[:8]) + (", ..." if len(arrays) > 8 else "")
+    return (
+        f"it is an archive of arrays ({shown}); save one of them: "
+        f"np.save('{path.stem}.npy', np.load('{path.name}')['{arrays[0]}'])"
+    )
 
 
 def _by_number(path: Path) -> list:

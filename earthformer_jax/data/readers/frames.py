@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from earthformer_jax.data.readers import unchanged
 from earthformer_jax.data.readers.formats import SeriesFile
 
 MAX_OPEN = 32  # files at a time
@@ -69,7 +70,8 @@ class FileFrames:
     """Frames read from files on demand.
 
     Files are opened on first use in each process, a limited number at a time. Reading
-    is thread-safe.
+    is thread-safe. A file that was replaced or cut since this object was made is an
+    error (`readers.unchanged`).
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class FileFrames:
         cut: Cut,
         step: int = 1,
         places: Sequence[int] = (),
+        stamps: Sequence[unchanged.Stamp] = (),
     ):
         """Makes a reader.
 
@@ -88,9 +91,13 @@ class FileFrames:
             cut: the part of every field that is used.
             step: stored steps from one frame to the next, within a sequence.
             places: channels of the files, in the desired order; () for all.
+            stamps: of the files when they were opened; () to take them now.
         """
         self._files, self._table, self._cut = list(files), table, cut
         self._step, self._places = step, tuple(places)
+        self._stamps = tuple(stamps) or tuple(
+            unchanged.stamp(file.layout.path) for file in files
+        )
         self._forget()
 
     @property
@@ -104,12 +111,11 @@ class FileFrames:
         """The same frames with these channels, in this order."""
         old = self._places or range(self.shape[3])
         places = [old[i] for i in places]
-        return FileFrames(self._files, self._table, self._cut, self._step, places)
+        return self._changed(places=places)
 
     def unthinned(self) -> "FileFrames":
         """The same frames without averaging of cells."""
-        cut = dataclasses.replace(self._cut, space_step=1)
-        return FileFrames(self._files, self._table, cut, self._step, self._places)
+        return self._changed(cut=dataclasses.replace(self._cut, space_step=1))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start..stop - 1, float32 `[n, h, w, c]`; NaN where missing."""
@@ -134,7 +140,7 @@ class FileFrames:
         """Closes all files; reading opens them again."""
         with self._lock:
             for handle in self._open.values():
-                _close(handle)
+                handle.close()
             self._open.clear()
 
     def _piece(self, table: np.ndarray) -> np.ndarray:
@@ -145,12 +151,16 @@ class FileFrames:
         if os.getpid() != self._process:  # handles cannot be shared after a fork
             self._forget()
         with self._lock:  # a file must not be closed while another thread reads it
+            file, stamp = self._files[number], self._stamps[number]
+            unchanged.check(file.layout.path, stamp)
             handle = self._handle(number)
-            read = self._files[number].read
-            parts = [
-                read(handle, sequence, steps, cut.rows, columns)
-                for columns in cut.columns
-            ]
+            try:
+                parts = [
+                    file.read(handle, sequence, steps, cut.rows, columns)
+                    for columns in cut.columns
+                ]
+            finally:  # a change explains both wrong values and an error
+                unchanged.check(file.layout.path, stamp)
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         values = values[..., self._places] if self._places else values
         values = values[:, ::-1] if cut.flip else values
@@ -161,9 +171,21 @@ class FileFrames:
             self._open.move_to_end(number)
         else:
             while len(self._open) >= MAX_OPEN:
-                _close(self._open.popitem(last=False)[1])
+                self._open.popitem(last=False)[1].close()
             self._open[number] = self._files[number].open()
         return self._open[number]
+
+    def _changed(
+        self, cut: Cut | None = None, places: Sequence[int] = ()
+    ) -> "FileFrames":
+        return FileFrames(
+            self._files,
+            self._table,
+            cut or self._cut,
+            self._step,
+            places or self._places,
+            self._stamps,
+        )
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
@@ -171,10 +193,11 @@ class FileFrames:
         self._process = os.getpid()
 
     def __getstate__(self):
-        return self._files, self._table, self._cut, self._step, self._places
+        own = {"_lock", "_open", "_process"}
+        return {k: value for k, value in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state):
-        self._files, self._table, self._cut, self._step, self._places = state
+        self.__dict__.update(state)
         self._forget()
 
 
@@ -199,9 +222,3 @@ def block_mean(values: np.ndarray, step: int) -> np.ndarray:
     mean = np.full(total.shape, np.nan, np.float32)
     mean[enough] = total[enough] / count[enough]
     return mean
-
-
-def _close(handle) -> None:
-    """Closes a file; a memory map is released with the last array that uses it."""
-    if not isinstance(handle, np.memmap):
-        handle.close()

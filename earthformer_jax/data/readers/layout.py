@@ -97,7 +97,7 @@ class Layout:
         names: of the channels.
         units: of the channels; "" where unknown.
         sequences: independent pieces of time.
-        steps: number of time steps in each.
+        steps: number of time steps in each, or in the longest.
         size: rows and columns.
         times: of the steps, if known (and there is one sequence).
         latitude: `[h]` or `[h, w]` degrees north, if known.
@@ -105,6 +105,8 @@ class Layout:
         codings: of the channels: how numbers are stored; () if unknown.
         notes: assumptions, and what was left out.
         single: each file is one field; the order of the files is the order in time.
+        lengths: number of steps of each sequence; () if all have `steps`.
+        splits: number of sequences of each split, in their order, if the file says.
     """
 
     path: Path
@@ -120,6 +122,8 @@ class Layout:
     codings: tuple[Coding, ...] = ()
     notes: tuple[str, ...] = ()
     single: bool = False
+    lengths: tuple[int, ...] = ()
+    splits: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Undecided(ValueError):

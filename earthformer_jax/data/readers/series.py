@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from earthformer_jax.data.readers.times import Times
 # A cube of at most this many bytes of float32 is read once and kept in memory.
 MEMORY_BYTES = 2**30
 GRID_TOLERANCE = 1e-4  # degrees
+VALIDATION_SHARE = 0.15  # of a group train in a file without one for validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Cube:
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
         south_first: whether row 0 is the southernmost.
         notes: assumptions, and what was left out.
+        splits: first frame and end of each split, if the file says.
     """
 
     label: str
@@ -50,6 +52,7 @@ class Cube:
     longitude: np.ndarray | None = None
     south_first: bool = False
     notes: tuple[str, ...] = ()
+    splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def minutes(self) -> np.ndarray | None:
@@ -109,6 +112,7 @@ def open_cube(
     first = layouts[0]
     cut, latitude, longitude = _cut(first, region, space_step)
     notes = list(dict.fromkeys(note for layout in layouts for note in layout.notes))
+    splits = _splits(layouts, table[:, 1], notes)
     cadence = times_lib.cadence(times)
     if times is not None and len(segments) > 1:
         notes.append(_gaps_text(times, segments, cadence))
@@ -125,6 +129,7 @@ def open_cube(
         longitude=longitude,
         south_first=_south_first(latitude),
         notes=tuple(notes),
+        splits=splits,
     )
 
 
@@ -254,9 +259,9 @@ def _table(
     """(file, sequence, step) of every frame, and stretches without gaps."""
     parts = []
     for number, layout in enumerate(layouts):
-        sequence, step = np.divmod(
-            np.arange(layout.sequences * layout.steps), layout.steps
-        )
+        lengths = layout.lengths or (layout.steps,) * layout.sequences
+        sequence = np.repeat(np.arange(len(lengths)), lengths)
+        step = np.concatenate([np.arange(length) for length in lengths])
         parts.append(np.stack([np.full_like(step, number), sequence, step], axis=1))
     table = np.concatenate(parts)
     if times is not None:
@@ -267,6 +272,41 @@ def _table(
         starts = np.flatnonzero(np.any(np.diff(table[:, :2], axis=0), axis=1)) + 1
     edges = np.concatenate([[0], starts, [len(table)]]).astype(np.int64)
     return table, np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _splits(
+    layouts: Sequence[Layout], sequences: np.ndarray, notes: list[str]
+) -> dict[str, tuple[int, int]]:
+    """First frame and end of each split of a file that has groups for them.
+
+    Args:
+        layouts: of the files.
+        sequences: the sequence of each frame.
+        notes: what is assumed is added here.
+    """
+    counts = dict(layouts[0].splits)
+    if not any(layout.splits for layout in layouts):
+        return {}
+    choice = "give `variables`=train to use one group and divide it"
+    if len(layouts) > 1:
+        raise ValueError(
+            f"{layouts[0].path} and {layouts[1].path} have groups for the splits; use "
+            f"one such file, or {choice}"
+        )
+    if not {"train", "test"} <= set(counts):
+        raise ValueError(
+            f"{layouts[0].path} has groups for {' and '.join(counts)}; expected train "
+            f"and test, and perhaps validation. Rename them, or {choice}"
+        )
+    if "validation" not in counts:
+        last = max(1, round(VALIDATION_SHARE * counts["train"]))
+        counts = {"train": counts["train"] - last, "validation": last} | {
+            "test": counts["test"]
+        }
+        notes.append(f"the last {last} sequences of the group train are for validation")
+    notes.append(f"the groups of {layouts[0].path.name} are the splits")
+    ends = np.searchsorted(sequences, np.cumsum(list(counts.values()))).tolist()
+    return dict(zip(counts, zip([0, *ends], ends, strict=False), strict=True))
 
 
 def _cut(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.readers import formats
-from earthformer_jax.data.readers.arrays import Hdf5File, NpyFile
+from earthformer_jax.data.readers.arrays import NpyFile
+from earthformer_jax.data.readers.hdf5.file import Hdf5File
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.netcdf import NamedFile
 from tests.data import cube_files
@@ -85,7 +86,7 @@ class TestKind:
         ("content", "message"),
         [
             (b"GRIB1234", "it is GRIB; convert it, for example with 'cdo -f nc copy a"),
-            (b"PK\x03\x04zip", "it is an archive; save one array with np.save"),
+            (b"PK\x03\x04zip", "it is a damaged archive; download or write it again"),
             (b"\x1f\x8b\x08xx", "it is compressed; unpack it with gunzip"),
             (b"a,b\n1,2", r"is not NetCDF, Zarr, HDF5 or .npy \(7 bytes starting wit"),
             (b"", r"\(0 bytes starting with b''\); it is truncated or damaged"),

@@ -1,0 +1,1 @@
+"""Fields in HDF5 files that are not NetCDF: contents, sequences, radar conventions."""
