@@ -16,6 +16,7 @@ Reference:
     Gao et al. 2022, Earthformer, https://arxiv.org/abs/2207.05833.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.mnist import moving_generator, video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
 from earthformer_jax.data.mnist.video import SPLITS
-from earthformer_jax.data.readers import paths
+from earthformer_jax.data.readers import paths, unchanged
+from earthformer_jax.data.readers.arrays import NpyArray
 from earthformer_jax.data.source import Example
 from earthformer_jax.settings import at_least, setting, settings_from
 
@@ -161,7 +163,7 @@ class GeneratedSequences:
 
 
 class FileSequences:
-    """Sequences of a memory-mapped .npy file, uint8 `[t, n, h, w]`.
+    """Sequences of a .npy file, uint8 `[t, n, h, w]`, read one by one.
 
     Args:
         path: the file.
@@ -172,17 +174,20 @@ class FileSequences:
     def __init__(self, path: Path, numbers: np.ndarray, settings: Settings):
         self._path, self._numbers = path, numbers
         self._settings = settings
-        self._file: np.ndarray | None = None
+        self._stamp = unchanged.stamp(path)
+        self._file: NpyArray | None = None
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> Example:
         file = self._file
+        unchanged.check(self._path, self._stamp)
         if file is None:
-            file = self._file = np.load(self._path, mmap_mode="r")
+            file = self._file = NpyArray(self._path)
         s = self._settings
         frames = file[: s.in_len + s.out_len, int(self._numbers[index])]
+        unchanged.check(self._path, self._stamp)
         return video.example(frames, s.in_len, s.space_step)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,8 +234,8 @@ def _from_file(settings: Settings, path: Path) -> Dataset:
 
 def _file_keys(path: Path, frames: int) -> np.ndarray:
     """int64 `[n, frames]` of the first frames of every sequence of a file."""
-    file = np.load(path, mmap_mode="r")
-    return np.stack([video.frame_keys(file[t]) for t in range(frames)], axis=1)
+    with contextlib.closing(NpyArray(path)) as file:
+        return np.stack([video.frame_keys(file[t]) for t in range(frames)], axis=1)
 
 
 def _prepared(settings: Settings, source: tfds_source.TfdsSource) -> Dataset:
@@ -271,7 +276,10 @@ def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
             f"expected {FILE}"
         )
     try:
-        file = np.load(path, mmap_mode="r", allow_pickle=False)
+        file = NpyArray(path)
+        file.close()
+    except TypeError as error:
+        raise ValueError(f"path={path} cannot be read: {error}") from None
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(
             f"path={path} cannot be read ({error}): it is truncated or "

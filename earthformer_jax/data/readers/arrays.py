@@ -16,7 +16,8 @@ from earthformer_jax.data.readers.layout import (
     to_float,
 )
 
-BLOCK_BYTES = 2**24  # read at once
+BLOCK_BYTES = 2**24  # read at once, at most
+SPARSE_BYTES = 2**16  # read at once even if little of it is needed
 
 
 class NpyArray:
@@ -34,8 +35,8 @@ class NpyArray:
         """Opens the file and reads its header.
 
         Raises:
-            ValueError: if it is damaged, shorter than its header says, or contains
-                Python objects.
+            TypeError: if it contains Python objects.
+            ValueError: if it is damaged, or shorter than its header says.
         """
         self._path = path
         self._file = path.open("rb", buffering=0)
@@ -51,8 +52,14 @@ class NpyArray:
         except Exception:  # NumPy has an exception for each kind of damage
             self._file.close()
             raise
+        if self.dtype.hasobject:
+            self._file.close()
+            raise TypeError(
+                "it contains Python objects, which are not opened because they can run "
+                "code; save a plain array of numbers"
+            )
         need = self._offset + math.prod(self.shape) * self.dtype.itemsize
-        if size < need and not self.dtype.hasobject:
+        if size < need:
             self._file.close()
             raise ValueError(f"its header needs {need} bytes")
 
@@ -61,12 +68,13 @@ class NpyArray:
         """Number of axes."""
         return len(self.shape)
 
-    def __getitem__(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        """The values of integers and slices with positive steps, one for each axis.
+    def __getitem__(self, key: int | slice | tuple[int | slice, ...]) -> np.ndarray:
+        """The values of integers and slices with positive steps, of the first axes.
 
         Raises:
             ValueError: if the file has become too short.
         """
+        key = key if isinstance(key, tuple) else (key,)
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         if self._fortran:  # stored as a C array of the reversed axes
             return self._read(key[::-1], self.shape[::-1], self._offset).T
@@ -85,7 +93,11 @@ class NpyArray:
             at = range(shape[0])[int(key[0])]
             return self._read(key[1:], shape[1:], offset + at * self._bytes(entry))
         chosen = range(shape[0])[key[0]]
-        if self._bytes(entry) > BLOCK_BYTES:
+        needed = math.prod(
+            _length(k, n) for k, n in zip(key[1:], shape[1:], strict=True)
+        )
+        sparse = 4 * needed < entry and self._bytes(entry) > SPARSE_BYTES
+        if sparse or self._bytes(entry) > BLOCK_BYTES:
             parts = [
                 self._read(key[1:], shape[1:], offset + i * self._bytes(entry))
                 for i in chosen
@@ -121,6 +133,10 @@ class NpyArray:
         return np.frombuffer(buffer, self.dtype, count)
 
 
+def _length(key: int | slice, length: int) -> int:
+    return len(range(length)[key]) if isinstance(key, slice) else 1
+
+
 class NpyFile:
     """A .npy file; `layout` describes its contents."""
 
@@ -151,20 +167,15 @@ class NpyFile:
     def open(self) -> NpyArray:
         """The array, which the caller closes."""
         try:
-            array = NpyArray(self._path)
+            return NpyArray(self._path)
+        except TypeError as error:
+            raise ValueError(f"path={self._path} cannot be read: {error}") from None
         except Exception as error:  # NumPy has an exception for each kind of damage
             raise ValueError(
                 f"path={self._path} cannot be read: it is truncated, damaged or not a "
                 f".npy file ({self._path.stat().st_size} bytes; {error}). Download or "
                 "write it again"
             ) from None
-        if array.dtype.hasobject:
-            array.close()
-            raise ValueError(
-                f"{self._path} contains Python objects, which are not opened because "
-                "they can run code; save a plain array of numbers"
-            )
-        return array
 
     def read(self, handle, sequence: int, steps, rows, columns) -> np.ndarray:
         """float32 `[t, h, w, c]` of slices of the axes; NaN where missing."""

@@ -10,13 +10,14 @@ import dataclasses
 import difflib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 import h5py
 import numpy as np
 
+from earthformer_jax.data.readers import unchanged
 from earthformer_jax.data.sevir.catalog import Events
 
 DATASET = "vil"
@@ -30,11 +31,20 @@ class VilFiles:
 
     Files are opened on first use, and at most `max_open` stay open. Only one thread
     reads at a time, because HDF5 does not support concurrent reads. Copies in other
-    processes open their own files.
+    processes open their own files. A file that was replaced or cut since this object
+    was made is an error.
     """
 
-    def __init__(self, root: Path, max_open: int = MAX_OPEN):
+    def __init__(self, root: Path, names: Iterable[str], max_open: int = MAX_OPEN):
+        """Remembers the files.
+
+        Args:
+            root: the folder.
+            names: of the files in it.
+            max_open: number of files that stay open.
+        """
         self._root = root
+        self._stamps = {name: unchanged.stamp(root / name) for name in names}
         self._max_open = max_open
         self._forget()
 
@@ -42,19 +52,24 @@ class VilFiles:
         """Some frames of event `index` of a file: uint8 `[t, h, w]`.
 
         Raises:
-            OSError: if the file does not exist or is damaged.
+            OSError: if the file does not exist, is damaged or has changed.
         """
+        path = self._root / name
         with self._lock:
+            unchanged.check(path, self._stamps[name])
             if self._process != os.getpid():  # handles cannot be shared after a fork
                 self._open = collections.OrderedDict()
                 self._process = os.getpid()
             try:
-                return _frames(self._dataset(name), index, frames)
+                values = _frames(self._dataset(name), index, frames)
             except OSError as error:
+                unchanged.check(path, self._stamps[name])
                 raise OSError(
-                    f"{self._root / name}: event {index} cannot be read ({error}); if "
+                    f"{path}: event {index} cannot be read ({error}); if "
                     "the file is damaged, download it again"
                 ) from error
+            unchanged.check(path, self._stamps[name])
+            return values
 
     def close(self) -> None:
         """Closes all files; the next read opens them again."""
@@ -77,11 +92,11 @@ class VilFiles:
         self._open: collections.OrderedDict[str, h5py.File] = collections.OrderedDict()
         self._process = os.getpid()
 
-    def __getstate__(self) -> tuple[Path, int]:
-        return self._root, self._max_open
+    def __getstate__(self) -> tuple[Path, dict[str, unchanged.Stamp], int]:
+        return self._root, self._stamps, self._max_open
 
-    def __setstate__(self, state: tuple[Path, int]) -> None:
-        self._root, self._max_open = state
+    def __setstate__(self, state: tuple[Path, dict[str, unchanged.Stamp], int]) -> None:
+        self._root, self._stamps, self._max_open = state
         self._forget()
 
 

@@ -374,7 +374,7 @@ def _selected(settings: Settings) -> Selected:
     there, layouts, not_there = files_lib.check(
         root, inside, settings.span, settings.skip_missing_files
     )
-    files = files_lib.VilFiles(root)
+    files = files_lib.VilFiles(root, layouts)
 
     def make(part: catalog_lib.Events) -> EventFiles:
         return EventFiles(files, part, layouts)

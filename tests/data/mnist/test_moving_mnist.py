@@ -254,7 +254,7 @@ class TestErrors:
             ),
             (sequences(frames=8), "need 20 frames; the sequences of .* have 8"),
             (sequences(count=2), "2 sequences cannot be divided"),
-            (np.array(None), "cannot be read .*Python objects"),
+            (np.array(None), "cannot be read.*Python objects"),
         ],
     )
     def test_arrays(self, tmp_path, array, message):

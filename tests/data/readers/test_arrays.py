@@ -1,9 +1,13 @@
 """Arrays in .npy files."""
 
+import contextlib
+import os
+
 import numpy as np
 import pytest
 
-from earthformer_jax.data.readers.arrays import NpyFile
+from earthformer_jax.data.readers import arrays
+from earthformer_jax.data.readers.arrays import NpyArray, NpyFile
 from earthformer_jax.data.readers.layout import Wanted
 
 ALL = slice(None)
@@ -72,3 +76,40 @@ class TestNpy:
             path.write_bytes(whole[:size])
             with pytest.raises(ValueError, match=f"truncated, damaged .*{size} bytes"):
                 NpyFile(path, Wanted())
+
+
+class TestNpyArray:
+    @pytest.mark.parametrize("order", ["C", "F"])
+    @pytest.mark.parametrize("dtype", ["u1", ">f8", "f2", "?"])
+    def test_slices(self, tmp_path, order, dtype, monkeypatch):
+        """The same as of the array in memory, however much is read at once."""
+        whole = 100 * np.random.default_rng(0).random((4, 5, 6, 7))
+        whole = np.asarray(whole.astype(dtype), order=order)
+        np.save(tmp_path / "a.npy", whole)
+        for block, sparse in ((2**24, 2**16), (50, 8), (1, 1)):
+            monkeypatch.setattr(arrays, "BLOCK_BYTES", block)
+            monkeypatch.setattr(arrays, "SPARSE_BYTES", sparse)
+            with contextlib.closing(NpyArray(tmp_path / "a.npy")) as array:
+                assert (array.shape, array.dtype) == (whole.shape, whole.dtype)
+                for key in (
+                    (2, slice(1, 5, 2), slice(None), slice(3, 6)),
+                    (slice(0, 4, 3), 1, slice(2, 2), 0),
+                    (slice(1, 3),),
+                    (slice(None), slice(None), slice(None), -1),
+                    3,
+                ):
+                    np.testing.assert_array_equal(array[key], whole[key])
+
+    def test_cut_while_open(self, tmp_path):
+        """An exception, where a memory map would end the process by SIGBUS."""
+        path = tmp_path / "a.npy"
+        np.save(path, np.ones((40, 50, 60)))
+        with contextlib.closing(NpyArray(path)) as array:
+            os.truncate(path, 5000)
+            with pytest.raises(ValueError, match="a.npy is shorter than when .* 5000"):
+                array[30:32]
+
+    def test_python_objects(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
+        with pytest.raises(TypeError, match="Python objects, which are not opened"):
+            NpyArray(tmp_path / "a.npy")

@@ -19,7 +19,9 @@ def load(path):
 
 class TestVilFiles:
     def test_many_threads_and_few_open_files(self, tmp_path):
-        files = VilFiles(sevir_layout.write(tmp_path) / "data", max_open=1)
+        files = VilFiles(
+            sevir_layout.write(tmp_path) / "data", sevir_layout.codes(), max_open=1
+        )
         codes = sevir_layout.codes()
         jobs = [(name, k) for k in range(4) for name in codes] * 8
 
@@ -37,7 +39,7 @@ class TestVilFiles:
 
     def test_frames(self, tmp_path):
         """Whether stored frame by frame or in a piece."""
-        files = VilFiles(sevir_layout.write(tmp_path) / "data")
+        files = VilFiles(sevir_layout.write(tmp_path) / "data", sevir_layout.codes())
         for name, vil in sevir_layout.codes().items():
             for frames in (slice(None), slice(0, 1), slice(30, 99, 7)):
                 want = np.moveaxis(vil[2, :, :, frames], -1, 0)
@@ -45,8 +47,21 @@ class TestVilFiles:
                 np.testing.assert_array_equal(have, want)
                 assert have.flags.c_contiguous
 
+    def test_changed_since_the_training_began(self, tmp_path):
+        files = VilFiles(sevir_layout.write(tmp_path) / "data", sevir_layout.codes())
+        name = "vil/2018/A.h5"
+        files.read(name, 0, slice(5))
+        path = tmp_path / "data" / name
+        os.truncate(path, path.stat().st_size - 1000)
+        for source in (files, pickle.loads(pickle.dumps(files))):
+            with pytest.raises(OSError, match="A.h5 has changed since training began"):
+                source.read(name, 1, slice(5))
+        path.unlink()
+        with pytest.raises(OSError, match="A.h5 cannot be read any more"):
+            files.read(name, 1, slice(5))
+
     def test_copies_open_the_files_themselves(self, tmp_path, monkeypatch):
-        files = VilFiles(sevir_layout.write(tmp_path) / "data")
+        files = VilFiles(sevir_layout.write(tmp_path) / "data", sevir_layout.codes())
         name = "vil/2018/A.h5"
         want = files.read(name, 0, slice(5))
         copy = pickle.loads(pickle.dumps(files))
