@@ -21,7 +21,6 @@ is what `qualified` needs to name the flag of the command line instead.
 import dataclasses
 import difflib
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -43,33 +42,63 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """Values that a field accepts: what follows "expected", and a test."""
+    """Values that a field accepts.
+
+    Attributes:
+        expected: follows "expected" in messages.
+        test: whether a value is accepted.
+        limits: added to `expected` for numbers of an extreme size.
+    """
 
     expected: str
     test: Callable[[Any], bool]
+    limits: str = ""
 
 
-def at_least(least: int) -> Accepted:
-    """Whole numbers of at least `least`."""
+# Computing is in float32, and counts are int32.
+FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+INT32_MOST = 2**31 - 1
+UINT32_MOST = 2**32 - 1
+
+
+def at_least(least: int, most: int = INT32_MOST) -> Accepted:
+    """Whole numbers from `least` to `most`."""
+    bounds = f"of at least {least}"
+    if most != INT32_MOST:
+        bounds = f"from {least} to {most}"
     return Accepted(
-        f"a whole number of at least {least}",
+        f"a whole number {bounds}",
         lambda value: (
-            isinstance(value, int) and not isinstance(value, bool) and value >= least
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and least <= value <= most
         ),
+        limits=f" and at most {INT32_MOST}" if most == INT32_MOST else "",
     )
 
 
 def number(which: str, test: Callable[[float], bool]) -> Accepted:
-    """Finite numbers that pass a test; `which` describes them after "a number"."""
+    """Numbers that float32 can hold and that pass a test.
+
+    Args:
+        which: describes them after "a number".
+        test: of a finite number.
+    """
     return Accepted(
         f"a number {which}",
         lambda value: (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and math.isfinite(value)
+            and is_float32(value)
             and test(value)
         ),
+        limits=f" in float32 (from {FLOAT32_LEAST:.2g} to {FLOAT32_MOST:.2g})",
     )
+
+
+def is_float32(value: float) -> bool:
+    """Whether a number is neither infinite nor, unless it is 0, zero in float32."""
+    return value == 0 or FLOAT32_LEAST <= abs(value) <= FLOAT32_MOST
 
 
 def choice(*choices: str) -> Accepted:
@@ -147,10 +176,18 @@ def not_accepted(settings: Any, name: str) -> str:
     value = getattr(settings, name)
     (field,) = (f for f in dataclasses.fields(settings) if f.name == name)
     meaning = meanings(type(settings)).get(name)
-    return (
-        f"{name}={value!r}: expected {field.metadata['accepted'].expected}"
-        f"{f' ({meaning})' if meaning else ''}"
-    )
+    accepted = field.metadata["accepted"]
+    expected = accepted.expected
+    if accepted.limits and _is_extreme(value):
+        expected += accepted.limits
+    return f"{name}={value!r}: expected {expected}{f' ({meaning})' if meaning else ''}"
+
+
+def _is_extreme(value: Any) -> bool:
+    """Whether a value is a number that is too large or too small to compute with."""
+    if not isinstance(value, int | float) or value != value:
+        return False
+    return not is_float32(value) or (isinstance(value, int) and abs(value) > INT32_MOST)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -55,6 +55,12 @@ class TestSettingsFrom:
             "(the settings are: size, way, free)"
         )
 
+    @pytest.mark.parametrize("size", [2**31, 10**30])
+    def test_beyond_int32(self, size):
+        assert "a whole number of at least 1 and at most 2147483647" in refused(
+            Base, size=size
+        )
+
     def test_every_value_that_is_not_accepted_is_named(self):
         assert refused(Base, size=0, way="left") == (
             "size=0: expected a whole number of at least 1 (pixels along each side; 0: "

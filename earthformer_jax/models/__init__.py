@@ -74,6 +74,8 @@ def create_model(
                 f"model {name!r} has no option {option!r}; did you mean "
                 f"{', '.join(close)}?"
             )
+        if option.endswith(("_drop", "dropout")):
+            _check_rate(option, options[option])
     options = {k: _plain(k, v) for k, v in options.items()}
     model = model_class(name)(
         input_shape=tuple(input_shape), target_shape=tuple(target_shape), **options
@@ -92,6 +94,14 @@ def model_class(name: str) -> type[Any]:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
     module, attribute = _MODELS[name]
     return getattr(importlib.import_module(module), attribute)
+
+
+def _check_rate(option: str, rate: Any) -> None:
+    """Rejects what is not the probability of dropping an element."""
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(
+            f"{option}={rate!r}: expected a rate of at least 0 and less than 1"
+        )
 
 
 def _plain(option: str, value):

@@ -108,7 +108,7 @@ def as_config_error(
     """
     try:
         yield
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, MemoryError) as error:
         message = str(error.args[0] if isinstance(error, KeyError) else error)
         if section:
             message = qualified(message, f"config.{section}.", fields)

@@ -7,6 +7,7 @@ with the package.
 
 import pathlib
 import runpy
+import traceback
 from collections.abc import Container, Sequence
 
 import ml_collections
@@ -42,15 +43,23 @@ def load(name: str) -> ml_collections.ConfigDict:
         if "get_config" not in space:
             raise ConfigError(f"{path} has no function get_config")
         config = space["get_config"](*filter(None, [variant]))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (Exception, SystemExit) as error:  # a config file is any program
         hint = ""
         if "," in variant:
             hint = f"; unknown model {parts[-1]!r}; the models are "
             hint += ", ".join(models.names())
-        raise ConfigError(f"config {name!r}: {error}{hint}") from error
+        reason = _reason(error, path)
+        raise ConfigError(f"config {name!r}: {reason}{hint}") from error
     if not isinstance(config, ml_collections.ConfigDict):
-        raise ConfigError(f"config {name!r}: get_config does not return a ConfigDict")
-    data_set = data_set or config.data.name
+        raise ConfigError(
+            f"config {name!r}: get_config of {path} returns {type(config).__name__}, "
+            "not an ml_collections.ConfigDict"
+        )
+    config = ml_collections.ConfigDict(config)  # a frozen one cannot be changed
+    try:
+        data_set = data_set or config.data.name
+    except AttributeError:
+        return completed(config)  # what is missing is said when it is checked
     with config.unlocked():
         if config.data.name != data_set:
             known = defaults("data", data_set)
@@ -80,6 +89,20 @@ def with_names(name: str, data_set: str | None, model: str | None) -> str:
 def _last(parts: Sequence[str], known: Container[str]) -> str | None:
     """The last part that is a known name, or None."""
     return next((part for part in reversed(parts) if part in known), None)
+
+
+def _reason(error: BaseException, path: str) -> str:
+    """What is wrong with a config file, on one line, with the line of the file."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"{path}, line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    known = isinstance(error, ValueError | TypeError | OSError)
+    if known and (not lines or frames[-1].filename != path):
+        return text
+    where = f"{path}, line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}" + (f": {text}" if text else "")
 
 
 def installed() -> pathlib.Path:
@@ -117,7 +140,7 @@ def locate(name: str) -> str:
     for candidate in candidates:
         if candidate.is_file():
             return str(candidate)
+    problem = "is a folder" if path.is_dir() else "does not exist"
     raise ConfigError(
-        f"the config file {name} does not exist; the installed ones are "
-        f"{', '.join(names())}"
+        f"the config file {name} {problem}; the installed ones are {', '.join(names())}"
     )

@@ -17,9 +17,11 @@ from earthformer_jax.metrics.contract import scalar_scores
 from earthformer_jax.settings import (
     DECAY,
     FRACTION,
+    INT32_MOST,
     NAME,
     NOT_NEGATIVE,
     POSITIVE,
+    UINT32_MOST,
     ConfigError,
     at_least,
     choice,
@@ -146,7 +148,7 @@ class Settings:
         eval: forecasts and scores.
     """
 
-    seed: int = setting(0, at_least(0))
+    seed: int = setting(0, at_least(0, UINT32_MOST))
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
@@ -238,6 +240,19 @@ def check_dataset(settings: Settings, dataset: Dataset) -> None:
             for name in ("simulated_steps", "simulated_fraction")
             if getattr(train, name)
         ]
+    if not train.steps and len(data.train):
+        seen = train.epochs * len(data.train)
+        if seen < train.batch_size and not train.simulated_steps:
+            problems.append(
+                f"config.train.batch_size={train.batch_size} is more than the "
+                f"{len(data.train)} training examples of {train.epochs:g} epochs; "
+                "expected less, or config.train.steps"
+            )
+        if seen / train.batch_size > INT32_MOST:
+            problems.append(
+                f"config.train.epochs={train.epochs:g}: expected at most {INT32_MOST} "
+                f"steps of {train.batch_size} examples"
+            )
     scores = scalar_scores(dataset.task.metric)
     if train.monitor not in scores:
         problems.append(

@@ -1,5 +1,7 @@
 """What is known about a model before it runs."""
 
+import pytest
+
 from earthformer_jax import models
 from earthformer_jax.models import contract
 from tests.training import toy
@@ -22,3 +24,14 @@ def test_models_that_are_given_the_targets():
     assert contract.uses_targets(pupil)
     object.__setattr__(pupil, "uses_targets", False)
     assert not contract.uses_targets(pupil)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0, float("nan"), "half"])
+def test_dropout_is_a_rate(rate):
+    with pytest.raises(ValueError, match="attn_drop=.*: expected a rate of at least 0"):
+        models.create_model("earthformer", SHAPE, SHAPE, attn_drop=rate)
+
+
+def test_no_attention_heads():
+    with pytest.raises(ValueError, match="num_heads must divide .* got 0"):
+        models.create_model("earthformer", SHAPE, SHAPE, num_heads=0)

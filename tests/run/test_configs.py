@@ -125,11 +125,35 @@ def test_a_config_file_that_states_everything(tmp_path):
     ("text", "message"),
     [
         ("", "has no function get_config"),
-        ("def get_config():\n    return {}", "does not return a ConfigDict"),
-        ("def get_config():\n    raise ValueError('no luck')", "mine.py': no luck"),
+        ("def get_config():\n    return {}", "returns dict, not an .*ConfigDict"),
+        ("def get_config():\n    pass", "returns NoneType, not an .*ConfigDict"),
+        ("def get_config():\n    raise ValueError('no')", "line 2: ValueError: no"),
+        ("def get_config():\n    raise RuntimeError", "line 2: RuntimeError$"),
+        ("def get_config():\n    raise SystemExit(3)", "line 2: SystemExit: 3"),
+        ("def get_config():\n    return {}['a']", "line 2: KeyError: 'a'"),
+        ("def get_config(a, b):\n    pass", "missing 2 required positional"),
+        ("def get_config(:", "mine.py, line 1: invalid syntax"),
+        ("\n\nx = y", "mine.py, line 3: NameError: name 'y' is not defined"),
+        ("import no_such_module", "line 1: ModuleNotFoundError: No module named"),
+        ("a text → and more", "mine.py, line 1: invalid"),
+        ("\0", "null bytes"),
     ],
 )
 def test_files_that_make_no_config(tmp_path, text, message):
     (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as error:
         config_files.load(str(tmp_path / "mine.py"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_without_sections(tmp_path):
+    text = "import ml_collections\nget_config = ml_collections.ConfigDict"
+    (tmp_path / "mine.py").write_text(text)
+    config = config_files.load(str(tmp_path / "mine.py"))
+    with pytest.raises(ConfigError, match="config.data is missing"):
+        config_lib.check(config)
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; the installed ones are"):
+        config_files.load(str(tmp_path))

@@ -10,21 +10,21 @@ from earthformer_jax.training import settings as lib
 from tests.training import toy
 
 WRONG_VALUES = {
-    "seed": [-1, 0.5, "0", True],
-    "optim.lr": [0.0, -1e-3, float("nan"), float("inf")],
-    "optim.weight_decay": [-0.1],
+    "seed": [-1, 0.5, "0", True, 2**32, 2**64],
+    "optim.lr": [0.0, -1e-3, float("nan"), float("inf"), 1e39, 1e-39, 10**400],
+    "optim.weight_decay": [-0.1, 1e39, 1e-300],
     "optim.warmup_fraction": [-0.1, 1.5],
     "optim.warmup_min_ratio": [2.0],
     "optim.min_lr_ratio": [-1.0],
     "optim.clip_norm": [-1.0],
     "optim.b1": [1.0],
     "optim.b2": [-0.5, 1.0],
-    "optim.eps": [0.0],
+    "optim.eps": [0.0, 1e-300],
     "optim.ema_decay": [1.0],
     "train.batch_size": [0, -8],
     "train.micro_batch": [0],
     "train.epochs": [-1.0],
-    "train.steps": [-1],
+    "train.steps": [-1, 2**31, 10**30],
     "train.simulated_steps": [-1],
     "train.simulated_fraction": [1.5],
     "train.validate_every": [-1],
@@ -133,6 +133,19 @@ class TestCheckDataset:
 
     def test_right(self):
         self.check()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (dict(epochs=1.0, batch_size=1000), "batch_size=1000 is more than the"),
+            (dict(epochs=1e30), r"epochs=1e\+30: expected at most 2147483647 steps"),
+        ],
+    )
+    def test_epochs_that_make_no_steps(self, changes, message):
+        config = toy.config(train__simulated_steps=0)
+        config.train.update(changes)
+        with pytest.raises(ConfigError, match=message):
+            lib.check_dataset(lib.from_config(config), toy.dataset())
 
     @pytest.mark.parametrize("split", ["train", "validation"])
     def test_empty_split(self, split):

@@ -101,7 +101,7 @@ class Settings:
     calendar: bool = False
     flip: bool = False
     area_weights: bool = True
-    twin_years: int = setting(12, at_least(3))
+    twin_years: int = setting(12, at_least(3, 1000))
 
     def __post_init__(self) -> None:
         """Splits several names or numbers given as one string, "T,P"."""

@@ -224,7 +224,7 @@ class Earthformer(nn.Module):
                 f"block_units needs {self.levels} entries that start with base_units "
                 f"{self.base_units}; got {self.features}"
             )
-        if any(c % self.num_heads for c in self.features):
+        if self.num_heads < 1 or any(c % self.num_heads for c in self.features):
             raise ValueError(
                 f"num_heads must divide the channels of every level {self.features}; "
                 f"got {self.num_heads}"
