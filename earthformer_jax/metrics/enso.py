@@ -57,20 +57,20 @@ def weighted_score(correlation) -> float:
 
 
 def moments(forecast, target, valid) -> State:
-    """Count, means and centred second moments over the valid examples.
+    """Count, means and centred second moments over the examples with a known target.
 
     Args:
-        forecast, target: `[b, k]`.
+        forecast, target: `[b, k]`; the target is NaN where it is unknown.
         valid: `[b]` bool.
 
     Returns:
-        {"count": int32 (), "mean_p", "mean_t", "pp", "tt", "pt": `[k]`}. Moments are
+        {"count": int32 `[k]`, "mean_p", "mean_t", "pp", "tt", "pt": `[k]`}. Moments are
         centred, so float32 holds them accurately whatever the mean is.
     """
-    keep = valid[:, None]
-    count = jnp.sum(valid, dtype=jnp.int32)
-    divisor = jnp.maximum(count, 1)
     forecast, target = (jnp.asarray(x, jnp.float32) for x in (forecast, target))
+    keep = valid[:, None] & ~jnp.isnan(target)
+    count = jnp.sum(keep, axis=0, dtype=jnp.int32)
+    divisor = jnp.maximum(count, 1)
     mean_p = jnp.sum(jnp.where(keep, forecast, 0), axis=0) / divisor
     mean_t = jnp.sum(jnp.where(keep, target, 0), axis=0) / divisor
     p = jnp.where(keep, forecast - mean_p, 0)
@@ -105,18 +105,16 @@ def merge_moments(a: State, b: State) -> State:
 def correlation(state: State) -> np.ndarray:
     """`[k]` correlations in float64: 0 if a side is constant, NaN without examples."""
     s = {name: np.asarray(x, np.float64) for name, x in state.items()}
-    if not s["count"]:
-        return np.full(s["pt"].shape, np.nan)
-    return s["pt"] / (np.sqrt(s["pp"] * s["tt"]) + EPSILON)
+    values = s["pt"] / (np.sqrt(s["pp"] * s["tt"]) + EPSILON)
+    return np.where(s["count"] > 0, values, np.nan)
 
 
 def rmse(state: State) -> np.ndarray:
     """`[k]` root mean square errors in float64, NaN without examples."""
     s = {name: np.asarray(x, np.float64) for name, x in state.items()}
-    if not s["count"]:
-        return np.full(s["pt"].shape, np.nan)
-    spread = (s["pp"] + s["tt"] - 2 * s["pt"]) / s["count"]
-    return np.sqrt(np.maximum(spread, 0) + (s["mean_p"] - s["mean_t"]) ** 2)
+    spread = (s["pp"] + s["tt"] - 2 * s["pt"]) / np.maximum(s["count"], 1)
+    values = np.sqrt(np.maximum(spread, 0) + (s["mean_p"] - s["mean_t"]) ** 2)
+    return np.where(s["count"] > 0, values, np.nan)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +123,9 @@ class NinoSkill:
 
     Fields are `[b, k, h, w, 1]` in the units the model sees; K = scale * x + offset.
     The observed index is `batch["nino34"]` and `batch["nino34_three_month"]` (K) where
-    a data set gives them, otherwise that of the targets.
+    a data set gives them, NaN in months where it is unknown, otherwise that of the
+    targets. Targets that are not `observed` do not count in "mse", and neither does an
+    example without any.
 
     Attributes:
         nino_weights: `[h, w]`, summing to 1.
@@ -161,10 +161,11 @@ class NinoSkill:
         def empty(leads):
             zeros = jnp.zeros(leads, jnp.float32)
             names = ("mean_p", "mean_t", "pp", "tt", "pt")
-            return {"count": jnp.zeros((), jnp.int32)} | {n: zeros for n in names}
+            return {"count": jnp.zeros(leads, jnp.int32)} | {n: zeros for n in names}
 
         return {
             "squared_error": jnp.zeros((), jnp.float32),
+            "examples": jnp.zeros((), jnp.int32),
             "monthly": empty(self.out_len),
             "three_month": empty(self.out_len - WINDOW + 1),
         }
@@ -178,14 +179,22 @@ class NinoSkill:
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without the examples that `batch["valid"]` marks as padding."""
         valid = valid_of(batch)
-        squared, _ = example_errors(forecast, batch["targets"], self.pixel_weights)
+        observed = batch.get("observed")
+        squared, _ = example_errors(
+            forecast, batch["targets"], self.pixel_weights, observed
+        )
+        counts = valid
+        if observed is not None:
+            weights = 1 if self.pixel_weights is None else self.pixel_weights
+            counts &= jnp.any(observed & (weights > 0), axis=(1, 2, 3, 4))
         monthly, three_month = self.indices(forecast)
         true_monthly, true_three_month = self.indices(batch["targets"])
         true_monthly = batch.get("nino34", true_monthly)
         true_three_month = batch.get("nino34_three_month", true_three_month)
         return {
             "squared_error": state["squared_error"]
-            + jnp.sum(jnp.where(valid, squared, 0)),
+            + jnp.sum(jnp.where(counts, squared, 0)),
+            "examples": state["examples"] + jnp.sum(counts, dtype=jnp.int32),
             "monthly": merge_moments(
                 state["monthly"], moments(monthly, true_monthly, valid)
             ),
@@ -198,6 +207,7 @@ class NinoSkill:
         """State of the examples of both."""
         return {
             "squared_error": a["squared_error"] + b["squared_error"],
+            "examples": a["examples"] + b["examples"],
             "monthly": merge_moments(a["monthly"], b["monthly"]),
             "three_month": merge_moments(a["three_month"], b["three_month"]),
         }
@@ -212,7 +222,7 @@ class NinoSkill:
             index.
         """
         state = jax.device_get(state)
-        examples = int(state["monthly"]["count"])
+        examples = int(state["examples"])
         monthly = correlation(state["monthly"])
         three_month = correlation(state["three_month"])
         chosen = three_month if self.index_months == WINDOW else monthly

@@ -70,6 +70,7 @@ def evaluate(
         nonlocal strongest, event
         index = np.asarray(batch["nino34_three_month"])
         amplitude = np.abs(index[:, min(EVENT_LEAD, index.shape[1]) - 1])
+        amplitude = np.nan_to_num(amplitude)  # unknown where too little was observed
         i = int(np.argmax(amplitude))
         if amplitude[i] > strongest:
             strongest = amplitude[i]
@@ -156,6 +157,9 @@ def map_figure(task: ForecastNino, data: Data, event: Mapping):
         )
         for label, field in kelvin.items()
     }
+    if "observed" in event:
+        kelvin["Truth"] = np.where(event["observed"][..., 0], kelvin["Truth"], np.nan)
+        index["Truth"] = event["nino34"]
     months = len(event["targets"])
     return plotting.forecast_maps(
         kelvin,

@@ -68,7 +68,7 @@ def damping_factors(series, ocean_mask, out_len: int) -> np.ndarray:
     """Regression of each cell on itself 1 to `out_len` months before.
 
     Args:
-        series: list of anomalies `[months, h, w]`.
+        series: list of anomalies `[months, h, w]`, NaN where missing.
         ocean_mask: `[h, w]` bool.
         out_len: longest lead.
 
@@ -88,8 +88,11 @@ def damping_factors(series, ocean_mask, out_len: int) -> np.ndarray:
         covariance = np.zeros(ocean_mask.shape, series[0].dtype)
         variance = np.zeros_like(covariance)
         for x in series:
-            covariance += np.mean(x[lead:] * x[:-lead], axis=0) * len(x)
-            variance += np.mean(x[:-lead] ** 2, axis=0) * len(x)
+            both = np.isfinite(x[lead:]) & np.isfinite(x[:-lead])
+            later, now = (np.where(both, y, 0) for y in (x[lead:], x[:-lead]))
+            pairs = np.maximum(both.sum(axis=0), 1).astype(x.dtype)
+            covariance += np.sum(later * now, axis=0) / pairs * len(x)
+            variance += np.sum(now**2, axis=0) / pairs * len(x)
         usable = ocean_mask & (variance > 0)
         factors[lead - 1, usable] = covariance[usable] / variance[usable]
     return factors

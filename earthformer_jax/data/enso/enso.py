@@ -254,6 +254,11 @@ def _gridded(settings: Settings, seed: int) -> Dataset:
     )
     starts = window_starts(data.cube, data.periods, **lengths)
     training = [data.cube.frames.read(*data.periods["train"])[..., 0]]
+    known, more = training, {}
+    if data.observed is not None:
+        seen = data.observed[slice(*data.periods["train"])]
+        known = [np.where(seen | ~data.grid.ocean, training[0], np.float32(np.nan))]
+        more["beside"] = {"observed": data.observed[..., None]}
     first_month = _calendar_month(data.cube, 0)
     simulated = None
     if settings.simulated:
@@ -267,8 +272,9 @@ def _gridded(settings: Settings, seed: int) -> Dataset:
         )
     return _assemble(
         settings,
-        windows=_windows(settings, data.cube, starts),
+        windows=_windows(settings, data.cube, starts, **more),
         training=lambda: training,
+        known=None if data.observed is None else lambda: known,
         first_month=first_month,
         grid=data.grid,
         nino_weights=data.nino_weights,
@@ -304,6 +310,7 @@ def _assemble(
     *,
     windows: Mapping[str, Source],
     training: Callable[[], Series],
+    known: Callable[[], Series] | None = None,
     first_month: int,
     grid: Grid,
     nino_weights: np.ndarray,
@@ -321,6 +328,8 @@ def _assemble(
         settings: the settings.
         windows: windows in K of each split.
         training: returns the training months in K; each series begins in `first_month`.
+        known: returns the same months, NaN where the ocean was not observed; None: they
+            are complete.
         first_month: calendar month, January = 0.
         grid: the cells.
         nino_weights: weights of the monthly index.
@@ -334,16 +343,20 @@ def _assemble(
         more_references: forecasts `(K, start_month) -> K`, in addition to the fitted
             ones.
     """
-    normalization, units = _normalization(settings, training, grid.ocean, official)
+    complete = known is None
+    known = training if known is None else known
+    normalization, units = _normalization(settings, known, grid.ocean, official)
 
     def examples(source: Source) -> EnsoExamples:
-        return EnsoExamples(source, normalization, nino_weights, settings.calendar)
+        return EnsoExamples(
+            source, normalization, nino_weights, settings.calendar, not complete
+        )
 
     out_len = settings.out_len
 
     @functools.cache
     def damping() -> np.ndarray:  # on first use: training does not need it
-        factors = statistics.damping_factors(training(), grid.ocean, out_len)
+        factors = statistics.damping_factors(known(), grid.ocean, out_len)
         return factors[..., None]
 
     @functools.cache
@@ -417,8 +430,8 @@ def _normalization(
     scale = settings.scale
     if not scale:
         cells = [series[:, ocean] for series in training()]
-        squares = sum(np.square(x, dtype=np.float64).sum() for x in cells)
-        scale = float(np.sqrt(squares / sum(x.size for x in cells)))
+        squares = sum(np.nansum(np.square(x, dtype=np.float64)) for x in cells)
+        scale = float(np.sqrt(squares / sum(np.isfinite(x).sum() for x in cells)))
     return Affine(scale), f"anomalies / {scale:.3g} K"
 
 

@@ -6,6 +6,8 @@ from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.source import Source
 
+MIN_OBSERVED = 0.5  # least share of the index's weights, else the index is unknown
+
 
 class EnsoExamples:
     """Converts windows in K to model units and adds Nino3.4 indices of the targets.
@@ -15,6 +17,11 @@ class EnsoExamples:
     if it has one, `[k]`. With `calendar` the inputs have the channels SST, cosine and
     sine of the calendar month. A window must have either `start_month`, the calendar
     month of its first target, or the `time` of its months.
+
+    With `observed`, targets that are not observed are 0 K and do not count: the index
+    is the mean over the observed cells, and NaN (unknown) in months where these have
+    less than half of the weights. Windows that do not say what was observed, simulated
+    ones, are complete.
     """
 
     def __init__(
@@ -23,18 +30,28 @@ class EnsoExamples:
         normalization: Affine,
         nino_weights: np.ndarray,
         calendar: bool = False,
+        observed: bool = False,
     ):
         self._windows = windows
         self._normalization = normalization
         self._weights = nino_weights
         self._calendar = calendar
+        self._observed = observed
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         window = self._windows[index]
-        monthly = np.einsum("khwc,hw->k", window["targets"], self._weights)
+        targets, observed = window["targets"], None
+        if self._observed:
+            observed = window.get("observed", np.ones(targets.shape, bool))
+            targets = np.where(observed, targets, np.float32(0))
+        monthly = np.einsum("khwc,hw->k", targets, self._weights)
+        if observed is not None:
+            share = np.einsum("khwc,hw->k", observed, self._weights)
+            known = share >= MIN_OBSERVED
+            monthly = np.where(known, monthly / np.where(known, share, 1), np.nan)
         three_month = window.get("nino34_three_month")
         if three_month is None:
             three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
@@ -46,13 +63,14 @@ class EnsoExamples:
             start_month = times.month_of(window["time"][len(inputs)]) % 12
         if self._calendar:
             inputs = with_calendar(inputs, int(start_month))
-        return {
+        example = {
             "inputs": inputs,
-            "targets": self._scaled(window["targets"]),
+            "targets": self._scaled(targets),
             "start_month": np.asarray(start_month, np.int32),
             "nino34": monthly.astype(np.float32),
             "nino34_three_month": three_month.astype(np.float32),
         }
+        return example if observed is None else example | {"observed": observed}
 
     def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
         return np.asarray(self._normalization.encode(kelvin), np.float32)

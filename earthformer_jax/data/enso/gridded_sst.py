@@ -69,7 +69,9 @@ class GriddedSST:
     """Monthly SST anomalies on a regular grid.
 
     Attributes:
-        cube: anomalies in K of all months; zero on land.
+        cube: anomalies in K of all months; zero on land, filled where missing.
+        observed: bool `[m, h, w]`, the values over the ocean that were observed; None
+            if all of them were.
         grid: the cells.
         nino_weights: weights `[h, w]` of the Nino3.4 area mean.
         periods: first frame and end of each split.
@@ -77,6 +79,7 @@ class GriddedSST:
     """
 
     cube: Cube
+    observed: np.ndarray | None
     grid: Grid
     nino_weights: np.ndarray
     periods: Mapping[str, Period]
@@ -124,31 +127,30 @@ def load(
         )
         grid = Grid(latitude, longitude, ocean)
         nino_weights = box_weights(grid)
-        box_mean = np.tensordot(
-            np.nan_to_num(values[training, ..., 0]), nino_weights, 2
-        ).mean()
-        kind = _kind(box_mean)
-        anomalies, carried, reset = fill_gaps(
-            (values - climatology.at(minutes))[..., 0], ocean
-        )
+        kind = _kind(box_mean(values[training, ..., 0], nino_weights))
+        anomalies = (values - climatology.at(minutes))[..., 0]
+        observed = np.isfinite(anomalies) & ocean
+        filled, carried, reset = fill_gaps(anomalies, ocean)
     except ValueError as error:
         raise ValueError(f"{cube.label}: {cube.names[0]!r}: {error}") from None
-    filled = f"; filled {carried + reset} missing values" if carried + reset else ""
-    if filled:
-        filled += f" ({carried} from the months before, {reset} with climatology)"
+    text = f"; filled {carried + reset} missing values" if carried + reset else ""
+    if text:
+        text += f" ({carried} from the months before, {reset} with climatology), which "
+        text += "do not count in targets"
     return GriddedSST(
         cube=dataclasses.replace(
             cube,
-            frames=ArrayFrames(anomalies[..., None]),
+            frames=ArrayFrames(filled[..., None]),
             segments=np.array([[0, len(values)]]),
             times=cube.times[first:last],
         ),
+        observed=observed if text else None,
         grid=grid,
         nino_weights=nino_weights,
         periods=periods,
         description=(
             f"{cube.label}: {kind} {cube.names[0]!r} on {grid}, training climatology "
-            f"removed{filled}"
+            f"removed{text}"
         ),
     )
 
@@ -230,8 +232,20 @@ def find_ocean(training: np.ndarray, climatology: Climatology) -> np.ndarray:
     return ocean
 
 
+def box_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """The mean over time and a box, of the observed values.
+
+    Args:
+        values: `[m, h, w]`, NaN where missing.
+        weights: `[h, w]` of the box.
+    """
+    known = np.isfinite(values)
+    total = np.tensordot(np.where(known, values, 0), weights, 2).sum()
+    return float(total / np.tensordot(known, weights, 2).sum())
+
+
 def fill_gaps(anomalies: np.ndarray, ocean: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Fills missing anomalies from the past only, so that targets do not leak.
+    """Fills missing inputs from the past only, so that targets do not leak.
 
     The last observed anomaly is carried forward up to `MAX_CARRY` months; after that,
     and at the start, the anomaly is 0 (climatology). Land becomes 0.
