@@ -21,6 +21,7 @@ The exit status is 0 on success and 2 for invalid input.
 
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +31,9 @@ from earthformer_jax import data
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.look import inspect as inspect_lib
 from earthformer_jax.look import show as show_lib
-from earthformer_jax.run import command_line, run
+from earthformer_jax.run import command_line
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT
+from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 
 HELP = ("--help", "-h", "help")
@@ -110,7 +112,8 @@ def try_command(arguments: Sequence[str]) -> Dataset:
     flag_values, argv = flags.FlagValues(), ["inspect", *arguments]
     command_line.define_config(flag_values, argv)
     command_line.parse_flags(argv, flag_values)
-    return run.rehearse(flag_values.config)
+    with tempfile.TemporaryDirectory() as workdir:  # of a run that has not begun
+        return Run(flag_values.config, workdir).rehearse()
 
 
 def _say(text: str) -> None:

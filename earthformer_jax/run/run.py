@@ -135,26 +135,6 @@ def check_model(
     return variables
 
 
-def rehearse(config: ml_collections.ConfigDict) -> Dataset:
-    """Makes and checks what training needs before its first step; writes nothing.
-
-    Args:
-        config: a config; fields it leaves out take their defaults.
-
-    Returns:
-        the data set.
-
-    Raises:
-        ConfigError: with the reason for which training would be refused.
-    """
-    config = config_lib.completed(config)
-    settings = config_lib.check(config)
-    dataset, model = build(config)
-    check_model(config, model, dataset.data.example())
-    check_dataset(settings, dataset)
-    return dataset
-
-
 def summarize(config: ml_collections.ConfigDict) -> str:
     """The layers and costs of a config's model, as text.
 
@@ -214,10 +194,22 @@ class Run:
         check_devices(self._settings, jax.device_count())
         workdir_lib.check_same_config(self.config, self.workdir)
         self._check_same_data()
-        check_dataset(self._settings, self._reported)
+        self.rehearse()
         return loop.train(
             self.config, self.workdir, dataset=self.dataset, model=self.model
         )
+
+    def rehearse(self) -> Dataset:
+        """Makes and checks what training needs before its first step; writes nothing.
+
+        Returns:
+            the data set.
+
+        Raises:
+            ConfigError: if the data or the model cannot be used.
+        """
+        check_dataset(self._settings, self._reported)
+        return self.dataset
 
     def load(self) -> TrainedModel:
         """Reads the checkpoint that `config.eval.checkpoint` selects, best or last.
