@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.readers.frames import ArrayFrames, FileFrames
+from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Undecided
 from earthformer_jax.data.readers.series import Cube
 
@@ -26,7 +26,7 @@ def raw_sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:
         `[n, h, w, c]`, NaN where a value is known to be missing.
     """
     frames = cube.frames
-    if isinstance(frames, FileFrames):
+    if not isinstance(frames, ArrayFrames):
         frames = frames.unthinned()
     chosen = np.unique(np.linspace(0, frames.shape[0] - 1, count).astype(int))
     return np.concatenate([frames.read(int(i), int(i) + 1) for i in chosen])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from earthformer_jax.data.readers import unchanged
-from earthformer_jax.data.readers.formats import SeriesFile
+from earthformer_jax.data.readers.layout import FieldFile
 
 MAX_OPEN = 32  # files at a time
 BLOCK_BYTES = 2**27  # at full resolution, read at once when reading everything
@@ -76,7 +76,7 @@ class FileFrames:
 
     def __init__(
         self,
-        files: Sequence[SeriesFile],
+        files: Sequence[FieldFile],
         table: np.ndarray,
         cut: Cut,
         step: int = 1,
@@ -201,7 +201,49 @@ class FileFrames:
         self._forget()
 
 
-Frames = ArrayFrames | FileFrames
+class FramesBeside:
+    """Frames whose channels come from different files."""
+
+    def __init__(self, parts: Sequence[FileFrames], places: Sequence[int]):
+        """Makes a reader.
+
+        Args:
+            parts: frames of the same times and cells.
+            places: channels of all parts, one part after the other, in the desired
+                order.
+        """
+        self._parts, self._places = tuple(parts), tuple(places)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(t, h, w, c)."""
+        return *self._parts[0].shape[:3], len(self._places)
+
+    def channels(self, places: Sequence[int]) -> "FramesBeside":
+        """The same frames with these channels, in this order."""
+        return FramesBeside(self._parts, [self._places[i] for i in places])
+
+    def unthinned(self) -> "FramesBeside":
+        """The same frames without averaging of cells."""
+        return FramesBeside([part.unthinned() for part in self._parts], self._places)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop - 1, float32 `[n, h, w, c]`; NaN where missing."""
+        values = [part.read(start, stop) for part in self._parts]
+        return np.concatenate(values, axis=-1)[..., self._places]
+
+    def in_memory(self) -> ArrayFrames:
+        """All frames, read once."""
+        values = [part.in_memory().values for part in self._parts]
+        return ArrayFrames(np.concatenate(values, axis=-1)[..., self._places])
+
+    def close(self) -> None:
+        """Closes all files; reading opens them again."""
+        for part in self._parts:
+            part.close()
+
+
+Frames = ArrayFrames | FileFrames | FramesBeside
 
 
 def block_mean(values: np.ndarray, step: int) -> np.ndarray:

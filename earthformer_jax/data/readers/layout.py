@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -107,6 +107,7 @@ class Layout:
         single: each file is one field; the order of the files is the order in time.
         lengths: number of steps of each sequence; () if all have `steps`.
         splits: number of sequences of each split, in their order, if the file says.
+        standard_names: of the channels in the CF conventions; () if unknown.
     """
 
     path: Path
@@ -124,6 +125,41 @@ class Layout:
     single: bool = False
     lengths: tuple[int, ...] = ()
     splits: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    standard_names: tuple[str, ...] = ()
+
+    def standard_name(self, channel: int) -> str:
+        """Standard name of a channel; "" if unknown."""
+        return self.standard_names[channel] if self.standard_names else ""
+
+
+class FieldFile(Protocol):
+    """A file of fields, opened and closed by those who read it."""
+
+    layout: Layout
+
+    def open(self) -> Any:
+        """The open file, which the caller closes."""
+        ...
+
+    def read(self, handle, sequence: int, steps, rows, columns) -> np.ndarray:
+        """float32 `[t, h, w, c]` of slices of the axes; NaN where missing."""
+        ...
+
+
+class NoVariable(ValueError):
+    """A requested variable is not in a file.
+
+    Attributes:
+        name: of the variable.
+    """
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
+class UnusedLevel(ValueError):
+    """`level` is given, but no variable has a further dimension."""
 
 
 class Undecided(ValueError):
@@ -173,12 +209,13 @@ def check_numbers(name: str, dtype, path: Path) -> None:
     raise ValueError(f"{path}: {name!r} has type {dtype}; expected numbers: {remedy}")
 
 
-def no_variable(path: Path, name: str, there: Iterable[str]) -> ValueError:
+def no_variable(path: Path, name: str, there: Iterable[str]) -> NoVariable:
     """The error for a requested variable that is not in the file."""
     there = list(map(str, there))
-    return ValueError(
+    return NoVariable(
         f"{path} has no variable {name!r}{nearest(name, there)} (of three or more "
-        f"dimensions there are: {', '.join(there) or 'none'})"
+        f"dimensions there are: {', '.join(there) or 'none'})",
+        name,
     )
 
 

@@ -15,6 +15,7 @@ from earthformer_jax.data.readers.layout import (
     NUMBERS,
     Layout,
     Undecided,
+    UnusedLevel,
     Wanted,
     check_numbers,
     nearest,
@@ -33,6 +34,7 @@ class Field:
         name: of the channel.
         variable: its name in the file.
         units: of the variable.
+        standard_name: of the variable; "" if unknown.
         fixed: positions along further dimensions.
         versions: positions along `VERSIONS`, of which the first that has a value gives
             it; () if the variable has no such dimension, or it is in `fixed`.
@@ -41,6 +43,7 @@ class Field:
     name: str
     variable: str
     units: str
+    standard_name: str
     fixed: Mapping[str, int]
     versions: tuple[int, ...] = ()
 
@@ -92,6 +95,7 @@ class NamedFile:
             codings=tuple(codings),
             notes=notes + more,
             single=self._axes.time not in first.dims,
+            standard_names=tuple(field.standard_name for field in self._fields),
         )
 
     def open(self) -> xr.Dataset:
@@ -161,7 +165,7 @@ def find_fields(
             )
     further = {dim for name in names for dim in axes[name].further}
     if wanted.level and not further:
-        raise ValueError(
+        raise UnusedLevel(
             f"level={','.join(wanted.level)} has no effect: the variables "
             f"of {path} have no dimension other than time and grid; leave it empty"
         )
@@ -300,9 +304,19 @@ def _at_levels(
         indices = {dim: _place(array, dim, v, path) for dim, v in places.items()}
         several = [v for dim, v in places.items() if len(chosen[dim]) > 1]
         name = "_".join([str(array.name), *several])
-        units = str(array.attrs.get("units", "")).strip()
-        places = fixed | indices
-        fields.append(Field(name, str(array.name), units, places, versions))
+        units, standard_name = (
+            str(array.attrs.get(key, "")).strip() for key in ("units", "standard_name")
+        )
+        fields.append(
+            Field(
+                name,
+                str(array.name),
+                units,
+                standard_name,
+                fixed | indices,
+                versions,
+            )
+        )
     return fields
 
 

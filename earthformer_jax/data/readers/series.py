@@ -1,7 +1,6 @@
 """Files as one time series of fields: joined, checked, cropped and coarsened."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,14 +8,20 @@ import numpy as np
 
 from earthformer_jax.data.readers import formats
 from earthformer_jax.data.readers import times as times_lib
-from earthformer_jax.data.readers.formats import SeriesFile
-from earthformer_jax.data.readers.frames import Cut, FileFrames, Frames
+from earthformer_jax.data.readers.frames import (
+    ArrayFrames,
+    Cut,
+    FileFrames,
+    Frames,
+    FramesBeside,
+)
+from earthformer_jax.data.readers.joining import beside
 from earthformer_jax.data.readers.layout import Layout, Wanted
 from earthformer_jax.data.readers.times import Times
 
 # A cube of at most this many bytes of float32 is read once and kept in memory.
 MEMORY_BYTES = 2**30
-GRID_TOLERANCE = 1e-4  # degrees
+MOST_NOTES = 3  # of the files after the first
 VALIDATION_SHARE = 0.15  # of a group train in a file without one for validation
 
 
@@ -82,7 +87,9 @@ def open_cube(
     """Opens the files at a path or pattern as a series; fields are read later.
 
     Rows run from south to north if the latitudes of the rows are known (files that run
-    the other way are flipped), and as stored otherwise.
+    the other way are flipped), and as stored otherwise. Files of the same variables
+    follow each other in time; files of different variables are put side by side if
+    their times and grids agree.
 
     Args:
         path: a file, a Zarr store, or a pattern that matches many.
@@ -95,33 +102,42 @@ def open_cube(
         FileNotFoundError: if `path` does not exist.
         ValueError: if a file cannot be read or used, or the files do not match.
     """
-    files = [formats.open_file(p, wanted) for p in formats.find(path)]
+    files, left_out = beside.opened(formats.find(path), wanted)
     for file in files:
         _check_filled(file.layout)
-    files, times = _in_order(files)
-    layouts = [file.layout for file in files]
-    for layout in layouts[1:]:
-        _check_same(layouts[0], layout)
-    table, segments = _table(layouts, times)
+    parts = beside.parts(files)
+    layouts = [file.layout for part in parts for file in part.files]
+    times, segments = parts[0].times, parts[0].segments()
+    tables = [part.table for part in parts]
     if time_step > 1:
         pieces = [np.arange(start, stop, time_step) for start, stop in segments]
         chosen = np.concatenate(pieces)
         ends = np.cumsum([len(piece) for piece in pieces])
         segments = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
-        table, times = table[chosen], None if times is None else times[chosen]
+        tables = [table[chosen] for table in tables]
+        times = None if times is None else times[chosen]
     first = layouts[0]
     cut, latitude, longitude = _cut(first, region, space_step)
-    notes = list(dict.fromkeys(note for layout in layouts for note in layout.notes))
-    splits = _splits(layouts, table[:, 1], notes)
+    notes = _notes([layout.notes for layout in layouts])
+    notes += [*left_out, *(note for part in parts for note in part.notes)]
+    splits = _splits(layouts, tables[0][:, 1], notes)
+    frames = [
+        FileFrames(part.files, table, cut, time_step)
+        for part, table in zip(parts, tables, strict=True)
+    ]
+    channels = beside.order_of_channels(parts, wanted)
+    leading = [part.files[0].layout for part in parts]
+    names = [name for layout in leading for name in layout.names]
+    units = [unit for layout in leading for unit in layout.units]
     cadence = times_lib.cadence(times)
     if times is not None and len(segments) > 1:
         notes.append(_gaps_text(times, segments, cadence))
     return Cube(
         label=_label(path, len(files), first),
         format=first.format,
-        names=first.names,
-        units=first.units,
-        frames=FileFrames(files, table, cut, time_step),
+        names=tuple(names[i] for i in channels),
+        units=tuple(units[i] for i in channels),
+        frames=frames[0] if len(frames) == 1 else FramesBeside(frames, channels),
         segments=segments,
         times=times,
         cadence=cadence,
@@ -135,7 +151,7 @@ def open_cube(
 
 def in_memory(cube: Cube, limit: float = MEMORY_BYTES) -> Cube:
     """The same cube with its values in memory, if they take at most `limit` bytes."""
-    if not isinstance(cube.frames, FileFrames):
+    if isinstance(cube.frames, ArrayFrames):
         return cube
     if 4 * int(np.prod(cube.frames.shape, dtype=np.int64)) > limit:
         return cube
@@ -181,42 +197,14 @@ def check_regular(
     )
 
 
-def _in_order(files: list[SeriesFile]) -> tuple[list[SeriesFile], Times | None]:
-    """Files sorted by time if they have times, and the times of all steps.
-
-    Raises:
-        ValueError: if only some have times, or times do not increase.
-    """
-    timed = [(f, f.layout.times) for f in files if f.layout.times is not None]
-    if not timed:
-        return files, None
-    if len(timed) < len(files):
-        without = next(f for f in files if f.layout.times is None)
-        raise ValueError(
-            f"{without.layout.path} has no times, but {timed[0][0].layout.path} does; "
-            "use only files with times or only files without"
-        )
-    first, first_times = timed[0]
-    for file, times in timed:
-        if times.calendar != first_times.calendar:
-            raise ValueError(
-                f"{file.layout.path} has the calendar {times.calendar!r}, "
-                f"{first.layout.path} {first_times.calendar!r}"
-            )
-        try:
-            times_lib.check_order(times)
-        except ValueError as error:
-            raise ValueError(f"{file.layout.path}: {error}") from None
-    timed.sort(key=lambda pair: pair[1].seconds[0])
-    for (before, earlier), (after, later) in itertools.pairwise(timed):
-        end, start = earlier[-1:], later[:1]
-        if start.seconds[0] <= end.seconds[0]:
-            raise ValueError(
-                f"{before.layout.path} and {after.layout.path} overlap: one ends at "
-                f"{times_lib.text(end.minutes[0])}, the other begins at "
-                f"{times_lib.text(start.minutes[0])}; remove the duplicates"
-            )
-    return [file for file, _ in timed], times_lib.join([times for _, times in timed])
+def _notes(of_files: Sequence[Sequence[str]]) -> list[str]:
+    """The notes of files, each once; of the files after the first a few."""
+    first = list(dict.fromkeys(of_files[0]))
+    others = [note for notes in of_files[1:] for note in notes if note not in first]
+    others = list(dict.fromkeys(others))
+    more = len(others) - MOST_NOTES
+    shown = first + others[:MOST_NOTES]
+    return shown + ([f"{more} more notes like these"] if more > 0 else [])
 
 
 def _label(path: str, count: int, first: Layout) -> str:
@@ -231,47 +219,6 @@ def _check_filled(layout: Layout) -> None:
             f"{layout.path} is empty: {layout.sequences} sequences of {layout.steps} "
             f"steps of {height} x {width} cells"
         )
-
-
-def _check_same(first: Layout, other: Layout) -> None:
-    """Rejects files with different variables or grids."""
-    where = f"{first.path} and {other.path} do not match: "
-    if first.names != other.names:
-        raise ValueError(
-            f"{where}variables {', '.join(first.names)} and {', '.join(other.names)}; "
-            "choose those they share with `variables`"
-        )
-    if first.size != other.size:
-        raise ValueError(f"{where}grids of {first.size} and {other.size} cells")
-    for axis in ("latitude", "longitude"):
-        a, b = getattr(first, axis), getattr(other, axis)
-        if a is None or b is None:
-            same = a is b
-        else:
-            same = a.shape == b.shape and np.allclose(a, b, rtol=0, atol=GRID_TOLERANCE)
-        if not same:
-            raise ValueError(f"{where}they have different {axis}s")
-
-
-def _table(
-    layouts: Sequence[Layout], times: Times | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(file, sequence, step) of every frame, and stretches without gaps."""
-    parts = []
-    for number, layout in enumerate(layouts):
-        lengths = layout.lengths or (layout.steps,) * layout.sequences
-        sequence = np.repeat(np.arange(len(lengths)), lengths)
-        step = np.concatenate([np.arange(length) for length in lengths])
-        parts.append(np.stack([np.full_like(step, number), sequence, step], axis=1))
-    table = np.concatenate(parts)
-    if times is not None:
-        starts = times_lib.interruptions(times)
-    elif layouts[0].single:
-        starts = np.zeros(0, int)
-    else:
-        starts = np.flatnonzero(np.any(np.diff(table[:, :2], axis=0), axis=1)) + 1
-    edges = np.concatenate([[0], starts, [len(table)]]).astype(np.int64)
-    return table, np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def _splits(

@@ -182,11 +182,6 @@ class TestManyFiles:
         with pytest.raises(ValueError, match=message):
             open_cube(f"{tmp_path}/*.nc", Wanted())
 
-    def test_overlap(self, ds, tmp_path):
-        a, b = ds.isel(time=slice(0, 20)), ds.isel(time=slice(18, 40))
-        message = "overlap: one ends at 2001-01-20, the other begins at 2001-01-19"
-        self.refused(tmp_path, a, b, message)
-
     @pytest.mark.parametrize(
         ("change", "message"),
         [

@@ -1,0 +1,1 @@
+"""Several files as one series: which belong together, and in what order."""

@@ -1,0 +1,208 @@
+"""Whether two files have the same variables and grid, by meaning rather than spelling.
+
+Variables may stand in another order, or be spelt in another way if their standard names
+agree; units may be written in another way; rows may run from south to north or from
+north to south, and longitudes begin anywhere on the circle.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+from cf_xarray.units import units as registry
+
+from earthformer_jax.data.readers.layout import FieldFile, Layout
+
+GRID_TOLERANCE = 1e-4  # degrees
+# Spellings of units that the registry of CF units does not know.
+_CELSIUS = re.compile(r"deg(?:ree)?s?[ _]?(?:c|celsius)", re.IGNORECASE)
+_KELVIN = re.compile(r"deg(?:ree)?s?[ _]?(?:k|kelvin)", re.IGNORECASE)
+
+
+class Arranged:
+    """A file whose fields are read in the order of variables and cells of another.
+
+    Attributes:
+        layout: with the names, units and coordinates of the other file.
+    """
+
+    def __init__(
+        self,
+        file: FieldFile,
+        like: Layout,
+        places: tuple[int, ...],
+        flip: bool = False,
+        columns: np.ndarray | None = None,
+    ):
+        """Keeps the file.
+
+        Args:
+            file: the file.
+            like: layout of the other file.
+            places: channel of the file for every channel of the other.
+            flip: whether rows run the other way.
+            columns: column of the file for every column of the other; None: the same.
+        """
+        self._file, self._places = file, places
+        self._flip, self._columns = flip, columns
+        old = file.layout
+        self.layout = dataclasses.replace(
+            old,
+            names=tuple(like.names[: len(places)]),
+            units=like.units,
+            latitude=like.latitude,
+            longitude=like.longitude,
+            codings=tuple(old.codings[i] for i in places) if old.codings else (),
+        )
+
+    def open(self):
+        """The open file, which the caller closes."""
+        return self._file.open()
+
+    def read(self, handle, sequence: int, steps, rows, columns) -> np.ndarray:
+        """float32 `[t, h, w, c]` of slices of the axes; NaN where missing."""
+        height, width = self.layout.size
+        if self._flip:
+            rows = slice(height - rows.stop, height - rows.start)
+        stored = columns if self._columns is None else slice(0, width)
+        values = self._file.read(handle, sequence, steps, rows, stored)
+        values = values[:, ::-1] if self._flip else values
+        if self._columns is not None:
+            values = values[:, :, self._columns[columns]]
+        return values[..., self._places]
+
+
+def places(first: Layout, other: Layout) -> tuple[int, ...] | None:
+    """Channels of a file in the order of another; None if their variables differ."""
+    found = []
+    for number, name in enumerate(first.names):
+        if name in other.names:
+            found.append(other.names.index(name))
+            continue
+        like = [
+            i
+            for i, spelt in enumerate(other.names)
+            if _plain(spelt) == _plain(name)
+            and other.standard_name(i) == first.standard_name(number) != ""
+        ]
+        if len(like) != 1:
+            return None
+        found += like
+    whole = sorted(found) == list(range(len(other.names)))
+    return tuple(found) if whole else None
+
+
+def arranged(file: FieldFile, first: Layout) -> FieldFile:
+    """A file with the same variables, read in the order of the first.
+
+    Raises:
+        ValueError: if variables, units or grids differ; the message names both files.
+    """
+    channels = places(first, file.layout)
+    where = f"{first.path} and {file.layout.path} do not match: "
+    if channels is None:
+        raise ValueError(
+            f"{where}variables {', '.join(first.names)} and "
+            f"{', '.join(file.layout.names)}; choose those they share with `variables`"
+        )
+    for number, channel in enumerate(channels):
+        a, b = first.units[number], file.layout.units[channel]
+        if not same_units(a, b):
+            raise ValueError(
+                f"{where}{first.names[number]!r} has the units {a!r} in one and {b!r} "
+                "in the other; convert one of them"
+            )
+    return on_grid(file, first, channels)
+
+
+def on_grid(
+    file: FieldFile, first: Layout, channels: tuple[int, ...] | None = None
+) -> FieldFile:
+    """A file read on the grid of another.
+
+    Args:
+        file: the file.
+        first: layout of the other file.
+        channels: of the file, in the order of the other file; None: its own variables.
+
+    Raises:
+        ValueError: if the grids differ; the message names both files.
+    """
+    layout = file.layout
+    where = f"{first.path} and {layout.path} do not match: "
+    if first.size != layout.size:
+        raise ValueError(f"{where}grids of {first.size} and {layout.size} cells")
+    for axis in ("latitude", "longitude"):
+        known = [x for x in (first, layout) if getattr(x, axis) is not None]
+        if len(known) == 1:
+            raise ValueError(f"{where}only {known[0].path} has {axis}s")
+    flip, columns = _orientation(first, layout, where)
+    like = first
+    if channels is None:
+        channels = tuple(range(len(layout.names)))
+        like = dataclasses.replace(first, names=layout.names, units=layout.units)
+    same = channels == tuple(range(len(layout.names))) and like.names == layout.names
+    if same and not flip and columns is None:
+        return file
+    return Arranged(file, like, channels, flip, columns)
+
+
+def same_units(a: str, b: str) -> bool:
+    """Whether two units mean the same, or one is unknown: "mm/h" and "mm h-1"."""
+    if not a.strip() or not b.strip() or _plain_units(a) == _plain_units(b):
+        return True
+    try:
+        zero, one = (
+            registry.Quantity(x, _plain_units(a)).to(_plain_units(b)).magnitude
+            for x in (0.0, 1.0)
+        )
+    except Exception:  # the registry has an exception for every way to be no unit
+        return False
+    return bool(np.allclose([zero, one], [0, 1], rtol=1e-9, atol=1e-12))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _plain_units(units: str) -> str:
+    units = units.strip()
+    if _CELSIUS.fullmatch(units):
+        return "degC"
+    return "K" if _KELVIN.fullmatch(units) else units
+
+
+def _orientation(
+    first: Layout, other: Layout, where: str
+) -> tuple[bool, np.ndarray | None]:
+    """Whether the rows of a file run the other way, and the order of its columns."""
+    latitude, longitude = other.latitude, other.longitude
+    if first.latitude is None or first.longitude is None:
+        return False, None
+    assert latitude is not None and longitude is not None  # as the caller checks
+    flip = not _close(first.latitude, latitude)
+    if flip and not _close(first.latitude, latitude[::-1]):
+        raise ValueError(f"{where}they have different latitudes")
+    if longitude.ndim == 2 and flip:
+        longitude = longitude[::-1]
+    if _close(first.longitude, longitude, period=360.0):
+        return flip, None
+    if longitude.ndim == 1:
+        sorted_first, sorted_other = (
+            np.argsort(np.round(x / GRID_TOLERANCE) * GRID_TOLERANCE % 360)
+            for x in (first.longitude, longitude)
+        )
+        columns = np.empty(len(longitude), np.int64)
+        columns[sorted_first] = sorted_other
+        if _close(first.longitude, longitude[columns], period=360.0):
+            return flip, columns
+    raise ValueError(f"{where}they have different longitudes")
+
+
+def _close(a: np.ndarray, b: np.ndarray, period: float = 0.0) -> bool:
+    if a.shape != b.shape:
+        return False
+    apart = np.abs(a - b)
+    if period:
+        apart = np.minimum(apart % period, -apart % period)
+    return bool(np.all(apart <= GRID_TOLERANCE))
