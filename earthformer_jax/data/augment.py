@@ -6,7 +6,8 @@ import numpy as np
 
 from earthformer_jax.data.source import Example
 
-FIELDS = ("inputs", "targets", "observed")  # what has rows and columns
+# What has rows and columns.
+FIELDS = ("inputs", "targets", "observed", "inputs_observed")
 _H, _W = 1, 2
 
 

@@ -21,9 +21,9 @@ class Windows:
     """Examples cut from a series; example i depends only on i.
 
     A missing input is replaced by the last value observed earlier in the window, or by
-    0; missing targets are 0 and not `observed`. With `calendar` the inputs have
-    additional channels: cosine and sine of the season, and with `time_of_day` those of
-    the time of day (UTC).
+    0, and is not `inputs_observed`; missing targets are 0 and not `observed`. With
+    `calendar` the inputs have additional channels: cosine and sine of the season, and
+    with `time_of_day` those of the time of day (UTC).
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class Windows:
             out_len: number of target frames.
             normalizer: conversion to model units; None: values are left unchanged.
             targets: number of target channels, which come first; None: all.
-            observed: include `observed`, which complete data do not need.
+            observed: include `observed` and, for the same channels of the inputs,
+                `inputs_observed`, which complete data do not need.
             calendar: include the season.
             time_of_day: include the time of day as well.
             beside: further values of every frame `[t, ...]`, returned for the target
@@ -97,6 +98,8 @@ class Windows:
         example["targets"] = np.where(known, targets, np.float32(0))
         if self._observed:
             example["observed"] = known
+            seen_targets = values[:seen, ..., : self._targets]
+            example["inputs_observed"] = np.isfinite(seen_targets)
         if minutes is not None:
             example["time"] = minutes.astype(np.int32)
         for name, more in self._beside.items():

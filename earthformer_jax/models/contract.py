@@ -60,14 +60,33 @@ class Embedder(Protocol):
 class Pupil(Protocol):
     """A model that may learn with scheduled sampling or teacher forcing.
 
+    Training then calls it with these arguments besides `train=True`:
+
+        targets: `[b, k, h, w, c_out]`; values without weight may be anything, even NaN.
+        weights: of the targets in the loss, broadcastable to them; the mean over the
+            field is 1, and unknown targets have 0. None: all have weight 1.
+        input_weights: the same for the first c_out channels of the inputs.
+        step: int32, the optimiser steps taken so far.
+        total_steps: planned length of the training, an integer.
+
     Attributes:
-        uses_targets: whether training calls it with `targets` `[b, k, h, w, c_out]`
-            and `step`, the number of optimiser steps taken.
+        uses_targets: whether training does so.
     """
 
     uses_targets: bool
 
+    def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
+        """Probability that a true frame is read in place of a forecast one."""
+        ...
+
 
 def uses_targets(model: Forecaster) -> bool:
     """Whether the model is given the targets in training."""
-    return isinstance(model, Pupil) and model.uses_targets
+    return bool(getattr(model, "uses_targets", False))
+
+
+def final_teaching(model: Forecaster, total_steps: int) -> float:
+    """Probability of true frames in the last step of a training; 0 for most models."""
+    if not uses_targets(model) or not isinstance(model, Pupil):
+        return 0.0
+    return float(model.teaching_probability(total_steps - 1, total_steps))

@@ -49,11 +49,34 @@ def softmax_attention(
     )
     if bias is not None:
         scores = scores + bias
-    where = None if mask is None else mask[:, None]
-    weights = jax.nn.softmax(scores, where=where)
+    mask, some = opened(mask)
+    weights = jax.nn.softmax(scores, where=None if mask is None else mask[:, None])
     # As in PyTorch, dropout acts on the normalised weights.
     weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
-    return jnp.einsum("bnaqs,bnasd->bnaqd", weights, value)
+    out = jnp.einsum("bnaqs,bnasd->bnaqd", weights, value)
+    return out if some is None else jnp.where(some[:, None, :, None], out, 0)
+
+
+Mask = np.ndarray | jax.Array
+
+
+def opened(mask: Mask | None) -> tuple[Mask | None, Mask | None]:
+    """A mask in which every query may attend to some key, so that no softmax is empty.
+
+    Args:
+        mask: bool `[n, q, s]`, or None.
+
+    Returns:
+        The mask, where queries without any allowed key may attend to all keys; and
+        bool `[n, q]`, False for those, whose result is to be zero. None if there are
+        none.
+    """
+    if mask is None:
+        return None, None
+    some = mask.any(axis=-1)
+    if isinstance(mask, np.ndarray) and some.all():
+        return mask, None
+    return mask | ~some[..., None], some
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {

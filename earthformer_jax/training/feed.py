@@ -10,7 +10,8 @@ import jax
 from earthformer_jax.data.pipeline import TrainBatches
 from earthformer_jax.training import mesh as mesh_lib
 
-_USED = ("inputs", "targets", "observed")  # by the step; extras are for metrics
+# By the step; all others are for metrics.
+_USED = ("inputs", "targets", "observed", "inputs_observed")
 _AHEAD = 2  # batches on the devices: the one in use and the next
 
 

@@ -21,7 +21,7 @@ from earthformer_jax.data import pipeline
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.metrics.contract import Scores, is_scalar
-from earthformer_jax.models.contract import Forecaster
+from earthformer_jax.models.contract import Forecaster, final_teaching
 from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings as settings_lib
@@ -38,6 +38,12 @@ from earthformer_jax.training.settings import Settings
 from earthformer_jax.training.signals import StopRequest
 
 logger = logging.getLogger(__name__)
+
+TAUGHT_TO_THE_END = (
+    "the training ends after %d steps while %s is still given true frames in place of "
+    "its own forecasts, with probability %.2g: leave out the options of its sampling "
+    "schedule, which then follows the training, or end the schedule earlier"
+)
 
 
 def train(
@@ -103,6 +109,8 @@ def train(
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
     complete = plan.is_complete(progress)
+    if not complete and (share := final_teaching(model, plan.total_steps)) > 0:
+        logger.warning(TAUGHT_TO_THE_END, plan.total_steps, config.model.name, share)
     if complete:
         logger.info("training is complete already")
         return True
@@ -121,6 +129,7 @@ def train(
             loss_weights=np.asarray(data.loss_weights, np.float32),
             micro_batches=settings.train.batch_size // settings.train.micro_batch,
             ema_decay=settings.optim.ema_decay,
+            total_steps=plan.total_steps,
         ),
         donate_argnums=0,
         out_shardings=everywhere,

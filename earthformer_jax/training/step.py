@@ -47,6 +47,31 @@ def weighted_mse(
     return jnp.sum(weights * jnp.square(error)) / normaliser
 
 
+def relative_weights(
+    loss_weights: np.ndarray, shape: tuple[int, ...], observed: jax.Array | None
+) -> jax.Array | np.ndarray | None:
+    """Weights of single values as a model is given them (`models.contract.Pupil`).
+
+    Args:
+        loss_weights: as in `weighted_mse`.
+        shape: `(k, h, w, c)` of the values; loss weights that depend on the lead time
+            are averaged over it if it is another one.
+        observed: bool `[b, k, h, w, c]`, or None if all values are known.
+
+    Returns:
+        Broadcastable to `[b, k, h, w, c]`: the weights divided by their mean over the
+        field, 0 where a value is not observed; None if all of them are 1.
+    """
+    weights = np.asarray(loss_weights, np.float32)
+    weights = weights.reshape((1,) * (4 - weights.ndim) + weights.shape)
+    if len(weights) not in (1, shape[0]):
+        weights = weights.mean(axis=0, keepdims=True)
+    if observed is None and (weights == weights.flat[0]).all():
+        return None
+    share = weights / np.broadcast_to(weights, shape).mean()
+    return share if observed is None else jnp.where(observed, share, 0)
+
+
 def split_micro_batches(batch: Any, number: int) -> Any:
     """`[number, b / number, ...]` from `[b, ...]`, for each leaf.
 
@@ -68,6 +93,7 @@ def update(
     loss_weights: np.ndarray,
     micro_batches: int = 1,
     ema_decay: float = 0.0,
+    total_steps: int | None = None,
     axis_name: str | None = None,
 ) -> tuple[state_lib.TrainState, Scalars]:
     """Takes one optimiser step on a batch.
@@ -78,15 +104,19 @@ def update(
 
     Args:
         state: before the step.
-        batch: "inputs" `[b, t, h, w, c]`, "targets" `[b, k, h, w, c]`, and "observed"
-            like "targets" where some of them are unknown.
+        batch: "inputs" `[b, t, h, w, c]`, "targets" `[b, k, h, w, c]`; where some of
+            them are unknown, bool "observed" like the targets, and "inputs_observed"
+            `[b, t, h, w, c]` for the channels of the inputs that the targets have.
         model: forecaster; what it sows into `losses` is added to the loss. One that
-            `uses_targets` learns with scheduled sampling: it is given targets and step.
+            `uses_targets` learns with scheduled sampling: it is given the targets with
+            their weights, and the step.
         tx: optimiser that `state.opt_state` belongs to.
         learning_rate: the schedule used by `tx`, to report it.
         loss_weights: as in `weighted_mse`.
         micro_batches: gradients of this many equal parts are averaged, to save memory.
         ema_decay: memory of `state.ema_params`, if they are kept.
+        total_steps: planned length of the training, which schedules of a model may
+            follow.
         axis_name: the `pmap` axis.
 
     Returns:
@@ -100,7 +130,7 @@ def update(
     def loss_fn(params, batch_stats, micro, key):
         teaching: dict[str, Any] = {}
         if uses_targets(model):
-            teaching = dict(targets=micro["targets"], step=state.step)
+            teaching = _teaching(micro, loss_weights, state.step, total_steps)
         forecast, changed = model.apply(
             state_lib.with_batch_stats(params, batch_stats),
             micro["inputs"],
@@ -166,6 +196,28 @@ def update(
         ema_params=_moving_average(state, params, ema_decay),
     )
     return state, scalars
+
+
+def _teaching(
+    batch: Mapping[str, jax.Array],
+    loss_weights: np.ndarray,
+    step: jax.Array,
+    total_steps: int | None,
+) -> dict[str, Any]:
+    """What a model that uses targets is called with."""
+    targets, inputs = batch["targets"], batch["inputs"]
+    input_shape = (*inputs.shape[1:4], targets.shape[-1])
+    return dict(
+        targets=targets,
+        weights=relative_weights(
+            loss_weights, targets.shape[1:], batch.get("observed")
+        ),
+        input_weights=relative_weights(
+            loss_weights, input_shape, batch.get("inputs_observed")
+        ),
+        step=step,
+        total_steps=total_steps,
+    )
 
 
 def _moving_average(state: state_lib.TrainState, params: Any, decay: float) -> Any:

@@ -98,7 +98,7 @@ class PupilModel(nn.Module):
     uses_targets = True
 
     @nn.compact
-    def __call__(self, inputs, *, train=False, targets=None, step=None):
+    def __call__(self, inputs, *, train=False, targets=None, step=None, **_):
         level = self.param("level", nn.initializers.ones, ())
         forecast = jnp.broadcast_to(level, inputs.shape)
         return forecast + step * targets if train else forecast

@@ -217,6 +217,7 @@ class Windows:
             "inputs": values[: self._in_len],
             "targets": values[self._in_len :],
             "observed": observed[self._in_len :, ..., None],
+            "inputs_observed": observed[: self._in_len, ..., None],
             **read,
         }
 

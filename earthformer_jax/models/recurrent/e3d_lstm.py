@@ -53,15 +53,15 @@ class Step(nn.Module):
             state: number of the step, prediction `[b, h, w, channels]`, frames read
                 before `[b, window - 1, h, w, c]`, memory `[b, window, h, w, f]`, and of
                 every layer hidden, cell (as the memory), history `[b, s, h, w, f]`.
-            frame: the true "frame" `[b, h, w, channels]`; "given", bool `[b]`, whether
-                it is read; "further" channels `[b, h, w, c]`, always read.
+            frame: the true "frame" `[b, h, w, channels]`; "given", bool of that shape
+                or `[b, 1, 1, 1]`, whether it is read; "further" channels
+                `[b, h, w, c]`, always read.
 
         Returns:
             The state, and the prediction in it.
         """
         number, prediction, seen, memory, states = state
-        given = frame["given"][:, None, None, None]
-        x = jnp.where(given, frame["frame"], prediction)
+        x = jnp.where(frame["given"], frame["frame"], prediction)
         x = jnp.concatenate([x, frame["further"]], axis=-1)
         clip = jnp.concatenate([seen, x[:, None]], axis=1)
 
@@ -92,9 +92,9 @@ class Step(nn.Module):
 class E3DLSTM(nn.Module):
     """Forecaster of stacked eidetic 3D LSTM cells.
 
-    The published sampling schedule lasts 50,000 steps, and a model that has never read
-    its own forecasts drifts when it has to. Shorter training needs a larger
-    `sampling_rate`.
+    The sampling schedule follows the length of the training: its second half has no
+    true frames after the context. The published schedule of 50,000 steps is used by
+    trainings of 100,000 steps or more.
 
     Attributes:
         input_shape: (T, H, W, C_in).
@@ -116,8 +116,9 @@ class E3DLSTM(nn.Module):
             two; 1 is without encoder.
         sampling_start: initial probability of reading a true frame after the context,
             in training.
-        sampling_rate: its decrease per step.
-        sampling_stop: number of the first step without true frames.
+        sampling_rate: its decrease per step; None: 0 is reached at `sampling_stop`.
+        sampling_stop: number of the first step without true frames; None: half of the
+            training, at most 50,000.
         absolute_weight: weight of absolute errors relative to squared ones. 2 gives the
             published loss, up to a factor.
         context_weight: weight of the predicted frames of the context relative to the
@@ -142,8 +143,8 @@ class E3DLSTM(nn.Module):
     update_memory: bool = True
     downsampling: int = 1
     sampling_start: float = 1.0
-    sampling_rate: float = 2e-5
-    sampling_stop: int = 50_000
+    sampling_rate: float | None = None
+    sampling_stop: int | None = None
     absolute_weight: float = 2.0
     context_weight: float = 1.0
     remat: bool = False
@@ -172,7 +173,7 @@ class E3DLSTM(nn.Module):
                 f"sampling_start is a probability, in [0, 1]; got {self.sampling_start}"
             )
         for name in ("sampling_rate", "absolute_weight", "context_weight"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(
                     f"{name} must not be negative; got {getattr(self, name)}"
                 )
@@ -186,7 +187,10 @@ class E3DLSTM(nn.Module):
         *,
         train: bool = False,
         targets: jax.Array | None = None,
+        weights: jax.typing.ArrayLike | None = None,
+        input_weights: jax.typing.ArrayLike | None = None,
         step: jax.Array | int | None = None,
+        total_steps: int | None = None,
     ) -> jax.Array:
         """Forecasts the next frames.
 
@@ -196,7 +200,11 @@ class E3DLSTM(nn.Module):
                 after the context (needs the rng "sampling").
             targets: `[b, K, H, W, C_out]`, the true frames; values that are not finite
                 are unknown.
+            weights: of the targets in the loss, see `models.contract.Pupil`. Values
+                with weight 0 are never read; the prediction is, in their place.
+            input_weights: the same for the inputs' first C_out channels.
             step: optimiser steps taken so far; needed with targets.
+            total_steps: planned length of the training, which the sampling follows.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
@@ -212,9 +220,11 @@ class E3DLSTM(nn.Module):
             _check_shape("targets", targets, self.target_shape)
             if step is None:
                 raise ValueError("targets need step, the optimiser steps taken so far")
+            known = jnp.isfinite(targets)
+            weights = jnp.where(known, 1 if weights is None else weights, 0)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
-        frames, further = self._read(inputs, targets)
-        given = self._given(inputs.shape[0], targets, step)
+        frames, further = self._read(inputs, targets, weights)
+        given = self._given(inputs.shape[0], targets, weights, step, total_steps)
         predictions = self._roll(frames.astype(dtype), further.astype(dtype), given)
 
         context, (height, width) = self.input_shape[0] - 1, self.input_shape[1:3]
@@ -224,25 +234,36 @@ class E3DLSTM(nn.Module):
         shown = shown.astype(jnp.promote_types(dtype, jnp.float32))
         forecast = shown[:, -self.target_shape[0] :]
         if train:
-            self._sow_losses(shown, inputs, targets)
+            self._sow_losses(shown, inputs, targets, weights, input_weights)
         return forecast
 
-    def _read(self, inputs, targets):
+    def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
+        """Probability that a true frame is read in place of a prediction."""
+        schedule = scheduled_sampling.forward_schedule(
+            total_steps, self.sampling_start, self.sampling_rate, self.sampling_stop
+        )
+        return scheduled_sampling.forward_probability(step, **schedule)
+
+    def _read(self, inputs, targets, weights):
         """Frames that the stack reads, and their further channels, for each step.
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
             targets: `[b, K, H, W, C_out]` or None.
+            weights: of the targets.
 
         Returns:
-            `[b, T + K - 1, h, w, c]` and `[b, T + K - 1, h, w, c']`; unknown frames are
-            zero.
+            `[b, T + K - 1, h, w, c]` and `[b, T + K - 1, h, w, c']`; frames that are
+            not given are zero.
         """
         ahead, channels = self.target_shape[0] - 1, self.target_shape[-1]
         if targets is not None and ahead:
             last = jnp.repeat(inputs[:, -1:, ..., channels:], ahead, axis=1)
-            true = jnp.where(jnp.isfinite(targets), targets, 0)[:, :ahead]
-            true = jnp.concatenate([true.astype(inputs.dtype), last], axis=-1)
+            true, _ = scheduled_sampling.readable(
+                targets, weights, inputs[:, -1:, ..., :channels]
+            )
+            true = true[:, :ahead].astype(inputs.dtype)
+            true = jnp.concatenate([true, last], axis=-1)
             inputs = jnp.concatenate([inputs, true], axis=1)
         unit = self.patch * self.downsampling
         grow = [(0, -size % unit) for size in inputs.shape[2:4]]
@@ -263,21 +284,23 @@ class E3DLSTM(nn.Module):
         grow = ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0))
         return jnp.pad(frames, grow), jnp.pad(further, grow, mode="edge")
 
-    def _given(self, batch, targets, step):
-        """bool `[b, T + K - 1]`: where the true frame is read."""
+    def _given(self, batch, targets, weights, step, total_steps):
+        """bool `[b, T + K - 1, h, w, c]`, or 1 for h, w, c: where the truth is read."""
         context, ahead = self.input_shape[0], self.target_shape[0] - 1
-        drawn = jnp.zeros((batch, ahead), bool)
+        given = jnp.arange(context + ahead) < context
+        given = jnp.broadcast_to(given, (batch, context + ahead))
         if targets is not None and ahead:
-            probability = scheduled_sampling.forward_probability(
-                step,
-                start=self.sampling_start,
-                rate=self.sampling_rate,
-                stop=self.sampling_stop,
-            )
-            known = jnp.isfinite(targets[:, :ahead]).all(axis=(2, 3, 4))
+            probability = self.teaching_probability(step, total_steps)
             key = self.make_rng("sampling")
-            drawn = known & scheduled_sampling.draw(key, probability, batch, ahead)
-        return jnp.concatenate([jnp.ones((batch, context), bool), drawn], axis=1)
+            drawn = scheduled_sampling.draw(key, probability, batch, ahead)
+            given = given.at[:, context:].set(drawn)
+        given = given[..., None, None, None]
+        if targets is None or not ahead:
+            return given
+        known = jnp.broadcast_to(jnp.asarray(weights) > 0, targets.shape)[:, :ahead]
+        known = scheduled_sampling.known_patches(known, self.patch, self.downsampling)
+        grow = ((0, 0), (context, 0), (0, 0), (0, 0), (0, 0))
+        return given & jnp.pad(known, grow, constant_values=True)
 
     def _roll(self, frames, further, given):
         """`[b, T + K - 1, h, w, c]`: at each step the prediction of the next frame."""
@@ -335,22 +358,31 @@ class E3DLSTM(nn.Module):
             name="decoder",
         )(frames)
 
-    def _sow_losses(self, shown, inputs, targets):
+    def _sow_losses(self, shown, inputs, targets, weights, input_weights):
         """Absolute errors of the forecast, and all errors of the predicted context.
 
-        Each is summed and divided by the number of forecast values.
+        Each is weighted, summed and divided by the number of forecast values.
         """
+        known_error, weighted = (
+            scheduled_sampling.known_error,
+            scheduled_sampling.weighted,
+        )
         ahead, *_, channels = self.target_shape
         values = inputs.shape[0] * math.prod(self.target_shape)
         if targets is not None and self.absolute_weight:
-            error = shown[:, -ahead:] - targets
-            error = jnp.where(jnp.isfinite(targets), error, 0)
-            loss = self.absolute_weight * jnp.sum(jnp.abs(error)) / values
+            error = jnp.abs(known_error(shown[:, -ahead:], targets, weights))
+            loss = self.absolute_weight * jnp.sum(weighted(error, weights)) / values
             self.sow("losses", "absolute", loss)
         if self.context_weight:
-            error = shown[:, :-ahead] - inputs[:, 1:, ..., :channels]
+            context = inputs[..., :channels]
+            if input_weights is not None:
+                input_weights = jnp.broadcast_to(
+                    jnp.asarray(input_weights), context.shape
+                )[:, 1:]
+            error = known_error(shown[:, :-ahead], context[:, 1:], input_weights)
             loss = jnp.square(error) + self.absolute_weight * jnp.abs(error)
-            self.sow("losses", "context", self.context_weight * jnp.sum(loss) / values)
+            loss = jnp.sum(weighted(loss, input_weights))
+            self.sow("losses", "context", self.context_weight * loss / values)
 
 
 def _check_shape(name, array, shape):

@@ -24,12 +24,14 @@ from flax import linen as nn
 
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.loop_conv import keep_convolutions
+from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.dcgan import DCGANStack
 from earthformer_jax.models.recurrent.phy_cell import CellStack, ConvLSTMCell, PhyCell
 from earthformer_jax.models.shapes import check_shapes
 from earthformer_jax.ops.moments import moment_loss
 
 SHRINK = 4  # frame to latent field
+PUBLISHED_TEACHER_STEPS = 208_333
 OUTPUTS = {"sigmoid": nn.sigmoid, "linear": lambda x: x}
 
 
@@ -63,8 +65,9 @@ class PhyDNet(nn.Module):
         moment_weight: of the moments' error, which needs phycell_kernel**2 filters in
             the first PhyCell.
         teacher_steps: the probability of feeding true frames back falls linearly from
-            1 at step 0 to 0 at this step. The published 0.003 per epoch of 10,000
-            examples in batches of 16 is 208,333; 0 never feeds true frames back.
+            1 at step 0 to 0 at this step; 0 never feeds them back. None: half of the
+            training, at most the published number of 208,333 (0.003 per epoch of 10,000
+            examples in batches of 16).
         remat: keep only the state of a step for the backward pass.
         dtype: computation type; None follows the inputs, float32 at least.
         param_dtype: parameter type.
@@ -84,7 +87,7 @@ class PhyDNet(nn.Module):
     output: str = "sigmoid"
     reconstruction_weight: float = 1.0
     moment_weight: float = 1.0
-    teacher_steps: int = 208_333
+    teacher_steps: int | None = None
     remat: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -104,7 +107,7 @@ class PhyDNet(nn.Module):
                 f"output must be one of {tuple(OUTPUTS)}; got {self.output!r}"
             )
         for name in ("reconstruction_weight", "moment_weight", "teacher_steps"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
         moments = self.phycell_kernel**2
         if self.moment_weight and self.phycell_features[0] != moments:
@@ -177,7 +180,10 @@ class PhyDNet(nn.Module):
         *,
         train: bool = False,
         targets: jax.Array | None = None,
+        weights: jax.typing.ArrayLike | None = None,
+        input_weights: jax.typing.ArrayLike | None = None,
         step: jax.Array | int | None = None,
+        total_steps: int | None = None,
     ) -> jax.Array:
         """Forecasts the next frames.
 
@@ -190,7 +196,11 @@ class PhyDNet(nn.Module):
             train: whether to sow losses and, at some steps, feed targets back.
             targets: `[b, K, H, W, C_out]`, true frames, used in training only; None
                 feeds forecasts back. Needs the rng "sampling".
+            weights: of the targets in the loss, see `models.contract.Pupil`. Values
+                with weight 0 are never fed back; the forecast is, in their place.
+            input_weights: the same for the inputs' first C_out channels.
             step: optimiser steps taken, on which the share of true frames depends.
+            total_steps: planned length of the training, which that share follows.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
@@ -208,13 +218,15 @@ class PhyDNet(nn.Module):
         states, latent = self._read(frames)
         known = latent if restore else [x[-1:] for x in latent]
         images = each_frame(self._decode, *known)
-        later, later_latent = self._continue(
-            states, frames[-1], images[-1], self._teacher(train, targets, step, dtype)
-        )
+        teacher = None, None
+        if train and targets is not None and self.teacher_steps != 0:
+            share = self.teaching_probability(step, total_steps)
+            teacher = self._teacher(share, inputs, targets, weights, dtype)
+        later, later_latent = self._continue(states, frames[-1], images[-1], teacher)
         forecast = jnp.concatenate([images[-1:], later])
 
         if train:
-            self._sow_losses(images[:-1], frames[1:])
+            self._sow_losses(images[:-1], frames[1:], input_weights)
         if inside:
             whole = [jnp.concatenate(x) for x in zip(latent, later_latent, strict=True)]
             self._sow_inside(images[:-1], *whole)
@@ -240,7 +252,9 @@ class PhyDNet(nn.Module):
         def advance(model, carry, truth):
             (physical, residual), image = carry
             if truth is not None:
-                image = jnp.where(teaching, truth, image)
+                true, known = truth
+                taught = teaching if known is None else teaching & known
+                image = jnp.where(taught, true, image)
             frame = jnp.concatenate([image, rest], axis=-1)
             for_physical, for_residual = model._encode(frame, in_loop=True)
             physical, a = model.physical.step(physical, for_physical)
@@ -258,15 +272,29 @@ class PhyDNet(nn.Module):
         _, outputs = scan(self, (states, image), truths)
         return outputs
 
-    def _teacher(self, train, targets, step, dtype):
-        """(whether to feed true frames back, these `[K - 1, b, h, w, c]`); or Nones."""
-        if not train or targets is None or not self.teacher_steps:
-            return None, None
-        share = 1 - jnp.asarray(step, jnp.float32) / self.teacher_steps
-        key = self.make_rng("sampling")
-        teaching = jax.random.bernoulli(key, jnp.clip(share, 0, 1))
-        truths = einops.rearrange(targets[:, :-1], "b t h w c -> t b h w c")
-        return teaching, truths.astype(dtype)
+    def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
+        """Probability that true frames are fed back in place of forecasts."""
+        steps = self.teacher_steps
+        if steps is None:
+            steps = scheduled_sampling.taught_steps(
+                total_steps, PUBLISHED_TEACHER_STEPS
+            )
+        taken = jnp.asarray(step, jnp.float32)
+        return jnp.clip(1 - taken / steps, 0, 1) if steps else jnp.zeros_like(taken)
+
+    def _teacher(self, share, inputs, targets, weights, dtype):
+        """Whether to feed true frames back, and these with where they are known.
+
+        The frames are `[K - 1, b, h, w, c]`, as is bool where they are known, or None.
+        """
+        teaching = jax.random.bernoulli(self.make_rng("sampling"), share)
+        last = inputs[:, -1:, ..., : targets.shape[-1]]
+        truths, known = scheduled_sampling.readable(targets, weights, last)
+        truths, known = jax.tree.map(
+            lambda x: einops.rearrange(x[:, :-1], "b t ... -> t b ..."),
+            (truths.astype(dtype), known),
+        )
+        return teaching, (truths, known)
 
     def _encode(self, frames, in_loop=False):
         """The inputs of both branches, from frames `[n, H, W, C_in]`."""
@@ -292,11 +320,18 @@ class PhyDNet(nn.Module):
         image = self.decoder(x, in_loop=in_loop)[:, :height, :width]
         return OUTPUTS[self.output](image)
 
-    def _sow_losses(self, restored, context):
-        frames = self.target_shape[0]
+    def _sow_losses(self, restored, context, weights):
+        frames, *_, channels = self.target_shape
         if self.reconstruction_weight:
-            error = restored - context[..., : self.target_shape[-1]]
+            context = context[..., :channels]
+            if weights is not None:
+                # All but the first input frame are restored.
+                shape = (context.shape[1], len(context) + 1, *context.shape[2:])
+                weights = jnp.broadcast_to(jnp.asarray(weights), shape)[:, 1:]
+                weights = einops.rearrange(weights, "b t ... -> t b ...")
+            error = scheduled_sampling.known_error(restored, context, weights)
             error = jnp.square(error.astype(jnp.float32))
+            error = scheduled_sampling.weighted(error, weights)
             loss = jnp.sum(jnp.mean(error, axis=(1, 2, 3, 4)))
             self.sow(
                 "losses", "reconstruction", self.reconstruction_weight / frames * loss

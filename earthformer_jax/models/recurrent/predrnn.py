@@ -47,9 +47,9 @@ class PredRNN(nn.Module):
     input frame; with downsampling they are encoded with the frame, and during the
     forecast only the latents carry them.
 
-    The published sampling schedules last 50,000 steps, and a model that has never read
-    its own forecasts drifts when it has to. Shorter training needs a larger
-    `sampling_rate`, or smaller `reverse_begin`, `reverse_end` and `reverse_decay`.
+    The sampling schedules follow the length of the training: its second half has no
+    true frames after the context. The published schedules of 50,000 steps are used by
+    trainings of 100,000 steps or more.
 
     Attributes:
         input_shape: (T, H, W, C_in).
@@ -69,12 +69,18 @@ class PredRNN(nn.Module):
         reverse_sampling: use the reverse schedule (V2): true frames become more
             frequent in the context and rarer after it.
         sampling_start: initial probability of true frames (forward schedule).
-        sampling_rate: its decrease per step.
-        sampling_stop: number of the first step without true frames.
-        reverse_begin: steps until the reverse schedule leaves one half.
-        reverse_end: number of the first step whose sampling is that of a forecast.
+        sampling_rate: its decrease per step; None: 0 is reached at `sampling_stop`.
+        sampling_stop: number of the first step without true frames; None: half of the
+            training, at most 50,000.
+        reverse_begin: steps until the reverse schedule leaves one half; None: half of
+            `reverse_end`.
+        reverse_end: number of the first step whose sampling is that of a forecast;
+            None: half of the training, at most 50,000.
         reverse_decay: time scale in steps of the increase of true frames in the
-            context.
+            context; None: a tenth of `reverse_end`.
+        reverse_input: learn from every sequence backward in time as well, as in the
+            published training; its loss is added. Frames need the channels of the
+            targets, and no more.
         remat: recompute every frame in the backward pass, which saves memory.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
@@ -93,11 +99,12 @@ class PredRNN(nn.Module):
     decoupling_weight: float = 0.1
     reverse_sampling: bool = False
     sampling_start: float = 1.0
-    sampling_rate: float = 2e-5
-    sampling_stop: int = 50_000
-    reverse_begin: int = 25_000
-    reverse_end: int = 50_000
-    reverse_decay: float = 5_000.0
+    sampling_rate: float | None = None
+    sampling_stop: int | None = None
+    reverse_begin: int | None = None
+    reverse_end: int | None = None
+    reverse_decay: float | None = None
+    reverse_input: bool = False
     remat: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -121,6 +128,12 @@ class PredRNN(nn.Module):
                 "kernel_size must be odd, so that the states keep their size; got "
                 f"{self.kernel_size}"
             )
+        if self.reverse_input and self.target_shape[-1] != self.input_shape[-1]:
+            raise ValueError(
+                "reverse_input=True reads targets as inputs, which therefore need the "
+                f"same channels; got {self.input_shape[-1]} and "
+                f"{self.target_shape[-1]} channels"
+            )
         if self.downsampling != 1:
             stage_features(self.downsampling)
         for name in (
@@ -130,7 +143,7 @@ class PredRNN(nn.Module):
             "sampling_stop",
             "reverse_begin",
         ):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(
                     f"{name} must not be negative; got {getattr(self, name)}"
                 )
@@ -138,12 +151,13 @@ class PredRNN(nn.Module):
             raise ValueError(
                 f"sampling_start must be in [0, 1]; got {self.sampling_start}"
             )
-        if self.reverse_end < self.reverse_begin:
+        end = self.reverse_end
+        if end is not None and end < (self.reverse_begin or 0):
             raise ValueError(
                 f"reverse_end={self.reverse_end} must not come before "
                 f"reverse_begin={self.reverse_begin}"
             )
-        if self.reverse_decay <= 0:
+        if self.reverse_decay is not None and self.reverse_decay <= 0:
             raise ValueError(
                 f"reverse_decay must be positive; got {self.reverse_decay}"
             )
@@ -155,7 +169,10 @@ class PredRNN(nn.Module):
         *,
         train: bool = False,
         targets: jax.Array | None = None,
+        weights: jax.typing.ArrayLike | None = None,
+        input_weights: jax.typing.ArrayLike | None = None,
         step: jax.Array | int | None = None,
+        total_steps: int | None = None,
     ) -> jax.Array:
         """Forecasts the next frames.
 
@@ -166,11 +183,18 @@ class PredRNN(nn.Module):
             context: context_weight (T - 1) / K times the error of the input frames;
             decoupling: decoupling_weight (T + K - 1) / K times the decoupling.
 
+        With `reverse_input` the same loss of the reversed sequence is added, most of it
+        as "reversed". The decoupling is that of both.
+
         Args:
             inputs: `[b, T, H, W, C_in]`.
             train: whether to train; needs targets, step and the rng "sampling".
             targets: `[b, K, H, W, C_out]`, the true frames.
+            weights: of the targets in the loss, see `models.contract.Pupil`. Values
+                with weight 0 are never read; the forecast is, in their place.
+            input_weights: the same for the inputs' first C_out channels.
             step: optimiser steps taken so far, on which the sampling depends.
+            total_steps: planned length of the training, which it follows.
 
         Returns:
             float32 `[b, K, H, W, C_out]`.
@@ -186,12 +210,14 @@ class PredRNN(nn.Module):
         context, height, width, _ = self.input_shape
         ahead, *_, channels = self.target_shape
 
-        seen = inputs.astype(dtype)
+        seen, known, truth, truth_weights = inputs.astype(dtype), None, None, None
+        true = self._true(len(inputs), train, step, total_steps)[..., None, None, None]
         if targets is not None:
-            # The last target is never read.
-            beside = jnp.repeat(seen[:, -1:, ..., channels:], ahead - 1, axis=1)
-            later = jnp.concatenate([targets[:, :-1].astype(dtype), beside], axis=-1)
-            seen = jnp.concatenate([seen, later], axis=1)
+            seen, known, truth, truth_weights = self._sequence(
+                inputs, targets, weights, input_weights
+            )
+            seen = seen.astype(dtype)
+            true = jnp.tile(true, (len(seen) // len(true), 1, 1, 1, 1))
         whole = self.downsampling * self.patch
         grow = [(0, -size % whole) for size in (height, width)]
         seen = jnp.pad(seen, ((0, 0), (0, 0), *grow, (0, 0)))
@@ -205,7 +231,10 @@ class PredRNN(nn.Module):
             seen, beside = seen[..., :channels], seen[..., channels:]
             beside = reshape_patch(self._lengthen(beside, "edge"), self.patch)
         frames = reshape_patch(self._lengthen(seen, "constant"), self.patch)
-        true = self._true(len(inputs), train, step)[..., None, None, None]
+        if known is not None:
+            true = true & scheduled_sampling.known_patches(
+                known, self.patch, self.downsampling
+            )
         if self.downsampling == 1 and any(map(sum, grow)):
             true = true | self._outside(grow)
 
@@ -230,8 +259,71 @@ class PredRNN(nn.Module):
         forecasts = forecasts[..., :height, :width, :]
         forecasts = forecasts.astype(jnp.promote_types(dtype, jnp.float32))
         if train:
-            self._sow_losses(forecasts[:, : context - 1], inputs, decoupling)
-        return forecasts[:, -ahead:]
+            self._sow_losses(forecasts, truth, truth_weights, decoupling)
+        return forecasts[: len(inputs), -ahead:]
+
+    def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
+        """Probability that a true frame is read in place of a forecast one."""
+        return self._probabilities(step, total_steps)[1]
+
+    def _probabilities(self, step, total_steps):
+        """Those of true frames in the context, and among the forecast ones."""
+        if self.reverse_sampling:
+            schedule = scheduled_sampling.reverse_schedule(
+                total_steps, self.reverse_begin, self.reverse_end, self.reverse_decay
+            )
+            return scheduled_sampling.reverse_probabilities(step, **schedule)
+        schedule = scheduled_sampling.forward_schedule(
+            total_steps, self.sampling_start, self.sampling_rate, self.sampling_stop
+        )
+        return None, scheduled_sampling.forward_probability(step, **schedule)
+
+    def _sequence(self, inputs, targets, weights, input_weights):
+        """What is read and learned in training; B is b, or 2 b with `reverse_input`.
+
+        Returns:
+            Frames to read `[B, T + K - 1, H, W, C_in]`; where they are known, bool
+            `[B, T + K - 1, H, W, C_out]` or None; and their successors, the truth, with
+            its weights or None, `[B, T + K - 1, H, W, C_out]`.
+        """
+        context, channels = inputs.shape[1], targets.shape[-1]
+        inputs, further = inputs[..., :channels], inputs[..., channels:]
+        readable, known = scheduled_sampling.readable(targets, weights, inputs[:, -1:])
+        frames, truth = (
+            jnp.concatenate([inputs, later], axis=1) for later in (readable, targets)
+        )
+        if known is not None:
+            grow = ((0, 0), (context, 0), (0, 0), (0, 0), (0, 0))
+            known = jnp.pad(known, grow, constant_values=True)
+        shares = None
+        if weights is not None or input_weights is not None:
+            parts = (input_weights, inputs), (weights, targets)
+            shares = jnp.concatenate(
+                [
+                    jnp.broadcast_to(1.0 if w is None else jnp.asarray(w), x.shape)
+                    for w, x in parts
+                ],
+                axis=1,
+            )
+        if self.reverse_input:
+            frames, truth = (_with_reversed(x) for x in (frames, truth))
+        if self.reverse_input and shares is not None:
+            # Backward in time even the context has unknown values that nobody has
+            # filled in; the first frame has no forecast to replace them.
+            forward = jnp.ones(shares.shape, bool) if known is None else known
+            backward = jnp.flip(shares > 0, axis=1).at[:, 0].set(True)
+            known = jnp.concatenate([forward, backward])
+            shares = _with_reversed(shares)
+        # The last frame is never read.
+        if further.size:
+            grow = ((0, 0), (0, frames.shape[1] - context), (0, 0), (0, 0), (0, 0))
+            frames = jnp.concatenate([frames, jnp.pad(further, grow, "edge")], axis=-1)
+        return (
+            frames[:, :-1],
+            None if known is None else known[:, :-1],
+            truth[:, 1:],
+            None if shares is None else shares[:, 1:],
+        )
 
     def _check_arrays(self, inputs, train, targets, step):
         check_inputs(inputs, self.input_shape)
@@ -254,30 +346,19 @@ class PredRNN(nn.Module):
         missing = self.input_shape[0] + self.target_shape[0] - 1 - x.shape[1]
         return jnp.pad(x, ((0, 0), (0, missing), *[(0, 0)] * 3), mode=mode)
 
-    def _true(self, batch, train, step):
+    def _true(self, batch, train, step, total_steps):
         """bool `[b, T + K - 1]`: whether a true frame is read."""
         context, ahead = self.input_shape[0], self.target_shape[0]
         if not train:
             true = np.arange(context + ahead - 1) < context
             return jnp.broadcast_to(true, (batch, len(true)))
-        if self.reverse_sampling:
-            first, later = scheduled_sampling.reverse_probabilities(
-                step,
-                begin=self.reverse_begin,
-                end=self.reverse_end,
-                decay=self.reverse_decay,
-            )
+        first, later = self._probabilities(step, total_steps)
+        if first is None:
+            always, drawn = context, jnp.full(ahead - 1, later)
+        else:
             always = 1
             drawn = np.arange(context + ahead - 2)
             drawn = jnp.where(drawn < context - 1, first, later)
-        else:
-            later = scheduled_sampling.forward_probability(
-                step,
-                start=self.sampling_start,
-                rate=self.sampling_rate,
-                stop=self.sampling_stop,
-            )
-            always, drawn = context, jnp.full(ahead - 1, later)
         true = scheduled_sampling.draw(
             self.make_rng("sampling"), drawn, batch, len(drawn)
         )
@@ -293,13 +374,31 @@ class PredRNN(nn.Module):
         inside = np.pad(inside, (*grow, (0, 0)))
         return ~reshape_patch(jnp.asarray(inside), self.patch)
 
-    def _sow_losses(self, forecasts, inputs, decoupling):
+    def _sow_losses(self, forecasts, truth, weights, decoupling):
         context, ahead = self.input_shape[0], self.target_shape[0]
+        rounds = 2 if self.reverse_input else 1
+        batch = len(forecasts) // rounds
+
+        def loss(examples, frames):
+            part = None if weights is None else weights[examples, frames]
+            error = scheduled_sampling.known_error(
+                forecasts[examples, frames], truth[examples, frames], part
+            )
+            return jnp.mean(scheduled_sampling.weighted(jnp.square(error), part))
+
         if context > 1 and self.context_weight:
-            truth = inputs[:, 1:, ..., : forecasts.shape[-1]]
-            error = jnp.mean(jnp.square(forecasts - truth))
-            weight = self.context_weight * (context - 1) / ahead
-            self.sow("losses", "context", weight * error)
+            # The mean over sequences and reversed ones, so that it counts twice.
+            weight = rounds * self.context_weight * (context - 1) / ahead
+            every = slice(None), slice(None, context - 1)
+            self.sow("losses", "context", weight * loss(*every))
+        if self.reverse_input:
+            every = slice(batch, None), slice(context - 1, None)
+            self.sow("losses", "reversed", loss(*every))
         if self.decoupling:
-            weight = self.decoupling_weight * (context + ahead - 1) / ahead
+            weight = rounds * self.decoupling_weight * (context + ahead - 1) / ahead
             self.sow("losses", "decoupling", weight * decoupling)
+
+
+def _with_reversed(x):
+    """`[2 b, t, ...]`: sequences, and the same ones backward in time."""
+    return jnp.concatenate([x, jnp.flip(x, axis=1)])

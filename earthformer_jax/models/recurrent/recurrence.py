@@ -265,10 +265,10 @@ class Recurrence(nn.Module):
     def _input(self, inputs, mask, steps, dtype):
         """Frames `[b, t, h, w, c]` or None, and the mask as float `[t, b]` or None."""
         if inputs is not None:
-            if inputs.ndim != 5:
+            if inputs.ndim != 5 or 0 in inputs.shape[1:]:
                 raise ValueError(
-                    "inputs need five axes (batch, time, height, width, channel); "
-                    f"got shape {tuple(inputs.shape)}"
+                    "inputs need five axes (batch, time, height, width, channel), none "
+                    f"of them empty; got shape {tuple(inputs.shape)}"
                 )
             if steps is not None:
                 raise ValueError(f"steps={steps} is only for inputs=None")

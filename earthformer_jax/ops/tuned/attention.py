@@ -57,6 +57,7 @@ def softmax_attention(
     if bias is not None:
         shape = (query.shape[2], query.shape[3], key.shape[3])
         bias = jnp.broadcast_to(bias.astype(plain.score_type(query)), shape)
+    mask, some = plain.opened(mask)
     if mask is not None:
         mask = mask[:, None]
 
@@ -72,7 +73,6 @@ def softmax_attention(
         highest = jnp.maximum(scores.max(axis=-1, keepdims=True), _LOWEST)
         weights = jnp.exp(scores - highest)
         total = weights.sum(axis=-1, keepdims=True)
-        total = total if mask is None else jnp.maximum(total, _SMALLEST)
         kept = weights / total
         if words is not None:
             keep = keep_mask(kept.shape, dropout_rate, words)
@@ -80,11 +80,13 @@ def softmax_attention(
         out = materialize(
             jnp.einsum("bnaqs,bnasd->bnaqd", kept.astype(value.dtype), value)
         )
-        level = (highest + jnp.log(total)).squeeze(-1)
+        # In two parts: their sum would round the second one away where scores are
+        # large, and the weights of the backward pass would not sum to 1.
+        level = highest.squeeze(-1), jnp.log(total).squeeze(-1)
         return out, (query, key, value, bias, words, level, out)
 
     def backward(kept, dout):
-        query, key, value, bias, words, level, out = kept
+        query, key, value, bias, words, (highest, level), out = kept
         query, key, value = materialize(
             *(schedule_after(dout, x) for x in (query, key, value))
         )
@@ -92,7 +94,7 @@ def softmax_attention(
         scores = _products(key, query, turned_bias)
         if mask is not None:
             scores = jnp.where(mask.swapaxes(-1, -2), scores, -jnp.inf)
-        weights = jnp.exp(scores - level[..., None, :])  # [b, n, a, s, q]
+        weights = jnp.exp(scores - highest[..., None, :] - level[..., None, :])
         # Sum over keys of each weight times its gradient.
         products = flatten_rows(dout) * flatten_rows(out)
         along = jnp.sum(products.astype(weights.dtype), axis=-1)
@@ -116,11 +118,11 @@ def softmax_attention(
         return dquery, dkey, dvalue, dbias, None
 
     attend.defvjp(forward, backward)
-    return attend(*materialize(query, key, value), bias, words)
+    out = attend(*materialize(query, key, value), bias, words)
+    return out if some is None else jnp.where(some[:, None, :, None], out, 0)
 
 
 _LOWEST = np.finfo(np.float32).min
-_SMALLEST = np.finfo(np.float32).tiny
 
 
 def _products(rows, columns, bias=None):

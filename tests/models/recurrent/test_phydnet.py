@@ -11,7 +11,7 @@ import pytest
 
 from earthformer_jax.interop import torch_phydnet
 from earthformer_jax.models.paper import PAPER_OPTIONS
-from earthformer_jax.models.recurrent.phydnet import PhyDNet
+from earthformer_jax.models.recurrent.phydnet import PUBLISHED_TEACHER_STEPS, PhyDNet
 from earthformer_jax.ops.moments import moment_loss
 from tests import golden_files
 
@@ -217,7 +217,7 @@ def test_the_teacher():
     model, train, v, x = taught()
     key, targets = jax.random.key(0), draw(2, *model.target_shape, seed=1)
     free = jax.jit(model.apply)(v, x)
-    end = model.teacher_steps
+    end = PUBLISHED_TEACHER_STEPS
     np.testing.assert_allclose(train(v, x, targets, end, key)[0], free, atol=1e-5)
     led = train(v, x, targets, 0, key)[0]
     np.testing.assert_allclose(led[:, 0], free[:, 0], atol=1e-5)
@@ -239,7 +239,7 @@ def test_the_teacher():
 def test_the_teacher_is_there_less_and_less_often():
     model, train, v, x = taught()
     targets = draw(2, *model.target_shape, seed=1)
-    steps = [model.teacher_steps * share // 4 for share in (1, 3)]
+    steps = [PUBLISHED_TEACHER_STEPS * share // 4 for share in (1, 3)]
     first = [
         np.concatenate(
             [train(v, x, targets, s, jax.random.key(i))[0] for i in range(40)]

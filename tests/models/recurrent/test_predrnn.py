@@ -214,6 +214,25 @@ def test_every_parameter_learns(options):
         assert jnp.abs(g).max() > 0, jax.tree_util.keystr(path)
 
 
+def test_reversed_input():
+    """The loss of the sequence backward in time is added, with the same draws."""
+    model, v, x, y = make((3, 4, 6, 1), (2, 4, 6, 1), reverse_input=True, patch=1)
+    whole = jnp.concatenate([x, y], axis=1)
+    back = whole[:, ::-1]
+    key = jax.random.key(0)
+    forecast, sown = learner(model)(v, x, y, 20_000, key)
+    once = learner(model.clone(reverse_input=False))
+    want, forward = once(v, x, y, 20_000, key)
+    np.testing.assert_allclose(forecast, want, atol=1e-6)
+    other, backward = once(v, back[:, :3], back[:, 3:], 20_000, key)
+    np.testing.assert_allclose(
+        sown["reversed"][0], jnp.mean((other - back[:, 3:]) ** 2), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        sown["context"][0], forward["context"][0] + backward["context"][0], rtol=1e-5
+    )
+
+
 def test_any_plane():
     """What is added behind stays zero while the model feeds itself."""
     model, v, x, y = make((3, 5, 7, 1), (3, 5, 7, 1))
@@ -308,8 +327,12 @@ def test_bfloat16_keeps_float32_parameters_and_forecasts():
         (dict(downsampling=0), "downsampling must be a power of two.* got 0"),
         (dict(decoupling_weight=-1), "decoupling_weight must not be negative; got -1"),
         (dict(sampling_start=2), r"sampling_start must be in \[0, 1\]; got 2"),
-        (dict(reverse_end=10), "reverse_end=10 must not come before"),
+        (dict(reverse_end=10, reverse_begin=20), "reverse_end=10 must not come before"),
         (dict(reverse_decay=0.0), "reverse_decay must be positive; got 0.0"),
+        (
+            dict(reverse_input=True, input_shape=(3, 4, 6, 2)),
+            "the same channels; got 2 and 1",
+        ),
     ],
 )
 def test_refused_options(options, message):

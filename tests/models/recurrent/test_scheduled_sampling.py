@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from earthformer_jax.models import contract
+from earthformer_jax.models.persistence import Persistence
 from earthformer_jax.models.recurrent import scheduled_sampling
+from earthformer_jax.models.recurrent.e3d_lstm import E3DLSTM
+from earthformer_jax.models.recurrent.phydnet import PhyDNet
+from earthformer_jax.models.recurrent.predrnn import PredRNN
 from tests import golden_files
+
+SHAPE = (2, 8, 8, 1)
 
 
 def test_the_forward_schedule_of_the_pytorch_code(record_property):
@@ -77,3 +84,41 @@ def test_draws():
     both = jnp.mean(one[:, 0] & one[:, 1])  # steps are drawn on their own
     np.testing.assert_allclose(both, 0.25, atol=0.05)
     assert scheduled_sampling.draw(key, 0.5, 3, 0).shape == (3, 0)
+
+
+@pytest.mark.parametrize("total", [1, 4, 800, 10_000, 80_000, 1_000_000])
+def test_schedules_follow_the_training(total):
+    """At least half of it without true frames, however short it is."""
+    models = [
+        PredRNN(SHAPE, SHAPE),
+        PredRNN(SHAPE, SHAPE, reverse_sampling=True),
+        E3DLSTM(SHAPE, SHAPE),
+        PhyDNet(SHAPE, SHAPE),
+    ]
+    for model in models:
+        assert contract.final_teaching(model, total) == 0
+        half = float(model.teaching_probability(total // 2, total))
+        assert half == 0, type(model).__name__
+        first = float(model.teaching_probability(0, total))
+        assert total < 800 or first > 0.49, type(model).__name__
+    published = scheduled_sampling.forward_schedule(1_000_000, 1.0, None, None)
+    assert published == pytest.approx(dict(start=1.0, rate=2e-5, stop=50_000))
+    published = scheduled_sampling.reverse_schedule(1_000_000, None, None, None)
+    assert published == dict(begin=25_000, end=50_000, decay=5_000)
+
+
+def test_schedules_of_the_user_are_kept():
+    model = E3DLSTM(SHAPE, SHAPE, sampling_rate=1e-3, sampling_stop=300)
+    assert float(model.teaching_probability(99, 10)) == pytest.approx(0.9)
+    assert float(model.teaching_probability(299, 10)) == 0
+    assert contract.final_teaching(model, 200) == pytest.approx(0.8)
+    assert contract.final_teaching(model, 300) == 0
+    model = PredRNN(SHAPE, SHAPE, sampling_stop=10)  # the rate fits the end
+    assert float(model.teaching_probability(4, None)) == pytest.approx(0.5)
+    model = PredRNN(SHAPE, SHAPE, reverse_sampling=True, reverse_begin=600)
+    assert contract.final_teaching(model, 1000) == 0
+    assert contract.final_teaching(model, 500) == 0.5
+    model = PhyDNet(SHAPE, SHAPE, teacher_steps=100)
+    assert contract.final_teaching(model, 51) == pytest.approx(0.5)
+    assert contract.final_teaching(PhyDNet(SHAPE, SHAPE, teacher_steps=0), 1) == 0
+    assert contract.final_teaching(Persistence(SHAPE, SHAPE), 1) == 0

@@ -146,3 +146,38 @@ def test_outside_of_forward_mode_jax_says_no(case):
     inputs = numbers(shapes, 0)
     with pytest.raises(TypeError, match="forward-mode autodiff"):
         jax.jvp(lambda *a: function(*a, **options), inputs, inputs)
+
+
+@pytest.mark.parametrize("offset", [1e3, 5e4, 1e6])
+def test_gradients_of_attention_with_large_scores(offset):
+    """A number added to all scores changes nothing, however large it is."""
+    inputs = numbers([(1, 1, 1, 3, 4)] * 3, 0)
+    bias = jnp.full((1, 3, 3), offset)
+    direction = numbers([(1, 1, 1, 3, 4)], 1)[0]
+
+    def gradient(function):
+        def loss(inputs):
+            return jnp.vdot(function(*inputs, bias), direction)
+
+        return jax.grad(loss)(inputs)
+
+    assert_close(gradient(softmax_attention), gradient(softmax_attention.plain))
+
+
+@pytest.mark.parametrize("kind", ["plain", "tuned"])
+def test_second_derivatives_where_nothing_is_allowed(kind):
+    """Queries without any key give zeros, and so are all derivatives there."""
+    function = getattr(softmax_attention, kind)
+    inputs = numbers([QUERY, KEY, VALUE], 0)
+
+    def loss(inputs):
+        return jnp.sum(jnp.exp(function(*inputs, mask=MASK)))
+
+    @jax.jit
+    @jax.grad
+    def curved(inputs):
+        return sum(jnp.sum(jnp.square(x)) for x in jax.grad(loss)(inputs))
+
+    query, *rest = curved(inputs)
+    assert all(np.isfinite(x).all() for x in (query, *rest))
+    assert not query[0, 0, 0, 1].any() and query[0, 1, 0, 1].any()
