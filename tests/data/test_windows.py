@@ -35,6 +35,7 @@ class TestWindows:
             "inputs": ((4, 2, 3, 2), "float32"),
             "targets": ((2, 2, 3, 2), "float32"),
             "observed": ((2, 2, 3, 2), "bool"),
+            "inputs_observed": ((4, 2, 3, 2), "bool"),
             "time": ((6,), "int32"),
         }
         np.testing.assert_array_equal(example["inputs"][:, 0, 0, 0], [7, 8, 9, 10])
