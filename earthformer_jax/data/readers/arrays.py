@@ -12,6 +12,7 @@ from earthformer_jax.data.readers import axes as axes_lib
 from earthformer_jax.data.readers.layout import (
     Layout,
     Wanted,
+    check_no_level,
     check_numbers,
     to_float,
 )
@@ -146,6 +147,7 @@ class NpyFile:
         Raises:
             ValueError: if the file is damaged, not numeric, or has other axes.
         """
+        check_no_level(wanted, path)
         self._path, self._missing = path, wanted.missing
         array = self.open()
         array.close()

@@ -13,10 +13,11 @@ from earthformer_jax.data.readers.layout import Undecided
 
 LETTERS = "nthwc"
 MOST_CHANNELS = 8  # an axis of at most this length, among longer ones, is channels
+IMAGE_CHANNELS = 3  # the same, of one frame without an axis of time
 # What people write, by the number of axes, the most common first.
 READINGS = {
     2: ("hw",),
-    3: ("thw",),
+    3: ("thw", "hwc", "chw"),
     4: ("nthw", "thwc", "tchw", "cthw"),
     5: ("nthwc", "ntchw", "ncthw"),
 }
@@ -45,7 +46,8 @@ def guess_axes(shape: Sequence[int], what: str = "an array") -> str:
     known = _distinct(_readings(shape), shape)
     likely = _likely(known, shape) or known
     if len(likely) > 1 and 0 not in shape:
-        choice = " or ".join(f"{a!r} ({axes_text(a, shape)})" for a in known)
+        listed = known if len(shape) > 3 else likely
+        choice = " or ".join(f"{a!r} ({axes_text(a, shape)})" for a in listed)
         raise Undecided(
             f"{what} has shape {shape}, which can be read as {choice}; choose with "
             f"axes={likely[0]} or axes={likely[1]}",
@@ -100,7 +102,7 @@ def axes_text(axes: str, shape: Sequence[int]) -> str:
 def axes_note(axes: str, shape: Sequence[int]) -> str:
     """What was guessed, what else it could be, and the setting that decides it."""
     shape = tuple(shape)
-    others = [a for a in _distinct(_readings(shape), shape) if a != axes]
+    others = [a for a in _distinct(_readings(shape), shape) if "t" in a]
     others += [axes.replace("hw", "wh"), axes.replace("thw", "hwt")]
     others = [a for a in dict.fromkeys(others) if a != axes]
     return (
@@ -150,8 +152,12 @@ def _likely(known: Sequence[str], shape: tuple[int, ...]) -> list[str]:
     for axes in known:
         sizes = dict(zip(axes, shape, strict=True))
         channels, small = sizes.get("c", 0), min(sizes["h"], sizes["w"])
-        if 0 < channels < small and channels <= MOST_CHANNELS and sizes["t"] > 1:
+        most = MOST_CHANNELS if "t" in axes else min(IMAGE_CHANNELS, small // 2)
+        frames = sizes.get("t", 2)
+        if 0 < channels < small and channels <= most and frames > 1:
             likely.append(axes)
+    if len(shape) == 3:
+        return [axes for axes in known if "c" not in axes] + likely
     if len(shape) == 4 and all(axes.startswith("c") for axes in likely):
         # No axis but the first can be channels, which can as well be sequences.
         likely = [axes for axes in known if "c" not in axes] + likely

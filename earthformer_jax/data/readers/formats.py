@@ -98,7 +98,11 @@ def open_file(path: Path, wanted: Wanted) -> SeriesFile:
         ValueError: if it has none of the formats, is damaged, or does not contain the
             requested data.
     """
-    return kind_of(path)(path, wanted)
+    kind = kind_of(path)
+    in_group = any("/" in name.strip("/") for name in wanted.variables)
+    if kind is NamedFile and in_group and path.is_file() and h5py.is_hdf5(path):
+        kind = Hdf5File
+    return kind(path, wanted)
 
 
 def kind_of(path: Path) -> type[SeriesFile]:

@@ -209,6 +209,19 @@ def check_numbers(name: str, dtype, path: Path) -> None:
     raise ValueError(f"{path}: {name!r} has type {dtype}; expected numbers: {remedy}")
 
 
+def check_no_level(wanted: Wanted, path: Path) -> None:
+    """Rejects a level for arrays whose dimensions have no coordinates.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    if wanted.level:
+        raise ValueError(
+            f"level={','.join(wanted.level)} has no effect on {path}: its arrays have "
+            "no named dimensions. Leave it empty, and choose with `variables`"
+        )
+
+
 def no_variable(path: Path, name: str, there: Iterable[str]) -> NoVariable:
     """The error for a requested variable that is not in the file."""
     there = list(map(str, there))

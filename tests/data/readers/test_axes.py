@@ -48,6 +48,8 @@ class TestGuess:
             ((12, 4, 2, 32, 32), ["ntchw", "ncthw"]),
             ((10, 12, 60), ["thw", "hwt"]),  # ten frames, or cells of 10 x 12
             ((100, 10, 12, 60), ["nthw", "nhwt"]),
+            ((64, 80, 3), ["thw", "hwc"]),  # one frame of three channels
+            ((3, 64, 80), ["thw", "chw"]),
         ],
     )
     def test_two_readings_are_refused(self, shape, choices):

@@ -1,5 +1,7 @@
 """What a path refers to, and what kind of file it is."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -97,6 +99,82 @@ class TestKind:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             formats.kind_of(path)
+
+    @pytest.mark.parametrize(
+        ("start", "message"),
+        [
+            (
+                b"MATLAB 5.0 MAT-file",
+                "MATLAB file of version 5; save it with -v7.3, or",
+            ),
+            (
+                b"\x0e\x03\x13\x01",
+                "it is HDF4; convert it, .* 'h4toh5convert a.bin a.h5",
+            ),
+            (b"II*\x00", "GeoTIFF|.Geo.TIFF; convert it, .*gdal_translate -of netCDF"),
+            (b"MM\x00*", "TIFF; convert it"),
+            (b"BUFR", "it is BUFR, which holds observations"),
+            (b"\x89PNG\r\n", "it is PNG; images are not fields; save their values wit"),
+            (b"\x80\x04\x95", "Python pickle, which is not opened because it can run"),
+        ],
+    )
+    def test_other_formats_are_named(self, tmp_path, start, message):
+        path = tmp_path / "a.bin"
+        path.write_bytes(start + bytes(600))
+        with pytest.raises(ValueError, match=f"path=.*a.bin cannot be read.*{message}"):
+            formats.kind_of(path)
+
+    def test_tables_and_archives(self, tmp_path):
+        (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+        with pytest.raises(ValueError, match="table of text; save its numbers as one"):
+            formats.kind_of(tmp_path / "a.csv")
+        np.savez(tmp_path / "a.npz", x=np.zeros(3), y=np.zeros(3))
+        message = r"archive of arrays \(x, y\); .*np.load\('a.npz'\)\['x'\]"
+        with pytest.raises(ValueError, match=message):
+            formats.kind_of(tmp_path / "a.npz")
+
+    def test_matlab_73_is_hdf5_behind_a_header(self, tmp_path):
+        """MATLAB's (row, column, time) is stored as (time, column, row)."""
+        path = tmp_path / "a.mat"
+        x = np.random.default_rng(0).random((30, 12, 10)).astype(np.float32)
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file["X"] = x
+            file["X"].attrs["MATLAB_class"] = np.bytes_("double")
+            file["#refs#/a"] = x
+            file["lat"], file["lon"] = np.arange(10.0)[None], np.arange(12.0)[None]
+        with path.open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+        layout = formats.open_file(path, Wanted()).layout
+        assert (layout.names, layout.steps, layout.size) == (("X",), 30, (10, 12))
+        assert "axes assumed to be 'twh'" in layout.notes[0]
+        np.testing.assert_array_equal(layout.latitude, np.arange(10))
+        layout = formats.open_file(path, Wanted(axes="thw")).layout
+        assert layout.size == (12, 10)
+
+    def test_groups_of_netcdf(self, tmp_path):
+        """Fields in groups; those next to others if their names are given."""
+        ds = cube_files.dataset(30)
+        path = tmp_path / "a.nc"
+        ds.to_netcdf(path, group="PRODUCT")
+        assert formats.kind_of(path) is Hdf5File
+        layout = formats.open_file(path, Wanted(variables=("PRODUCT/T",))).layout
+        np.testing.assert_array_equal(layout.latitude, ds.lat)
+        assert len(layout.times) == 30
+        ds.to_netcdf(path)
+        ds.to_netcdf(path, group="other", mode="a")
+        assert formats.kind_of(path) is NamedFile
+        layout = formats.open_file(path, Wanted(variables=("other/P",))).layout
+        assert layout.units == ("mm/day",)
+
+    def test_pipes_and_devices(self, tmp_path):
+        """Opening them would wait for ever."""
+        os.mkfifo(tmp_path / "a.h5")
+        message = r"path=.*a.h5 is a named pipe \(FIFO\); expected a file"
+        for path in (f"{tmp_path}/a.h5", f"{tmp_path}/*.h5"):
+            with pytest.raises(ValueError, match=message):
+                formats.kind_of(formats.find(path)[0])
+        with pytest.raises(ValueError, match="path=/dev/zero is a device; expected"):
+            formats.find("/dev/zero")
 
     def test_truncated(self, tmp_path):
         ds = cube_files.dataset(30)

@@ -116,6 +116,10 @@ def dimensions(array: h5py.Dataset) -> tuple[Dimension, ...]:
             pass  # the scale was deleted
         if not name:
             return ()
+        if scale is None and isinstance(array.parent, h5py.Group):
+            scale = array.parent.get(name)
+        if not isinstance(scale, h5py.Dataset) or scale.external or not scale.shape:
+            scale = None
         found.append(Dimension(name, _letter(name, scale), scale))
     letters = [d.letter for d in found if d.letter]
     return tuple(found) if len(set(letters)) == len(letters) else ()

@@ -118,7 +118,7 @@ def find_times(
     ]
     note = ""
     for short, array in candidates:
-        if array.size != steps or max(array.shape, default=0) != steps:
+        if array.size != steps or max(array.shape, default=1) != steps:
             continue
         values, units = array[()].ravel(), text(array.attrs.get("units", ""))
         try:

@@ -12,7 +12,12 @@ import numpy as np
 from earthformer_jax.data.readers import axes as axes_lib
 from earthformer_jax.data.readers import times as times_lib
 from earthformer_jax.data.readers.hdf5 import radar
-from earthformer_jax.data.readers.hdf5.contents import Contents, find_contents, text
+from earthformer_jax.data.readers.hdf5.contents import (
+    Contents,
+    dimensions,
+    find_contents,
+    text,
+)
 from earthformer_jax.data.readers.hdf5.coordinates import (
     find_coordinate,
     find_times,
@@ -20,7 +25,12 @@ from earthformer_jax.data.readers.hdf5.coordinates import (
     named_axes,
 )
 from earthformer_jax.data.readers.hdf5.plan import make_plan
-from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, Layout, Wanted
+from earthformer_jax.data.readers.layout import (
+    MIN_DIMENSIONS,
+    Layout,
+    Wanted,
+    check_no_level,
+)
 from earthformer_jax.data.readers.missing import Coding, coding
 
 MATLAB = b"MATLAB 7.3"
@@ -51,6 +61,7 @@ class Hdf5File:
             Undecided: if the data sets or axes can be read in several ways.
             ValueError: if the file is damaged or lacks the requested data sets.
         """
+        check_no_level(wanted, path)
         self._path, self._missing = path, wanted.missing
         self._codings: dict[str, Coding | radar.RadarField] = {}
         try:
@@ -203,6 +214,9 @@ class Hdf5File:
             axes_lib.check_axes(axes, array.shape, what)
             return axes, ()
         letters = named_axes(array, what)
+        if "c" in letters:
+            dimension = dimensions(array)[letters.index("c")].name
+            return letters, (f"{dimension!r} of {name!r} are variables",)
         if letters:
             return letters, ()
         if self._is_matlab() and array.ndim == MIN_DIMENSIONS:

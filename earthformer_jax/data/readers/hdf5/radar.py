@@ -71,10 +71,13 @@ class RadarField:
         parts = []
         if coding.packed:
             sign = "-" if coding.offset < 0 else "+"
-            parts.append(f"{coding.scale:g} * code {sign} {abs(coding.offset):g}")
+            offset = f" {sign} {abs(coding.offset):g}" if coding.offset else ""
+            parts.append(f"{coding.scale:g} * code{offset}")
         if coding.fills:
             codes = " and ".join(f"{code:g}" for code in coding.fills)
-            parts.append(f"code {codes} is missing")
+            several = len(coding.fills) > 1
+            parts.append(f"codes {codes} are" if several else f"code {codes} is")
+            parts[-1] += " missing"
         if self.undetected is not None:
             code, value = self.undetected
             parts.append(f"code {code:g} is no echo, {value:g}")
