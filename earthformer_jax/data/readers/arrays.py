@@ -14,8 +14,8 @@ from earthformer_jax.data.readers.layout import (
     Wanted,
     check_no_level,
     check_numbers,
-    to_float,
 )
+from earthformer_jax.data.readers.missing import coding
 
 BLOCK_BYTES = 2**24  # read at once, at most
 SPARSE_BYTES = 2**16  # read at once even if little of it is needed
@@ -182,7 +182,7 @@ class NpyFile:
     def read(self, handle, sequence: int, steps, rows, columns) -> np.ndarray:
         """float32 `[t, h, w, c]` of slices of the axes; NaN where missing."""
         values = axes_lib.read_array(handle, self._axes, sequence, steps, rows, columns)
-        return to_float(values, self._missing)
+        return coding({}, handle.dtype).decode(values, self._missing)
 
 
 def choose_axes(

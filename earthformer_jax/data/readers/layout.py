@@ -175,21 +175,6 @@ class Undecided(ValueError):
         self.choices = tuple(choices)
 
 
-def to_float(values: np.ndarray, missing: Sequence[float]) -> np.ndarray:
-    """float32 of stored values; NaN where they are missing or not finite."""
-    values = np.asarray(values)
-    unknown = np.zeros(values.shape, bool)
-    for value in missing:
-        if values.dtype.kind == "f":
-            unknown |= np.isclose(values, value, rtol=1e-6, atol=0)
-        else:
-            unknown |= values == value
-    with np.errstate(over="ignore"):
-        floats = values.astype(np.float32)
-    floats[unknown | ~np.isfinite(floats)] = np.nan
-    return floats
-
-
 def check_numbers(name: str, dtype, path: Path) -> None:
     """Rejects values that are not numbers.
 
