@@ -1,36 +1,42 @@
 """Checkpoints: written in the background, checked when read, never lost.
 
-A checkpoint is a folder `checkpoints/<step>` that Orbax writes under another name and
-renames when it is complete, so that an interrupted save leaves no partial checkpoint.
+A checkpoint is a folder `checkpoints/<step>` that is written under another name and
+renamed when it is complete, so that an interrupted save leaves no partial checkpoint.
 It holds the state and, in its metadata, a `Progress`: the position in the data and the
-best validation so far. A folder that cannot be read is never deleted.
+best validation so far. Sizes and checksums of its files (`training.checksums`) are
+compared before they are used. A folder that cannot be read is never deleted.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import logging
 import pathlib
+import re
 import shutil
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
+from jax.experimental import multihost_utils
 
 from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.disk import checksums, orbax_log
+from earthformer_jax.training.disk.progress import Progress, from_metadata
 
 logger = logging.getLogger(__name__)
 
 _STATE = "state"
 _KEPT = 2  # newest checkpoints to keep, in addition to their best ones
 _SHOWN = 5  # differing parameters named in a message
+_SAVING = ".saving"
 _DELETING = ".deleting"
 _UNREADABLE = ".unreadable"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's name of a save in progress
+_METADATA = "_CHECKPOINT_METADATA"  # Orbax's file with the progress
+_HAS_CHECKSUMS = "has_checksums"  # beside the progress; earlier versions wrote none
 
 
 class CheckpointError(RuntimeError):
@@ -45,27 +51,6 @@ class MismatchError(CheckpointError):
     """A checkpoint of another model or optimiser."""
 
 
-@dataclasses.dataclass
-class Progress:
-    """What training remembers in addition to its state.
-
-    Attributes:
-        step: optimiser steps taken.
-        batches: state of the batch iterator after the last batch that was used.
-        best_step: step of the best validation so far.
-        best_score: its monitored score.
-        validations_since_best: validations without improvement.
-        unlogged: scalars of the steps since the last line of the log, oldest first.
-    """
-
-    step: int = 0
-    batches: Any = None
-    best_step: int | None = None
-    best_score: float | None = None
-    validations_since_best: int = 0
-    unlogged: list[dict[str, float]] = dataclasses.field(default_factory=list)
-
-
 class Checkpoints:
     """The checkpoints of a workdir; a context that exits when the last one is on disk.
 
@@ -76,9 +61,9 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path):
         self._folder = pathlib.Path(folder).absolute()
         self._best: dict[int, int | None] = {}  # readable step -> its best step
-        self._saving: ocp.AsyncResponse | None = None
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).addFilter(_is_worth_reading)
+        self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        orbax_log.drop_details()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -94,7 +79,8 @@ class Checkpoints:
         """Steps of the finished checkpoints, ascending."""
         if not self._folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
+        names = (path.name for path in self._folder.iterdir())
+        return sorted(int(n) for n in names if re.fullmatch("[0-9]{8,}", n))
 
     def save(self, state: Any, progress: Progress) -> None:
         """Starts to save; returns when the state may be overwritten.
@@ -104,27 +90,59 @@ class Checkpoints:
             progress: its `step` names the checkpoint.
         """
         self.wait()
-        path = self.path(progress.step)
-        if jax.process_index() == 0 and path.exists():
-            _move_aside(path)
-        self._saving = ocp.save_checkpointables_async(
-            str(path), {_STATE: state}, custom_metadata=dataclasses.asdict(progress)
-        )
-        self._best[progress.step] = progress.best_step
+        step, metadata = progress.step, dataclasses.asdict(progress)
+        replaces = step in self._best
+        saving = self._saving_path(step)
+        with self._writing():
+            if jax.process_index() == 0 and saving.exists():
+                shutil.rmtree(saving)
+            response = ocp.save_checkpointables_async(
+                str(saving),
+                {_STATE: state},
+                custom_metadata=metadata | {_HAS_CHECKSUMS: True},
+            )
+        finished = self._thread.submit(self._finish, step, response, replaces)
+        self._saving = step, finished
+        self._best[step] = progress.best_step
 
     def wait(self) -> None:
         """Waits until the running save is on disk, then deletes superseded ones."""
         if self._saving is None:
             return
-        saving, self._saving = self._saving, None
+        (step, finished), self._saving = self._saving, None
+        with self._writing():
+            finished.result()
+        if jax.process_count() > 1:  # the first process has renamed it
+            multihost_utils.sync_global_devices(f"checkpoint {step}")
+        if jax.process_index() == 0:
+            self._metadata(step)  # nothing is deleted unless this one can be read
+            self._prune()
+
+    def _finish(self, step: int, response: ocp.AsyncResponse, replaces: bool) -> None:
+        """Waits for Orbax, adds the checksums, and gives the checkpoint its name."""
+        response.result()
+        if jax.process_index() > 0:
+            return
+        path, saving = self.path(step), self._saving_path(step)
+        checksums.write(saving)
+        if path.exists():
+            if replaces:
+                path.rename(_vacant(path, _DELETING))
+            else:
+                _move_aside(path)
+        saving.rename(path)
+
+    def _saving_path(self, step: int) -> pathlib.Path:
+        return self._folder / f"{step:08d}{_SAVING}"
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            saving.result()
+            yield
         except Exception as error:
             raise CheckpointError(
-                f"no checkpoint could be written to {self._folder}: {error}"
+                f"no checkpoint could be written to {self._folder}: {_reason(error)}"
             ) from error
-        if jax.process_index() == 0:
-            self._prune()
 
     def progress(self, step: int) -> Progress:
         """Reads only the progress of a checkpoint.
@@ -148,9 +166,10 @@ class Checkpoints:
             UnreadableError: if the checkpoint is incomplete or damaged.
             MismatchError: if it holds another tree or other shapes than `like`.
         """
-        saved, progress = self._metadata(step)
+        saved, progress = self._verified(step)
         _check_match(self.path(step), saved, like)
         state = self._load(step, like)
+        self._check_without_checksums(step, state)
         self._best[step] = progress.best_step
         return state, progress
 
@@ -163,7 +182,7 @@ class Checkpoints:
             CheckpointError: if there are checkpoints but none can be read.
             MismatchError: as `restore`.
         """
-        for path in self._folder.glob(f"*{_UNFINISHED}"):
+        for path in self._unfinished():
             logger.warning("%s was not finished and is ignored", path)
         unreadable = []
         for step in reversed(self.steps()):
@@ -237,7 +256,7 @@ class Checkpoints:
         return list(dict.fromkeys(s for s in candidates if s is not None))
 
     def _variables(self, step: int, like: Any) -> tuple[dict[str, Any], Progress]:
-        saved, progress = self._metadata(step)
+        saved, progress = self._verified(step)
         source = "params" if saved.get("ema_params") is None else "ema_params"
         wanted = {source: like["params"], "batch_stats": like.get("batch_stats", {})}
         _check_match(self.path(step), {k: saved[k] for k in wanted}, wanted)
@@ -246,43 +265,90 @@ class Checkpoints:
         variables = state_lib.with_batch_stats(loaded[source], loaded["batch_stats"])
         return variables, progress
 
+    def _verified(self, step: int) -> tuple[dict[str, Any], Progress]:
+        """As `_metadata`, after a look at every file of the checkpoint."""
+        path = self.path(step)
+        if (path / checksums.FILE).exists():
+            with _reading(path):
+                checksums.verify(path)
+        return self._metadata(step)
+
     def _metadata(self, step: int) -> tuple[dict[str, Any], Progress]:
         """Tree of array descriptions, and the progress."""
         path = self.path(step)
-        with _reading(path), _quiet():
+        with _reading(path), orbax_log.silenced():
+            has_checksums = (path / checksums.FILE).exists()
+            if has_checksums:
+                checksums.verify(path, only=[_METADATA])
             metadata = ocp.checkpointables_metadata(str(path))
             saved = metadata.metadata.get(_STATE)
             if saved is None:
                 raise ValueError("its arrays cannot be read")
-            progress: Any = metadata.custom_metadata
-            return saved, Progress(**progress)
+            fields: Any = metadata.custom_metadata
+            progress = from_metadata(fields, step)
+            if fields.get(_HAS_CHECKSUMS) and not has_checksums:
+                raise ValueError(f"{checksums.FILE} is missing")
+            return saved, progress
+
+    def _check_without_checksums(self, step: int, state: Any) -> None:
+        """What can be said about a checkpoint of an earlier version."""
+        path = self.path(step)
+        if (path / checksums.FILE).exists():
+            return
+        logger.warning("%s has no checksums: only its form can be checked", path)
+        with _reading(path):
+            counted = getattr(state, "step", step)
+            if int(counted) != step:
+                raise ValueError(f"its arrays are those of step {int(counted)}")
+            for name, leaf in _named_leaves(state):
+                if not bool(jnp.isfinite(leaf).all()):
+                    raise ValueError(f"{name} is not finite")
 
     def _load(self, step: int, like: Any) -> Any:
         path = self.path(step)
-        with _reading(path), _quiet():
+        with _reading(path), orbax_log.silenced():
             return ocp.load_checkpointables(str(path), {_STATE: like})[_STATE]
+
+    def _unfinished(self) -> list[pathlib.Path]:
+        """What interrupted saves have left."""
+        found = [*self._folder.glob(f"*{_UNFINISHED}")]
+        return found + [*self._folder.glob(f"*{_SAVING}")]
 
     def _prune(self) -> None:
         """Deletes superseded checkpoints, of those this process wrote or read."""
         steps = [step for step in self.steps() if step in self._best]
         newest = steps[-_KEPT:]
         kept = {*newest, *(self._best[step] for step in newest)}
-        for step in set(steps) - kept:
-            del self._best[step]
-            self.path(step).rename(f"{self.path(step)}{_DELETING}")
-        for path in self._folder.glob(f"*{_DELETING}"):
-            shutil.rmtree(path)
+        try:
+            for step in set(steps) - kept:
+                del self._best[step]
+                self.path(step).rename(_vacant(self.path(step), _DELETING))
+            for path in [*self._folder.glob(f"*{_DELETING}*"), *self._unfinished()]:
+                shutil.rmtree(path)
+        except OSError as error:
+            logger.warning("an old checkpoint could not be deleted: %s", error)
 
 
 def _move_aside(path: pathlib.Path) -> None:
     """Renames a checkpoint that could not be read, to make room for a new one."""
-    target = path.with_name(path.name + _UNREADABLE)
-    number = 1
+    target = path.rename(_vacant(path, _UNREADABLE))
+    logger.warning("%s was moved to %s", path, target)
+
+
+def _vacant(path: pathlib.Path, suffix: str) -> pathlib.Path:
+    """The path with a suffix, and a number if that is taken."""
+    number, target = 1, path.with_name(path.name + suffix)
     while target.exists():
         number += 1
-        target = path.with_name(f"{path.name}{_UNREADABLE}-{number}")
-    path.rename(target)
-    logger.warning("%s was moved to %s", path, target)
+        target = path.with_name(f"{path.name}{suffix}-{number}")
+    return target
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error that caused the others."""
+    while below := error.__cause__ or error.__context__:
+        error = below
+    return (str(error).splitlines() or [""])[0][:160] or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -290,46 +356,14 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
     """Turns whatever goes wrong with a file into an `UnreadableError`."""
     try:
         yield
+    except PermissionError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # a fault of the machine, not of the file
     except Exception as error:
-        cause: BaseException = error
-        while below := cause.__cause__ or cause.__context__:
-            cause = below
-        reason = (str(cause).splitlines() or [""])[0][:160] or type(cause).__name__
         raise UnreadableError(
-            f"checkpoint {path} is incomplete or damaged ({reason})"
+            f"checkpoint {path} is incomplete or damaged ({_reason(error)})"
         ) from error
-
-
-def _is_worth_reading(record: logging.LogRecord) -> bool:
-    """Drops the dozens of lines that Orbax logs about saves and damaged files."""
-    if record.name == "asyncio":
-        return "tensorstore_spec" not in record.getMessage()
-    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what Orbax logs about files; errors become one message of ours."""
-    absl_logger = logging.getLogger("absl")
-    level, hook = absl_logger.level, sys.unraisablehook
-    absl_logger.setLevel(logging.ERROR)
-    sys.unraisablehook = functools.partial(_ignore_closed_loop, hook)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-        # Not after an error: threads of a failed read keep complaining for a while.
-        sys.unraisablehook = hook
-    finally:
-        absl_logger.setLevel(level)
-
-
-def _ignore_closed_loop(hook: Callable[[Any], None], unraisable: Any) -> None:
-    """Drops the complaint of a reading thread whose event loop has ended."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        hook(unraisable)
 
 
 def _check_match(path: pathlib.Path, saved: Any, like: Any) -> None:
@@ -360,10 +394,16 @@ def _check_match(path: pathlib.Path, saved: Any, like: Any) -> None:
 
 def _describe(tree: Any) -> Mapping[str, str]:
     """{"params/z_proj/kernel": "float32 (64, 128)", ...}"""
-    described = {}
+    return {
+        name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in _named_leaves(tree)
+    }
+
+
+def _named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """("params/z_proj/kernel", array), ...; keys as the numbers that they hold."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.eval_shape(jax.random.key_data, leaf)
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        described[name] = f"{leaf.dtype} {tuple(leaf.shape)}"
-    return described
+            data = jax.random.key_data
+            is_array = isinstance(leaf, jax.Array)
+            leaf = data(leaf) if is_array else jax.eval_shape(data, leaf)
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf

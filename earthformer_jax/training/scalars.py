@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or its gradient is no longer a number."""
+    """The loss, its gradient or the state of training is no longer a number."""
 
 
 class ScalarLog:
@@ -46,7 +46,8 @@ class ScalarLog:
             The rows of the interval that is not complete, as plain numbers.
 
         Raises:
-            NonFiniteError: if a loss or gradient norm is not finite.
+            NonFiniteError: if a loss, a gradient norm or the state after a step is not
+                finite.
         """
         self._record_complete()
         self._current = _read(self._current)
@@ -67,17 +68,22 @@ class ScalarLog:
 
 def _read(rows: list[Row]) -> list[Row]:
     """Rows as Python numbers; waits until they are computed."""
+    rows = jax.device_get(rows)
+    finite = [bool(row.pop("is_finite", True)) for row in rows]
     rows = [
         {name: int(v) if name == "step" else float(v) for name, v in row.items()}
-        for row in jax.device_get(rows)
+        for row in rows
     ]
-    for row in rows:
-        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-            raise NonFiniteError(
-                f"the loss is {row['loss']:g} and its gradient norm "
-                f"{row['grad_norm']:g} at step {row['step']} (learning rate "
-                f"{row['lr']:g}); the last checkpoint is from before that. Try a "
-                "smaller config.optim.lr or config.optim.clip_norm=1, and look for "
-                "missing values in the data"
-            )
+    for row, is_finite in zip(rows, finite, strict=True):
+        if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]) and is_finite:
+            continue
+        what = f"the loss is {row['loss']:g} and its gradient norm {row['grad_norm']:g}"
+        if not is_finite:
+            what += ", and the parameters or the optimiser's state are not finite,"
+        raise NonFiniteError(
+            f"{what} at step {row['step']} (learning rate {row['lr']:g}); it was not "
+            "saved. Look for missing values in the data, or try a smaller "
+            "config.optim.lr or config.optim.weight_decay, or config.optim.clip_norm=1, "
+            "with another --workdir: this one belongs to its config"
+        )
     return rows

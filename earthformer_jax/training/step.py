@@ -120,8 +120,9 @@ def update(
         axis_name: the `pmap` axis.
 
     Returns:
-        The state after the step, and scalars "loss", "grad_norm" (before clipping) and
-        "lr" (of this step).
+        The state after the step, and scalars "loss", "grad_norm" (before clipping),
+        "lr" (of this step) and "is_finite" (bool: the state after the step is; a finite
+        loss does not imply that).
     """
     rng = jax.random.fold_in(state.rng, state.step)
     if axis_name is not None:
@@ -195,7 +196,13 @@ def update(
         opt_state=opt_state,
         ema_params=_moving_average(state, params, ema_decay),
     )
-    return state, scalars
+    return state, scalars | {"is_finite": _is_finite(state)}
+
+
+def _is_finite(state: state_lib.TrainState) -> jax.Array:
+    """Whether everything that a step changes holds numbers only; bool `()`."""
+    changed = state.params, state.batch_stats, state.opt_state, state.ema_params
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(changed)]).all()
 
 
 def _teaching(

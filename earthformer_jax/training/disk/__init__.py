@@ -1,0 +1,1 @@
+"""What keeps the files of a workdir whole: checksums, progress, one writer."""
