@@ -7,17 +7,20 @@ python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
 
 Any field can be changed: --config.optim.lr=3e-4. Running the same command again resumes
-interrupted training. The exit status is 0 on success, 143 after SIGTERM or Ctrl-C (the
-last step is saved), 2 for invalid input, and 1 if the loss is not finite.
+interrupted training. The exit status is 0 on success, 143 after SIGTERM, Ctrl-C, SIGHUP
+or SIGUSR1 (the last step is saved), 2 for invalid input and for files that cannot be
+read or written, and 1 if the loss is not finite.
 """
 
-from earthformer_jax.run import cpu
+from earthformer_jax.run import cpu, interrupts
 
 if __name__ == "__main__":
     cpu.restart_with_huge_pages()
+    interrupts.end_when_asked()
 
 # ruff: noqa: E402
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -33,12 +36,14 @@ from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
 from earthformer_jax.run.config import list_fields
-from earthformer_jax.run.run import Run, summarize
+from earthformer_jax.run.interrupts import STOPPED
+from earthformer_jax.run.run import MakeParts, Run, summarize
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
+from earthformer_jax.training.loop import TrainingError
 from earthformer_jax.training.scalars import NonFiniteError
 
-DIVERGED, STOPPED = 1, 143
+DIVERGED = 1
 
 _CONFIG = command_line.define_config(flags.FLAGS)
 _WORKDIR = flags.DEFINE_string(
@@ -60,6 +65,9 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 logger = logging.getLogger(__name__)
 
+# For programs that run this command with a data set and a model of their own.
+build: MakeParts | None = None
+
 
 def run(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, mode: str = "train"
@@ -78,8 +86,9 @@ def run(
         ConfigError: if the config, the data or the workdir cannot be used.
         CheckpointError: if there is no checkpoint that can be used.
         NonFiniteError: if training diverges.
+        TrainingError, OSError: if files cannot be read or written.
     """
-    this = Run(config, workdir)
+    this = Run(config, workdir, build)
     if mode == "train" and not this.train():
         return STOPPED
     this.evaluate()
@@ -100,11 +109,11 @@ def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
             raise ConfigError(
                 "--config is missing, e.g. --config=configs/enso.py:quick"
             )
-        workdir = pathlib.Path(_WORKDIR.value)
+        workdir = pathlib.Path(os.path.expanduser(_WORKDIR.value))
         return workdir_lib.read_config(workdir), workdir
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or _default_workdir(file)
-    return _CONFIG.value, pathlib.Path(workdir)
+    return _CONFIG.value, pathlib.Path(os.path.expanduser(workdir))
 
 
 def _summary() -> str:
@@ -165,12 +174,26 @@ def main(argv: Sequence[str]) -> int:
         if not _DISTRIBUTED.value:
             cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
         return run(config, workdir, _MODE.value)
-    except (ConfigError, CheckpointError, NonFiniteError) as error:
+    except (
+        ConfigError,
+        CheckpointError,
+        NonFiniteError,
+        TrainingError,
+        OSError,
+    ) as error:
         logger.debug("where it happened", exc_info=True)  # --verbosity=1
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT
 
 
+def _main(argv: Sequence[str]) -> int:
+    """As `main`; does not wait for a compilation that was given up."""
+    status = main(argv)
+    if status == STOPPED:
+        interrupts.end_now(status)
+    return status
+
+
 if __name__ == "__main__":
     jax.config.config_with_absl()
-    app.run(main, flags_parser=_parse_flags)
+    app.run(_main, flags_parser=_parse_flags)

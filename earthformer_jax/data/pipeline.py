@@ -1,6 +1,11 @@
 """Batches from random-access sources: order, shuffling, shards and padding."""
 
 import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -150,9 +155,25 @@ class TrainBatches:
 
 
 def _prepare_worker(index: int, count: int) -> None:
-    """Reserves the accelerators for the process that trains."""
+    """Reserves the accelerators for the process that trains, and ends with it.
+
+    A terminal or a queue sends its signals to all processes. The one that trains
+    decides when to stop, and needs its workers until then.
+    """
     del index, count
     jax.config.update("jax_platforms", "cpu")
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,10 +28,13 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.settings import check_dataset, check_devices
 from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
+
+MakeParts = Callable[[ml_collections.ConfigDict], tuple[Dataset, Forecaster]]
 
 
 def load_data(
@@ -157,17 +161,23 @@ class Run:
     Args:
         config: a config; fields it leaves out take their defaults.
         workdir: where everything is written; created by training.
+        make_parts: makes the data set and the model of the complete config; None: those
+            that the config names.
 
     Raises:
         ConfigError: if the config has missing, unknown or invalid fields.
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str | os.PathLike[str],
+        make_parts: MakeParts | None = None,
     ):
         self.config = config_lib.completed(config)
         self._settings = config_lib.check(self.config)
         self.workdir = pathlib.Path(workdir)
+        self._make_parts = make_parts
 
     @classmethod
     def of(cls, workdir: str | os.PathLike[str]) -> "Run":
@@ -182,16 +192,21 @@ class Run:
         """Trains, or resumes training.
 
         Returns:
-            Whether training is complete. False after SIGTERM or Ctrl-C: the same call
-            then resumes it.
+            Whether training is complete. False after SIGTERM, Ctrl-C, SIGHUP or
+            SIGUSR1: the same call then resumes it.
 
         Raises:
-            ConfigError: if the data or the model cannot be used, or the workdir was
-                started with another config. Nothing has been written then.
+            ConfigError: if the data or the model cannot be used, or the workdir cannot
+                be written, is in use or was started with another config. Nothing has
+                been written then.
             CheckpointError: if checkpoints cannot be read or written.
-            NonFiniteError: if the loss is no longer finite.
+            NonFiniteError: if the loss or the state is no longer finite.
+            TrainingError: if the data cannot be read or the workdir cannot be written
+                any more; the same call resumes training.
         """
         check_devices(self._settings, jax.device_count())
+        with claim(self.workdir):  # known before the data are read
+            pass
         workdir_lib.check_same_config(self.config, self.workdir)
         self._check_same_data()
         self.rehearse()
@@ -247,6 +262,8 @@ class Run:
             CheckpointError: if no checkpoint can be used.
         """
         check_devices(self._settings, jax.device_count())
+        if jax.process_index() == 0 and self.workdir.is_dir():
+            check_writable(self.workdir)  # known before the data are read
         trained = self.load()
         test_data = self._reported.data
         if len(test_data.test) == 0:
@@ -281,6 +298,8 @@ class Run:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data set of the config, in the units of the training if there was one."""
+        if self._parts is not None:
+            return self._parts[0]
         return load_data(self.config, self.state)
 
     @property
@@ -289,13 +308,20 @@ class Run:
         return self._built[0]
 
     @functools.cached_property
+    def _parts(self) -> tuple[Dataset, Forecaster] | None:
+        return None if self._make_parts is None else self._make_parts(self.config)
+
+    @functools.cached_property
     def _built(self) -> tuple[Forecaster, Variables]:
         """The checked model, and the shapes of its variables."""
         if self.state is None:
             shapes = example_shapes(self.config, self.dataset)
         else:
             shapes = self.state.input_shape, self.state.target_shape
-        model = make_model(self.config, *shapes)
+        if self._parts is not None:
+            model = self._parts[1]
+        else:
+            model = make_model(self.config, *shapes)
         return model, check_model(self.config, model, *shapes)
 
     @functools.cached_property

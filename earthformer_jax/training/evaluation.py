@@ -1,6 +1,7 @@
 """Forecasts and scores of a model that is not being trained."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,10 +11,16 @@ from earthformer_jax.metrics.contract import Metric, Scores
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.training import mesh as mesh_lib
 
+Wait = Callable[..., Any]  # calls a function with arguments, as `StopRequest.wait` does
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
 
 def make_scorer(
     model: Forecaster, metric: Metric, mesh: jax.sharding.Mesh
-) -> Callable[[Variables, Iterable[Batch]], Scores]:
+) -> Callable[..., Scores]:
     """Compiles a metric of a model's forecasts.
 
     Args:
@@ -23,7 +30,8 @@ def make_scorer(
 
     Returns:
         Function from variables and host batches to scores. The sums stay on the
-        devices until all batches are done.
+        devices until all batches are done. A third argument calls what takes long, and
+        may raise to end the scoring early.
     """
     everywhere = mesh_lib.replicated(mesh)
     init = jax.jit(metric.init, out_shardings=everywhere)
@@ -34,10 +42,16 @@ def make_scorer(
 
     add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
 
-    def score(variables: Variables, batches: Iterable[Batch]) -> Scores:
+    def score(
+        variables: Variables, batches: Iterable[Batch], wait: Wait = _call
+    ) -> Scores:
         sums = init()
-        for batch in batches:
-            sums = add(sums, variables, mesh_lib.put_batch(mesh, batch))
+        for number, batch in enumerate(batches):
+            placed = mesh_lib.put_batch(mesh, batch)
+            if number == 0:
+                wait(add.lower(sums, variables, placed).compile)
+            sums = add(sums, variables, placed)
+            wait(jax.block_until_ready, sums)
         return metric.compute(sums)
 
     return score

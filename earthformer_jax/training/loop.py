@@ -7,11 +7,12 @@ the same numbers as if it had never been interrupted.
 
 import contextlib
 import functools
-import itertools
 import logging
+import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import ml_collections
@@ -20,6 +21,7 @@ import numpy as np
 from earthformer_jax.data import pipeline
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Scores, is_scalar
 from earthformer_jax.models.contract import Forecaster, final_teaching
 from earthformer_jax.training import evaluation, feed
@@ -29,13 +31,15 @@ from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
+from earthformer_jax.training.disk.claim import claim
 from earthformer_jax.training.optimizer import make_optimizer
-from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.plan import Plan, make_plan
 from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 from earthformer_jax.training.scalars import ScalarLog
 from earthformer_jax.training.settings import Settings
-from earthformer_jax.training.signals import StopRequest
+from earthformer_jax.training.signals import Backlog, Stopped, StopRequest
+from earthformer_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,10 @@ TAUGHT_TO_THE_END = (
     "its own forecasts, with probability %.2g: leave out the options of its sampling "
     "schedule, which then follows the training, or end the schedule earlier"
 )
+
+
+class TrainingError(RuntimeError):
+    """Training was ended by the machine or the data; the same call continues."""
 
 
 def train(
@@ -66,21 +74,46 @@ def train(
         model: forecaster of the examples.
 
     Returns:
-        Whether training is complete. False after SIGTERM or Ctrl-C: the same call
-        continues.
+        Whether training is complete. False after SIGTERM, SIGINT (Ctrl-C), SIGHUP or
+        SIGUSR1: the same call continues.
 
     Raises:
-        ConfigError: if a setting is impossible. Nothing has been written then.
-        CheckpointError: if checkpoints cannot be read, or belong to another model.
-        NonFiniteError: if the loss is no longer finite. The last checkpoint is a good
-            one.
+        ConfigError: if a setting is impossible, or the workdir cannot be written or is
+            in use. Nothing has been written then.
+        CheckpointError: if checkpoints cannot be read or written, or belong to another
+            model.
+        NonFiniteError: if the loss or the state is no longer finite. The last
+            checkpoint is a good one.
+        TrainingError: if the data cannot be read or the workdir cannot be written any
+            more. The message says which step is saved; the same call continues.
     """
     workdir = pathlib.Path(workdir)
+    with claim(workdir):
+        try:
+            return _train(config, workdir, dataset, model)
+        except _ReadError as error:
+            raise TrainingError(
+                f"the data cannot be read: {_first_line(error.__cause__)}"
+            ) from error.__cause__
+        except OSError as error:
+            raise TrainingError(
+                f"{workdir} cannot be written: {error}; once it can, the same command "
+                "continues from the last checkpoint"
+            ) from error
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    dataset: Dataset,
+    model: Forecaster,
+) -> bool:
     mesh = mesh_lib.data_mesh()
     everywhere = mesh_lib.replicated(mesh)
     settings = settings_lib.from_config(config)
     data = dataset.data
-    example = data.example()
+    with _reading():
+        example = data.example()
     is_first_process = jax.process_index() == 0
 
     plan = make_plan(settings.train, len(data.train))
@@ -108,7 +141,7 @@ def train(
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
-    complete = plan.is_complete(progress)
+    complete = plan.is_complete(progress) and not progress.validation_due
     if not complete and (share := final_teaching(model, plan.total_steps)) > 0:
         logger.warning(TAUGHT_TO_THE_END, plan.total_steps, config.model.name, share)
     if complete:
@@ -134,8 +167,6 @@ def train(
         donate_argnums=0,
         out_shardings=everywhere,
     )
-    score = evaluation.make_scorer(model, dataset.task.metric, mesh)
-
     with (
         contextlib.closing(batches),
         StopRequest() as stop,
@@ -143,52 +174,177 @@ def train(
         Records(workdir, progress.step, writes=is_first_process) as records,
         ProgressBar(progress.step, plan.total_steps, shows=is_first_process) as bar,
     ):
-        log = ScalarLog(records, bar, progress.unlogged)
-        take_step = _announced(take_step, bar.say)
-        on_devices = feed.device_batches(batches, mesh)
-        stops = False
-        while not stops:
-            batch, progress.batches = next(on_devices)
-            state, scalars = take_step(state, batch)
-            progress.step += 1
-            log.add(progress.step, scalars)
-            if plan.logs(progress.step):
-                log.end_interval()
-
-            if plan.validates(progress.step):
-                log.catch_up()
-                scores = score(state.variables, _validation_batches(settings, data))
-                plan.judge(progress, scores)
-                records.write(progress.step, "validation", scores)
-                bar.say(_validation_line(progress, scores))
-
-            complete = plan.is_complete(progress)
-            stops = stop.asked(progress.step) or complete
-            if plan.saves(progress) or stops:
-                progress.unlogged = log.catch_up()
-                records.flush()
-                checkpoints.save(state, progress)
-    if complete:
-        logger.info("training is complete after step %d", progress.step)
-    else:
-        logger.info("stopped after step %d; run again to continue", progress.step)
-    return complete
+        return _Training(
+            plan=plan,
+            state=state,
+            progress=progress,
+            take_step=take_step,
+            batches=feed.device_batches(batches, mesh),
+            score=evaluation.make_scorer(model, dataset.task.metric, mesh),
+            validation=_validation_batches(settings, data),
+            checkpoints=checkpoints,
+            records=records,
+            bar=bar,
+            stop=stop,
+        ).run()
 
 
-def _announced(take_step: Callable, say: Callable[[str], None]) -> Callable:
-    """The training step; its first call says that it is compiled, and how long."""
-    calls = itertools.count()
+class _ReadError(Exception):
+    """Wraps whatever the data set raises, to tell it from other errors."""
 
-    def take(*arguments):
-        if next(calls):
-            return take_step(*arguments)
-        say("compiling the training step ...")
+
+class _Training:
+    """A training under way: its state, and everything that a step has to do with."""
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        state: TrainState,
+        progress: Progress,
+        take_step: Any,
+        batches: Iterator[tuple[dict[str, jax.Array], Any]],
+        score: Callable[..., Scores],
+        validation: Iterable[Batch],
+        checkpoints: Checkpoints,
+        records: Records,
+        bar: ProgressBar,
+        stop: StopRequest,
+    ):
+        self._plan, self._state, self._progress = plan, state, progress
+        self._take_step, self._batches = take_step, batches
+        self._score, self._validation = score, validation
+        self._checkpoints, self._records, self._bar = checkpoints, records, bar
+        self._stop = stop
+        self._log = ScalarLog(records, bar, progress.unlogged)
+        self._backlog = Backlog()
+        self._saved_step = progress.step
+        self._is_compiled = False
+
+    def run(self) -> bool:
+        """Trains until everything is done, or until a stop is asked for.
+
+        Returns:
+            Whether training is complete and no stop was asked for.
+        """
+        progress, is_complete, stops = self._progress, False, False
+        try:
+            while not (is_complete or stops):
+                if not progress.validation_due:
+                    self._step()
+                if self._plan.validates(progress.step):
+                    self._validate()
+                is_complete = self._plan.is_complete(progress)
+                stops = self._stop.asked(progress.step)
+                if self._plan.saves(progress) or is_complete or stops:
+                    self._save()
+        except Stopped:
+            self._save_if_needed()
+            is_complete, stops = False, True
+        except _ReadError as error:
+            if jax.process_count() == 1:  # the others would have to save as well
+                self._save_if_needed()
+            raise TrainingError(
+                f"the data cannot be read: {_first_line(error.__cause__)}; "
+                f"{self._where_it_continues()}"
+            ) from error.__cause__
+        if is_complete:
+            logger.info("training is complete after step %d", progress.step)
+            if progress.best_step is None:
+                logger.warning(
+                    "no validation had a finite %s: there is no best checkpoint, and "
+                    "the last one is scored instead",
+                    self._plan.monitor,
+                )
+        if stops:
+            logger.info("stopped: %s", self._where_it_continues())
+        return is_complete and not stops
+
+    def _step(self) -> None:
+        with _reading(), self._stop.waiting():
+            following = next(self._batches)
+        batch, position = following
+        if not self._is_compiled:
+            self._compile(batch)
+        self._progress.batches = position
+        self._state, scalars = self._take_step(self._state, batch)
+        self._progress.step += 1
+        self._backlog.add(scalars["loss"])
+        self._log.add(self._progress.step, scalars)
+        if self._plan.logs(self._progress.step):
+            self._log.end_interval()
+
+    def _compile(self, batch: dict[str, jax.Array]) -> None:
+        """Compiles the step before it is taken; nothing is lost if that is stopped."""
+        self._bar.say("compiling the training step ...")
         start = time.monotonic()
-        result = take_step(*arguments)
-        say(f"compiled the training step in {time.monotonic() - start:.1f} s")
-        return result
+        self._stop.wait(self._take_step.lower(self._state, batch).compile)
+        self._bar.say(f"compiled the training step in {time.monotonic() - start:.1f} s")
+        self._is_compiled = True
 
-    return take
+    def _validate(self) -> None:
+        progress = self._progress
+        self._log.catch_up()
+        progress.validation_due = True
+        scores = self._score(
+            self._state.variables, _read_from(self._validation), self._stop.wait
+        )
+        progress.validation_due = False
+        self._plan.judge(progress, scores)
+        self._records.write(progress.step, "validation", scores)
+        self._bar.say(_validation_line(progress, scores))
+        monitored = float(scores[self._plan.monitor])
+        if not math.isfinite(monitored):
+            logger.warning(
+                "the validation after step %d has %s=%s, so that it cannot be the best",
+                progress.step,
+                self._plan.monitor,
+                monitored,
+            )
+
+    def _save(self) -> None:
+        self._progress.unlogged = self._log.catch_up()
+        self._records.flush()
+        self._checkpoints.save(self._state, self._progress)
+        self._saved_step = self._progress.step
+
+    def _save_if_needed(self) -> None:
+        if self._progress.step > self._saved_step:
+            self._save()
+
+    def _where_it_continues(self) -> str:
+        if not self._saved_step:
+            return "nothing had to be saved; the same command starts again"
+        return f"step {self._saved_step} is saved, and the same command continues"
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Marks errors of the data set, which can be of any type."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        raise _ReadError from error
+
+
+def _read_from(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches; whatever reading them raises becomes a `_ReadError`."""
+    with _reading():
+        iterator = iter(batches)
+    while True:
+        with _reading():
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    return f"{kind}{lines[0]}"
 
 
 def _write_settings(

@@ -1,5 +1,6 @@
 """Progress of training on the terminal or in the log."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -13,7 +14,7 @@ class ProgressBar:
     """A progress bar on a terminal, log lines with the remaining time elsewhere.
 
     Steps count once their scalars have been read, so the pace is that of the devices
-    and not of the program that feeds them.
+    and not of the program that feeds them. A terminal that is gone ends no training.
     """
 
     def __init__(self, step: int, total_steps: int, shows: bool = True):
@@ -33,13 +34,15 @@ class ProgressBar:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
     def update(self, step: int, scores: dict[str, float]) -> None:
         """Shows that `step` steps are done."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        self._bar.update(step - self._bar.n)
-        self._bar.set_postfix_str(text, refresh=False)
+        with contextlib.suppress(OSError):
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(text, refresh=False)
         if self._logs:
             logger.info("step %d/%d  %s%s", step, self._total, text, self._eta(step))
 
@@ -48,7 +51,8 @@ class ProgressBar:
         if self._logs:
             logger.info("%s", text)
         elif not self._bar.disable:
-            self._bar.write(text, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                self._bar.write(text, file=sys.stderr)
 
     def _eta(self, step: int) -> str:
         """Pace and remaining time, once a first interval (with compilation) is over."""

@@ -2,18 +2,26 @@
 
 metrics.jsonl holds one JSON object per line, {"step": 100, "train/loss": 0.5, ...},
 and nothing that depends on the clock: training that was interrupted and continued
-writes the same bytes as training that was not.
+writes the same bytes as training that was not. Everything is written by the thread that
+calls, so that a full disk is an error there.
 """
 
+import contextlib
 import json
+import logging
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 import numpy as np
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+logger = logging.getLogger(__name__)
 
 
 class Records:
@@ -25,25 +33,39 @@ class Records:
     def __init__(self, workdir: pathlib.Path, step: int, writes: bool = True):
         """Opens the record of a training that continues after `step`.
 
-        Lines about later steps are dropped, because those steps are taken again.
+        Lines about later steps are dropped, because those steps are taken again. Before
+        a training that begins anew (step 0), an earlier record is kept under another
+        name.
         """
-        self._files: tuple[TextIO, tensorboardX.SummaryWriter] | None = None
+        self._files: tuple[TextIO, EventsWriter] | None = None
         if writes:
             path = workdir / "metrics.jsonl"
+            if step == 0:
+                _set_aside(path)
             _keep_lines(path, step)
-            board = tensorboardX.SummaryWriter(
-                str(workdir), purge_step=step + 1 if step else None
+            # Two records that begin in the same second must not share a file.
+            board = EventsWriter(
+                str(workdir.absolute() / "events"), f".{os.getpid()}.{step}"
             )
+            if step:
+                session = SessionLog(status=SessionLog.START)
+                board.write_event(Event(step=step + 1, session_log=session))
             self._files = path.open("a"), board
 
     def __enter__(self) -> "Records":
         return self
 
-    def __exit__(self, *exception) -> None:
-        if self._files is not None:
-            self.flush()
+    def __exit__(self, kind, *exception) -> None:
+        if self._files is None:
+            return
+        # After an error, another one about the same disk would hide the first.
+        with (
+            contextlib.suppress(*[OSError] if kind else []),
+            contextlib.ExitStack() as all,
+        ):
             for file in self._files:
-                file.close()
+                all.callback(file.close)
+            self.flush()
 
     def write(self, step: int, prefix: str, scores: Mapping[str, Any]) -> None:
         """Adds one line.
@@ -60,7 +82,10 @@ class Records:
         lines.write(json.dumps({"step": step} | named) + "\n")
         for name, value in named.items():
             if isinstance(value, int | float):
-                board.add_scalar(name, value, step)
+                summary = scalar(name, value)
+                board.write_event(
+                    Event(wall_time=time.time(), step=step, summary=summary)
+                )
 
     def flush(self) -> None:
         """Puts everything on disk, before a checkpoint that relies on it."""
@@ -79,17 +104,44 @@ def _plain(value: Any) -> Any:
     return value if math.isfinite(value) else None
 
 
+def _set_aside(path: pathlib.Path) -> None:
+    """Renames a record that holds steps although there is no checkpoint."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    number = 1
+    while (kept := path.with_name(f"metrics-old-{number}.jsonl")).exists():
+        number += 1
+    path.rename(kept)
+    logger.warning(
+        "there is no checkpoint, so training begins anew; the earlier %s was kept as "
+        "%s",
+        path,
+        kept.name,
+    )
+
+
 def _keep_lines(path: pathlib.Path, step: int) -> None:
     """Drops the lines about steps after `step`, and a last line cut short."""
     if not path.exists():
+        if step:
+            logger.warning("%s is gone: it begins again after step %d", path, step)
         return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    lines, kept, damaged = path.read_text(errors="replace").splitlines(True), [], 0
+    for line in lines:
+        if not line.endswith("\n"):
+            continue
         try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
+            if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            continue
+            damaged += 1
+    if damaged:
+        logger.warning("%d damaged lines of %s were dropped", damaged, path)
+    if kept == lines:
+        return
     shorter = path.with_suffix(".tmp")
-    shorter.write_text("".join(kept))
+    with shorter.open("w") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
     shorter.replace(path)

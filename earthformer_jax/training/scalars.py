@@ -83,7 +83,7 @@ def _read(rows: list[Row]) -> list[Row]:
         raise NonFiniteError(
             f"{what} at step {row['step']} (learning rate {row['lr']:g}); it was not "
             "saved. Look for missing values in the data, or try a smaller "
-            "config.optim.lr or config.optim.weight_decay, or config.optim.clip_norm=1, "
-            "with another --workdir: this one belongs to its config"
+            "config.optim.lr, config.optim.weight_decay or config.optim.clip_norm with "
+            "another --workdir, since this one belongs to its config"
         )
     return rows
