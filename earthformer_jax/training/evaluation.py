@@ -40,7 +40,7 @@ def make_scorer(
         forecast = model.apply(variables, batch["inputs"], train=False)
         return metric.update(sums, forecast, batch)
 
-    add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
+    compiled_add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
 
     def score(
         variables: Variables, batches: Iterable[Batch], wait: Wait = _call
@@ -49,8 +49,8 @@ def make_scorer(
         for number, batch in enumerate(batches):
             placed = mesh_lib.put_batch(mesh, batch)
             if number == 0:
-                wait(add.lower(sums, variables, placed).compile)
-            sums = add(sums, variables, placed)
+                wait(compiled_add.lower(sums, variables, placed).compile)
+            sums = compiled_add(sums, variables, placed)
             wait(jax.block_until_ready, sums)
         return metric.compute(sums)
 

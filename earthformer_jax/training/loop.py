@@ -88,9 +88,12 @@ def train(
             more. The message says which step is saved; the same call continues.
     """
     workdir = pathlib.Path(workdir)
-    with claim(workdir):
+    with claim(workdir), StopRequest() as stop:
         try:
-            return _train(config, workdir, dataset, model)
+            return _train(config, workdir, dataset, model, stop)
+        except Stopped:
+            logger.info("stopped: nothing had to be saved; the same command continues")
+            return False
         except _ReadError as error:
             raise TrainingError(
                 f"the data cannot be read: {_first_line(error.__cause__)}"
@@ -107,6 +110,7 @@ def _train(
     workdir: pathlib.Path,
     dataset: Dataset,
     model: Forecaster,
+    stop: StopRequest,
 ) -> bool:
     mesh = mesh_lib.data_mesh()
     everywhere = mesh_lib.replicated(mesh)
@@ -137,7 +141,9 @@ def _train(
 
     _describe(config, data, like.params, example, mesh)
     if restored is None:
-        state, progress = jax.jit(init, out_shardings=everywhere)(rng), Progress()
+        create = jax.jit(init, out_shardings=everywhere)
+        stop.wait(create.lower(rng).compile)
+        state, progress = create(rng), Progress()
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
@@ -169,7 +175,6 @@ def _train(
     )
     with (
         contextlib.closing(batches),
-        StopRequest() as stop,
         checkpoints,
         Records(workdir, progress.step, writes=is_first_process) as records,
         ProgressBar(progress.step, plan.total_steps, shows=is_first_process) as bar,
@@ -293,7 +298,7 @@ class _Training:
         self._plan.judge(progress, scores)
         self._records.write(progress.step, "validation", scores)
         self._bar.say(_validation_line(progress, scores))
-        monitored = float(scores[self._plan.monitor])
+        monitored = float(np.asarray(scores[self._plan.monitor]))
         if not math.isfinite(monitored):
             logger.warning(
                 "the validation after step %d has %s=%s, so that it cannot be the best",
@@ -314,7 +319,7 @@ class _Training:
 
     def _where_it_continues(self) -> str:
         if not self._saved_step:
-            return "nothing had to be saved; the same command starts again"
+            return "nothing had to be saved; the same command continues"
         return f"step {self._saved_step} is saved, and the same command continues"
 
 
@@ -344,7 +349,10 @@ def _read_from(batches: Iterable[Batch]) -> Iterator[Batch]:
 def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return f"{kind}{lines[0]}"
+    hint = ""
+    if lines[0].startswith("Worker process was terminated"):
+        hint = " (out of memory? try a smaller config.train.num_workers)"
+    return f"{kind}{lines[0]}{hint}"
 
 
 def _write_settings(

@@ -18,10 +18,14 @@ from typing import Any, TextIO
 
 import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
 logger = logging.getLogger(__name__)
+
+# Classes that protobuf makes at run time.
+_Event: Any = vars(event_pb2)["Event"]
+_SessionLog: Any = vars(event_pb2)["SessionLog"]
 
 
 class Records:
@@ -48,8 +52,8 @@ class Records:
                 str(workdir.absolute() / "events"), f".{os.getpid()}.{step}"
             )
             if step:
-                session = SessionLog(status=SessionLog.START)
-                board.write_event(Event(step=step + 1, session_log=session))
+                session = _SessionLog(status=_SessionLog.START)
+                board.write_event(_Event(step=step + 1, session_log=session))
             self._files = path.open("a"), board
 
     def __enter__(self) -> "Records":
@@ -84,7 +88,7 @@ class Records:
             if isinstance(value, int | float):
                 summary = scalar(name, value)
                 board.write_event(
-                    Event(wall_time=time.time(), step=step, summary=summary)
+                    _Event(wall_time=time.time(), step=step, summary=summary)
                 )
 
     def flush(self) -> None:

@@ -26,9 +26,9 @@ class Stopped(Exception):
 class StopRequest:
     """A context in which SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 ask for a stop.
 
-    A second Ctrl-C interrupts as usual, and signals that are ignored (by `nohup`)
-    remain so. In a multi-process job JAX itself catches SIGTERM and makes all processes
-    stop at the same step; the other signals are turned into SIGTERM there.
+    Ctrl-C after another request interrupts as usual, and signals that are ignored (by
+    `nohup`) remain so. In a multi-process job JAX itself catches SIGTERM and makes all
+    processes stop at the same step; the other signals are turned into SIGTERM there.
     """
 
     def __init__(self):
@@ -91,8 +91,10 @@ class StopRequest:
 
     def _ask(self, number, frame) -> None:
         del frame
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+        if number == signal.SIGINT and self._asked.is_set():
+            signal.signal(number, self._previous[number])
+            os.kill(os.getpid(), number)
+            return
         if jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -111,7 +113,7 @@ class Backlog:
 
     def __init__(self, seconds: float = 2.0):
         self._seconds = seconds
-        self._pending: collections.deque[jax.Array] = collections.deque()
+        self._pending: collections.deque[Any] = collections.deque()
         self._most = 2
         self._last: float | None = None  # when a step was seen to be done
 

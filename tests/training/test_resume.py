@@ -29,12 +29,12 @@ def start(workdir, *overrides):
     )
 
 
-def wait_until_training(process):
-    """Returns at the line that the loop logs before its first step."""
+def wait_until_training(process, said="devices:"):
+    """Returns at a line of the log, by default the one before the first step."""
     seen = []
     for line in process.stderr:
         seen.append(line)
-        if "devices:" in line:
+        if said in line:
             return
     raise AssertionError("".join(seen))
 
@@ -73,8 +73,7 @@ def test_killed_at_random_moments(whole, tmp_path, checkpoint_every):
 @pytest.mark.slow
 def test_sigterm_ends_cleanly(whole, tmp_path):
     process = start(tmp_path)
-    wait_until_training(process)
-    time.sleep(0.5)
+    wait_until_training(process, "step 4/")
     process.send_signal(signal.SIGTERM)
     finish(process)
     assert Checkpoints(tmp_path / "checkpoints").steps()
