@@ -295,10 +295,9 @@ def relative_position_index(size: Grid, memory_size: Grid, reach: Grid) -> np.nd
         )
     row = np.zeros((1, 1), np.int32)
     for axis, r in enumerate(reach):
-        query = np.indices(size)[axis].reshape(-1, 1)
-        key = np.indices(memory_size)[axis].reshape(1, -1)
-        row = row * (2 * r - 1) + (query - key + r - 1)
-    row = row.astype(np.int32)
+        query = np.indices(size, np.int32)[axis].reshape(-1, 1)
+        key = np.indices(memory_size, np.int32)[axis].reshape(1, -1)
+        row = row * np.int32(2 * r - 1) + (query - key + np.int32(r - 1))
     row.setflags(write=False)
     return row
 

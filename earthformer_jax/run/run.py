@@ -21,6 +21,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
+from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.trained import TrainedModel, restore
@@ -124,6 +125,7 @@ def check_model(
         ConfigError: with the reason.
     """
     name = config.model.name
+    memory.check_attention(config, model)
     try:
         variables = state_lib.abstract_variables(model, input_shape)
         apply = functools.partial(model.apply, train=False)
@@ -224,6 +226,10 @@ class Run:
             ConfigError: if the data or the model cannot be used.
         """
         check_dataset(self._settings, self._reported)
+        shapes = example_shapes(self.config, self.dataset)
+        for batch in ("train.micro_batch", "eval.batch_size"):
+            memory.check_attention(self.config, self.model, batch)
+        memory.check_step(self.config, self._settings, self._built[1], shapes)
         return self.dataset
 
     def load(self) -> TrainedModel:

@@ -277,7 +277,10 @@ class TestSettings:
             (dict(in_len=0), "in_len=0: expected a whole number of at least 1"),
             (dict(out_len=129), "out_len=129: expected at most 128 frames"),
             (dict(space_step=0), "space_step=0: expected a whole number of at least 1"),
-            (dict(twin_years=1), "twin_years=1: expected a whole number of at least 3"),
+            (
+                dict(twin_years=1),
+                "twin_years=1: expected a whole number from 3 to 1000",
+            ),
             (dict(variables="T,P,T"), "variables=T,P,T repeats a name"),
             (
                 dict(missing="a"),
