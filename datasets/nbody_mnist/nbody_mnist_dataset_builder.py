@@ -80,7 +80,7 @@ class NbodyMnist(ArrayRecordBuilder):
         chosen = {"name": "nbody_mnist", **self.builder_config.data}
         if self.builder_config.digits_in_manual_dir:
             chosen["digits"] = str(dl_manager.manual_dir)
-        data = nbody_mnist.load(chosen, self.builder_config.seed).data
+        data = nbody_mnist.load(chosen | {"seed": self.builder_config.seed}).data
         return {
             split: self._generate_examples(getattr(data, split)) for split in SPLITS
         }

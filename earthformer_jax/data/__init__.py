@@ -10,7 +10,7 @@ from typing import Any
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
-# Each module has a dataclass `Settings` and a function `load(config, seed) -> Dataset`.
+# Each module has a dataclass `Settings` and a function `load(config) -> Dataset`.
 # One that fits statistics also takes the `state` that holds them. It is imported on
 # first use.
 MODULES = {
@@ -24,13 +24,16 @@ MODULES = {
 
 
 def load(
-    config: Mapping[str, Any], seed: int, state: DataState | None = None
+    config: Mapping[str, Any],
+    seed: int | None = None,
+    state: DataState | None = None,
 ) -> Dataset:
     """Loads the data set `config["name"]`.
 
     Args:
         config: settings of the data set, fields of `settings(name)`, with its `name`.
-        seed: of everything simulated.
+        seed: of everything drawn at random, if the config has no `seed`; None: the
+            default of `dataset.DataSettings`.
         state: of the data that a model was trained on. Its statistics are used, and
             what was trained on does not become test data; None: the data are new.
 
@@ -42,9 +45,11 @@ def load(
     name = config["name"]
     if name not in MODULES:
         raise ValueError(f"name={name!r} is unknown; there are: {', '.join(MODULES)}")
+    if seed is not None:
+        config = {"seed": seed} | dict(config)
     if state is not None and len(state.fitted):
-        return _module(name).load(config, seed, state)
-    dataset = _module(name).load(config, seed)
+        return _module(name).load(config, state)
+    dataset = _module(name).load(config)
     if dataset.data.state is None:
         make = functools.partial(_state, dataset.data, bool(config.get("path")))
         data = dataclasses.replace(dataset.data, state=functools.cache(make))

@@ -63,7 +63,7 @@ def show(argv: Sequence[str]) -> None:
     with command_line.as_config_error(
         f"data {config.data.name!r}", "data", config.data
     ):
-        dataset = data.load(config.data, config.seed)
+        dataset = data.load(config.data)
         samples = show_lib.choose(
             dataset.data,
             flag_values.split or ("train" if flag_values.augmented else "test"),

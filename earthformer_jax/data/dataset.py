@@ -11,6 +11,20 @@ from earthformer_jax.data.normalization import Affine, Normalization
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.task import Task
+from earthformer_jax.settings import UINT32_MOST, at_least, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What the settings of all data sets have in common.
+
+    Attributes:
+        seed: of everything drawn at random: generated sequences, twins, simulated
+            months. The seed of the model and of the order of examples is another.
+    """
+
+    seed: int = setting(0, at_least(0, UINT32_MOST))
+
 
 Augmentation = Callable[[Example, np.random.Generator], Example]
 

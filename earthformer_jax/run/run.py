@@ -52,7 +52,7 @@ def load_data(
     """
     known = () if state is None else (state,)
     with as_config_error(f"data {config.data.name!r}", "data", config.data):
-        return data.load(config.data, config.seed, *known)
+        return data.load(config.data, None, *known)
 
 
 def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
@@ -176,10 +176,11 @@ class Run:
         workdir: str | os.PathLike[str],
         make_parts: MakeParts | None = None,
     ):
-        self.config = config_lib.completed(config)
-        self._settings = config_lib.check(self.config)
+        config = config_lib.completed(config)
+        self._settings = config_lib.check(config)
         self.workdir = pathlib.Path(workdir)
         self._make_parts = make_parts
+        self.config = workdir_lib.with_data_of(config, self.workdir)
 
     @classmethod
     def of(cls, workdir: str | os.PathLike[str]) -> "Run":

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.run.config import completed
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training import settings as settings_lib
@@ -32,12 +33,45 @@ PART_OF_THE_MODEL = tuple(
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The complete config a workdir was started with.
 
-    Fields that did not exist when it was written take their defaults.
+    Fields that did not exist when it was written take their defaults, apart from
+    `data.seed`: until it existed, `seed` was the seed of the data as well.
 
     Raises:
         ConfigError: if there is no readable config.
     """
-    return completed(workdir_lib.read_config(workdir))
+    saved = workdir_lib.read_config(workdir)
+    config = completed(saved)
+    if _draws_with_seed(saved) and "seed" in config.data:
+        with config.unlocked():
+            config.data.seed = saved.seed
+    return config
+
+
+def with_data_of(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+    """A complete config, with the data seed of a workdir from before `data.seed`.
+
+    Data that such a workdir drew with `seed` stay as they were, unless the config has a
+    `data.seed` other than the default. Other workdirs change nothing.
+    """
+    if not (workdir / workdir_lib.CONFIG_FILE).exists():
+        return config
+    try:
+        saved = workdir_lib.read_config(workdir)
+    except ConfigError:  # said when the workdir is used
+        return config
+    if _draws_with_seed(saved) and config.data.get("seed") == DataSettings.seed:
+        with config.unlocked():
+            config.data.seed = saved.seed
+    return config
+
+
+def _draws_with_seed(saved: ml_collections.ConfigDict) -> bool:
+    """Whether a config was written before `data.seed` existed."""
+    fields = saved.get("data")
+    known = isinstance(fields, ml_collections.ConfigDict) and "seed" in saved
+    return known and "seed" not in fields
 
 
 def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -83,13 +117,13 @@ def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -
 
 
 def has_same_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether data and seed of a config are those a workdir was started with.
+    """Whether the data of a config are those a workdir was started with.
 
     Raises:
         ConfigError: if the workdir has no config.
     """
     return not any(
-        line.startswith(("data.", "seed:"))
+        line.startswith("data.")
         for line in differences(read_config(workdir), completed(config))
     )
 

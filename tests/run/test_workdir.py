@@ -6,6 +6,8 @@ import ml_collections
 import pytest
 
 from earthformer_jax.run import workdir as lib
+from earthformer_jax.run.config import completed
+from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.workdir import to_json, write_config
 
@@ -61,6 +63,44 @@ class TestSameConfig:
         (tmp_path / "file").write_text("")
         with pytest.raises(ConfigError, match="file is not a folder"):
             lib.check_same_config(config(), tmp_path / "file")
+
+
+class TestSeedOfTheData:
+    """A workdir from before `data.seed` drew its data with `seed`."""
+
+    def old(self, folder):
+        saved = completed(config(seed=3))
+        with saved.unlocked():
+            del saved.data["seed"]
+        write_config(saved, folder)
+        return folder
+
+    def test_the_config_says_so(self, tmp_path):
+        assert lib.read_config(self.old(tmp_path)).data.seed == 3
+
+    def test_the_same_command_continues(self, tmp_path):
+        old = self.old(tmp_path / "old")
+        now = Run(config(seed=3), old).config
+        assert now.data.seed == 3
+        lib.check_same_config(now, old)
+        assert lib.has_same_data(now, old)
+
+    def test_another_seed_of_the_data_is_refused(self, tmp_path):
+        old = self.old(tmp_path / "old")
+        now = Run(config(seed=3, data=dict(name="enso", seed=4)), old).config
+        with pytest.raises(ConfigError, match="data.seed: 3, now 4"):
+            lib.check_same_config(now, old)
+
+    def test_new_workdirs_have_their_own(self, tmp_path):
+        assert Run(config(seed=3), tmp_path / "none").config.data.seed == 0
+        write_config(completed(config(seed=3)), tmp_path / "new")
+        assert lib.read_config(tmp_path / "new").data.seed == 0
+        assert Run(config(seed=3), tmp_path / "new").config.data.seed == 0
+        lib.check_same_config(Run(config(seed=3), tmp_path / "new").config, tmp_path)
+
+    def test_a_workdir_that_cannot_be_read(self, tmp_path):
+        (tmp_path / "config.json").write_text("{")
+        assert Run(config(seed=3), tmp_path).config.data.seed == 0
 
 
 class TestSameModel:

@@ -28,8 +28,6 @@ class Settings(cube.Settings):
     calendar: bool = True
 
 
-def load(
-    config: Mapping[str, Any], seed: int, state: DataState | None = None
-) -> Dataset:
+def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     """Loads the data set (`data.cubes.cube.load`)."""
-    return cube.load(settings_from(Settings, config, "the climate data"), seed, state)
+    return cube.load(settings_from(Settings, config, "the climate data"), state)

@@ -18,7 +18,7 @@ from earthformer_jax.data.cubes import checks, trained, twin
 from earthformer_jax.data.cubes.references import Fitted, fit, references
 from earthformer_jax.data.cubes.repeats import without_repeats
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
-from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.dataset import Channel, Data, Dataset, DataSettings, Display
 from earthformer_jax.data.readers import layout, series, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Wanted, nearest
@@ -42,7 +42,7 @@ MIN_AREA = 1e-3  # least weight of a cell, so that those at a pole still count
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(DataSettings):
     """Settings of a climate cube or of the user's files.
 
     Attributes:
@@ -148,12 +148,11 @@ class Settings:
             raise ConfigError(problem)
 
 
-def load(settings: Settings, seed: int, state: DataState | None = None) -> Dataset:
+def load(settings: Settings, state: DataState | None = None) -> Dataset:
     """Makes the data set.
 
     Args:
         settings: checked settings.
-        seed: of the climate twin.
         state: of the data that a model was trained on, whose statistics and splits are
             used; None: they are those of the series.
 
@@ -161,7 +160,7 @@ def load(settings: Settings, seed: int, state: DataState | None = None) -> Datas
         FileNotFoundError: if `settings.path` does not exist.
         ValueError: if a file, a date or a setting cannot be used; the message says why.
     """
-    cube, targets = open_series(settings, seed)
+    cube, targets = open_series(settings)
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     if settings.restores:
         lengths = dict(in_len=0, out_len=settings.in_len)
@@ -275,7 +274,7 @@ def _divide(
     return cube, periods, starts
 
 
-def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:
+def open_series(settings: Settings) -> tuple[Cube, int]:
     """Opens the series that the settings describe, without reading its values.
 
     Returns:
@@ -286,7 +285,7 @@ def open_series(settings: Settings, seed: int) -> tuple[Cube, int]:
         ValueError: if it cannot be used.
     """
     if not settings.path:
-        return _twin(settings, seed)
+        return _twin(settings)
     cube = series.open_cube(
         settings.path,
         Wanted(settings.variables, settings.level, settings.axes, settings.missing),
@@ -320,7 +319,7 @@ def loss_weights(
     return (weights / weights[weights > 0].mean()).astype(np.float32)
 
 
-def _twin(settings: Settings, seed: int) -> tuple[Cube, int]:
+def _twin(settings: Settings) -> tuple[Cube, int]:
     for name in ("level", "axes", "missing", "region"):
         if getattr(settings, name):
             raise ValueError(
@@ -333,7 +332,7 @@ def _twin(settings: Settings, seed: int) -> tuple[Cube, int]:
                 f"{name}={getattr(settings, name)} has no effect on the "
                 "embedded climate twin; give `path`, or leave it 1"
             )
-    cube = twin.make(settings.twin_years, seed)
+    cube = twin.make(settings.twin_years, settings.seed)
     names = settings.variables or cube.names
     for name in names:
         if name not in cube.names:

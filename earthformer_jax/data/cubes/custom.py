@@ -15,8 +15,6 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
 
-def load(
-    config: Mapping[str, Any], seed: int, state: DataState | None = None
-) -> Dataset:
+def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     """Loads the data set (`data.cubes.cube.load`)."""
-    return cube.load(settings_from(Settings, config, "custom data"), seed, state)
+    return cube.load(settings_from(Settings, config, "custom data"), state)

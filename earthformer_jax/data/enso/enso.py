@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.data import tfds_source
-from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.dataset import Channel, Data, Dataset, DataSettings, Display
 from earthformer_jax.data.enso import gridded_sst, icar_tfds, twin
 from earthformer_jax.data.enso import icar as icar_lib
 from earthformer_jax.data.enso.examples import EnsoExamples
@@ -57,7 +57,7 @@ Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(DataSettings):
     """Settings of the ENSO data.
 
     Attributes:
@@ -155,12 +155,11 @@ OFFICIAL = Affine(scale=icar_lib.SST_MAX - icar_lib.SST_MIN, offset=icar_lib.SST
 OFFICIAL_UNITS = "(official ICAR-ENSO units, 0..1)^2"
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
-        seed: of everything simulated.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -168,7 +167,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """
     settings = settings_from(Settings, config, "the ENSO data")
     if not settings.path:
-        return _twin(settings, seed)
+        return _twin(settings)
     path = Path(settings.path).expanduser()
     windows: dict[str, Any] = dict(
         split=settings.split, in_len=settings.in_len, out_len=settings.out_len
@@ -186,10 +185,11 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
             f"{' nor '.join(icar_lib.TRAIN_FILES)}; to read several files, use a "
             f"pattern such as '{path}/*.nc'"
         )
-    return _gridded(settings, seed)
+    return _gridded(settings)
 
 
-def _twin(settings: Settings, seed: int) -> Dataset:
+def _twin(settings: Settings) -> Dataset:
+    seed = settings.seed
     grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
     lengths = settings.in_len, settings.out_len
     windows = {
@@ -240,7 +240,7 @@ def _icar(settings: Settings, data: icar_lib.IcarEnso) -> Dataset:
     )
 
 
-def _gridded(settings: Settings, seed: int) -> Dataset:
+def _gridded(settings: Settings) -> Dataset:
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     wanted = Wanted(
         variables=layout.words(settings.variable),
@@ -268,7 +268,7 @@ def _gridded(settings: Settings, seed: int) -> Dataset:
             data.grid.latitude,
             first_month,
             **lengths,
-            seed=seed,
+            seed=settings.seed,
         )
     return _assemble(
         settings,

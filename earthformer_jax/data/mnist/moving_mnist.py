@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.data import tfds_source
-from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.dataset import Dataset, DataSettings
 from earthformer_jax.data.mnist import moving_generator, video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
 from earthformer_jax.data.mnist.video import SPLITS
@@ -44,7 +44,7 @@ LEAST_SEQUENCES = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(DataSettings):
     """Settings of MovingMNIST.
 
     Attributes:
@@ -76,12 +76,11 @@ class Settings:
     test: int = setting(1000, at_least(1))
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
-        seed: of everything generated.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -89,7 +88,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """
     settings = settings_from(Settings, config, "the MovingMNIST data")
     if not settings.path:
-        return _generated(settings, seed)
+        return _generated(settings)
     if settings.path == TFDS:
         return _prepared(settings, tfds_source.open_named(TFDS_NAME, TFDS_SPLIT))
     path = paths.existing(settings.path, "path")
@@ -130,18 +129,15 @@ class GeneratedSequences:
     Args:
         images: uint8 `[m, 28, 28]` digits.
         count: number of sequences.
-        settings: with num_digits, size, space_step, in_len and out_len.
-        seed: of the data set.
+        settings: with num_digits, size, space_step, in_len, out_len and seed.
         split: "train", "validation" or "test".
     """
 
-    def __init__(
-        self, images: np.ndarray, count: int, settings: Settings, seed: int, split: str
-    ):
+    def __init__(self, images: np.ndarray, count: int, settings: Settings, split: str):
         self._images = images
         self._count = count
         self._settings = settings
-        self._key = (seed, SPLITS.index(split))
+        self._key = (settings.seed, SPLITS.index(split))
 
     def __len__(self) -> int:
         return self._count
@@ -194,19 +190,19 @@ class FileSequences:
         return self.__dict__ | {"_file": None}
 
 
-def _generated(settings: Settings, seed: int) -> Dataset:
+def _generated(settings: Settings) -> Dataset:
     video.check_space_step(settings, (settings.size, settings.size))
     digits = load_digits(settings.digits)
     images = {"train": digits.train, "validation": digits.test, "test": digits.test}
     sources = {
         split: GeneratedSequences(
-            images[split], getattr(settings, split), settings, seed, split
+            images[split], getattr(settings, split), settings, split
         )
         for split in SPLITS
     }
     origin = (
-        f"MovingMNIST generated (seed {seed}), {settings.num_digits} digits of "
-        f"{digits.description}"
+        f"MovingMNIST generated (seed {settings.seed}), {settings.num_digits} digits "
+        f"of {digits.description}"
     )
     return video.dataset(settings, sources, origin)
 

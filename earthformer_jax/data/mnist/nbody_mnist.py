@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from earthformer_jax.data import leaks, tfds_source
-from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.dataset import Dataset, DataSettings
 from earthformer_jax.data.mnist import nbody_generator, video
 from earthformer_jax.data.mnist.digits import load_digits
 from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
@@ -62,7 +62,7 @@ _DISTRACTORS = "distractor_seeds"  # [sequences, steps, distractors, 5]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(DataSettings):
     """Settings of N-body MNIST.
 
     Attributes:
@@ -135,12 +135,11 @@ class Settings:
             video.check_space_step(self, (self.size, self.size))
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
-        seed: of everything generated.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -148,7 +147,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """
     settings = settings_from(Settings, config, "the N-body MNIST data")
     if not settings.path:
-        return _generated(settings, seed)
+        return _generated(settings)
     path = paths.existing(settings.path, "path")
     if tfds_source.is_prepared(path):
         return _prepared(settings, path)
@@ -328,18 +327,18 @@ def _draw(seed, split, index, images: int, rules: Rules) -> Draw:
 _video = jax.jit(nbody_generator.video, static_argnames="rules")
 
 
-def _generated(settings: Settings, seed: int) -> Dataset:
+def _generated(settings: Settings) -> Dataset:
     digits = load_digits(settings.digits)
     images, rules = digits.train[:PAPER_DIGITS], settings.rules
     sources = {}
     for split in SPLITS:
         count = getattr(settings, split)
-        draws = RandomDraws(seed, split, count, len(images), rules)
+        draws = RandomDraws(settings.seed, split, count, len(images), rules)
         sources[split] = Sequences(
             draws, images, rules, settings.in_len, settings.space_step
         )
     origin = (
-        f"N-body MNIST generated (seed {seed}), {_text(rules)}, of the first "
+        f"N-body MNIST generated (seed {settings.seed}), {_text(rules)}, of the first "
         f"{len(images):,} of {digits.description}"
     )
     return video.dataset(settings, sources, origin)

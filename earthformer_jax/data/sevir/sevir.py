@@ -26,7 +26,7 @@ import numpy as np
 
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
-from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.dataset import Channel, Data, Dataset, DataSettings, Display
 from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.references import persistence
@@ -66,7 +66,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(DataSettings):
     """Settings of SEVIR.
 
     Attributes:
@@ -226,12 +226,11 @@ def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
     return splits
 
 
-def load(config: Mapping[str, Any], seed: int) -> Dataset:
+def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the data set that settings describe.
 
     Args:
         config: any of the fields of `Settings`.
-        seed: of the radar twin.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -239,7 +238,7 @@ def load(config: Mapping[str, Any], seed: int) -> Dataset:
     """
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
-        origin = _twin(settings, seed)
+        origin = _twin(settings)
     elif tfds_source.is_prepared(settings.path):
         origin = _prepared(settings)
     else:
@@ -300,7 +299,7 @@ def _cropped(source: Source, crop: Sequence[int]) -> Source:
     return Cropped(source, (height, width))
 
 
-def _twin(settings: Settings, seed: int) -> Origin:
+def _twin(settings: Settings) -> Origin:
     if twin.DOMAIN % settings.space_step:
         raise ValueError(
             f"space_step={settings.space_step} does not divide the "
@@ -313,14 +312,14 @@ def _twin(settings: Settings, seed: int) -> Origin:
                     split,
                     getattr(settings, f"twin_{split}"),
                     settings.in_len + settings.out_len,
-                    seed,
+                    settings.seed,
                     settings.time_step,
                     settings.space_step,
                 )
             )
             for split in SPLITS
         },
-        f"embedded radar twin (seed {seed})",
+        f"embedded radar twin (seed {settings.seed})",
         time_step=1,
         space_step=1,
     )
