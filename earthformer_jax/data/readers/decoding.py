@@ -6,7 +6,7 @@ digits are the date (199001, 20160928, 20160928.5, 201609281445), and strings
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cftime
 import numpy as np
@@ -42,6 +42,19 @@ CALENDARS = {
 GREGORIAN = ("standard", "proleptic_gregorian")
 # The standard calendar is Julian before 1582-10-15.
 FIRST_GREGORIAN = -12219292800.0  # seconds since 1970-01-01
+# Times that are rounded to fewer digits are those of a clock with these steps.
+CLOCKS = (86400, 21600, 10800, 3600, 1800, 900, 600, 300, 60)  # seconds
+MOST_DECIMALS = 6
+# Attributes that date a file of one field, the best first.
+DATE_ATTRIBUTES = (
+    "valid_time",
+    "time_coverage_start",
+    "start_time",
+    "datetime",
+    "date_time",
+    "time",
+    "date",
+)
 # Dates without CF units are recognised between these years.
 YEARS = (1600, 2600)
 # Digits of integers that are dates: YYYYMM to YYYYMMDDhhmmss.
@@ -98,7 +111,8 @@ def decode(values: np.ndarray, units: str = "", calendar: str = "") -> Times | N
     try:
         base = cftime.num2date(0, f"days since {since[2]}", calendar)
         zero = cftime.date2num(base, EPOCH, calendar=calendar)
-        return of_seconds(zero + values.astype(np.float64) * UNITS[unit], calendar)
+        seconds = zero + values.astype(np.float64) * UNITS[unit]
+        return of_seconds(_unrounded(seconds, values, UNITS[unit]), calendar)
     except (ValueError, OverflowError, TypeError) as error:
         raise ValueError(
             f"times with units {units!r} cannot be decoded: {error}"
@@ -115,6 +129,55 @@ def of_seconds(seconds: np.ndarray, calendar: str) -> Times:
     if calendar in GREGORIAN and np.all(seconds >= FIRST_GREGORIAN):
         calendar = "standard"
     return Times(seconds, minutes, calendar)
+
+
+def of_attributes(attributes: Mapping) -> tuple[Times, str] | None:
+    """The time of a file of one field, and the attribute that gives it, if any."""
+    lower = {str(key).lower(): key for key in attributes}
+    for name in DATE_ATTRIBUTES:
+        if name not in lower:
+            continue
+        value = np.atleast_1d(attributes[lower[name]])
+        if value.shape != (1,) or value.dtype.kind not in "SUO":
+            continue
+        times = decode(value)
+        if times is not None:
+            return times, str(lower[name])
+    return None
+
+
+def middle(
+    times: Times, bounds: np.ndarray, units: str, calendar: str
+) -> tuple[Times, str] | None:
+    """Times in the middle of their intervals, if they are at an edge of them.
+
+    A time inside its interval is a choice of those who wrote the file, and stays.
+
+    Args:
+        times: `[t]`.
+        bounds: `[t, 2]`, the edges of the intervals.
+        units: of `bounds`.
+        calendar: of `bounds`.
+
+    Returns:
+        the times, and the edge at which they were: "end", "beginning", or "" if they
+        are unchanged; None if the intervals do not enclose the times.
+    """
+    if bounds.shape != (len(times), 2) or bounds.dtype.kind not in "iuf":
+        return None
+    if not np.all(np.isfinite(bounds)):
+        return None
+    limits = decode(bounds.ravel(), units, calendar)
+    if limits is None:
+        return None
+    low, high = np.sort(limits.seconds.reshape(-1, 2), axis=1).T
+    if np.any((times.seconds < low - 1) | (times.seconds > high + 1)):
+        return None
+    at_edge = np.minimum(times.seconds - low, high - times.seconds) <= 1
+    if not np.any(at_edge & (high > low)):
+        return times, ""
+    which = "end" if np.any(times.seconds > low + 1) else "beginning"
+    return of_seconds((low + high) / 2, times.calendar), which
 
 
 def not_understood(name: str, values: np.ndarray, units: str) -> str:
@@ -150,6 +213,33 @@ def _text(value: np.ndarray) -> str:
     if isinstance(item, bytes):
         return item.decode(errors="replace")
     return f"{item:.10g}" if value.dtype.kind in "iuf" else str(item)
+
+
+def _unrounded(seconds: np.ndarray, values: np.ndarray, unit: float) -> np.ndarray:
+    """Times of a clock where values were rounded, to float32 or to a few decimals.
+
+    0.0833 days are two hours, and 7197 seconds are not what was meant.
+    """
+    decimals = next(
+        (
+            n
+            for n in range(MOST_DECIMALS)
+            if np.array_equal(np.round(values, n), values)
+        ),
+        MOST_DECIMALS,
+    )
+    step = 10.0**-decimals if 0 < decimals < MOST_DECIMALS else 0.0
+    if values.dtype == np.float32 and decimals:
+        step = max(step, float(np.spacing(np.max(np.abs(values)))))
+    elif values.dtype == np.float32:
+        whole = np.abs(values) <= LARGEST_FLOAT32
+        step = 0.0 if whole.all() else float(np.spacing(np.max(np.abs(values))))
+    error = 0.51 * step * unit
+    for clock in CLOCKS:
+        exact = np.round(seconds / clock) * clock
+        if 0 < error < clock / 10 and np.all(np.abs(exact - seconds) <= error):
+            return exact
+    return seconds
 
 
 def _gregorian(seconds: np.ndarray, calendar: str) -> np.ndarray:

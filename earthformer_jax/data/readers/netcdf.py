@@ -75,7 +75,14 @@ class NamedFile:
             first = dataset[self._fields[0].variable]
             latitude, longitude = cf.find_coordinates(first, self._axes, path)
             variables = [field.variable for field in self._fields]
-            times, more = time_axis.find(dataset, variables, self._axes.time, path)
+            fixed = [set(field.fixed.items()) for field in self._fields]
+            times, more = time_axis.find(
+                dataset,
+                variables,
+                self._axes.time,
+                path,
+                dict(set.intersection(*fixed)),
+            )
         with self.open() as stored:
             arrays = [stored[field.variable] for field in self._fields]
             codings = [missing.coding(array.attrs, array.dtype) for array in arrays]
@@ -94,7 +101,7 @@ class NamedFile:
             longitude=longitude,
             codings=tuple(codings),
             notes=notes + more,
-            single=self._axes.time not in first.dims,
+            single=sizes[0] == 1,
             standard_names=tuple(field.standard_name for field in self._fields),
         )
 

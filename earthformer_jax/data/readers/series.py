@@ -217,7 +217,7 @@ def _check_filled(layout: Layout) -> None:
     if not layout.steps or not layout.sequences or not height or not width:
         raise ValueError(
             f"{layout.path} is empty: {layout.sequences} sequences of {layout.steps} "
-            f"steps of {height} x {width} cells"
+            f"steps of {height} x {width} cells; leave it out"
         )
 
 

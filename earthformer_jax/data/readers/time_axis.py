@@ -7,7 +7,8 @@ replaced by the middle of the interval.
 """
 
 import re
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,11 @@ def preferred(
 
 
 def find(
-    dataset: xr.Dataset, names: Sequence[str], dim: str, path: Path
+    dataset: xr.Dataset,
+    names: Sequence[str],
+    dim: str,
+    path: Path,
+    fixed: Mapping[str, int] = types.MappingProxyType({}),
 ) -> tuple[Times | None, tuple[str, ...]]:
     """Times of variables along a dimension, and notes.
 
@@ -95,51 +100,96 @@ def find(
         names: of the variables.
         dim: their time dimension, or the name of a single time.
         path: of the file, for messages.
+        fixed: positions along further dimensions that all of them have.
 
     Raises:
         ValueError: if there are times that cannot be decoded, or several coordinates
             give different dates.
     """
-    array = dataset[names[0]]
+    array = dataset[names[0]].isel(fixed, missing_dims="ignore")
     notes = []
     for group in _candidates(array, dim):
         found = {}
         for coordinate in group:
-            values, units, calendar = _contents(coordinate)
-            try:
-                times = decoding.decode(values, units, calendar)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}: the time axis {str(coordinate.name)!r} cannot be used: "
-                    f"{error}"
-                ) from None
+            times, note = _decoded(coordinate, path)
             if times is None:
-                name = str(coordinate.name)
-                notes.append(decoding.not_understood(name, values, units))
+                notes.append(note)
             else:
                 found[str(coordinate.name)] = times
         if not found:
             continue
-        (name, times), *others = found.items()
-        for other, differing in others:
-            if not np.array_equal(times.minutes, differing.minutes):
-                raise ValueError(
-                    f"{path}: {name!r} and {other!r} give different dates along "
-                    f"{dim!r} (first {times_lib.text(times.minutes[0])} and "
-                    f"{times_lib.text(differing.minutes[0])}); give the one that dates "
-                    "the fields the attribute standard_name='time', or remove the other"
-                )
+        _check_agreement(found, dim, path)
+        name, times = next(iter(found.items()))
         notes = [] if name == dim else [f"dates are those of {name!r}"]
         methods = [str(dataset[n].attrs.get("cell_methods", "")) for n in names]
         times, more = _in_the_middle(dataset, array.coords[name], times, methods)
         return times, (*notes, *more)
-    return None, tuple(
-        notes or [f"{dim!r} has no times: steps are assumed to be equal"]
+    forecast = _since_the_beginning(array, dim, path)
+    if forecast is not None:
+        return forecast
+    steps = array.sizes.get(dim, 1)
+    attributes = {**dataset.attrs, **array.attrs}
+    dated = decoding.of_attributes(attributes) if steps == 1 else None
+    if dated is not None:
+        return dated[0], (f"dates are those of the attribute {dated[1]!r}",)
+    if not notes and steps > 1:
+        notes = [f"{dim!r} has no times: steps are assumed to be equal"]
+    return None, tuple(notes)
+
+
+def _decoded(coordinate: xr.DataArray, path: Path) -> tuple[Times | None, str]:
+    """The dates of a coordinate, or a note about what it holds instead."""
+    name = str(coordinate.name)
+    values, units, calendar = _contents(coordinate)
+    try:
+        times = decoding.decode(values, units, calendar)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: the time axis {name!r} cannot be used: {error}"
+        ) from None
+    return times, "" if times else decoding.not_understood(name, values, units)
+
+
+def _check_agreement(found: Mapping[str, Times], dim: str, path: Path) -> None:
+    """Rejects coordinates that give different dates."""
+    (name, times), *others = found.items()
+    for other, differing in others:
+        if not np.array_equal(times.minutes, differing.minutes):
+            raise ValueError(
+                f"{path}: {name!r} and {other!r} give different dates along {dim!r} "
+                f"(first {times_lib.text(times.minutes[0])} and "
+                f"{times_lib.text(differing.minutes[0])}); give the one that dates the "
+                "fields the attribute standard_name='time', or remove the other"
+            )
+
+
+def _since_the_beginning(
+    array: xr.DataArray, dim: str, path: Path
+) -> tuple[Times, tuple[str, ...]] | None:
+    """Times of a forecast: when it began, and the hours since then along `dim`."""
+    start = [
+        coordinate
+        for coordinate in array.coords.values()
+        if coordinate.ndim == 0 and coordinate.attrs.get("standard_name") == REFERENCE
+    ]
+    period = array.coords.get(dim)
+    if not start or period is None or period.attrs.get("standard_name") != PERIOD:
+        return None
+    values, units, _ = _contents(period)
+    unit = decoding.UNITS.get(units.strip().lower().removesuffix("s"))
+    began, _ = _decoded(start[0], path)
+    if unit is None or began is None or values.dtype.kind not in "iuf":
+        return None
+    seconds = began.seconds[0] + values.astype(np.float64) * unit
+    if not np.all(np.isfinite(seconds)):
+        return None
+    return decoding.of_seconds(seconds, began.calendar), (
+        f"dates are {str(start[0].name)!r} and {dim!r} after it",
     )
 
 
 def _may_be_dates(name: str, variable: xr.Variable) -> bool:
-    if sum(size > 1 for size in variable.shape) > 1:
+    if sum(size > 1 for size in variable.shape) > 2:
         return False
     named = name.lower().startswith(("time", "date", "xtime"))
     return (
@@ -212,35 +262,50 @@ def _in_the_middle(
     edges = edges or next((n for n in there if n in dataset.variables), "")
     if not edges or "climatology" in coordinate.attrs:
         return times, ()
-    if any(_is_point(text, name) for text in methods):
+    if any(is_point(text, name) for text in methods):
         return times, ()
-    ignored = (f"the bounds {edges!r} of {name!r} are ignored: they do not enclose it",)
     bounds = dataset[edges]
-    values = bounds.values
-    if bounds.dims[: coordinate.ndim] != coordinate.dims or values.shape[-1] != 2:
-        return times, ignored
-    values = np.reshape(values, (len(times), 2))
     _, units, calendar = _contents(coordinate)
-    units = str(bounds.attrs.get("units", units))
-    calendar = str(bounds.attrs.get("calendar", calendar))
-    if not np.all(np.isfinite(values)):
-        return times, ignored
-    limits = decoding.decode(values.ravel(), units, calendar)
-    if limits is None or limits.calendar != times.calendar:
-        return times, ignored
-    low, high = np.sort(limits.seconds.reshape(-1, 2), axis=1).T
-    if np.any((times.seconds < low - 1) | (times.seconds > high + 1)):
-        return times, ignored
-    at_edge = np.minimum(times.seconds - low, high - times.seconds) <= 1
-    if not np.any(at_edge & (high > low)):
+    found = None
+    if bounds.dims[: coordinate.ndim] == coordinate.dims and bounds.size == 2 * len(
+        times
+    ):
+        found = decoding.middle(
+            times,
+            np.reshape(bounds.values, (len(times), 2)),
+            str(bounds.attrs.get("units", units)),
+            str(bounds.attrs.get("calendar", calendar)),
+        )
+    if found is None:
+        return times, (
+            f"the bounds {edges!r} of {name!r} are ignored: they do not enclose it",
+        )
+    times, which = found
+    if not which:
         return times, ()
-    which = "end" if np.any(times.seconds > low + 1) else "beginning"
-    return decoding.of_seconds((low + high) / 2, times.calendar), (
+    return times, (middle_note(name, which, edges),)
+
+
+def middle_note(name: str, which: str, edges: str) -> str:
+    """A note that times are the middle of intervals.
+
+    Args:
+        name: of the times.
+        which: edge at which they are stored, "end" or "beginning".
+        edges: name of the bounds.
+    """
+    return (
         f"{name!r} is the {which} of the interval in {edges!r}: frames are dated by "
-        "its middle",
+        "its middle"
     )
 
 
-def _is_point(cell_methods: str, name: str) -> bool:
+def is_point(cell_methods: str, name: str) -> bool:
+    """Whether values belong to the times rather than to the intervals around them.
+
+    Args:
+        cell_methods: attribute of the variable.
+        name: of the time axis.
+    """
     found = re.findall(rf"\b(?:time|{re.escape(name)})\s*:\s*(\w+)", cell_methods)
     return bool(found) and set(found) == {"point"}

@@ -145,6 +145,46 @@ class TestDecode:
         with pytest.raises(ValueError, match="20160928 are stored as float32, which"):
             decode(np.array([20160929], np.float32))
 
+    @pytest.mark.parametrize(
+        ("step", "form"),
+        [
+            (1 / 4, "float32"),
+            (1 / 24, "float32"),
+            (1 / 24, "four decimals"),
+            (1 / 288, "four decimals"),
+            (1 / 288, "float64"),
+        ],
+    )
+    def test_rounded_numbers(self, step, form):
+        """0.0833 days are two hours; float32 rounds 2020 to six minutes."""
+        days = 43829 + step * np.arange(50)
+        rounded = {
+            "float32": days.astype(np.float32),
+            "four decimals": np.round(days, 4),
+            "float64": days,
+        }[form]
+        times = decode(rounded, "days since 1900-01-01")
+        want = moments("2020-01-01")[0] + np.round(1440 * step * np.arange(50))
+        np.testing.assert_array_equal(times.minutes, want)
+
+    def test_moments_that_are_not_rounded(self):
+        """The last second of a month belongs to it."""
+        days = np.cumsum([31, 28, 31]) - 1 / 86400
+        times = decode(days, "days since 2001-01-01")
+        assert times_lib.text(times.minutes[1]) == "2001-02-28 23:59"
+        odd = decode(np.array([0.5, 0.75, 1.5]), "hours since 2001-01-01")
+        np.testing.assert_array_equal(np.diff(odd.minutes), [15, 45])
+
+    def test_attributes(self):
+        times, name = decoding.of_attributes(
+            {"title": "2001", "Date": "soon", "time_coverage_start": "2016-09-28T05Z"}
+        )
+        assert (times_lib.text(times.minutes[0]), name) == (
+            "2016-09-28 05:00",
+            "time_coverage_start",
+        )
+        assert decoding.of_attributes({"date": "28 Sep", "time": 5.0}) is None
+
     def test_refused(self):
         with pytest.raises(ValueError, match="1 time is missing"):
             decode(np.array([0, np.nan]), "days since 2000-01-01")

@@ -1,5 +1,6 @@
 """Where the times of a variable are, and the middle of the intervals they name."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,6 +9,7 @@ from earthformer_jax.data.readers import time_axis
 from earthformer_jax.data.readers import times as times_lib
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.netcdf import NamedFile
+from earthformer_jax.data.readers.series import open_cube
 from tests.data import cube_files
 
 SINCE = "hours since 2020-01-01"
@@ -60,6 +62,32 @@ class TestPlace:
         valid = {"units": SINCE, "standard_name": "time"}
         ds = ds.assign_coords(valid_time=("time", np.arange(6.0, 10), valid))
         assert found(ds)[0] == ["2020-01-01 06:00", "2020-01-01 09:00"]
+
+    def forecast(self):
+        """Two forecasts of four steps."""
+        ds = fields(4, ("step", "lat", "lon")).expand_dims(time=[0.0, 24.0])
+        start = {"units": SINCE, "standard_name": time_axis.REFERENCE}
+        lead = {"units": "hours", "standard_name": time_axis.PERIOD}
+        return ds.assign_coords(
+            time=("time", [0.0, 24.0], start), step=("step", 6.0 * np.arange(4), lead)
+        )
+
+    def test_when_it_began_and_hours_since_then(self):
+        ds = self.forecast().isel(time=1)
+        want = ["2020-01-02", "2020-01-02 18:00"]
+        assert found(ds, dim="step") == (
+            want,
+            ("dates are 'time' and 'step' after it",),
+        )
+
+    def test_at_a_step_of_many_forecasts(self, tmp_path):
+        hours = np.array([[0.0], [24.0]]) + 6 * np.arange(4)
+        valid = {"units": SINCE, "standard_name": "time"}
+        ds = self.forecast().assign_coords(valid_time=(("time", "step"), hours, valid))
+        ds.to_netcdf(tmp_path / "a.nc")
+        file = NamedFile(tmp_path / "a.nc", Wanted(level=("step=6",)))
+        first = times_lib.text(file.layout.times.minutes[0])
+        assert (file.layout.steps, first) == (2, "2020-01-01 06:00")
 
     def test_strings_of_wrf(self):
         ds = fields(2, ("Time", "lat", "lon"))
@@ -124,6 +152,15 @@ class TestOneTime:
     def test_none(self, tmp_path):
         layout = self.layout(cube_files.dataset(5).isel(time=2, drop=True), tmp_path)
         assert layout.single and layout.times is None
+
+    def test_an_attribute(self, tmp_path):
+        ds = cube_files.dataset(5).isel(time=2, drop=True)
+        ds.attrs["time_coverage_start"] = "2001-01-03T00:00:00Z"
+        layout = self.layout(ds, tmp_path)
+        assert times_lib.text(layout.times.minutes[0]) == "2001-01-03"
+        assert layout.notes == (
+            "dates are those of the attribute 'time_coverage_start'",
+        )
 
     def test_levels_are_not_times(self, tmp_path):
         ds = cube_files.dataset(5)[["T"]].isel(time=2).expand_dims(lev=[500, 850])
@@ -213,6 +250,18 @@ class TestIntervals:
             {"units": SINCE.replace("hours", "minutes")},
         )
         assert found(ds)[0][0] == "2020-01-01 00:30"
+
+    def test_in_hdf5(self, tmp_path):
+        end = np.cumsum(self.MONTHS).astype(float)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["t"] = np.zeros((4, 6, 7))
+            file["time"] = end
+            file["time_bnds"] = np.stack([end - self.MONTHS, end], axis=1)
+            attributes = {"units": "days since 1981-01-01", "bounds": "time_bnds"}
+            file["time"].attrs.update(attributes)
+        cube = open_cube(str(tmp_path / "a.h5"), Wanted(axes="thw"))
+        assert cube.period(0, 4) == "1981-01..1981-04"
+        assert "'time' is the end of the interval in 'time_bnds'" in cube.notes[0]
 
     def test_of_a_climatology(self):
         """They span decades, and are named by another attribute."""

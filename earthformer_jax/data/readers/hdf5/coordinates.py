@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from earthformer_jax.data.readers import decoding
+from earthformer_jax.data.readers import decoding, time_axis
 from earthformer_jax.data.readers.axes import MOST_CHANNELS
 from earthformer_jax.data.readers.hdf5.contents import (
     Contents,
@@ -127,9 +127,28 @@ def find_times(
         except ValueError as error:
             raise ValueError(f"{path}: the times in {short!r}: {error}") from None
         if times is not None:
-            return times, ""
+            return _in_the_middle(contents, name, short, array, times)
         note = note or decoding.not_understood(short, values, units)
     return None, note
+
+
+def _in_the_middle(
+    contents: Contents, name: str, short: str, array: h5py.Dataset, times: Times
+) -> tuple[Times, str]:
+    """Times in the middle of the intervals that an attribute names, and a note."""
+    edges = text(array.attrs.get("bounds", ""))
+    bounds = next((a for n, a in nearby(contents.arrays, name) if n == edges), None)
+    methods = text(contents.arrays[name].attrs.get("cell_methods", ""))
+    if bounds is None or time_axis.is_point(methods, short):
+        return times, ""
+    units, calendar = (
+        text(bounds.attrs.get(key, array.attrs.get(key, "")))
+        for key in ("units", "calendar")
+    )
+    found = decoding.middle(times, bounds[()], units, calendar)
+    if found is None or not found[1]:
+        return times, ""
+    return found[0], time_axis.middle_note(short, found[1], edges)
 
 
 def find_coordinate(

@@ -234,7 +234,7 @@ class Hdf5File:
 
         Sequences that all have times and do not overlap become one series.
         """
-        found = []
+        found, note = [], ""
         for spans in self._sequences:
             name, steps = spans[0].names[0], spans[0].steps
             times, note = find_times(contents, name, steps, self._path)
@@ -242,7 +242,7 @@ class Hdf5File:
                 return None, note
             found.append(times)
         if len(found) == 1:
-            return found[0], ""
+            return found[0], note
         if len({spans[0].names for spans in self._sequences}) < len(found):
             return None, ""  # sequences in one data set
         order = sorted(range(len(found)), key=lambda i: found[i].seconds[0])
@@ -250,7 +250,7 @@ class Hdf5File:
         if np.any(np.diff(times.seconds) <= 0):
             return None, ""
         self._sequences = (tuple(self._sequences[i][0] for i in order),)
-        return times, ""
+        return times, note
 
     def _is_matlab(self) -> bool:
         with self._path.open("rb") as file:

@@ -48,7 +48,7 @@ class Arranged:
         old = file.layout
         self.layout = dataclasses.replace(
             old,
-            names=tuple(like.names[: len(places)]),
+            names=like.names,
             units=like.units,
             latitude=like.latitude,
             longitude=like.longitude,

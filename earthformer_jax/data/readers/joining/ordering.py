@@ -7,6 +7,7 @@ import numpy as np
 
 from earthformer_jax.data.readers import times as times_lib
 from earthformer_jax.data.readers.frames import Cut, FileFrames
+from earthformer_jax.data.readers.joining import names
 from earthformer_jax.data.readers.layout import FieldFile
 from earthformer_jax.data.readers.times import Times
 
@@ -33,7 +34,7 @@ class Ordered:
         """int `[s, 2]`, first frame and end of stretches without gaps."""
         if self.times is not None:
             starts = times_lib.interruptions(self.times)
-        elif self.files[0].layout.single:
+        elif all(_is_single(file) for file in self.files):
             starts = np.zeros(0, int)
         else:
             changes = np.any(np.diff(self.table[:, :2], axis=0), axis=1)
@@ -59,17 +60,24 @@ def ordered(files: Sequence[FieldFile]) -> Ordered:
         step = np.concatenate([np.arange(length) for length in lengths])
         parts.append(np.stack([np.full_like(step, number), sequence, step], axis=1))
     table = np.concatenate(parts)
-    times = _all_times(files)
+    times, notes = _all_times(files), ()
+    if times is None and len(files) > 1 and all(map(_is_single, files)):
+        times = names.times_of([file.layout.path.name for file in files])
+        notes = (
+            "files have no times: they are in the order of their names, at equal steps"
+            if times is None
+            else "files have no times: frames are dated by the names of the files",
+        )
     if times is None:
-        return Ordered(files, table, None)
+        return Ordered(files, table, None, notes)
     order = np.argsort(times.seconds, kind="stable")
     table, times = table[order], times[order]
     again = np.concatenate([[False], np.diff(times.seconds) <= SAME_MOMENT])
     if not again.any():
-        return Ordered(_in_use(files, table), _renumbered(table), times)
+        return Ordered(_in_use(files, table), _renumbered(table), times, notes)
     _check_repeated(files, table, times, again)
     count = int(again.sum())
-    notes = (
+    notes += (
         f"{count} frame{'s' if count > 1 else ''} that two files have with the same "
         f"values, from {times_lib.text(times.minutes[np.argmax(again)])}, "
         f"{'are' if count > 1 else 'is'} used once",
@@ -117,6 +125,12 @@ def check_calendars(first: Times | None, other: Times | None, a, b) -> None:
         "have different days; convert one of them, for example with xarray's "
         "Dataset.convert_calendar, or use only files of one calendar"
     )
+
+
+def _is_single(file: FieldFile) -> bool:
+    """Whether a file is one field; the order of such files is the order in time."""
+    layout = file.layout
+    return layout.single or layout.sequences * layout.steps == 1
 
 
 def _in_use(files: Sequence[FieldFile], table: np.ndarray) -> list[FieldFile]:

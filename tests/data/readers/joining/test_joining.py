@@ -1,5 +1,7 @@
 """Several files as one series: order, duplicates, variables side by side, meanings."""
 
+import datetime
+
 import numpy as np
 import pytest
 
@@ -155,6 +157,56 @@ class TestOrder:
         cube = open_cube(f"{tmp_path}/*/*.nc", Wanted())
         np.testing.assert_array_equal(read(cube), cube_files.stacked(ds))
         assert cube.cadence == 1440 and not cube.notes
+
+
+class TestNames:
+    """Files of one field each, without times."""
+
+    def saved(self, ds, folder, names):
+        for i, name in enumerate(names):
+            cube_files.write(ds.isel(time=i).drop_vars("time"), folder / name)
+        cube = open_cube(f"{folder}/*.nc", Wanted())
+        np.testing.assert_array_equal(read(cube), cube_files.stacked(ds)[: len(names)])
+        assert cube.segments.tolist() == [[0, len(names)]]
+        return cube
+
+    @pytest.mark.parametrize(
+        ("name", "step"),
+        [
+            ("rad_%Y%m%d%H%M", 5),
+            ("v2_%Y%m%d_%H%M%S_20010101", 60),
+            ("%Y-%m-%d.x", 1440),
+            ("sst.v5.%Y%m", 31 * 1440),
+        ],
+    )
+    def test_dates(self, ds, tmp_path, name, step):
+        start = datetime.datetime(2001, 1, 1)
+        moments = [start + datetime.timedelta(minutes=step * i) for i in range(6)]
+        cube = self.saved(ds, tmp_path, [m.strftime(name) + ".nc" for m in moments])
+        want = np.array(moments, "datetime64[m]")
+        want = want.astype("datetime64[M]") if step > 1440 else want
+        np.testing.assert_array_equal(
+            cube.minutes, want.astype("datetime64[m]").astype(np.int64)
+        )
+        assert cube.notes == (
+            "files have no times: frames are dated by the names of the files",
+        )
+
+    @pytest.mark.parametrize("name", ["f{}", "f_2001010{}_2001020{}", "20010101_{}"])
+    def test_no_dates(self, ds, tmp_path, name):
+        """Also where two dates change, as in names of periods."""
+        cube = self.saved(
+            ds, tmp_path, [name.format(i, i) + ".nc" for i in range(1, 7)]
+        )
+        assert cube.times is None
+        assert "in the order of their names, at equal steps" in cube.notes[0]
+
+    def test_arrays_of_one_frame(self, tmp_path):
+        for i in range(8, 12):
+            np.save(tmp_path / f"{i}.npy", np.full((1, 6, 7), i))
+        cube = open_cube(f"{tmp_path}/*.npy", Wanted(axes="thw"))
+        assert cube.segments.tolist() == [[0, 4]]
+        np.testing.assert_array_equal(read(cube)[:, 0, 0, 0], np.arange(8, 12))
 
 
 class TestMeaning:
