@@ -18,6 +18,8 @@ from earthformer_jax.data.cubes import checks
 from earthformer_jax.data.readers import formats, series, times
 from earthformer_jax.data.readers.layout import Wanted, numbers, words
 from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.readers.values.missing import Coding, number_text
+from earthformer_jax.data.readers.values.undeclared import occurs
 from earthformer_jax.data.windows import HALF_DAY
 from earthformer_jax.look import contents, layouts
 from earthformer_jax.look.advice import (
@@ -208,12 +210,13 @@ def _describe(cube: Cube, files: list[Path], report: Report) -> np.ndarray:
         reason = contents.useless(values[..., c])
         if reason:
             report.refuse(f"{name!r} is {reason}")
-        end = checks.type_end(values[..., c])
+        end = checks.type_end(values[..., c], _coding(cube, c))
         if end is not None:
-            share = 100 * np.mean(values[..., c] == end)
+            share = 100 * np.mean(occurs(values[..., c], end))
             report.refuse(
-                f"{share:.2g} % of {name!r} are {end:g}, the largest number its type "
-                "can hold: probably missing"
+                f"{share:.2g} % of {name!r} are {number_text(end)}, "
+                f"the {'least' if end < 0 else 'largest'} number its type can hold: "
+                "probably missing"
             )
     return values
 
@@ -234,11 +237,18 @@ def _describe_first(files: list[Path], report: Report) -> None:
 
 def _fill_values(cube: Cube, values: np.ndarray) -> list[Options]:
     """Options with and without the ends of types as missing values."""
-    found = [checks.type_end(values[..., c]) for c in range(len(cube.names))]
+    found = {
+        checks.type_end(values[..., c], _coding(cube, c))
+        for c in range(len(cube.names))
+    }
     codes = ",".join(
-        f"{code:g}" for code in sorted({x for x in found if x is not None})
+        number_text(code) for code in sorted(x for x in found if x is not None)
     )
     return [{"missing": codes}, {}] if codes else [{}]
+
+
+def _coding(cube: Cube, channel: int) -> Coding | None:
+    return cube.codings[channel] if cube.codings else None
 
 
 def _commands(

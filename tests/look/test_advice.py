@@ -46,7 +46,7 @@ class TestAdvice:
         assert "11 % of 'value' are 255, the largest number its type" in report
         with_code, without = proposed(report)
         assert "--config.data.missing=255" in with_code
-        assert not any("missing" in flag for flag in without)
+        assert "--config.data.missing=nan" in without
         assert trial(with_code).data.loss_weights[0, 0].max() == 0
         assert trial(without).data.loss_weights[0, 0].max() > 0
 

@@ -1,6 +1,6 @@
 """Checks of the values of a series: undeclared fill values and missing data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,14 +8,11 @@ from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Undecided
 from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.readers.values import undeclared
+from earthformer_jax.data.readers.values.missing import Coding, number_text
 
-SAMPLED_FRAMES = 12
-# Numbers commonly used for "missing".
-CODES = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -99999.0)
-CODES += (-32767.0, -32768.0, -8888.0, -9e9, 999.0, 9999.0, 99999.0, 999999.0)
-CODES += (-1e9, 1e9)
-FAR = 0.5  # least distance to the nearest other value, as a share of their range
-HUGE = 1e15  # larger numbers are not measurements
+# Read to find fill values, and to make sure that a value is none of them.
+SAMPLED_FRAMES, MORE_FRAMES = 12, 500
 TYPE_ENDS = (255.0, 65535.0)  # largest uint8 and uint16
 
 
@@ -33,52 +30,85 @@ def raw_sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:
 
 
 def check_values(cube: Cube) -> None:
-    """Rejects values that look like undeclared fill values.
+    """Rejects values that look like undeclared fill values, in a sample of the frames.
 
     Raises:
-        Undecided: if there are any; the message names the variable and the value.
+        Undecided: if there are any; the message names the variable and the values.
     """
-    values = raw_sample(cube)
-    for c, name in enumerate(cube.names):
-        code = fill_code(values[..., c])
-        if code is not None:
-            share = np.mean(np.isclose(values[..., c], code, rtol=1e-6, atol=0))
-            raise Undecided(
-                f"{cube.label}: {100 * share:.2g} % of {name!r} are {code:g}, far from "
-                "all other values; if they mark missing values, set "
-                f"missing={code:g}",
-                [{"missing": f"{code:g}"}],
-            )
+    _check(cube, raw_sample(cube))
 
 
-def fill_code(values: np.ndarray) -> float | None:
-    """The extreme value that seems to mean "missing", if there is one.
+def check_all_values(cube: Cube) -> None:
+    """Rejects what `check_values` does in any frame of a series in memory.
 
-    It is larger than 1e15, or a common code that occurs more than once and is far from
-    all other values.
+    Raises:
+        Undecided: if there are such values.
     """
-    finite = values[np.isfinite(values)].astype(np.float64)
+    if not isinstance(cube.frames, ArrayFrames):
+        return
+    axes = (0, 1, 2)
+    low, high = (f.reduce(raw_sample(cube), axes) for f in (np.fmin, np.fmax))
+    margin = undeclared.FAR_CODE * (high - low)
+    values = cube.frames.values
+    beyond = np.fmin.reduce(values, axes) < low - margin
+    beyond |= np.fmax.reduce(values, axes) > high + margin
+    if beyond.any():  # otherwise no value can be far from those that were checked
+        _check(cube, values)
+
+
+def _check(cube: Cube, values: np.ndarray) -> None:
+    try:
+        undeclared.check_undeclared(values, cube.names, cube.codings)
+    except Undecided as error:
+        raise Undecided(f"{cube.label}: {error}", error.choices) from None
+
+
+def check_missing(declared: Cube, missing: Sequence[float]) -> tuple[str, ...]:
+    """Notes on values that were said to mark missing data and occur nowhere.
+
+    Args:
+        declared: the series, in which only declared values are missing.
+        missing: the values that the user gives.
+
+    Raises:
+        Undecided: if one is the stored number of a value, but no value.
+    """
+    for count in (SAMPLED_FRAMES, MORE_FRAMES):
+        values = raw_sample(declared, count)
+        missing = undeclared.unseen(values, declared.names, declared.codings, missing)
+        if not missing:
+            break
+    every = len(values) == declared.frames.shape[0]
+    where = "" if every else f" in {len(values)} frames read"
+    names = " or ".join(map(repr, declared.names))
+    return tuple(
+        f"missing={number:g}: no value of {names} is that{where}" for number in missing
+    )
+
+
+def type_end(values: np.ndarray, coding: Coding | None = None) -> float | None:
+    """The value of an end of the stored type, if it is taken: it may mean "missing".
+
+    Args:
+        values: of one variable, NaN where missing.
+        coding: how they are stored; if unknown, whole numbers may be unsigned integers.
+
+    Returns:
+        the value of 255 as uint8, of -32768 as int16, ..., if it is the least or
+        largest and occurs more than once; None otherwise.
+    """
+    finite = values[np.isfinite(values)]
     if not finite.size:
         return None
-    for extreme in (finite.min(), finite.max()):
-        if abs(extreme) >= HUGE:
-            return float(f"{extreme:.6g}")
-        code = [x for x in CODES if np.isclose(extreme, x, rtol=1e-6, atol=0)]
-        rest = finite[finite != extreme]
-        if not code or not rest.size or finite.size - rest.size < 2:
-            continue
-        if np.abs(rest - extreme).min() > FAR * np.ptp(rest):
-            return code[0]
+    low, high = float(finite.min()), float(finite.max())
+    ends = () if coding is None else coding.ends()
+    if not ends and low >= 0 and np.all(finite == np.round(finite)):
+        ends = TYPE_ENDS
+    for extreme in (low, high):
+        taken = low < high and np.sum(finite == extreme) > 1
+        if taken and np.any(np.isclose(extreme, ends, rtol=1e-6, atol=0)):
+            return float(number_text(extreme))
     return None
-
-
-def type_end(values: np.ndarray) -> float | None:
-    """255 or 65535 if it is the largest of whole numbers: it may mean "missing"."""
-    finite = values[np.isfinite(values)]
-    if not finite.size or finite.min() < 0 or np.any(finite != np.round(finite)):
-        return None
-    top = float(finite.max())
-    return top if top in TYPE_ENDS and finite.min() < top else None
 
 
 def missing_share(

@@ -9,6 +9,7 @@ training period (`data.cubes.statistics`), and compared with reference forecasts
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -56,7 +57,8 @@ class Settings(DataSettings):
             levels, "500,850", become several variables.
         axes: axes of HDF5 and .npy arrays, in the letters n (sequences), t, h, w, c
             (channels): "thw", "nhwt"; empty (default): guessed.
-        missing: values that mark missing data, in addition to those the file declares.
+        missing: values that mark missing data, in addition to those the file declares;
+            with NaN among them, no others are looked for.
         region: south, north, west, east in degrees; empty (default): everything.
         space_step: n × n cells are averaged into one.
         time_step: use every n-th frame.
@@ -117,6 +119,11 @@ class Settings(DataSettings):
         return self.out_len == 0
 
     @property
+    def only_declared(self) -> bool:
+        """Whether the user says that no undeclared value marks missing data."""
+        return any(map(math.isnan, self.missing))
+
+    @property
     def dates(self) -> Dates:
         """The settings that divide the series."""
         names = [field.name for field in dataclasses.fields(Dates)]
@@ -165,6 +172,8 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
     if settings.restores:
         lengths = dict(in_len=0, out_len=settings.in_len)
     cube, periods, starts = _divide(settings, cube, lengths, state)
+    if settings.path and not settings.only_declared:
+        checks.check_all_values(cube)
     fitted = None
     if state is None:
         normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
@@ -286,14 +295,21 @@ def open_series(settings: Settings) -> tuple[Cube, int]:
     """
     if not settings.path:
         return _twin(settings)
-    cube = series.open_cube(
+    wanted = Wanted(settings.variables, settings.level, settings.axes, settings.missing)
+    make_cube = functools.partial(
+        series.open_cube,
         settings.path,
-        Wanted(settings.variables, settings.level, settings.axes, settings.missing),
         region=settings.region,
         space_step=settings.space_step,
         time_step=settings.time_step,
     )
-    checks.check_values(cube)
+    cube = make_cube(wanted)
+    if settings.missing:
+        declared = make_cube(dataclasses.replace(wanted, missing=()))
+        notes = checks.check_missing(declared, settings.missing)
+        cube = dataclasses.replace(cube, notes=cube.notes + notes)
+    if not settings.only_declared:
+        checks.check_values(cube)
     return _targets_first(cube, settings.targets)
 
 
@@ -353,6 +369,7 @@ def _chosen(cube: Cube, names: Iterable[str]) -> Cube:
         cube,
         names=tuple(cube.names[i] for i in places),
         units=tuple(cube.units[i] for i in places),
+        codings=tuple(cube.codings[i] for i in places) if cube.codings else (),
         frames=cube.frames.channels(places),
     )
 

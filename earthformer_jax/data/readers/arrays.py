@@ -15,7 +15,7 @@ from earthformer_jax.data.readers.layout import (
     check_no_level,
     check_numbers,
 )
-from earthformer_jax.data.readers.missing import coding
+from earthformer_jax.data.readers.values.missing import coding
 
 BLOCK_BYTES = 2**24  # read at once, at most
 SPARSE_BYTES = 2**16  # read at once even if little of it is needed
@@ -162,6 +162,7 @@ class NpyFile:
             sequences=sizes.get("n", 1),
             steps=sizes.get("t", 1),
             size=(sizes["h"], sizes["w"]),
+            codings=(coding({}, array.dtype),) * sizes.get("c", 1),
             notes=notes,
             single="t" not in self._axes,
         )
@@ -182,7 +183,7 @@ class NpyFile:
     def read(self, handle, sequence: int, steps, rows, columns) -> np.ndarray:
         """float32 `[t, h, w, c]` of slices of the axes; NaN where missing."""
         values = axes_lib.read_array(handle, self._axes, sequence, steps, rows, columns)
-        return coding({}, handle.dtype).decode(values, self._missing)
+        return self.layout.codings[0].decode(values, self._missing)
 
 
 def choose_axes(

@@ -13,8 +13,9 @@ import xarray as xr
 import zarr
 from xarray.backends import ZarrStore
 
-from earthformer_jax.data.readers import missing, time_axis
+from earthformer_jax.data.readers import time_axis
 from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, NUMBERS
+from earthformer_jax.data.readers.values import missing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from earthformer_jax.data.readers.missing import Coding
 from earthformer_jax.data.readers.times import Times
+from earthformer_jax.data.readers.values.missing import Coding
 
 NUMBERS = "fiub"  # kinds of data types that are read
 MIN_DIMENSIONS = 3  # of a variable that changes in time

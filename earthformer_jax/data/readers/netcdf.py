@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from earthformer_jax.data.readers import cf, missing, time_axis
+from earthformer_jax.data.readers import cf, time_axis
 from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
     NUMBERS,
@@ -21,6 +21,7 @@ from earthformer_jax.data.readers.layout import (
     nearest,
     no_variable,
 )
+from earthformer_jax.data.readers.values import missing
 
 # The dimension of ERA5 in recent months: 1 is ERA5, 5 the preliminary ERA5T.
 VERSIONS = "expver"

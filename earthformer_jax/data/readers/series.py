@@ -18,6 +18,7 @@ from earthformer_jax.data.readers.frames import (
 from earthformer_jax.data.readers.joining import beside
 from earthformer_jax.data.readers.layout import Layout, Wanted
 from earthformer_jax.data.readers.times import Times
+from earthformer_jax.data.readers.values.missing import Coding
 
 # A cube of at most this many bytes of float32 is read once and kept in memory.
 MEMORY_BYTES = 2**30
@@ -41,6 +42,8 @@ class Cube:
         latitude: degrees north `[h]`, ascending, or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
         south_first: whether row 0 is the southernmost.
+        codings: of the channels: how numbers are stored (in the first file); () if
+            unknown.
         notes: assumptions, and what was left out.
         splits: first frame and end of each split, if the file says.
     """
@@ -56,6 +59,7 @@ class Cube:
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
     south_first: bool = False
+    codings: tuple[Coding, ...] = ()
     notes: tuple[str, ...] = ()
     splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -129,6 +133,7 @@ def open_cube(
     leading = [part.files[0].layout for part in parts]
     names = [name for layout in leading for name in layout.names]
     units = [unit for layout in leading for unit in layout.units]
+    codings = [coding for layout in leading for coding in layout.codings]
     cadence = times_lib.cadence(times)
     if times is not None and len(segments) > 1:
         notes.append(_gaps_text(times, segments, cadence))
@@ -144,6 +149,7 @@ def open_cube(
         latitude=latitude,
         longitude=longitude,
         south_first=_south_first(latitude),
+        codings=tuple(codings[i] for i in channels),
         notes=tuple(notes),
         splits=splits,
     )

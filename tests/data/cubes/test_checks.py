@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.cubes import checks
-from earthformer_jax.data.readers.layout import Wanted
+from earthformer_jax.data.readers.layout import Undecided, Wanted
 from earthformer_jax.data.readers.series import open_cube
+from earthformer_jax.data.readers.values.missing import coding
 from tests.data import cube_files
 from tests.data.cubes.test_statistics import cube
-
-TEMPERATURE = np.random.default_rng(0).normal(290, 10, 1000).astype(np.float32)
 
 
 def with_some(values, code, count=5):
@@ -18,32 +17,7 @@ def with_some(values, code, count=5):
     return values
 
 
-class TestFillCode:
-    @pytest.mark.parametrize("code", [-999, -9999, -99.9, 9999, 1e20, -32767])
-    def test_found(self, code):
-        found = checks.fill_code(with_some(TEMPERATURE, code))
-        assert found == pytest.approx(code)
-
-    def test_anomalies_with_99(self):
-        values = with_some(TEMPERATURE - 290, -99.99)
-        assert checks.fill_code(values) == -99.99
-
-    @pytest.mark.parametrize(
-        "values",
-        [
-            TEMPERATURE,
-            with_some(TEMPERATURE, np.nan),
-            with_some(TEMPERATURE, -999, count=1),  # once: not a habit
-            np.linspace(-2000, 3000, 1000),
-            with_some(np.zeros(1000), 255),  # a picture in black and white
-            np.full(10, np.nan),
-            np.full(10, 255.0),
-            np.zeros(0),
-        ],
-    )
-    def test_not_found(self, values):
-        assert checks.fill_code(values) is None
-
+class TestTypeEnd:
     def test_end_of_the_type(self):
         codes = np.arange(200.0)
         assert checks.type_end(with_some(codes, 255)) == 255
@@ -51,6 +25,15 @@ class TestFillCode:
         assert checks.type_end(codes) is None
         assert checks.type_end(with_some(codes + 0.5, 255)) is None
         assert checks.type_end(np.full(3, np.nan)) is None
+
+    def test_end_of_the_stored_type(self):
+        packed = coding({"scale_factor": 0.01, "add_offset": 10.0}, "i2")
+        values = np.linspace(0, 20, 50)
+        for end in (337.67, -317.68, -317.67):
+            assert checks.type_end(with_some(values, end), packed) == end
+            assert checks.type_end(with_some(values, end)) is None
+        assert checks.type_end(with_some(values, 337.67, 1), packed) is None
+        assert checks.type_end(values, packed) is None
 
 
 class TestSeries:
@@ -65,6 +48,30 @@ class TestSeries:
             with pytest.raises(ValueError, match=message):
                 checks.check_values(data)
         checks.check_values(open_cube(path, Wanted(missing=(-999.0,))))
+
+    def test_fill_value_in_one_frame(self):
+        values = cube_files.values(100, (3, 4, 2))
+        values[55, :2, 0, 1] = -1000
+        data = cube(values)
+        checks.check_values(data)
+        with pytest.raises(Undecided, match="0.17 % of 'P' are -1000, far") as caught:
+            checks.check_all_values(data)
+        assert caught.value.choices == ({"missing": "-1000"},)
+        values[55] = np.nan
+        checks.check_all_values(data)
+
+    def test_missing_that_occurs_nowhere(self):
+        values = cube_files.values(600, (3, 4, 2))
+        values[3, 1, 1, 1] = -99
+        data = cube(values)
+        assert checks.check_missing(data, [np.nan, float(values[0, 0, 0, 0])]) == ()
+        notes = checks.check_missing(data, [-99, -9])
+        assert notes == (
+            "missing=-9: no value of 'T' or 'P' is that in 500 frames read",
+        )
+        assert checks.check_missing(cube(values[:40]), [-99]) == ()
+        notes = checks.check_missing(cube(values[:3]), [-99])
+        assert notes == ("missing=-99: no value of 'T' or 'P' is that",)
 
     def test_missing_share(self):
         values = cube_files.values(100, (3, 4, 2))

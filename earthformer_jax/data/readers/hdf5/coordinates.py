@@ -15,8 +15,8 @@ from earthformer_jax.data.readers.hdf5.contents import (
     nearby,
     text,
 )
-from earthformer_jax.data.readers.missing import coding
 from earthformer_jax.data.readers.times import Times
+from earthformer_jax.data.readers.values.missing import coding
 
 # Names of data sets with coordinates, and the range of their values.
 COORDINATES = {

@@ -31,7 +31,7 @@ from earthformer_jax.data.readers.layout import (
     Wanted,
     check_no_level,
 )
-from earthformer_jax.data.readers.missing import Coding, coding
+from earthformer_jax.data.readers.values.missing import Coding, coding
 
 MATLAB = b"MATLAB 7.3"
 
@@ -136,6 +136,7 @@ class Hdf5File:
             steps=len(spans),
             size=(sizes["h"], sizes["w"]),
             times=radar.times_of(rows),
+            codings=tuple(field.coding for field in rows[0]),
             notes=(*dict.fromkeys(f.note for f in rows[0]), *_left_out(left)),
             single=len(spans) == 1,
         )
@@ -201,6 +202,11 @@ class Hdf5File:
             times=times,
             latitude=find_coordinate(contents, names[0], "latitude", sizes),
             longitude=find_coordinate(contents, names[0], "longitude", sizes),
+            codings=tuple(
+                coding(arrays[name].attrs, arrays[name].dtype)
+                for name in plan.rows[0]
+                for _ in range(count or 1)
+            ),
             notes=(*plan.notes, *notes, *filter(None, [note]), *_left_out(left), *gone),
             single="t" not in self._axes,
         )

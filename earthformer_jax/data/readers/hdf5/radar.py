@@ -16,8 +16,8 @@ import numpy as np
 from earthformer_jax.data.readers import decoding
 from earthformer_jax.data.readers.hdf5.contents import text
 from earthformer_jax.data.readers.layout import no_variable
-from earthformer_jax.data.readers.missing import Coding
 from earthformer_jax.data.readers.times import Times
+from earthformer_jax.data.readers.values.missing import Coding
 
 POLAR = ("PVOL", "SCAN", "RAY", "AZIM", "ELEV", "XSEC", "VP")
 REFLECTIVITY = ("DBZH", "DBZV", "DBZ", "TH", "TV", "T")

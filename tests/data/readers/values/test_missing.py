@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from xarray.conventions import decode_cf_variable
 
-from earthformer_jax.data.readers.missing import coding, number_text
+from earthformer_jax.data.readers.values.missing import coding, number_text
 
 NAN = np.nan
 CODES = [-32768, -32767, -3000, -2000, -1, 0, 1, 10000, 10001, 32767]

@@ -62,13 +62,16 @@ class Coding:
     def ends(self) -> tuple[float, ...]:
         """Values of the extreme numbers of an integer type, often used for "missing".
 
-        The largest, and of signed types the two smallest: -32767 is the default fill
-        value of NetCDF. () if the type is not an integer.
+        The largest (of bytes the five largest, which satellite products use for land,
+        cloud and night), and of signed types the two smallest: -32767 is the default
+        fill value of NetCDF. () if the type is not an integer.
         """
         if self.dtype.kind not in "iu":
             return ()
         info = np.iinfo(self.dtype)
-        stored = [info.max] + [info.min, info.min + 1] * (self.dtype.kind == "i")
+        most = 5 if self.dtype == np.uint8 else 1
+        stored = [info.max - i for i in range(most)]
+        stored += [info.min, info.min + 1] * (self.dtype.kind == "i")
         return tuple(map(self.value, stored))
 
     def decode(self, stored, missing: Sequence[float] = ()) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""From stored numbers to values: packing, missing values, units."""
