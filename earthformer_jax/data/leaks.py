@@ -12,6 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from earthformer_jax.data.readers.frames import ArrayFrames
+from earthformer_jax.data.readers.series import Cube
+
 ORDER = ("train", "validation", "test")
 
 
@@ -191,6 +194,62 @@ def check_apart(name: str, spans: Mapping[str, Spans]) -> None:
                     f"{before} split, so their scores would mean nothing; divide the "
                     "data by time or by place"
                 )
+
+
+def without_repeats(
+    cube: Cube, starts: Mapping[str, np.ndarray], in_len: int, out_len: int
+) -> tuple[dict[str, np.ndarray], str]:
+    """Windows whose targets are in no window of an earlier split.
+
+    Several sequences may overlap, as events cut from one record do, or come twice.
+    Their frames are then equal, to the last bit; frames of one value do not count.
+
+    Args:
+        cube: the series. One whose dates increase throughout has every frame once, and
+            is not examined; nor is one that is not in memory.
+        starts: first frames of the windows of each split.
+        in_len: number of input frames; 0: the inputs are the target frames.
+        out_len: number of target frames.
+
+    Returns:
+        the windows to use, and what was left out, "" if nothing was.
+
+    Raises:
+        ValueError: if a split is then empty.
+    """
+    dated = cube.minutes is not None and bool(np.all(np.diff(cube.minutes) >= 0))
+    if dated or len(cube.segments) < 2:
+        return dict(starts), ""
+    if not isinstance(cube.frames, ArrayFrames):
+        return dict(starts), "too large to look for frames that occur twice"
+    keys = _frame_keys(cube.frames.values)
+    seen, kept, dropped = np.zeros(0, np.int64), {}, 0
+    for split in ORDER:
+        windows = keys[starts[split][:, None] + np.arange(in_len + out_len)]
+        targets = windows[:, in_len:]
+        new = ~np.any(np.isin(targets, seen) & (targets != 0), axis=1)
+        if len(new) and not new.any():
+            raise ValueError(
+                f"{cube.label}: the targets of all {len(new)} {split} windows are "
+                "in an earlier split as well: sequences overlap or come twice. Leave "
+                "the repeated ones out of the file, or give the frames dates"
+            )
+        kept[split] = starts[split][new]
+        dropped += int(np.sum(~new))
+        seen = np.union1d(seen, windows[new])
+    text = f"{dropped} windows left out whose targets are also in an earlier split"
+    return kept, text if dropped else ""
+
+
+def _frame_keys(frames: np.ndarray) -> np.ndarray:
+    """int64 `[t]`, equal for equal frames; 0 for frames of one value."""
+    flat = frames.reshape(len(frames), -1)
+    keys = np.zeros(len(flat), np.int64)
+    for i, frame in enumerate(flat):
+        known = frame[np.isfinite(frame)]
+        if known.size and known.min() < known.max():
+            keys[i] = key(frame.tobytes())
+    return keys
 
 
 def _by_place(later: Spans, earlier: Spans):

@@ -147,7 +147,7 @@ class TestCubes:
     @given(
         present=st.lists(st.integers(0, 79), min_size=50, max_size=80, unique=True),
         limits=st.tuples(st.integers(30, 50), st.integers(45, 65)),
-        dates=st.integers(0, 2),
+        dates=st.sampled_from(["", "train_until", "validate_until", "hours", "days"]),
         lengths=st.tuples(st.integers(1, 4), st.integers(0, 3)),
         stride=st.integers(1, 5),
     )
@@ -166,10 +166,13 @@ class TestCubes:
             },
         ).to_netcdf(folder / "gaps.nc")
         moments = [str(np.datetime64("2001-01-01", "h") + 6 * x) for x in limits]
-        given_dates = dict(
-            train_until=moments[0][: 10 if dates == 1 else 13] + ":00" * (dates != 1),
-            validate_until=moments[1][:13] + ":00",
-        )
+        dates = {
+            name: moment[: 10 if dates == "days" else 13] + ":00" * (dates != "days")
+            for name, moment in zip(
+                ("train_until", "validate_until"), moments, strict=True
+            )
+            if dates in (name, "hours", "days")
+        }
         dataset = load_or_refuse(
             ["too short", "outside the data", "must come after", "leaves no frames"]
             + ["need at least", "needs at least", "nothing to learn"],
@@ -178,7 +181,7 @@ class TestCubes:
             in_len=lengths[0],
             out_len=lengths[1],
             stride=stride,
-            **(given_dates if dates else {}),
+            **dates,
         )
         if dataset is None:
             return

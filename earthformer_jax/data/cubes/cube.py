@@ -17,9 +17,9 @@ import numpy as np
 from earthformer_jax.data.augment import Augment
 from earthformer_jax.data.cubes import checks, trained, twin
 from earthformer_jax.data.cubes.references import Fitted, fit, references
-from earthformer_jax.data.cubes.repeats import without_repeats
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
 from earthformer_jax.data.dataset import Channel, Data, Dataset, DataSettings, Display
+from earthformer_jax.data.leaks import without_repeats
 from earthformer_jax.data.readers import layout, series, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Wanted, nearest

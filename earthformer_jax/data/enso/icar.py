@@ -19,6 +19,7 @@ import xarray as xr
 from absl import logging
 
 from earthformer_jax.data.enso.gridded_sst import VALIDATION_SHARE
+from earthformer_jax.data.leaks import without_repeats
 from earthformer_jax.data.readers import cf, formats, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.grid import Grid, point_weights
@@ -292,10 +293,11 @@ def assembled(
             for name, x in places.items()
         }
         periods = None
+        starts, repeated = without_repeats(cube, starts, in_len, out_len)
         training = [x for x, p in zip(fields, places["train"], strict=True) if len(p)]
         how = (
             f"{len(training)} models to train, 1 to validate, 1 to test, {split} "
-            "windows"
+            f"windows{f', {repeated}' if repeated else ''}"
         )
     else:
         periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)

@@ -40,6 +40,8 @@ _MARGIN = 2  # pixels around them, so that strokes fade out smoothly
 _ZOOM = 2.5  # 8 pixels become 20, the size of digits in MNIST
 _DARK, _BRIGHT = 0.35, 0.85  # grey values that become 0 and 1
 
+MOST_KNOWN = 0.01  # share of test digits that may be training digits
+
 logger = logging.getLogger(__name__)
 
 
@@ -158,6 +160,14 @@ def _from_tfds() -> list[np.ndarray]:
 
 
 def _together(training: np.ndarray, test: np.ndarray, name: str) -> Digits:
+    seen = {image.tobytes() for image in training}
+    known = np.mean([image.tobytes() in seen for image in test])
+    if known > MOST_KNOWN:
+        raise ValueError(
+            f"`{FIELD}`: {known:.0%} of the test digits of {name} are also training "
+            "digits, so scores on them would mean nothing. Are the two files copies of "
+            "each other?"
+        )
     return Digits(
         np.concatenate([training, test]),
         len(training),

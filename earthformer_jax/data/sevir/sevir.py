@@ -18,150 +18,37 @@ Reference:
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
-from earthformer_jax.data.dataset import Channel, Data, Dataset, DataSettings, Display
-from earthformer_jax.data.leaks import Spans
-from earthformer_jax.data.readers import paths
+from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.references import persistence
-from earthformer_jax.data.sevir import (
-    catalog as catalog_lib,
-)
-from earthformer_jax.data.sevir import (
-    division,
-    twin,
-)
-from earthformer_jax.data.sevir import (
-    files as files_lib,
-)
-from earthformer_jax.data.sevir import (
-    windows as windows_lib,
-)
+from earthformer_jax.data.sevir import division
+from earthformer_jax.data.sevir import windows as windows_lib
 from earthformer_jax.data.sevir.catalog import SPLITS
 from earthformer_jax.data.sevir.files import EventFiles
+from earthformer_jax.data.sevir.origin import (
+    CATALOG,
+    Origin,
+    file_events,
+    prepared_events,
+    selected,
+    twin_events,
+)
+from earthformer_jax.data.sevir.settings import Settings
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.precipitation import RainScores
-from earthformer_jax.settings import (
-    NOT_NEGATIVE,
-    ConfigError,
-    at_least,
-    choice,
-    setting,
-    settings_from,
-)
+from earthformer_jax.settings import settings_from
 
-CATALOG, DATA = "CATALOG.csv", "data"
-SPLIT_RULES = ("date", "fraction")
 MSE_UNITS = "(code / 255)^2"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings(DataSettings):
-    """Settings of SEVIR.
-
-    Attributes:
-        name: "sevir".
-        path: the folder with CATALOG.csv and data/, or the folder of a prepared TFDS
-            data set; empty (default): the radar twin.
-        catalog_path: the catalog, if it is elsewhere; `path` is then the folder that
-            the file names in the catalog are relative to, or its parent.
-        skip_missing_files: leave out events whose files are missing, to use part of
-            SEVIR.
-        max_missing: largest `pct_missing` of an event that is used, in the units of the
-            catalog (SEVIR: a share, 0 to 1). 0 in the paper.
-        split: "date": by the four limits below; "fraction": 70, 15 and 15 % of the
-            events sorted by time, within `train_from` and `test_until`, with the
-            events of an episode together. Windows that share time and place with an
-            earlier split are left out.
-        train_from: training events are later, "YYYY-MM-DD" or "YYYY-MM-DD HH:MM" UTC;
-            empty (default): no limit.
-        train_until: training events are no later, validation events are later.
-        validate_until: validation events are no later, test events are later.
-        test_until: test events are no later; empty (default): no limit.
-        in_len: number of input frames.
-        out_len: number of target frames.
-        stride: frames from the start of one window to the start of the next in the same
-            event.
-        time_step: use every n-th frame. 2 with `space_step` 3 gives SEVIR-LR.
-        space_step: n × n pixels are reduced to their maximum.
-        normalization: "01": code / 255; "sevir": (code - 33.44) / 47.54.
-        crop: rows and columns to cut out, at a random place in training and from the
-            centre otherwise; () for all.
-        flip: flip training examples vertically and horizontally at random.
-        rotate: rotate training examples by multiples of 90 degrees at random.
-        twin_train: number of training windows of the twin.
-        twin_validation: number of validation windows of the twin.
-        twin_test: number of test windows of the twin. All three default to the paper's
-            numbers.
-    """
-
-    name: str = "sevir"
-    path: str = ""
-    catalog_path: str = ""
-    skip_missing_files: bool = False
-    max_missing: float = setting(0.0, NOT_NEGATIVE)
-    split: str = setting("date", choice(*SPLIT_RULES))
-    train_from: str = ""
-    train_until: str = "2019-01-01"
-    validate_until: str = "2019-06-01"
-    test_until: str = ""
-    in_len: int = setting(13, at_least(1))
-    out_len: int = setting(12, at_least(1))
-    stride: int = setting(12, at_least(1))
-    time_step: int = setting(1, at_least(1))
-    space_step: int = setting(1, at_least(1))
-    normalization: str = setting("01", choice(*NORMALIZATIONS))
-    crop: tuple[int, ...] = ()
-    flip: bool = False
-    rotate: bool = False
-    twin_train: int = setting(35718, at_least(1))
-    twin_validation: int = setting(9060, at_least(1))
-    twin_test: int = setting(12159, at_least(1))
-
-    @property
-    def span(self) -> int:
-        """Frames of the files that one window extends over."""
-        return (self.in_len + self.out_len - 1) * self.time_step + 1
-
-    @property
-    def dates(self) -> catalog_lib.Dates:
-        """Limits of the splits; only the outer ones unless events are split by date."""
-        names = ("train_from", "train_until", "validate_until", "test_until")
-        inner = names[1:3] if self.split == "fraction" else ()
-        return catalog_lib.Dates.parse(
-            {name: "" if name in inner else getattr(self, name) for name in names}
-        )
-
-    def check(self) -> None:
-        """Rejects values that are valid individually but not in combination.
-
-        Raises:
-            ConfigError: if there are any; the message names them.
-            ValueError: if a date is invalid, or the dates are out of order.
-        """
-        if self.catalog_path and not self.path:
-            raise ConfigError(
-                f"catalog_path={self.catalog_path} needs `path`, the folder of the "
-                "files it lists"
-            )
-        dates = self.dates
-        if self.split == "date":
-            for name in ("train_until", "validate_until"):
-                if getattr(dates, name) is None:
-                    raise ConfigError(
-                        f"{name}='' is not a date; write YYYY-MM-DD, or set "
-                        "split='fraction' to divide events by number"
-                    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,27 +63,6 @@ class Cropped:
 
     def __getitem__(self, index: int) -> Example:
         return center_crop(self.source[index], self.crop)
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """The events of each split, and how windows are cut from them.
-
-    Attributes:
-        events: by split.
-        description: their origin, and what was left out.
-        time_step: stored frames from one frame of an example to the next.
-        space_step: see `Settings`.
-        which: the windows of each split to use; empty: all.
-        spans: when and where these windows are; empty if they cannot overlap.
-    """
-
-    events: Mapping[str, windows_lib.EventSource]
-    description: str
-    time_step: int
-    space_step: int
-    which: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    spans: Mapping[str, Spans] = dataclasses.field(default_factory=dict)
 
 
 def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
@@ -216,7 +82,7 @@ def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
         raise ValueError(f"path={settings.path!r}: expected the folder with {CATALOG}")
-    used = _selected(settings)
+    used = selected(settings)
     splits, dropped = division.divide_whole(used.events, settings.dates, used.make)
     if dropped:
         logger.info(
@@ -238,11 +104,11 @@ def load(config: Mapping[str, Any]) -> Dataset:
     """
     settings = settings_from(Settings, config, "the SEVIR data")
     if not settings.path:
-        origin = _twin(settings)
+        origin = twin_events(settings)
     elif tfds_source.is_prepared(settings.path):
-        origin = _prepared(settings)
+        origin = prepared_events(settings)
     else:
-        origin = _files(settings)
+        origin = file_events(settings)
     normalization = NORMALIZATIONS[settings.normalization]
     windows = {
         split: Windows(
@@ -297,134 +163,6 @@ def _cropped(source: Source, crop: Sequence[int]) -> Source:
         return source
     height, width = crop
     return Cropped(source, (height, width))
-
-
-def _twin(settings: Settings) -> Origin:
-    if twin.DOMAIN % settings.space_step:
-        raise ValueError(
-            f"space_step={settings.space_step} does not divide the "
-            f"{twin.DOMAIN} pixels of the radar twin"
-        )
-    return Origin(
-        {
-            split: windows_lib.TwinEvents(
-                twin.RadarTwin(
-                    split,
-                    getattr(settings, f"twin_{split}"),
-                    settings.in_len + settings.out_len,
-                    settings.seed,
-                    settings.time_step,
-                    settings.space_step,
-                )
-            )
-            for split in SPLITS
-        },
-        f"embedded radar twin (seed {settings.seed})",
-        time_step=1,
-        space_step=1,
-    )
-
-
-def _prepared(settings: Settings) -> Origin:
-    path = Path(settings.path).expanduser()
-    prepared = {
-        split: windows_lib.PreparedEvents(tfds_source.open_split(path, split))
-        for split in SPLITS
-    }
-    for split, split_events in prepared.items():
-        if split_events.frames[0] < settings.span:
-            raise ValueError(
-                f"path={settings.path} has {split_events.frames[0]} frames "
-                f"per event ({split}), but one example needs {settings.span}; shorten "
-                "`in_len` or `out_len`, or lower `time_step`"
-            )
-    return Origin(
-        prepared,
-        f"SEVIR VIL prepared in {path}",
-        settings.time_step,
-        settings.space_step,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Selected:
-    """The events of a catalog to use, before they are divided.
-
-    Attributes:
-        events: in the order of their ids.
-        make: opens the files of some of them.
-        catalog: the catalog.
-        left_out: descriptions of the others.
-    """
-
-    events: catalog_lib.Events
-    make: Callable[[catalog_lib.Events], EventFiles]
-    catalog: Path
-    left_out: list[str]
-
-
-def _selected(settings: Settings) -> Selected:
-    catalog, root = _find(settings)
-    every = catalog_lib.read(catalog)
-    used, left_out = catalog_lib.select(every, settings.max_missing, catalog)
-    inside = catalog_lib.within(used, settings.dates, catalog)
-    if len(inside) < len(used):
-        left_out.append(f"{len(used) - len(inside)} events outside the dates")
-    there, layouts, not_there = files_lib.check(
-        root, inside, settings.span, settings.skip_missing_files
-    )
-    files = files_lib.VilFiles(root, layouts)
-
-    def make(part: catalog_lib.Events) -> EventFiles:
-        return EventFiles(files, part, layouts)
-
-    return Selected(there, make, catalog, left_out + not_there)
-
-
-def _files(settings: Settings) -> Origin:
-    used = _selected(settings)
-
-    def cut(part: EventFiles) -> Windows:
-        return Windows(
-            part,
-            settings.in_len,
-            settings.out_len,
-            stride=settings.stride,
-            time_step=settings.time_step,
-        )
-
-    divided = division.divide(used.events, settings.dates, used.make, cut)
-    left_out = used.left_out + divided.left_out
-    gaps = int(np.sum(used.events.pct_missing > 0))
-    return Origin(
-        divided.events,
-        f"SEVIR VIL of {used.catalog} (split by {settings.split}"
-        + (f"; left out: {', '.join(left_out)}" if left_out else "")
-        + f"; {gaps} events with missing pixels, which are masked)",
-        settings.time_step,
-        settings.space_step,
-        divided.which,
-        divided.spans,
-    )
-
-
-def _find(settings: Settings) -> tuple[Path, Path]:
-    """The catalog, and the folder that its file names are relative to."""
-    path = paths.existing(settings.path, "path")
-    if settings.catalog_path:
-        catalog = paths.existing(settings.catalog_path, "catalog_path")
-    elif path.is_file():
-        catalog, path = path, path.parent
-    else:
-        catalog = path / CATALOG
-    if not catalog.is_file():
-        there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
-        raise FileNotFoundError(
-            f"path={settings.path} contains no {CATALOG} (it contains: "
-            f"{there or 'nothing'}); give the folder with {CATALOG} and {DATA}/, or "
-            "the catalog as `catalog_path`"
-        )
-    return catalog, path / DATA if (path / DATA).is_dir() else path
 
 
 def _augment(settings: Settings, size: tuple[int, int]) -> Augment | None:

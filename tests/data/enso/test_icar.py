@@ -1,5 +1,6 @@
 """ICAR-ENSO files: unfolding, windows and splits as in the reference implementation."""
 
+import functools
 import json
 import pathlib
 
@@ -231,6 +232,33 @@ class TestCmip:
                 rtol=1e-6,
             )
             assert times.month_of(example["time"][12]) % 12 == first % 12
+
+    @pytest.mark.parametrize(("copied", "first"), [(31, 0), (30, 10)])
+    def test_models_that_come_twice(self, copied, first):
+        """The model of test is one of training, or the end of that of validation is."""
+        rng = np.random.default_rng(0)
+        fields = rng.standard_normal((32, 20, 3, 6)).astype(np.float32)
+        fields[copied, first:] = fields[5, first:]
+        make = functools.partial(
+            icar.assembled,
+            list(fields),
+            list(np.zeros((32, 20), np.float32)),
+            0,
+            (LATITUDE, LONGITUDE),
+            NO_DATES,
+            by_model=True,
+            label="models",
+            split="released",
+            in_len=4,
+            out_len=3,
+        )
+        if not first:
+            with pytest.raises(ValueError, match="the targets of all 14 test windows"):
+                make()
+            return
+        data = make()
+        assert [len(data.starts[split]) for split in SPLITS] == [30 * 14, 4, 14]
+        assert "10 windows left out whose targets are also in" in data.description
 
     def test_cmip_comes_before_soda(self, cmip_folder, tmp_path):
         small_file(tmp_path)

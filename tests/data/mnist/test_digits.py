@@ -105,6 +105,15 @@ class TestErrors:
         ):
             digits.load_digits(str(tmp_path / "mnst"))
 
+    def test_the_same_file_twice(self, tmp_path):
+        write_mnist(tmp_path, packed=False)
+        one, other = (tmp_path / name for name in NAMES)
+        other.write_bytes(one.read_bytes())
+        with pytest.raises(
+            ValueError, match="100% of the test digits .* are also trai"
+        ):
+            digits.load_digits(str(tmp_path))
+
     def test_missing_file(self, tmp_path):
         write_mnist(tmp_path)
         (tmp_path / f"{NAMES['test']}.gz").unlink()

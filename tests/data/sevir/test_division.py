@@ -139,7 +139,7 @@ class TestOneRadar:
         ("settings", "numbers"),
         [
             (dict(split="fraction"), [9, 2, 2]),
-            (dict(split="fraction", stride=1), [39, 18, 19]),
+            (dict(split="fraction", stride=6), [11, 3, 3]),
             (
                 dict(train_until="2010-08-26 03:00", validate_until="2010-08-26 04:00"),
                 [3, 3, 9],
