@@ -114,6 +114,7 @@ NOT_NEGATIVE = number("of at least 0", lambda value: value >= 0)
 FRACTION = number("between 0 and 1", lambda value: 0 <= value <= 1)
 DECAY = number("of at least 0 and less than 1", lambda value: 0 <= value < 1)
 FINITE = number("that is finite", lambda value: True)
+PATH = Accepted("a path, or an empty text", lambda value: isinstance(value, str))
 NAME = Accepted("a name", lambda value: isinstance(value, str) and value != "")
 
 

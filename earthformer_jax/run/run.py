@@ -24,11 +24,13 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.start import read_weights
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.settings import check_dataset, check_devices
 from earthformer_jax.training.workdir import CONFIG_FILE
@@ -214,7 +216,11 @@ class Run:
         self._check_same_data()
         self.rehearse()
         return loop.train(
-            self.config, self.workdir, dataset=self.dataset, model=self.model
+            self.config,
+            self.workdir,
+            dataset=self.dataset,
+            model=self.model,
+            weights=self._first_weights(),
         )
 
     def rehearse(self) -> Dataset:
@@ -336,6 +342,18 @@ class Run:
         """The data set, for which the model can be reported on."""
         check_report(self.config, self.dataset, self.model)
         return self.dataset
+
+    def _first_weights(self) -> Variables | None:
+        """What a new training begins with; None: new weights, or a checkpoint.
+
+        Raises:
+            ConfigError: with the reason, if there are no weights that fit.
+        """
+        path = self._settings.train.init_from
+        if not path or Checkpoints(self.workdir / "checkpoints").steps():
+            return None
+        logger.info("training begins with the weights of %s", path)
+        return read_weights(path, *self._built)
 
     def _check_same_data(self) -> None:
         """Refuses to continue a training with other data.

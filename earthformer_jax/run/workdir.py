@@ -22,6 +22,10 @@ FREE_TO_CHANGE = frozenset(
     if field.metadata.get("free")
 )
 
+BEGIN_FROM = (
+    "another --workdir begins with the weights of this one by "
+    "--config.train.init_from={}"
+)
 # Settings of the data that decide what a model is fed with.
 PART_OF_THE_MODEL = tuple(
     f"data.{name}:"
@@ -91,10 +95,12 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
             for line in differences(read_config(workdir), completed(config))
             if line.split(":")[0] not in FREE_TO_CHANGE
         ]
+        is_another_model = any(line.startswith("model.") for line in different)
         _refuse(
             different,
             f"{workdir} was started with another config",
-            "use another --workdir, or the same values to continue",
+            "use another --workdir, or the same values to continue"
+            + ("" if is_another_model else f"; {BEGIN_FROM.format(workdir)}"),
         )
 
 

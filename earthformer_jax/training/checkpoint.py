@@ -200,17 +200,17 @@ class Checkpoints:
         return None
 
     def restore_variables(
-        self, which: str, like: Any
+        self, which: str, like: Any, averaged: bool = True
     ) -> tuple[dict[str, Any], Progress]:
         """Reads what a forecast needs, without the state of the optimiser.
 
         Args:
             which: "last", or "best" as known to the newest readable checkpoint.
             like: abstract variables {"params": ..., "batch_stats": ...} with shardings.
+            averaged: read the averaged parameters if the checkpoint has them.
 
         Returns:
-            The variables, with averaged parameters if the checkpoint has them, and the
-            progress of the checkpoint they come from.
+            The variables, and the progress of the checkpoint they come from.
 
         Raises:
             CheckpointError: if there is no readable checkpoint.
@@ -219,7 +219,7 @@ class Checkpoints:
         unreadable = []
         for step in self._candidates(which, unreadable):
             try:
-                variables, progress = self._variables(step, like)
+                variables, progress = self._variables(step, like, averaged)
             except UnreadableError as error:
                 unreadable.append(str(error))
                 continue
@@ -255,9 +255,12 @@ class Checkpoints:
             candidates += [best, step] if which == "best" else [step]
         return list(dict.fromkeys(s for s in candidates if s is not None))
 
-    def _variables(self, step: int, like: Any) -> tuple[dict[str, Any], Progress]:
+    def _variables(
+        self, step: int, like: Any, averaged: bool
+    ) -> tuple[dict[str, Any], Progress]:
         saved, progress = self._verified(step)
-        source = "params" if saved.get("ema_params") is None else "ema_params"
+        averaged = averaged and saved.get("ema_params") is not None
+        source = "ema_params" if averaged else "params"
         wanted = {source: like["params"], "batch_stats": like.get("batch_stats", {})}
         _check_match(self.path(step), {k: saved[k] for k in wanted}, wanted)
         rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)

@@ -23,7 +23,7 @@ from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Scores, is_scalar
-from earthformer_jax.models.contract import Forecaster, final_teaching
+from earthformer_jax.models.contract import Forecaster, Variables, final_teaching
 from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings as settings_lib
@@ -60,6 +60,7 @@ def train(
     *,
     dataset: Dataset,
     model: Forecaster,
+    weights: Variables | None = None,
 ) -> bool:
     """Trains a model, or continues to.
 
@@ -72,6 +73,8 @@ def train(
         workdir: where everything is written; created if needed.
         dataset: data to learn from, and the task with its metric.
         model: forecaster of the examples.
+        weights: variables of the model that training begins with if there is no
+            checkpoint; None: new ones.
 
     Returns:
         Whether training is complete. False after SIGTERM, SIGINT (Ctrl-C), SIGHUP or
@@ -90,7 +93,7 @@ def train(
     workdir = pathlib.Path(workdir)
     with claim(workdir), StopRequest() as stop:
         try:
-            return _train(config, workdir, dataset, model, stop)
+            return _train(config, workdir, dataset, model, weights, stop)
         except Stopped:
             logger.info("stopped: nothing had to be saved; the same command continues")
             return False
@@ -110,6 +113,7 @@ def _train(
     workdir: pathlib.Path,
     dataset: Dataset,
     model: Forecaster,
+    weights: Variables | None,
     stop: StopRequest,
 ) -> bool:
     mesh = mesh_lib.data_mesh()
@@ -144,6 +148,8 @@ def _train(
         create = jax.jit(init, out_shardings=everywhere)
         stop.wait(create.lower(rng).compile)
         state, progress = create(rng), Progress()
+        if weights is not None:
+            state = state_lib.begin_with(state, jax.device_put(weights, everywhere))
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)

@@ -20,6 +20,7 @@ from earthformer_jax.settings import (
     INT32_MOST,
     NAME,
     NOT_NEGATIVE,
+    PATH,
     POSITIVE,
     UINT32_MOST,
     ConfigError,
@@ -81,6 +82,8 @@ class TrainSettings:
         monitor_mode: whether a small or a large score is good.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints; 0: at validations.
+        init_from: a workdir, or a file of official weights, whose weights training
+            begins with; empty (default): new ones.
         num_threads: threads that read examples; 0: none.
         num_workers: processes that read examples; 0: none.
     """
@@ -97,6 +100,7 @@ class TrainSettings:
     monitor_mode: str = setting("min", choice("min", "max"))
     log_every: int = setting(20, at_least(1), free=True)
     checkpoint_every: int = setting(0, at_least(0), free=True)
+    init_from: str = setting("", PATH)
     num_threads: int = setting(pipeline.NUM_THREADS, at_least(0), free=True)
     num_workers: int = setting(0, at_least(0), free=True)
 

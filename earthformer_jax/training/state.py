@@ -1,5 +1,6 @@
 """Everything that changes while a model is trained, as one pytree."""
 
+import dataclasses
 import functools
 from typing import Any, cast
 
@@ -78,6 +79,23 @@ def create_state(
         rng=jax.random.wrap_key_data(
             jax.random.bits(train_key, (4,), jnp.uint32), impl="rbg"
         ),
+    )
+
+
+def begin_with(state: TrainState, variables: Variables) -> TrainState:
+    """A new state with copies of other variables (a step overwrites its state).
+
+    Args:
+        state: before the first step.
+        variables: {"params": ...}, with "batch_stats" if the model has any.
+    """
+    params = jax.tree.map(jnp.copy, variables["params"])
+    averaged = state.ema_params is not None
+    return dataclasses.replace(
+        state,
+        params=params,
+        batch_stats=jax.tree.map(jnp.copy, variables.get("batch_stats", {})),
+        ema_params=jax.tree.map(jnp.copy, params) if averaged else None,
     )
 
 

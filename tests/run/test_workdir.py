@@ -44,10 +44,13 @@ class TestSameConfig:
     def test_differences_from_defaults_are_refused(self, tmp_path, changes, line):
         with pytest.raises(ConfigError) as error:
             self.check(config(), config(**changes), tmp_path)
-        assert str(error.value).splitlines()[1:] == [
-            f"  {line}",
-            "use another --workdir, or the same values to continue",
-        ]
+        advice = "use another --workdir, or the same values to continue"
+        if "model" not in changes:
+            advice += (
+                "; another --workdir begins with the weights of this one by "
+                f"--config.train.init_from={tmp_path / 'run'}"
+            )
+        assert str(error.value).splitlines()[1:] == [f"  {line}", advice]
 
     def test_free_fields_may_change(self, tmp_path):
         free = dict(train=dict(log_every=1, num_threads=0), eval=dict(clusters=3))

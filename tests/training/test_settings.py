@@ -33,6 +33,7 @@ WRONG_VALUES = {
     "train.monitor_mode": ["minimum"],
     "train.log_every": [0],
     "train.checkpoint_every": [-1],
+    "train.init_from": [3, None],
     "train.num_workers": [-1, 0.5],
     "train.num_threads": [-1],
     "eval.batch_size": [0],
