@@ -6,10 +6,11 @@ north to south, and longitudes begin anywhere on the circle.
 """
 
 import dataclasses
+import functools
+import logging
 import re
 
 import numpy as np
-from cf_xarray.units import units as registry
 
 from earthformer_jax.data.readers.layout import FieldFile, Layout
 
@@ -153,12 +154,24 @@ def same_units(a: str, b: str) -> bool:
         return True
     try:
         zero, one = (
-            registry.Quantity(x, _plain_units(a)).to(_plain_units(b)).magnitude
+            _registry().Quantity(x, _plain_units(a)).to(_plain_units(b)).magnitude
             for x in (0.0, 1.0)
         )
     except Exception:  # the registry has an exception for every way to be no unit
         return False
     return bool(np.allclose([zero, one], [0, 1], rtol=1e-9, atol=1e-12))
+
+
+@functools.cache
+def _registry():
+    """The units of CF, imported only where units differ in their spelling."""
+    logger = logging.getLogger("pint.util")
+    logger.disabled = True  # it warns of every unit that CF defines in another way
+    try:
+        from cf_xarray.units import units
+    finally:
+        logger.disabled = False
+    return units
 
 
 def _plain(name: str) -> str:
