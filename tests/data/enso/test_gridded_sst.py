@@ -75,6 +75,27 @@ class TestRead:
             sst_files.write(part, tmp_path / f"sst_{year}.nc")
         self.check(ds, gridded_sst.read(f"{tmp_path}/sst_*.nc"))
 
+    def test_a_file_a_month_with_two_temperatures(self, ds, tmp_path):
+        """As ERSST is delivered: sst and its anomaly at one level of one time."""
+        for month in range(ds.sizes["time"]):
+            part = ds.isel(time=[month]).expand_dims(lev=[0.0], axis=1)
+            part["ssta"] = part["sst"] - 27
+            sst_files.write(part, tmp_path / f"ersst.v5.{2000 + month}.nc")
+        path = f"{tmp_path}/ersst.v5.*.nc"
+        self.check(ds, gridded_sst.read(path, wanted(variables=("sst",))))
+
+    def test_a_mean_dated_by_the_end_of_its_month(self, ds, tmp_path):
+        """As CESM writes them; the bounds tell which month it is."""
+        lengths = np.tile([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], 12)
+        end = np.cumsum(lengths).astype(float)
+        attributes = dict(units="days since 2000-01-01", bounds="time_bound")
+        means = ds.assign_coords(
+            time=("time", end, attributes | {"calendar": "noleap"})
+        )
+        means["time_bound"] = (("time", "two"), np.stack([end - lengths, end], axis=1))
+        means["sst"].attrs["cell_methods"] = "time: mean"
+        self.check(ds, read(means, tmp_path))
+
     def test_level_region_and_missing_values(self, ds, tmp_path):
         deep = ds.expand_dims(depth=[0.0, 10.0], axis=1).copy(deep=True)
         deep["sst"][:, 1] -= 5
