@@ -63,7 +63,7 @@ def is_monthly_sst(path: str, cube: Cube) -> bool:
     """
     if not is_monthly(cube.cadence) or cube.frames.shape[0] < LEAST_MONTHS:
         return False
-    named = dataclasses.replace(gridded_sst.SST, units=())
+    named = dataclasses.replace(gridded_sst.SST, has_unit=None)
     try:
         open_cube(path, Wanted(quantity=named))
     except ValueError:

@@ -5,7 +5,7 @@ Climatology, land and plausibility are estimated from the training months alone.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,21 +19,19 @@ from earthformer_jax.data.readers.grid import (
     check_spacing,
     order_longitude,
 )
-from earthformer_jax.data.readers.layout import Quantity, Wanted
+from earthformer_jax.data.readers.layout import Quantity, Undecided, Wanted
 from earthformer_jax.data.readers.series import (
     Cube,
     check_regular,
     in_memory,
     open_cube,
 )
+from earthformer_jax.data.readers.values import undeclared, units
+from earthformer_jax.data.readers.values.missing import number_text
 from earthformer_jax.data.splits import NO_DATES, Dates, Period, split_periods
 
 # Share of the months after training that is used for validation without dates.
 VALIDATION_SHARE = 1 / 3
-# Units in which one degree is one kelvin, in lower case.
-KELVIN = ("k", "kelvin", "degk", "deg_k", "degree_kelvin", "degrees_kelvin")
-CELSIUS = ("c", "°c", "degc", "deg_c", "celsius", "degree_c", "degrees_c")
-CELSIUS += ("degree_celsius", "degrees_celsius", "deg c", "degrees c")
 SST = Quantity(
     name="sea surface temperature",
     standard_names=(
@@ -47,7 +45,7 @@ SST = Quantity(
     ),
     names=("sst", "ssta", "tos", "sst_anomaly", "anom", "analysed_sst")
     + ("sea_surface_temperature",),
-    units=KELVIN + CELSIUS,
+    has_unit=lambda text: units.temperature_unit(text) in (units.KELVIN, units.CELSIUS),
 )
 # The variable is found by standard name, usual name or units.
 ANY_SST = Wanted(quantity=SST)
@@ -62,6 +60,7 @@ BOX_ANOMALY = 10.0
 KELVIN_OFFSET = 273.15
 # Larger values, in K or degrees Celsius, are undeclared fill values.
 LARGEST_TEMPERATURE = 400.0
+MOST_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +109,7 @@ def load(
         ValueError: if the file or the dates cannot be used; the message says why.
     """
     cube = read(path, wanted, region)
+    unseen = _unseen(path, wanted, region) if wanted.missing else ""
     whole = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
     first, last = whole["train"][0], whole["test"][1]
     periods = {name: (a - first, b - first) for name, (a, b) in whole.items()}
@@ -118,7 +118,7 @@ def load(
     values = cube.frames.read(first, last)
     training = slice(*periods["train"])
     try:
-        _check_magnitude(values)
+        _check_values(cube, values, wanted.missing)
         climatology = fit_monthly(values[training], minutes[training])
         ocean = find_ocean(values[training, ..., 0], climatology)
         _check_months(values[..., 0], ocean, minutes)
@@ -131,6 +131,9 @@ def load(
         anomalies = (values - climatology.at(minutes))[..., 0]
         observed = np.isfinite(anomalies) & ocean
         filled, carried, reset = fill_gaps(anomalies, ocean)
+    except Undecided as error:
+        text = f"{cube.label}: {cube.names[0]!r}: {error}"
+        raise Undecided(text, error.choices) from None
     except ValueError as error:
         raise ValueError(f"{cube.label}: {cube.names[0]!r}: {error}") from None
     text = f"; filled {carried + reset} missing values" if carried + reset else ""
@@ -150,7 +153,7 @@ def load(
         periods=periods,
         description=(
             f"{cube.label}: {kind} {cube.names[0]!r} on {grid}, training climatology "
-            f"removed{text}"
+            f"removed{text}{unseen}"
         ),
     )
 
@@ -174,10 +177,12 @@ def read(path: str, wanted: Wanted = ANY_SST, region: tuple[float, ...] = ()) ->
             f"{cube.label}: expected one temperature, but {', '.join(cube.names)} were "
             "chosen"
         )
-    units = cube.units[0]
-    if units and units.lower() not in SST.units:
+    unit = units.temperature_unit(cube.units[0])
+    if unit in (units.FAHRENHEIT, units.OTHER):
+        remedy = ": write (x - 32) / 1.8" if unit == units.FAHRENHEIT else ""
         raise ValueError(
-            f"{cube.label}: {cube.names[0]!r} has units {units!r}; expected K or degC"
+            f"{cube.label}: {cube.names[0]!r} has units {cube.units[0]!r}; expected K "
+            f"or degC{remedy}"
         )
     latitude, longitude = check_regular(
         cube.latitude, cube.longitude, cube.label, "the Nino3.4 index"
@@ -267,15 +272,37 @@ def fill_gaps(anomalies: np.ndarray, ocean: np.ndarray) -> tuple[np.ndarray, int
     return filled, int(carry.sum()), int(missing.sum() - carry.sum())
 
 
-def _check_magnitude(values: np.ndarray) -> None:
-    """Rejects undeclared fill values."""
-    largest = np.nanmax(np.abs(values), initial=0.0)
-    if largest > LARGEST_TEMPERATURE:
-        value = values.flat[np.nanargmax(np.abs(values))]
-        raise ValueError(
-            f"the value {value:g} is not a temperature in K or degC; if it marks "
-            f"missing values, set missing={value:g}"
+def _unseen(path: str, wanted: Wanted, region: tuple[float, ...]) -> str:
+    """The part of a description that names missing values which occur nowhere."""
+    declared = read(path, dataclasses.replace(wanted, missing=()), region)
+    values = declared.frames.read(0, declared.frames.shape[0])
+    names, codings = declared.names, declared.codings
+    numbers = undeclared.unseen(values, names, codings, wanted.missing)
+    return "".join(
+        f"; missing={number_text(x)}: no value of {names[0]!r} is that" for x in numbers
+    )
+
+
+def _check_values(cube: Cube, values: np.ndarray, missing: Sequence[float]) -> None:
+    """Rejects undeclared fill values.
+
+    Raises:
+        Undecided: if there are any; the message names them.
+    """
+    wrong = np.unique(values[np.abs(values) > LARGEST_TEMPERATURE])
+    if wrong.size:
+        text = ",".join(number_text(float(value)) for value in wrong[:MOST_NAMED])
+        one = wrong.size == 1
+        more = wrong.size - MOST_NAMED
+        raise Undecided(
+            f"the value{'' if one else 's'} {text}{f' and {more} more' * (more > 0)} "
+            f"{'is not a temperature' if one else 'are no temperatures'} in K or degC; "
+            f"if {'it marks' if one else 'they mark'} missing values, set "
+            f"missing={text}",
+            [{"missing": text}] if more <= 0 else [],
         )
+    if not np.isnan(missing).any():
+        undeclared.check_undeclared(values, cube.names, cube.codings)
 
 
 def _check_months(values: np.ndarray, ocean: np.ndarray, minutes: np.ndarray) -> None:
@@ -315,9 +342,9 @@ def _kind(box_mean: float) -> str:
     if abs(box_mean) < BOX_ANOMALY:
         return "anomalies"
     low, high = BOX_CELSIUS
-    for units, offset in (("degC", 0.0), ("K", KELVIN_OFFSET)):
+    for unit, offset in ((units.CELSIUS, 0.0), (units.KELVIN, KELVIN_OFFSET)):
         if low <= box_mean - offset <= high:
-            return f"SST in {units}"
+            return f"SST in {unit}"
     raise ValueError(
         f"the mean over {NINO34} is {box_mean:g}; expected an anomaly near 0 or a sea "
         f"surface temperature of {low:g} to {high:g} degC "

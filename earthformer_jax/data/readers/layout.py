@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,13 +23,13 @@ class Quantity:
         name: for messages, such as "sea surface temperature".
         standard_names: its standard names in the CF conventions.
         names: common names of the variable, in lower case.
-        units: its possible units, in lower case.
+        has_unit: whether the text of a unit is one of it; None: units do not tell.
     """
 
     name: str
     standard_names: tuple[str, ...]
     names: tuple[str, ...]
-    units: tuple[str, ...] = ()
+    has_unit: Callable[[str], bool] | None = None
 
     def find(self, variables: Mapping[str, Mapping[str, Any]], path: Path) -> str:
         """The only variable that measures it, by standard name, common name or units.
@@ -50,7 +50,7 @@ class Quantity:
         by_units = [
             name
             for name, attributes in variables.items()
-            if str(attributes.get("units", "")).strip().lower() in self.units
+            if self.has_unit is not None and self.has_unit(_unit(attributes))
         ]
         for found in filter(None, (standard, named, by_units)):
             if len(found) == 1:
@@ -173,6 +173,10 @@ class Undecided(ValueError):
     def __init__(self, message: str, choices: Sequence[Mapping[str, str]]):
         super().__init__(message)
         self.choices = tuple(choices)
+
+
+def _unit(attributes: Mapping[str, Any]) -> str:
+    return str(attributes.get("units", "")).strip()
 
 
 def check_numbers(name: str, dtype, path: Path) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from earthformer_jax.data.enso import gridded_sst
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.readers.layout import Wanted
+from earthformer_jax.data.readers.layout import Undecided, Wanted
 from earthformer_jax.data.splits import Dates
 from tests import golden_files
 from tests.data import sst_files
@@ -170,6 +170,12 @@ class TestRead:
         other = ds["sst"].assign_attrs(standard_name="sea_surface_temperature")
         assert read(ds.assign(x=other), tmp_path).names == ("x",)
 
+    @pytest.mark.parametrize("unit", ["Celsius_scale", "deg. C", "celcius", "℃", "??"])
+    def test_units_are_known_by_their_meaning(self, ds, tmp_path, unit):
+        """Of an unknown name the mean over the box says what it is."""
+        ds["sst"].attrs["units"] = unit
+        assert "SST in degC 'sst'" in load(ds, tmp_path).description
+
     def test_the_only_temperature_by_units(self, ds, tmp_path):
         ds = ds.rename(sst="x").assign(y=ds["sst"].assign_attrs(units="m"))
         assert read(ds, tmp_path).names == ("x",)
@@ -207,6 +213,8 @@ class TestUnreadable:
     def test_units(self, ds, tmp_path):
         ds["sst"].attrs["units"] = "degF"
         self.refused(ds, tmp_path, "units 'degF'; expected K or degC")
+        ds["sst"].attrs["units"] = "m s-1"
+        self.refused(ds, tmp_path, "units 'm s-1'; expected K or degC$")
 
     def test_truncated_netcdf4(self, ds, tmp_path):
         path = pathlib.Path(sst_files.write(ds, tmp_path / "sst.nc"))
@@ -399,6 +407,24 @@ class TestRefused:
         self.refused(
             ds, tmp_path, "'sst': the value -999 is not a temp.* missing=-999$"
         )
+        ds["sst"][4, 2, 2] = 1e20
+        ds["sst"][3:6, 3, 3] = -222  # not too far to be a temperature, but from others
+        message = r"the values -999,1e\+20 are no temperatures .* missing=-999,1e\+20$"
+        self.refused(ds, tmp_path, message)
+        path = sst_files.write(ds, tmp_path / "sst.nc")
+        message = "2.2 % of 'sst' are -222, far from .* missing=-222; .* missing=nan"
+        with pytest.raises(Undecided, match=message.replace("2.2", "0.022")):
+            gridded_sst.load(path, Dates(**DATES), wanted(missing=(-999.0, 1e20)))
+
+    def test_missing_that_occurs_nowhere(self, ds, tmp_path):
+        """It is said, and a stored number in place of the value is refused."""
+        ds["sst"][3, 2, 2] = -99
+        packing = dict(dtype="i2", scale_factor=0.01, _FillValue=-32768)
+        path = sst_files.write(ds, tmp_path / "sst.nc", encoding={"sst": packing})
+        loaded = gridded_sst.load(path, Dates(**DATES), wanted(missing=(-99.0, -7.0)))
+        assert loaded.description.endswith("; missing=-7: no value of 'sst' is that")
+        with pytest.raises(Undecided, match="-9900: no value .* -99 is stored"):
+            gridded_sst.load(path, Dates(**DATES), wanted(missing=(-9900.0,)))
 
     def test_values_that_are_no_sst(self, ds, tmp_path):
         ds["sst"] = ds["sst"] + 30  # degrees of another kind

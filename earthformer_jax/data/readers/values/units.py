@@ -1,0 +1,49 @@
+"""What the text of a unit means, however it is written."""
+
+import functools
+import re
+import unicodedata
+
+KELVIN, CELSIUS, FAHRENHEIT, OTHER, UNKNOWN = "K", "degC", "degF", "other", ""
+# Words for degrees of temperature, in lower case; others may stand beside them.
+WORDS = {
+    KELVIN: ("k", "kelvin", "kelvins"),
+    CELSIUS: ("c", "celsius", "celcius", "centigrade"),
+    FAHRENHEIT: ("f", "fahrenheit", "farenheit"),
+}
+BESIDE = ("scale", "temperature", "anomaly", "")
+# Of the International Temperature Scale, which differs by less than 0.02 K.
+SCALES = r"\bits[-_ ]?(90|68|48)\b"
+
+
+@functools.cache
+def temperature_unit(text: str) -> str:
+    """The unit of temperature that a text names.
+
+    Args:
+        text: "K", "Celsius_scale", "deg. C", "℃", ...
+
+    Returns:
+        KELVIN, CELSIUS, FAHRENHEIT; OTHER if it is a unit of something else, or a
+        multiple of a degree; UNKNOWN if it means nothing, as "" does.
+    """
+    plain = unicodedata.normalize("NFKC", text.replace("º", " ")).lower()
+    plain = re.sub(SCALES, " ", plain)
+    words = [re.sub("^deg(ree)?s?", "", x) for x in re.findall(r"[^\W\d_]+", plain)]
+    meant = [word for word in words if word not in BESIDE]
+    for unit, names in WORDS.items():
+        if meant and all(word in names for word in meant):
+            return OTHER if re.search(r"\d", plain) else unit
+    something = meant or (text.strip() and not words)
+    return OTHER if something and _is_known(text) else UNKNOWN
+
+
+def _is_known(text: str) -> bool:
+    """Whether a text is a unit of anything."""
+    from cf_xarray.units import units  # takes a second: only for unusual texts
+
+    try:
+        units.parse_units(text)
+    except Exception:  # pint has many, for texts that are no units
+        return False
+    return True
