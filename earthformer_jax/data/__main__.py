@@ -96,7 +96,7 @@ def inspect(argv: Sequence[str]) -> None:
             f"inspect takes one PATH, got {len(argv) - 1}: write a pattern in quotes, "
             "as in python -m earthformer_jax.data inspect 'data/*.nc'"
         )
-    with command_line.as_config_error(argv[1]):
+    with command_line.as_config_error("inspect"):
         print(inspect_lib.inspect(argv[1], try_command, _say))
 
 

@@ -96,12 +96,6 @@ def assumptions(cube: Cube, options: dict[str, str]) -> Iterator[str]:
     elif cube.format != ".npy":
         name = ", ".join(cube.names)
         yield f"{name} is the variable to forecast; another: `variables`"
-    if cube.format in ("HDF5", ".npy") and "axes" not in options:
-        pieces = " (each piece is a sequence)" if len(cube.segments) > 1 else ""
-        yield (
-            f"the order of the axes{pieces}; another: `axes`, in the letters n "
-            "(sequences), t (time), h (rows), w (columns), c (channels)"
-        )
     if cube.minutes is None:
         yield (
             "no dates were found: frames follow each other at equal steps; dates are "
@@ -128,11 +122,11 @@ def assumptions(cube: Cube, options: dict[str, str]) -> Iterator[str]:
     lengths = f"{options['in_len']} frames forecast {options['out_len']}"
     yield f"{lengths}; other lengths: `in_len`, `out_len`"
     if cube.minutes is None:
-        yield "70, 15 and 15 % are used for training, validation and test, in order"
+        yield "training, validation and test are the frames that 'data' says, in order"
     else:
         yield (
-            "70, 15 and 15 % of the time are used for training, validation and test; "
-            "other dates: `train_until`, `validate_until`"
+            "training, validation and test are the periods that 'data' says; others: "
+            "`train_from`, `train_until`, `validate_until`, `test_until`"
         )
 
 

@@ -120,7 +120,8 @@ def inspect(
         warnings.simplefilter("ignore", RuntimeWarning)
         for part in _patterns(path):
             files = formats.find(part)
-            say(f"reading {part}")
+            size = 1e-6 * sum(f.stat().st_size for f in files if f.is_file())
+            say(f"reading {part} ({len(files)} files, {size:.3g} MB)")
             _inspect_series(part, files, told, report)
     return str(report)
 

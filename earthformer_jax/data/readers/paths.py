@@ -22,7 +22,9 @@ def existing(path: str, field: str) -> Path:
         if not found.is_file() and not found.is_dir():
             raise ValueError(special_file(found, field))
         return found
-    if not found.parent.is_dir():
+    if found.is_symlink():
+        hint = f": it is a link to {found.readlink()}, which is not there"
+    elif not found.parent.is_dir():
         hint = f" (nor does its directory {found.parent})"
     else:
         hint = nearest(found.name, (entry.name for entry in found.parent.iterdir()))
