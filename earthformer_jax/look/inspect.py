@@ -18,7 +18,7 @@ from earthformer_jax.data.cubes import checks
 from earthformer_jax.data.readers import formats, series, times
 from earthformer_jax.data.readers.layout import Wanted, numbers, words
 from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.data.readers.values.missing import Coding, number_text
+from earthformer_jax.data.readers.values.missing import number_text
 from earthformer_jax.data.readers.values.undeclared import occurs
 from earthformer_jax.data.windows import HALF_DAY
 from earthformer_jax.look import contents, layouts
@@ -154,6 +154,34 @@ def _patterns(path: str) -> list[str]:
     return found[:MOST_KINDS] or [path]
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One way to read files.
+
+    Attributes:
+        options: of a command that reads them so.
+        cube: the series.
+        values: `[n, h, w, c]` of some frames; NaN where missing.
+    """
+
+    options: Options
+    cube: Cube
+    values: np.ndarray
+
+    @property
+    def variables(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Names and values `[n, h, w]`."""
+        return zip(self.cube.names, np.moveaxis(self.values, -1, 0), strict=True)
+
+    def ends(self) -> list[float | None]:
+        """Values of each variable at the end of the type: they may mean "missing"."""
+        codings = self.cube.codings or (None,) * len(self.cube.names)
+        return [
+            checks.type_end(values, coding)
+            for (_, values), coding in zip(self.variables, codings, strict=True)
+        ]
+
+
 def _inspect_series(path: str, files: list[Path], trial: Trial, report: Report) -> None:
     """Adds what is in the files of one kind, and the commands that train on them."""
     if len(files) > 1:
@@ -163,26 +191,26 @@ def _inspect_series(path: str, files: list[Path], trial: Trial, report: Report) 
         _describe_first(files, report)
         _propose([Command("custom", {"path": path})], trial, report)
         return
-    values = _describe(readings[0][1], files, report)
-    for options, cube in readings[1:]:
-        text = ", ".join(f"--config.data.{k}={v}" for k, v in options.items())
-        report.add("or read as", f"{cube}, {contents.time_of(cube)}, with {text}")
+    _describe(readings[0], files, report)
+    for reading in readings[1:]:
+        options = [f"--config.data.{k}={v}" for k, v in reading.options.items()]
+        time = contents.time_of(reading.cube)
+        text = f"{reading.cube}, {time}, with {', '.join(options)}"
+        report.add("or read as", text)
     working = []
-    for options, cube in readings:
-        if layouts.is_monthly_sst(path, cube):
+    for reading in readings:
+        if layouts.is_monthly_sst(path, reading.cube):
             _propose([Command("enso", {"path": path})], trial, report)
-        for more in _fill_values(cube, values):
-            commands = _commands(path, cube, values, {**options, **more})
-            working += [(cube, x) for x in _propose(commands, trial, report)]
-    for cube, command in working[:1]:
-        for text in contents.assumptions(cube, dict(command.options)):
+        for more in _end_options(reading):
+            commands = _commands(path, reading, {**reading.options, **more})
+            working += [(reading, x) for x in _propose(commands, trial, report)]
+    for reading, command in working[:1]:
+        for text in contents.assumptions(reading.cube, dict(command.options)):
             report.add("assumed", in_flags(text))
 
 
-def _readings(
-    path: str, options: Options, report: Report
-) -> Iterator[tuple[Options, Cube]]:
-    """The series with the options that open it: several if the reader is undecided."""
+def _readings(path: str, options: Options, report: Report) -> Iterator[Reading]:
+    """The series: several if the reader is undecided, with the choices that open it."""
     wanted = Wanted(
         variables=words(options.get("variables", "")),
         level=words(options.get("level", "")),
@@ -190,42 +218,42 @@ def _readings(
         missing=numbers(options.get("missing", ""), "missing"),
     )
     try:
-        yield options, series.open_cube(path, wanted)
+        cube = series.open_cube(path, wanted)
     except Exception as error:  # each library has its own for damaged files
         report.refuse(in_flags(message_of(error)))
         if len(options) < MOST_CHOICES:
             for choice in choices_of(error):
                 yield from _readings(path, with_choice(options, choice), report)
-
-
-def _describe(cube: Cube, files: list[Path], report: Report) -> np.ndarray:
-    """Adds the contents of a series; returns values `[n, h, w, c]` of some frames."""
+        return
     try:
         values = checks.raw_sample(cube)
     except Exception as error:  # each library has its own for damaged files
         report.refuse(in_flags(message_of(error)))
         values = np.full((1, 1, 1, len(cube.names)), np.nan, np.float32)
-    for name, text in contents.of_cube(cube, files, values):
+    yield Reading(options, cube, values)
+
+
+def _describe(reading: Reading, files: list[Path], report: Report) -> None:
+    """Adds the contents of a series, and what its values cannot be used for."""
+    for name, text in contents.of_cube(reading.cube, files, reading.values):
         report.add(name, in_flags(text))
-    for c, name in enumerate(cube.names):
-        reason = contents.useless(values[..., c])
+    for (name, values), end in zip(reading.variables, reading.ends(), strict=True):
+        reason = contents.useless(values)
         if reason:
             report.refuse(f"{name!r} is {reason}")
-        end = checks.type_end(values[..., c], _coding(cube, c))
         if end is not None:
-            share = 100 * np.mean(occurs(values[..., c], end))
+            share = 100 * np.mean(occurs(values, end))
             report.refuse(
                 f"{share:.2g} % of {name!r} are {number_text(end)}, "
                 f"the {'least' if end < 0 else 'largest'} number its type can hold: "
                 "probably missing"
             )
-    return values
 
 
 def _describe_first(files: list[Path], report: Report) -> None:
     """Adds what the first of files that cannot be used together contains, if known."""
-    for _, cube in _readings(glob.escape(str(files[0])), {}, report):
-        _describe(cube, files[:1], report)
+    for reading in _readings(str(files[0]), {}, report):
+        _describe(reading, files[:1], report)
         return
     try:
         layout = formats.open_file(files[0], Wanted()).layout
@@ -236,26 +264,16 @@ def _describe_first(files: list[Path], report: Report) -> None:
         report.add(name, text)
 
 
-def _fill_values(cube: Cube, values: np.ndarray) -> list[Options]:
+def _end_options(reading: Reading) -> list[Options]:
     """Options with and without the ends of types as missing values."""
-    found = {
-        checks.type_end(values[..., c], _coding(cube, c))
-        for c in range(len(cube.names))
-    }
-    codes = ",".join(
-        number_text(code) for code in sorted(x for x in found if x is not None)
-    )
-    return [{"missing": codes}, {}] if codes else [{}]
+    codes = sorted({end for end in reading.ends() if end is not None})
+    text = ",".join(map(number_text, codes))
+    return [{"missing": text}, {}] if codes else [{}]
 
 
-def _coding(cube: Cube, channel: int) -> Coding | None:
-    return cube.codings[channel] if cube.codings else None
-
-
-def _commands(
-    path: str, cube: Cube, values: np.ndarray, options: Options
-) -> list[Command]:
+def _commands(path: str, reading: Reading, options: Options) -> list[Command]:
     """Commands with lengths that fit, of which the first that works is proposed."""
+    cube = reading.cube
     _, height, width, _ = cube.frames.shape
     days = 0.0
     if cube.minutes is not None:
@@ -270,11 +288,7 @@ def _commands(
         found.insert(0, Command("climate", {"path": path, **more}))
     if cube.format == ".npy" or "variables" in options:
         return found
-    useful = ",".join(
-        name
-        for c, name in enumerate(cube.names)
-        if not contents.useless(values[..., min(c, values.shape[-1] - 1)])
-    )
+    useful = ",".join(n for n, x in reading.variables if not contents.useless(x))
     named = [command.also({"variables": useful}) for command in found] if useful else []
     return named + found
 

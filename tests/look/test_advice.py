@@ -86,6 +86,17 @@ class TestAdvice:
         assert "--config.data.axes is 'thw' or 'hwt'" in report
         assert "30 x 9 cells" in report and "40 x 30 cells" in report
 
+    def test_readings_with_channels(self, tmp_path):
+        """Sequences or channels: another number of variables in each reading."""
+        np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3, 20, 9, 10)))
+        report = inspect(tmp_path / "a.npy")
+        axes = [f[-4:] for flags in proposed(report) for f in flags if ".axes=" in f]
+        assert axes == ["nthw", "cthw"]
+        channels = {
+            trial(flags).data.train[0]["inputs"].shape[-1] for flags in proposed(report)
+        }
+        assert channels == {1, 3}
+
     def test_says_what_is_assumed(self, ds, tmp_path):
         report = inspect(cube_files.write(ds, tmp_path / "c.nc"))
         for option in (
