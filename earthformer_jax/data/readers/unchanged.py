@@ -8,6 +8,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+# Of Zarr, formats 2 and 3.
+METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+MOST_FOLDERS = 256  # with chunks only; more would take longer than reading
+
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -16,9 +20,11 @@ class ChangedError(OSError):
 
 
 def stamp(path: str | Path) -> Stamp:
-    """Name, size and modification time of a file, or of the folders of a Zarr store.
+    """Name, size and modification time of a file, or of parts of a Zarr store.
 
-    Adding, removing or renaming a chunk changes the modification time of its folder.
+    Of a store, the metadata and the folders of the chunks: adding, removing or renaming
+    a chunk changes the modification time of its folder. Of a store with very many
+    folders only those with metadata are looked at.
 
     Raises:
         OSError: if it does not exist.
@@ -58,16 +64,12 @@ def check(path: str | Path, before: Stamp) -> None:
 def _places(path: str | Path) -> Iterable[str]:
     if not os.path.isdir(path):
         return (str(path),)
-    folders = []
+    metadata, folders = [], []
     for folder, _, files in os.walk(path):
-        folders.append(folder)
-        # The metadata; with the same names in formats 2 and 3.
-        folders += [
-            os.path.join(folder, name)
-            for name in files
-            if name in ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-        ]
-    return folders
+        described = [os.path.join(folder, name) for name in files if name in METADATA]
+        metadata += [folder, *described] if described else []
+        folders += [] if described else [folder]
+    return metadata + (folders if len(folders) <= MOST_FOLDERS else [])
 
 
 def _stamp_one(name: str) -> tuple[str, int, int]:

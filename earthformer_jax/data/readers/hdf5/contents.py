@@ -1,9 +1,10 @@
 """The data sets of an HDF5 file, wherever they are, and how their axes are named."""
 
 import dataclasses
+import functools
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -32,6 +33,14 @@ class Contents:
     unusable: dict[str, str]
     aliases: dict[str, str]
 
+    @functools.cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Paths of the data sets of every group."""
+        found: dict[str, list[str]] = {}
+        for name in self.arrays:
+            found.setdefault(posixpath.dirname(name), []).append(name)
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class Dimension:
@@ -55,26 +64,31 @@ def find_contents(file: h5py.File, path: Path) -> Contents:
     links = []
 
     def visit(name: str, item) -> None:
-        info = h5py.h5o.get_info(item.id)
-        place = info.fileno, info.addr
-        if place in seen:
-            contents.aliases[name] = seen[place]
-            return
-        seen[place] = name
-        if isinstance(item, h5py.Dataset):
-            problem = _unusable(item, path)
-            if problem:
-                contents.unusable[name] = problem
-            elif item.shape is not None:  # None: it holds nothing
-                contents.arrays[name] = item
-        elif isinstance(item, h5py.Group):
-            for key in item:
-                inner = f"{name}/{key}".lstrip("/")
-                link = item.get(key, getlink=True)
-                if not isinstance(link, h5py.HardLink):
-                    links.append((inner, item, key, link))
-                elif inner not in MATLAB_STORAGE:
-                    visit(inner, item[key])
+        stack = [(name, item)]  # groups may be nested deeper than functions may
+        while stack:
+            name, item = stack.pop()
+            info = h5py.h5o.get_info(item.id)
+            place = info.fileno, info.addr
+            if place in seen:
+                contents.aliases[name] = seen[place]
+                continue
+            seen[place] = name
+            if isinstance(item, h5py.Dataset):
+                problem = _unusable(item, path)
+                if problem:
+                    contents.unusable[name] = problem
+                elif item.shape is not None:  # None: it holds nothing
+                    contents.arrays[name] = item
+            elif isinstance(item, h5py.Group):
+                inner = []
+                for key in item:
+                    full = f"{name}/{key}".lstrip("/")
+                    link = item.get(key, getlink=True)
+                    if not isinstance(link, h5py.HardLink):
+                        links.append((full, item, key, link))
+                    elif full not in MATLAB_STORAGE:
+                        inner.append((full, item[key]))
+                stack += reversed(inner)
 
     visit("", file)
     while links:  # after everything that is reached without them
@@ -116,8 +130,10 @@ def dimensions(array: h5py.Dataset) -> tuple[Dimension, ...]:
             pass  # the scale was deleted
         if not name:
             return ()
-        if scale is None and isinstance(array.parent, h5py.Group):
-            scale = array.parent.get(name)
+        group = array.parent
+        if scale is None and isinstance(group, h5py.Group):
+            own = isinstance(group.get(name, getlink=True), h5py.HardLink)
+            scale = group.get(name) if own else None
         if not isinstance(scale, h5py.Dataset) or scale.external or not scale.shape:
             scale = None
         found.append(Dimension(name, _letter(name, scale), scale))
@@ -125,19 +141,29 @@ def dimensions(array: h5py.Dataset) -> tuple[Dimension, ...]:
     return tuple(found) if len(set(letters)) == len(letters) else ()
 
 
-def nearby(
-    arrays: Mapping[str, h5py.Dataset], name: str
-) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Names in lower case and data sets, those in the groups around `name` first."""
-    home = name.split("/")[:-1]
+def nearby(contents: Contents, name: str) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Names in lower case and data sets: of the group of `name`, of those above it, and
+    of all others, the nearest first.
+    """
+    home = posixpath.dirname(name)
+    above = [home]
+    while above[-1]:
+        above.append(posixpath.dirname(above[-1]))
 
-    def distance(other: str) -> int:
-        groups = other.split("/")[:-1]
-        shared = posixpath.commonprefix([home, groups])
-        return len(home) + len(groups) - 2 * len(shared)
+    def distance(group: str) -> int:
+        ends = [home.split("/"), group.split("/")]
+        shared = posixpath.commonprefix(ends)
+        return len(ends[0]) + len(ends[1]) - 2 * len(shared)
 
-    for other in sorted(arrays, key=distance):
-        yield posixpath.basename(other).lower(), arrays[other]
+    def names() -> Iterator[str]:
+        for group in above:
+            yield from contents.groups.get(group, ())
+        others = [group for group in contents.groups if group not in above]
+        for group in sorted(others, key=distance):
+            yield from contents.groups[group]
+
+    for other in names():
+        yield posixpath.basename(other).lower(), contents.arrays[other]
 
 
 def text(value) -> str:
@@ -171,7 +197,8 @@ def _unusable(array: h5py.Dataset, path: Path) -> str:
             "storage), which is not opened; copy them into the file with h5repack"
         )
     if not array.is_virtual:
-        return ""
+        empty = array.size and array.ndim > 1 and not array.id.get_storage_size()
+        return "was never written: it would be read as a constant" if empty else ""
     for source in array.virtual_sources():
         name = source.file_name
         if name != "." and "%" not in name and not (path.parent / name).is_file():

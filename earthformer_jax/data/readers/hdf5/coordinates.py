@@ -77,7 +77,7 @@ def known_lengths(contents: Contents, name: str) -> dict[str, set[int]]:
     """Lengths of axes, by letter, that data sets with coordinates tell."""
     shape = contents.arrays[name].shape
     found: dict[str, set[int]] = {}
-    for short, array in nearby(contents.arrays, name):
+    for short, array in nearby(contents, name):
         length = math.prod(array.shape)
         if max(array.shape, default=0) != length or length not in shape:
             continue
@@ -112,9 +112,7 @@ def find_times(
         if d.letter == "t" and d.scale is not None
     ]
     candidates += [
-        (short, array)
-        for short, array in nearby(contents.arrays, name)
-        if _is_time(short)
+        (short, array) for short, array in nearby(contents, name) if _is_time(short)
     ]
     note = ""
     for short, array in candidates:
@@ -172,7 +170,7 @@ def find_coordinate(
         for d in dimensions(contents.arrays[name])
         if d.letter == LETTERS[axis] and d.scale is not None
     ]
-    candidates += [a for short, a in nearby(contents.arrays, name) if short in names]
+    candidates += [a for short, a in nearby(contents, name) if short in names]
     shapes: Sequence[tuple[int, ...]] = (
         (length,),
         (1, length),  # a vector of MATLAB

@@ -240,6 +240,9 @@ class Hdf5File:
 
         Sequences that all have times and do not overlap become one series.
         """
+        every = {spans[0].names for spans in self._sequences}
+        if len(every) < len(self._sequences):
+            return None, ""  # sequences in one data set
         found, note = [], ""
         for spans in self._sequences:
             name, steps = spans[0].names[0], spans[0].steps
@@ -249,8 +252,6 @@ class Hdf5File:
             found.append(times)
         if len(found) == 1:
             return found[0], note
-        if len({spans[0].names for spans in self._sequences}) < len(found):
-            return None, ""  # sequences in one data set
         order = sorted(range(len(found)), key=lambda i: found[i].seconds[0])
         times = times_lib.join([found[i] for i in order])
         if np.any(np.diff(times.seconds) <= 0):

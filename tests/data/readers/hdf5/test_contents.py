@@ -80,6 +80,23 @@ class TestLinks:
         files.write(tmp_path / "gone.h5", {"x": files.frames()})
         np.testing.assert_array_equal(read(opened(path))[..., 0], files.frames())
 
+    def test_deep_groups(self, tmp_path):
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            group = file
+            for _ in range(1500):
+                group = group.create_group("g")
+            group["x"] = files.frames()
+        np.testing.assert_array_equal(read(opened(path))[..., 0], files.frames())
+
+    def test_never_written(self, tmp_path):
+        """HDF5 would give zeros."""
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x", (40, 10, 12), "f4")
+        with pytest.raises(ValueError, match="'x' was never written"):
+            opened(path)
+
     def test_no_link_to_a_pipe_is_followed(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.h5")
         with h5py.File(tmp_path / "a.h5", "w") as file:
