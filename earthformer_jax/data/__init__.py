@@ -10,6 +10,8 @@ from typing import Any
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
+# Data sets that fit statistics to their training examples whenever they are loaded.
+FITS_ANEW = ("enso",)
 # Each module has a dataclass `Settings` and a function `load(config) -> Dataset`.
 # One that fits statistics also takes the `state` that holds them. It is imported on
 # first use.
@@ -55,13 +57,32 @@ def load(
         data = dataclasses.replace(dataset.data, state=functools.cache(make))
         dataset = dataclasses.replace(dataset, data=data)
     if state is not None:
-        different = state.layout.differences(_layout(dataset.data))
-        if different:
-            raise ValueError(
-                "the data do not match those that the model was trained on: "
-                + "; ".join(different)
-            )
+        _check(dataset.data, state, fits=name in FITS_ANEW and bool(config.get("path")))
     return dataset
+
+
+def _check(data: Data, state: DataState, fits: bool) -> None:
+    """Rejects data that a trained model cannot be given.
+
+    Args:
+        data: the data.
+        state: of the training.
+        fits: whether the units of the data follow from their training examples, which
+            must then be those of the training.
+
+    Raises:
+        ValueError: with what differs.
+    """
+    different = state.layout.differences(_layout(data))
+    why = ""
+    if not different and fits and data.state is not None:
+        different = state.differences(data.state())
+        why = " (their training months decide about climatology and scale)"
+    if different:
+        raise ValueError(
+            "the data do not match those that the model was trained on"
+            f"{why}: {'; '.join(different)}"
+        )
 
 
 def _layout(data: Data) -> Layout:

@@ -10,6 +10,7 @@ from earthformer_jax import data
 from earthformer_jax.data import state as state_lib
 from earthformer_jax.data.state import DataState, Layout
 from earthformer_jax.settings import ConfigError
+from tests.data import sst_files
 
 STATE = DataState(
     name="custom",
@@ -141,3 +142,22 @@ def test_data_without_statistics():
     larger = dict(name="enso", in_len=2, out_len=3, twin_train=4)
     with pytest.raises(ValueError, match="do not match .* grid: 64 x 64 cells, now 24"):
         data.load(larger, 0, state)
+
+
+def test_el_nino_of_other_files(tmp_path):
+    """Its statistics are fitted whenever it is loaded, so the months must be those."""
+    whole = sst_files.dataset(12 * 16)
+    config = dict(name="enso", in_len=2, out_len=3, simulated=False)
+    config |= dict(train_until="2008-12", validate_until="2009-12")
+
+    def load(ds, name, state=None):
+        path = sst_files.write(ds, tmp_path / name)
+        return data.load(config | {"path": path}, state=state).data
+
+    first = load(whole.isel(time=slice(12 * 12)), "first.nc")
+    state = first.state()
+    grown = load(whole, "grown.nc", state)
+    assert len(grown.test) == len(first.test) + 48
+    assert grown.normalization == first.normalization
+    with pytest.raises(ValueError, match=r"climatology and scale\): train values"):
+        load(1.05 * whole, "other.nc", state)
