@@ -290,14 +290,18 @@ def _check_values(cube: Cube, values: np.ndarray, missing: Sequence[float]) -> N
         Undecided: if there are any; the message names them.
     """
     wrong = np.unique(values[np.abs(values) > LARGEST_TEMPERATURE])
+    text = ",".join(number_text(float(value)) for value in wrong[:MOST_NAMED])
+    if wrong.size == 1:
+        raise Undecided(
+            f"the value {text} is not a temperature in K or degC; if it marks missing "
+            f"values, set missing={text}",
+            [{"missing": text}],
+        )
     if wrong.size:
-        text = ",".join(number_text(float(value)) for value in wrong[:MOST_NAMED])
-        one = wrong.size == 1
         more = wrong.size - MOST_NAMED
         raise Undecided(
-            f"the value{'' if one else 's'} {text}{f' and {more} more' * (more > 0)} "
-            f"{'is not a temperature' if one else 'are no temperatures'} in K or degC; "
-            f"if {'it marks' if one else 'they mark'} missing values, set "
+            f"the values {text}{f' and {more} others' * (more > 0)} are not "
+            "temperatures in K or degC; if they mark missing values, set "
             f"missing={text}",
             [{"missing": text}] if more <= 0 else [],
         )

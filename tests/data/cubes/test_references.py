@@ -11,7 +11,7 @@ from tests.data import cube_files
 def load(ds, folder, **settings):
     path = cube_files.write(ds, folder / "cube.nc")
     config = dict(name="custom", path=path, in_len=4, out_len=3) | settings
-    return custom.load(config, 0)
+    return custom.load(config)
 
 
 def errors(dataset):

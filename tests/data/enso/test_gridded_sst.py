@@ -409,7 +409,7 @@ class TestRefused:
         )
         ds["sst"][4, 2, 2] = 1e20
         ds["sst"][3:6, 3, 3] = -222  # not too far to be a temperature, but from others
-        message = r"the values -999,1e\+20 are no temperatures .* missing=-999,1e\+20$"
+        message = r"the values -999,1e\+20 are not temperatures .* missing=-999,1e\+20$"
         self.refused(ds, tmp_path, message)
         path = sst_files.write(ds, tmp_path / "sst.nc")
         message = "2.2 % of 'sst' are -222, far from .* missing=-222; .* missing=nan"
