@@ -6,18 +6,14 @@ north to south, and longitudes begin anywhere on the circle.
 """
 
 import dataclasses
-import functools
-import logging
 import re
 
 import numpy as np
 
 from earthformer_jax.data.readers.layout import FieldFile, Layout
+from earthformer_jax.data.readers.values.units import same_units
 
 GRID_TOLERANCE = 1e-4  # degrees
-# Spellings of units that the registry of CF units does not know.
-_CELSIUS = re.compile(r"deg(?:ree)?s?[ _]?(?:c|celsius)", re.IGNORECASE)
-_KELVIN = re.compile(r"deg(?:ree)?s?[ _]?(?:k|kelvin)", re.IGNORECASE)
 
 
 class Arranged:
@@ -148,41 +144,8 @@ def on_grid(
     return Arranged(file, like, channels, flip, columns)
 
 
-def same_units(a: str, b: str) -> bool:
-    """Whether two units mean the same, or one is unknown: "mm/h" and "mm h-1"."""
-    if not a.strip() or not b.strip() or _plain_units(a) == _plain_units(b):
-        return True
-    try:
-        zero, one = (
-            _registry().Quantity(x, _plain_units(a)).to(_plain_units(b)).magnitude
-            for x in (0.0, 1.0)
-        )
-    except Exception:  # the registry has an exception for every way to be no unit
-        return False
-    return bool(np.allclose([zero, one], [0, 1], rtol=1e-9, atol=1e-12))
-
-
-@functools.cache
-def _registry():
-    """The units of CF, imported only where units differ in their spelling."""
-    logger = logging.getLogger("pint.util")
-    logger.disabled = True  # it warns of every unit that CF defines in another way
-    try:
-        from cf_xarray.units import units
-    finally:
-        logger.disabled = False
-    return units
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
-
-
-def _plain_units(units: str) -> str:
-    units = units.strip()
-    if _CELSIUS.fullmatch(units):
-        return "degC"
-    return "K" if _KELVIN.fullmatch(units) else units
 
 
 def _orientation(

@@ -1,8 +1,11 @@
 """What the text of a unit means, however it is written."""
 
 import functools
+import logging
 import re
 import unicodedata
+
+import numpy as np
 
 KELVIN, CELSIUS, FAHRENHEIT, OTHER, UNKNOWN = "K", "degC", "degF", "other", ""
 # Words for degrees of temperature, in lower case; others may stand beside them.
@@ -38,12 +41,39 @@ def temperature_unit(text: str) -> str:
     return OTHER if something and _is_known(text) else UNKNOWN
 
 
+def same_units(a: str, b: str) -> bool:
+    """Whether two units mean the same, or one is not stated: "mm/h" and "mm h-1"."""
+    if not a.strip() or not b.strip() or a.strip() == b.strip():
+        return True
+    kinds = {temperature_unit(text) for text in (a, b)}
+    if kinds & {KELVIN, CELSIUS, FAHRENHEIT}:
+        return len(kinds) == 1
+    try:
+        zero, one = (
+            _registry().Quantity(x, a.strip()).to(b.strip()).magnitude
+            for x in (0.0, 1.0)
+        )
+    except Exception:  # the registry has an exception for every way to be no unit
+        return False
+    return bool(np.allclose([zero, one], [0, 1], rtol=1e-9, atol=1e-12))
+
+
 def _is_known(text: str) -> bool:
     """Whether a text is a unit of anything."""
-    from cf_xarray.units import units  # takes a second: only for unusual texts
-
     try:
-        units.parse_units(text)
+        _registry().parse_units(text)
     except Exception:  # pint has many, for texts that are no units
         return False
     return True
+
+
+@functools.cache
+def _registry():
+    """The units of CF, which take a second to import: only for unusual texts."""
+    logger = logging.getLogger("pint.util")
+    logger.disabled = True  # it warns of every unit that CF defines in another way
+    try:
+        from cf_xarray.units import units
+    finally:
+        logger.disabled = False
+    return units

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.readers.frames import FramesBeside
-from earthformer_jax.data.readers.joining import matching
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.series import in_memory, open_cube
 from tests.data import cube_files
@@ -279,27 +278,6 @@ class TestMeaning:
         with pytest.raises(ValueError, match=message):
             other = late.assign_coords(days(20, "noleap"))
             joined(tmp_path, {"a.nc": early, "b.nc": other})
-
-    @pytest.mark.parametrize(
-        ("a", "b", "same"),
-        [
-            ("mm/h", "mm h-1", True),
-            ("mm hr-1", "mm/hour", True),
-            ("kg m-2 s-1", "kg/m2/s", True),
-            ("kg m**-2 s**-1", "kg m-2 s-1", True),
-            ("hPa", "mbar", True),
-            ("degrees_C", "celsius", True),
-            ("K", "", True),
-            ("unknown unit", "unknown unit", True),
-            ("degC", "K", False),
-            ("mm/h", "mm/day", False),
-            ("dBZ", "mm/h", False),
-            ("m", "K", False),
-            ("%", "1", False),
-        ],
-    )
-    def test_units(self, a, b, same):
-        assert matching.same_units(a, b) == matching.same_units(b, a) == same
 
     def test_curvilinear_grids(self, ds, tmp_path):
         """Rows and columns are those of the file; only their coordinates turn over."""

@@ -8,6 +8,7 @@ from earthformer_jax.data.readers.values.units import (
     KELVIN,
     OTHER,
     UNKNOWN,
+    same_units,
     temperature_unit,
 )
 
@@ -34,3 +35,32 @@ def test_meaning(unit, texts):
     assert {text: temperature_unit(text) for text in texts} == dict.fromkeys(
         texts, unit
     )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("mm/h", "mm h-1", True),
+        ("mm hr-1", "mm/hour", True),
+        ("kg m-2 s-1", "kg/m2/s", True),
+        ("kg m**-2 s**-1", "kg m-2 s-1", True),
+        ("hPa", "mbar", True),
+        ("degrees_C", "celsius", True),
+        ("Celsius_scale", "deg. C", True),
+        ("K", "", True),
+        ("unknown unit", "unknown unit", True),
+        ("degC", "K", False),
+        ("mm/h", "mm/day", False),
+        ("dBZ", "mm/h", False),
+        ("m", "K", False),
+        ("%", "1", False),
+    ],
+)
+def test_units_of_one_meaning(a, b, same):
+    assert same_units(a, b) == same_units(b, a) == same
+
+
+def test_the_registry_says_nothing(caplog):
+    """It would warn of every unit that CF defines in another way than pint."""
+    assert same_units("kg m-2 day-1", "mm day-1") is False
+    assert not caplog.records
