@@ -135,7 +135,7 @@ def _in_the_middle(
 ) -> tuple[Times, str]:
     """Times in the middle of the intervals that an attribute names, and a note."""
     edges = text(array.attrs.get("bounds", ""))
-    bounds = next((a for n, a in nearby(contents.arrays, name) if n == edges), None)
+    bounds = next((a for n, a in nearby(contents, name) if n == edges), None)
     methods = text(contents.arrays[name].attrs.get("cell_methods", ""))
     if bounds is None or time_axis.is_point(methods, short):
         return times, ""
