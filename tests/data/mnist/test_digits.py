@@ -107,7 +107,7 @@ class TestErrors:
 
     def test_the_same_file_twice(self, tmp_path):
         write_mnist(tmp_path, packed=False)
-        one, other = (tmp_path / name for name in NAMES)
+        one, other = (tmp_path / name for name in NAMES.values())
         other.write_bytes(one.read_bytes())
         with pytest.raises(
             ValueError, match="100% of the test digits .* are also trai"
