@@ -74,8 +74,9 @@ def with_data_of(
 def _draws_with_seed(saved: ml_collections.ConfigDict) -> bool:
     """Whether a config was written before `data.seed` existed."""
     fields = saved.get("data")
-    known = isinstance(fields, ml_collections.ConfigDict) and "seed" in saved
-    return known and "seed" not in fields
+    if not isinstance(fields, ml_collections.ConfigDict) or "seed" not in saved:
+        return False
+    return "seed" not in fields
 
 
 def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -69,7 +69,8 @@ def divide(
         if all(kept.any() for kept in which.values()):
             dropped = sum(int(np.sum(~kept)) for kept in which.values())
             text = f"{dropped} windows that share time and place with an earlier split"
-            return Division(parts, which, _taken(spans, which), [text] * bool(dropped))
+            used = {split: spans[split].take(which[split]) for split in SPLITS}
+            return Division(parts, which, used, [text] * bool(dropped))
     source = make(events)
     every = window_spans(source, cut(source))
     limits = _limits(every, dates)
@@ -85,8 +86,8 @@ def divide(
     crossing = len(every) - sum(int(kept.sum()) for kept in which.values())
     ends = " and ".join(map(times.text, limits))
     text = f"{crossing} windows across {ends}, the limits in time of overlapping events"
-    spans = dict.fromkeys(SPLITS, every)
-    return Division(dict.fromkeys(SPLITS, source), which, _taken(spans, which), [text])
+    used = {split: every.take(kept) for split, kept in which.items()}
+    return Division(dict.fromkeys(which, source), which, used, [text])
 
 
 def divide_whole(
@@ -204,12 +205,6 @@ def _split(events: Events, dates: Dates) -> dict[str, Events] | None:
     if len(events) >= len(SPLITS) > len(np.unique(groups(events))):
         return None
     return split_by_fraction(events)
-
-
-def _taken(
-    spans: Mapping[str, Spans], which: Mapping[str, np.ndarray]
-) -> dict[str, Spans]:
-    return {split: spans[split].take(which[split]) for split in SPLITS}
 
 
 def _limits(spans: Spans, dates: Dates) -> tuple[int, int]:
