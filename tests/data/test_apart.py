@@ -6,6 +6,7 @@ examples: their times and corners, or the pixels themselves.
 
 import datetime
 import itertools
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,10 +46,12 @@ def assert_apart(windows, targets, meet=lambda a, b: a == b):
 def load_or_refuse(refusals, **config):
     """The data set; None if it is refused with one of these messages."""
     try:
-        return data.load(config, 0)
+        dataset = data.load(config, 0)
     except ValueError as error:
         assert any(text in str(error) for text in refusals), error
         return None
+    assert list(dataset.data.spans) == list(SPLITS)  # the guard has seen it
+    return dataset
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,16 @@ def overlap(a, b):
     rows = a[0] < b[2] and b[0] < a[2]
     shifts = (-360, 0, 360)
     return rows and any(a[1] < b[3] + x and b[1] + x < a[3] for x in shifts)
+
+
+def test_events_of_the_radar_twin():
+    dataset = data.load(
+        dict(name="sevir", in_len=2, out_len=2, space_step=96)
+        | {f"twin_{split}": 5 for split in SPLITS},
+    )
+    made = examples(dataset)
+    times = {s: [x["time"] for x in made[s]] for s in SPLITS}
+    assert_apart(times, times)
 
 
 class TestCubes:
@@ -291,13 +304,13 @@ class TestDigits:
             golden_files.load("x_nbody_generator"), "official/replay"
         )
         for chosen, name in zip(numbers, nbody_mnist.FILES.values(), strict=True):
-            angles = np.array(chosen)[:, None] + np.zeros(3)
-            drawn = {
+            drawn: dict[str, Any] = {
                 key: np.repeat(every[key][:1], len(chosen), axis=0)
                 for key in ("digit_indices", "init_velocity_magnitude")
                 + ("affine_transforms_multipliers",)
             }
-            np.savez(folder / name, init_velocity_angle=angles, **drawn)
+            drawn["init_velocity_angle"] = np.array(chosen)[:, None] + np.zeros(3)
+            np.savez(folder / name, **drawn)
         some = digits.Digits(np.zeros((20, 28, 28), np.uint8), 20, "20 digits")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(nbody_mnist, "load_digits", lambda path: some)

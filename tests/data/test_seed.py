@@ -42,7 +42,9 @@ def test_simulated_months(tmp_path):
 
     def simulated(seed):
         settings = dict(name="enso", path=path, in_len=2, out_len=3, seed=seed)
-        return data.load(settings).data.simulated[0]
+        source = data.load(settings).data.simulated
+        assert source is not None
+        return source[0]
 
     assert same(simulated(0), simulated(0))
     assert not same(simulated(0), simulated(1))

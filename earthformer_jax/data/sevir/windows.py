@@ -12,7 +12,7 @@ import numpy as np
 
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.sevir import twin as twin_lib
-from earthformer_jax.data.sevir.catalog import count_windows
+from earthformer_jax.data.sevir.catalog import SPLITS, count_windows
 from earthformer_jax.data.source import Example, Source
 
 MISSING = 255  # code of pixels that were not observed
@@ -73,7 +73,11 @@ class EventSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TwinEvents:
-    """Events of the radar twin, which begin at midnight of successive days."""
+    """Events of the radar twin, which begin at midnight of successive days.
+
+    Those of training begin in 1970 and go on; those of validation and test go back from
+    there in turn, so that no two events have the same time.
+    """
 
     twin: twin_lib.RadarTwin
 
@@ -95,7 +99,9 @@ class TwinEvents:
 
     def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
         (step,) = self.minutes
-        minutes = 24 * 60 * index + step * np.arange(self.twin.frames, dtype=np.int32)
+        number = SPLITS.index(self.twin.split)
+        day = -(2 * index + number) if number else index
+        minutes = 24 * 60 * day + step * np.arange(self.twin.frames, dtype=np.int32)
         return {
             "vil": self.twin[index][frames],
             "time": minutes[frames],
