@@ -2,6 +2,8 @@
 
 python -m earthformer_jax.main --config=configs/enso.py:quick --workdir=runs/quick
 python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
+python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
+    --config.data.path=later.nc
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields

@@ -1,6 +1,7 @@
 """What the commands share: the config flags, and one-line errors for invalid input."""
 
 import contextlib
+import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,6 +12,7 @@ from ml_collections import config_flags
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
 from earthformer_jax.settings import ConfigError, flatten, qualified
+from earthformer_jax.training.workdir import CONFIG_FILE
 
 DONE, WRONG_INPUT = 0, 2  # exit status
 
@@ -59,7 +61,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
         ConfigError: with a one-line message, if a flag, the config file, its variant
             or a field is invalid.
     """
-    argv = _with_located_config(with_names(argv))
+    argv = _with_located_config(with_names(_with_config_of_workdir(argv)))
     file = config_argument(argv)
     try:
         return flag_values(list(argv))
@@ -114,6 +116,17 @@ def as_config_error(
             message = qualified(message, f"config.{section}.", fields)
         where = "" if message.startswith(("config.", "--")) else f"{what}: "
         raise ConfigError(where + message) from error
+
+
+def _with_config_of_workdir(argv: Sequence[str]) -> list[str]:
+    """The arguments; fields without --config change the config of the workdir."""
+    argv = list(argv)
+    workdir = _argument(argv, "workdir")
+    changes = any(re.match(r"--?(?:no)?config\.", argument) for argument in argv)
+    if config_argument(argv) or not changes or not workdir:
+        return argv
+    path = pathlib.Path(workdir, CONFIG_FILE)
+    return [argv[0], f"--config={path}", *argv[1:]] if path.exists() else argv
 
 
 def _with_located_config(argv: list[str]) -> list[str]:

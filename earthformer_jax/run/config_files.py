@@ -16,6 +16,7 @@ from earthformer_jax import data, models
 from earthformer_jax.run import recipes
 from earthformer_jax.run.config import completed, defaults
 from earthformer_jax.settings import ConfigError
+from earthformer_jax.training.workdir import CONFIG_FILE, read_config
 
 FOLDER = "configs"
 
@@ -27,11 +28,14 @@ def load(name: str) -> ml_collections.ConfigDict:
         name: as for `locate`, with an optional variant, "enso:quick". After the
             variant it may name another model, "enso:quick,unet", which gets its size
             for that variant and data set, or another data set, which takes over the
-            values of all fields that it also has.
+            values of all fields that it also has. The config.json of a workdir is the
+            config it was started with.
 
     Raises:
         ConfigError: if there is no such file or variant.
     """
+    if pathlib.Path(name).name == CONFIG_FILE and pathlib.Path(name).is_file():
+        return completed(read_config(pathlib.Path(name).parent))
     file, _, variant = name.partition(":")
     parts = variant.split(",")
     model = _last(parts, models.names())

@@ -9,6 +9,7 @@ from absl import flags
 from earthformer_jax import data, models
 from earthformer_jax.run import command_line, config_files
 from earthformer_jax.settings import ConfigError, flatten
+from earthformer_jax.training.workdir import write_config
 
 
 @pytest.mark.parametrize(
@@ -168,3 +169,17 @@ def test_complete_configs_are_json():
     for model in models.names():
         config = config_files.load(f"enso:paper,{model}")
         assert json.loads(config.to_json_best_effort())["model"]["name"] == model
+
+
+def test_fields_alone_change_the_config_of_the_workdir(tmp_path):
+    """--workdir=W --config.data.path=... is the config of W with another path."""
+    write_config(config_files.load("custom:test"), tmp_path)
+    argv = ["main", f"--workdir={tmp_path}", "--config.data.path=later.nc"]
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=flag_values)
+    command_line.define_config(flag_values, argv)
+    command_line.parse_flags(argv, flag_values)
+    assert flag_values.config.data.path == "later.nc"
+    assert (
+        flag_values.config.data.in_len == config_files.load("custom:test").data.in_len
+    )
