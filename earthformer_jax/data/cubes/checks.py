@@ -34,6 +34,7 @@ def check_values(cube: Cube) -> None:
 
     Raises:
         Undecided: if there are any; the message names the variable and the values.
+        ValueError: if no value is in the valid range that the file declares.
     """
     _check(cube, raw_sample(cube))
 
@@ -57,6 +58,13 @@ def check_all_values(cube: Cube) -> None:
 
 
 def _check(cube: Cube, values: np.ndarray) -> None:
+    for c, coding in enumerate(cube.codings):
+        if coding.limited and not np.isfinite(values[..., c]).any():
+            raise ValueError(
+                f"{cube.label}: no value of {cube.names[c]!r} is in its valid range, "
+                f"{coding.valid_text()}; correct or delete the attribute valid_range, "
+                "valid_min or valid_max, or leave it out of `variables`"
+            )
     try:
         undeclared.check_undeclared(values, cube.names, cube.codings)
     except Undecided as error:

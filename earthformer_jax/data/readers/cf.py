@@ -58,7 +58,8 @@ AXES = {
 }
 
 
-# Whether a Zarr array of integers fills chunks with 0: an entry of `encoding`.
+# Whether an array of integers in Zarr's format 2 fills chunks with 0, where xarray may
+# have meant missing values: an entry of `encoding`.
 ZERO_FILL = "zero_fill"
 # Attributes that name other variables of the file which are no fields of their own.
 ROLES = (
@@ -332,6 +333,7 @@ def _correct_zarr_fills(dataset: xr.Dataset, path: Path) -> None:
     unless it is 0, the default.
     """
     group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    form = group.metadata.zarr_format
     for name, variable in dataset.variables.items():
         array = group[str(name)]
         declared = array.attrs.get("_FillValue")
@@ -339,7 +341,7 @@ def _correct_zarr_fills(dataset: xr.Dataset, path: Path) -> None:
             declared = _float_of_text(declared)
         if declared is None and array.fill_value:  # type: ignore[union-attr]
             continue
-        if declared is None and variable.dtype.kind in "iu":
+        if declared is None and form == 2 and variable.dtype.kind in "iu":
             variable.encoding[ZERO_FILL] = True
         variable.attrs.pop("_FillValue", None)
         if declared is not None:

@@ -60,6 +60,14 @@ class TestSeries:
         values[55] = np.nan
         checks.check_all_values(data)
 
+    def test_valid_range_of_something_else(self, tmp_path):
+        ds = cube_files.dataset(30)
+        ds["T"].attrs["valid_range"] = [-90.0, 60.0]  # the values are in K
+        path = cube_files.write(ds, tmp_path / "c.nc")
+        message = "no value of 'T' is in its valid range, -90..60; correct or delete"
+        with pytest.raises(ValueError, match=message):
+            checks.check_values(open_cube(path, Wanted()))
+
     def test_missing_that_occurs_nowhere(self):
         values = cube_files.values(600, (3, 4, 2))
         values[3, 1, 1, 1] = -99
