@@ -1,5 +1,6 @@
 """Axes, times, latitudes and longitudes of the data sets of an HDF5 file."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,16 +107,14 @@ def find_times(
     Raises:
         ValueError: if times have units and cannot be decoded.
     """
-    candidates = [
+    own = [
         (d.name, d.scale)
         for d in dimensions(contents.arrays[name])
         if d.letter == "t" and d.scale is not None
     ]
-    candidates += [
-        (short, array) for short, array in nearby(contents, name) if _is_time(short)
-    ]
+    named = (pair for pair in nearby(contents, name) if _is_time(pair[0]))
     note = ""
-    for short, array in candidates:
+    for short, array in itertools.chain(own, named):
         if array.size != steps or max(array.shape, default=1) != steps:
             continue
         values, units = array[()].ravel(), text(array.attrs.get("units", ""))
@@ -135,7 +134,8 @@ def _in_the_middle(
 ) -> tuple[Times, str]:
     """Times in the middle of the intervals that an attribute names, and a note."""
     edges = text(array.attrs.get("bounds", ""))
-    bounds = next((a for n, a in nearby(contents, name) if n == edges), None)
+    named = (a for n, a in nearby(contents, name) if n == edges.lower())
+    bounds = next(named, None) if edges else None
     methods = text(contents.arrays[name].attrs.get("cell_methods", ""))
     if bounds is None or time_axis.is_point(methods, short):
         return times, ""
