@@ -177,11 +177,14 @@ def not_accepted(settings: Any, name: str) -> str:
     value = getattr(settings, name)
     (field,) = (f for f in dataclasses.fields(settings) if f.name == name)
     meaning = meanings(type(settings)).get(name)
-    accepted = field.metadata["accepted"]
-    expected = accepted.expected
-    if accepted.limits and _is_extreme(value):
-        expected += accepted.limits
+    expected = expectation(field.metadata["accepted"], value)
     return f"{name}={value!r}: expected {expected}{f' ({meaning})' if meaning else ''}"
+
+
+def expectation(accepted: Accepted, value: Any) -> str:
+    """What follows "expected", with the limits if the value is extreme."""
+    extreme = accepted.limits and _is_extreme(value)
+    return accepted.expected + (accepted.limits if extreme else "")
 
 
 def _is_extreme(value: Any) -> bool:

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[1]
 FILES_PER_FOLDER = 16
 OUTSIDE = ("benchmarks", "configs", "datasets", "experiments", "tests")
 
-_MODELS = "ops ops.tuned layers models models.contract"
+_MODELS = "checks ops ops.tuned layers models models.contract"
 _HALL = "settings statistics metrics data.readers data"
 _WINGS = "data.cubes data.enso data.mnist data.sevir"
 _TRADES = "plotting training reports profiling interop"
@@ -28,13 +28,14 @@ _TRADES = "plotting training reports profiling interop"
 # it, so `data.enso.twin` to `data.enso` and `data.pipeline` to `data`.
 ROOMS = {
     "settings": "",
-    "ops": "",
-    "ops.tuned": "ops",
-    "layers": "ops ops.tuned",
-    "models": "ops ops.tuned layers models.contract",
+    "checks": "settings",
+    "ops": "checks settings",
+    "ops.tuned": "checks ops",
+    "layers": "checks settings ops ops.tuned",
+    "models": "checks settings ops ops.tuned layers models.contract",
     "models.contract": "",
     "statistics": "",
-    "metrics": "",
+    "metrics": "checks settings",
     "plotting": "",
     "data.readers": "",
     "data": "settings statistics metrics data.readers",
@@ -43,7 +44,7 @@ ROOMS = {
     "data.mnist": _HALL,
     "data.sevir": _HALL,
     "training": "settings ops ops.tuned metrics data models.contract",
-    "interop": _MODELS,
+    "interop": f"settings {_MODELS}",
     "profiling": f"{_MODELS} {_HALL} {_WINGS}",
     "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",
     "look": f"{_HALL} {_WINGS} plotting",

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import NONE, check_fields, either
 from earthformer_jax.layers import initializers
-from earthformer_jax.layers.activation import activate
+from earthformer_jax.layers.activation import ACTIVATIONS, activate
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.norm import make_norm
+from earthformer_jax.layers.norm import NORMS, make_norm
 from earthformer_jax.ops.dropout import dropout
 from earthformer_jax.ops.tuned.order import flatten_rows
 from earthformer_jax.ops.tuned.recompute import recompute
+from earthformer_jax.settings import DECAY, at_least, choice, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +36,19 @@ class FeedForwardOptions:
         param_dtype: parameter type.
     """
 
-    expansion: int = 4
-    hidden: int | None = None
-    activation: str = "gelu"
+    expansion: int = setting(4, at_least(1))
+    hidden: int | None = setting(None, either(at_least(1), NONE))
+    activation: str = setting("gelu", choice(*ACTIVATIONS))
     gated: bool = False
     pre_norm: bool = True
-    dropout: float = 0.1
-    norm: str = "layer_norm"
-    linear_init: str = "fan_in"
+    dropout: float = setting(0.1, DECAY)
+    norm: str = setting("layer_norm", choice(*NORMS))
+    linear_init: str = setting("fan_in", choice(*initializers.LINEAR))
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 class FeedForward(nn.Module):

@@ -12,14 +12,14 @@ from flax import linen as nn
 
 LEAKY_SLOPE = 0.1
 
-_LINEAR = {
+LINEAR = {
     "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
     "fan_out": nn.initializers.variance_scaling(
         2.0 / (1.0 + LEAKY_SLOPE**2), "fan_out", "normal"
     ),
 }
 
-upsample_conv = _LINEAR["fan_out"]
+upsample_conv = LINEAR["fan_out"]
 torch_kernel = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 table = nn.initializers.normal(0.02)
 
@@ -30,11 +30,11 @@ def linear(mode: str):
     Raises:
         ValueError: if `mode` is neither.
     """
-    if mode not in _LINEAR:
+    if mode not in LINEAR:
         raise ValueError(
             f"linear initialisation must be 'fan_in' or 'fan_out'; got {mode!r}"
         )
-    return _LINEAR[mode]
+    return LINEAR[mode]
 
 
 def torch_bias(fan_in: int):

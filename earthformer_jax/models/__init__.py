@@ -11,9 +11,12 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flax.core import FrozenDict
 
+from earthformer_jax.checks import DTYPES, FLOATING, check_value
 from earthformer_jax.models.contract import NamedForecaster
+from earthformer_jax.models.shapes import check_shapes
 
 # The module and class of each model; it is imported when it is asked for.
 _MODELS = {
@@ -28,8 +31,6 @@ _MODELS = {
     "rainformer": (f"{__name__}.rainformer.model", "Rainformer"),
     "conv_autoencoder": (f"{__name__}.recurrent.conv_autoencoder", "ConvAutoencoder"),
 }
-
-DTYPES = ("dtype", "param_dtype")  # options that are types, "bfloat16" as text
 
 
 def names() -> tuple[str, ...]:
@@ -67,6 +68,8 @@ def create_model(
             inconsistent options.
     """
     known = fields(name)
+    shapes: list[Any] = [_hashable(shape) for shape in (input_shape, target_shape)]
+    check_shapes(*shapes)
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=3) or sorted(known)
@@ -74,12 +77,8 @@ def create_model(
                 f"model {name!r} has no option {option!r}; did you mean "
                 f"{', '.join(close)}?"
             )
-        if option.endswith(("_drop", "dropout")):
-            _check_rate(option, options[option])
     options = {k: _plain(k, v) for k, v in options.items()}
-    model = model_class(name)(
-        input_shape=tuple(input_shape), target_shape=tuple(target_shape), **options
-    )
+    model = model_class(name)(input_shape=shapes[0], target_shape=shapes[1], **options)
     model.check()
     return model
 
@@ -90,18 +89,10 @@ def model_class(name: str) -> type[Any]:
     Raises:
         ValueError: for an unknown model; the known ones are named.
     """
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
     module, attribute = _MODELS[name]
     return getattr(importlib.import_module(module), attribute)
-
-
-def _check_rate(option: str, rate: Any) -> None:
-    """Rejects what is not the probability of dropping an element."""
-    if not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(
-            f"{option}={rate!r}: expected a rate of at least 0 and less than 1"
-        )
 
 
 def _plain(option: str, value):
@@ -109,11 +100,17 @@ def _plain(option: str, value):
     if option in DTYPES and isinstance(value, str):
         import jax.numpy as jnp
 
+        if value:
+            check_value(option, value, FLOATING)
         return jnp.dtype(value) if value else None
     return _hashable(value)
 
 
 def _hashable(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return tuple(value.tolist())
     if type(value) in (list, tuple):  # named tuples keep their names
         return tuple(_hashable(v) for v in value)
     if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import check_fields
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 
 
@@ -28,6 +29,7 @@ class Persistence(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent shapes."""
         check_shapes(self.input_shape, self.target_shape)
+        check_fields(self)
         if self.target_shape[3] > self.input_shape[3]:
             raise ValueError(
                 f"persistence cannot forecast {self.target_shape[3]} channels from "

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 import jax
 
+from earthformer_jax.checks import each, shown
+from earthformer_jax.settings import at_least
+
+_SHAPE = each(at_least(1), 4)
+
 
 def check_shapes(input_shape: Sequence[int], target_shape: Sequence[int]) -> None:
     """Rejects shapes other than (T, H, W, C), and planes of different sizes.
@@ -12,9 +17,10 @@ def check_shapes(input_shape: Sequence[int], target_shape: Sequence[int]) -> Non
         ValueError: naming the shape.
     """
     for name, shape in (("input_shape", input_shape), ("target_shape", target_shape)):
-        if len(shape) != 4 or min(shape) < 1:
+        if not _SHAPE.test(shape):
             raise ValueError(
-                f"{name} needs four positive integers (T, H, W, C); got {tuple(shape)}"
+                f"{name}={shown(shape)}: expected four whole numbers of at least 1 "
+                "(time, height, width, channels)"
             )
     if tuple(input_shape[1:3]) != tuple(target_shape[1:3]):
         raise ValueError(

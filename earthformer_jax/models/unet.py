@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import SIZES, check_fields
 from earthformer_jax.layers.batch_norm import BatchNorm
 from earthformer_jax.models.shapes import check_inputs, check_shapes
+from earthformer_jax.settings import DECAY, at_least, setting
 
 
 class UNet(nn.Module):
@@ -45,29 +47,16 @@ class UNet(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    features: Sequence[int] = (32, 64, 128, 256)
-    center_features: int = 1024
-    norm_momentum: float = 0.99
+    features: Sequence[int] = setting((32, 64, 128, 256), SIZES)
+    center_features: int = setting(1024, at_least(1))
+    norm_momentum: float = setting(0.99, DECAY)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
-        if not self.features or min(self.features) < 1:
-            raise ValueError(
-                "features needs a positive number of channels for each level; "
-                f"got {tuple(self.features)}"
-            )
-        if self.center_features < 1:
-            raise ValueError(
-                f"center_features must be at least 1; got {self.center_features}"
-            )
-        if not 0 <= self.norm_momentum < 1:
-            raise ValueError(
-                "norm_momentum must be at least 0 and less than 1; "
-                f"got {self.norm_momentum}"
-            )
+        check_fields(self)
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:

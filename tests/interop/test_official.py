@@ -235,7 +235,7 @@ def test_unreadable_files(tmp_path):
         (dict(enc_atn_patterns="axial"), "did you mean enc_attn_patterns"),
         (dict(self_pattern="axal"), "unknown self-attention pattern 'axal'"),
         (dict(cross_pattern="cross_3x3"), "unknown cross-attention pattern"),
-        (dict(target_shape=(0, 64, 64, 1)), "four positive integers"),
+        (dict(target_shape=(0, 64, 64, 1)), "four whole numbers"),
         (dict(target_shape=(10, 32, 64, 1)), "same height and width"),
         (dict(dec_depth=(4, 4, 4)), "one entry per level"),
         (dict(num_heads=5), "num_heads must divide"),
@@ -243,7 +243,7 @@ def test_unreadable_files(tmp_path):
         (dict(global_dim_ratio=2, **GLOBAL), "separate_global_qkv"),
         (dict(attn_linear_init_mode="2"), "must be '0' or '1'"),
         (dict(downsample_type="conv"), "can only be 'patch_merge'"),
-        (dict(padding_type="reflect"), "padding must be one of"),
+        (dict(padding_type="reflect"), "padding='reflect': expected"),
     ],
 )
 def test_impossible_options(changes, message):

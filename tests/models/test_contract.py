@@ -28,10 +28,10 @@ def test_models_that_are_given_the_targets():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0, float("nan"), "half"])
 def test_dropout_is_a_rate(rate):
-    with pytest.raises(ValueError, match="attn_drop=.*: expected a rate of at least 0"):
+    with pytest.raises(ValueError, match="attn_drop=.*: expected a number"):
         models.create_model("earthformer", SHAPE, SHAPE, attn_drop=rate)
 
 
 def test_no_attention_heads():
-    with pytest.raises(ValueError, match="num_heads must divide .* got 0"):
+    with pytest.raises(ValueError, match="num_heads=0: expected"):
         models.create_model("earthformer", SHAPE, SHAPE, num_heads=0)

@@ -236,10 +236,10 @@ def test_bfloat16_keeps_float32_parameters_and_forecasts():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(features=()), "features needs a positive number"),
-        (dict(features=(4, 0)), r"got \(4, 0\)"),
-        (dict(center_features=0), "center_features must be at least 1; got 0"),
-        (dict(norm_momentum=1.0), "norm_momentum must be at least 0 and less than 1"),
+        (dict(features=()), "features=.*: expected a sequence"),
+        (dict(features=(4, 0)), r"features=\(4, 0\): expected"),
+        (dict(center_features=0), "center_features=0: expected"),
+        (dict(norm_momentum=1.0), "norm_momentum=.*less than 1"),
     ],
 )
 def test_refused_options(options, message):
@@ -250,7 +250,7 @@ def test_refused_options(options, message):
 def test_refused_shapes():
     with pytest.raises(ValueError, match="the same height and width"):
         UNet((3, 8, 12, 1), (3, 8, 8, 1)).check()
-    with pytest.raises(ValueError, match="four positive integers"):
+    with pytest.raises(ValueError, match="four whole numbers"):
         UNet((3, 8, 12), (3, 8, 12, 1)).check()
     model, v, _ = make()
     with pytest.raises(ValueError, match=r"got \(2, 3, 8, 8, 2\)"):

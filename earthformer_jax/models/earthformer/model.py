@@ -18,8 +18,21 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import (
+    NONE,
+    ODD,
+    SIZES,
+    check_fields,
+    check_value,
+    either,
+    grid,
+    inherited,
+    shown,
+)
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.activation import ACTIVATIONS
 from earthformer_jax.layers.dense import Dense
+from earthformer_jax.layers.embedding import KINDS as POSITIONS
 from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
 from earthformer_jax.models.earthformer.hierarchy import (
@@ -27,24 +40,47 @@ from earthformer_jax.models.earthformer.hierarchy import (
     Decoder,
     Encoder,
     SelfPattern,
+    cross_specs,
     level_features,
     per_level,
+    self_specs,
 )
 from earthformer_jax.models.earthformer.options import (
     AttentionOptions,
     BlockOptions,
     block_options,
 )
+from earthformer_jax.models.earthformer.stem import KINDS as STEMS
 from earthformer_jax.models.earthformer.stem import (
     Head,
     Stage,
     Stem,
+    group_count,
     head_stages,
 )
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops import attention, resample
+from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid, merged_grid
+from earthformer_jax.settings import (
+    NOT_NEGATIVE,
+    Accepted,
+    at_least,
+    choice,
+    setting,
+)
 
+_STAGE = Accepted(
+    "stages of (features, factor along (t, h, w), convolutions)",
+    lambda stage: (
+        isinstance(stage, list | tuple)
+        and len(stage) == 3
+        and at_least(1).test(stage[0])
+        and grid().test(stage[1])
+        and at_least(0).test(stage[2])
+    ),
+)
 START_METHODS = ("zeros", "nearest_interp", "last", "mean")
 
 
@@ -106,56 +142,56 @@ class Earthformer(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    base_units: int = 64
-    block_units: Sequence[int] | None = None
-    scale_alpha: float = 1.0
-    num_heads: int = AttentionOptions.num_heads
-    attn_drop: float = AttentionOptions.attn_drop
-    proj_drop: float = AttentionOptions.proj_drop
-    ffn_drop: float = FeedForwardOptions.dropout
-    downsample: Grid = (1, 2, 2)
-    upsample_kernel: int = 3
-    enc_depth: Sequence[int] = (4, 4)
+    base_units: int = setting(64, at_least(1))
+    block_units: Sequence[int] | None = setting(None, either(SIZES, NONE))
+    scale_alpha: float = setting(1.0, NOT_NEGATIVE)
+    num_heads: int = inherited(AttentionOptions, "num_heads")
+    attn_drop: float = inherited(AttentionOptions, "attn_drop")
+    proj_drop: float = inherited(AttentionOptions, "proj_drop")
+    ffn_drop: float = inherited(FeedForwardOptions, "dropout")
+    downsample: Grid = setting((1, 2, 2), grid())
+    upsample_kernel: int = setting(3, ODD)
+    enc_depth: Sequence[int] = setting((4, 4), SIZES)
     enc_pattern: str | Sequence[SelfPattern] = "axial"
     enc_use_inter_ffn: bool = True
-    dec_depth: Sequence[int] = (4, 4)
+    dec_depth: Sequence[int] = setting((4, 4), SIZES)
     dec_self_pattern: str | Sequence[SelfPattern] = "axial"
     dec_cross_pattern: str | Sequence[CrossPattern] = "cross_1x1"
-    dec_cross_start: int = 0
-    dec_cross_last_n_frames: int | None = None
+    dec_cross_start: int = setting(0, at_least(0))
+    dec_cross_last_n_frames: int | None = setting(None, either(at_least(1), NONE))
     dec_use_inter_ffn: bool = True
     dec_hierarchical_pos_embed: bool = False
     dec_use_first_self_attn: bool = False
-    num_global_vectors: int = 8
+    num_global_vectors: int = setting(8, at_least(0))
     use_dec_self_global: bool = False
     dec_self_update_global: bool = True
     use_dec_cross_global: bool = False
-    use_global_vector_ffn: bool = BlockOptions.use_global_vector_ffn
-    use_global_self_attn: bool = AttentionOptions.use_global_self_attn
-    separate_global_qkv: bool = AttentionOptions.separate_global_qkv
-    global_dim_ratio: int = 1
-    start: str = "zeros"
-    stem: str = "conv"
-    stem_scale: Grid = (1, 2, 2)
-    stem_conv_layers: int = 2
-    head_conv_layers: int = 1
+    use_global_vector_ffn: bool = inherited(BlockOptions, "use_global_vector_ffn")
+    use_global_self_attn: bool = inherited(AttentionOptions, "use_global_self_attn")
+    separate_global_qkv: bool = inherited(AttentionOptions, "separate_global_qkv")
+    global_dim_ratio: int = setting(1, at_least(1))
+    start: str = setting("zeros", choice(*START_METHODS))
+    stem: str = setting("conv", choice(*STEMS))
+    stem_scale: Grid = setting((1, 2, 2), grid())
+    stem_conv_layers: int = setting(2, at_least(0))
+    head_conv_layers: int = setting(1, at_least(0))
     stem_stages: Sequence[Stage | Sequence] = ()
-    stem_activation: str = "leaky"
-    ffn_activation: str = FeedForwardOptions.activation
-    gated_ffn: bool = FeedForwardOptions.gated
-    norm: str = FeedForwardOptions.norm
-    padding: str = AttentionOptions.padding
-    pos_embed: str = "t+h+w"
-    use_relative_pos: bool = AttentionOptions.use_relative_pos
-    self_attn_use_final_proj: bool = AttentionOptions.use_final_proj
-    remat: int = BlockOptions.remat
-    scan_blocks: bool = BlockOptions.scan_blocks
-    attn_implementation: str = AttentionOptions.implementation
-    attn_init: str = AttentionOptions.linear_init
-    ffn_init: str = FeedForwardOptions.linear_init
-    resample_init: str = "fan_in"
+    stem_activation: str = setting("leaky", choice(*ACTIVATIONS))
+    ffn_activation: str = inherited(FeedForwardOptions, "activation")
+    gated_ffn: bool = inherited(FeedForwardOptions, "gated")
+    norm: str = inherited(FeedForwardOptions, "norm")
+    padding: str = inherited(AttentionOptions, "padding")
+    pos_embed: str = setting("t+h+w", choice(*POSITIONS))
+    use_relative_pos: bool = inherited(AttentionOptions, "use_relative_pos")
+    self_attn_use_final_proj: bool = inherited(AttentionOptions, "use_final_proj")
+    remat: int = inherited(BlockOptions, "remat")
+    scan_blocks: bool = inherited(BlockOptions, "scan_blocks")
+    attn_implementation: str = inherited(AttentionOptions, "implementation")
+    attn_init: str = inherited(AttentionOptions, "linear_init")
+    ffn_init: str = inherited(FeedForwardOptions, "linear_init")
+    resample_init: str = setting("fan_in", choice(*initializers.LINEAR))
     forecast_change: bool = False
-    match_reference: bool = AttentionOptions.match_reference
+    match_reference: bool = inherited(AttentionOptions, "match_reference")
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -194,8 +230,11 @@ class Earthformer(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
-        resample.check_padding(self.padding)
-        attention.implementation_of(self.attn_implementation)
+        check_fields(self)
+        try:
+            attention.implementation_of(self.attn_implementation)
+        except ValueError as error:
+            raise ValueError(f"attn_{error}") from None
         if self.attn_implementation in ("library", "cudnn") and self.attn_drop:
             raise ValueError(
                 f"attn_implementation={self.attn_implementation!r} cannot drop "
@@ -214,30 +253,23 @@ class Earthformer(nn.Module):
                 "enc_depth and dec_depth need one entry per level; got "
                 f"{tuple(self.enc_depth)} and {tuple(self.dec_depth)}"
             )
-        if min(*self.enc_depth, *self.dec_depth, 1) < 1:
-            raise ValueError(
-                "every level needs at least one block; got enc_depth "
-                f"{tuple(self.enc_depth)} and dec_depth {tuple(self.dec_depth)}"
-            )
         if len(self.features) != self.levels or self.features[0] != self.base_units:
             raise ValueError(
                 f"block_units needs {self.levels} entries that start with base_units "
                 f"{self.base_units}; got {self.features}"
             )
-        if self.num_heads < 1 or any(c % self.num_heads for c in self.features):
+        if any(c % self.num_heads for c in self.features):
             raise ValueError(
                 f"num_heads must divide the channels of every level {self.features}; "
                 f"got {self.num_heads}"
             )
-        if not 0 <= self.dec_cross_start < self.levels:
+        if self.dec_cross_start >= self.levels:
             raise ValueError(
                 f"dec_cross_start must be a level, 0 ... {self.levels - 1}; "
                 f"got {self.dec_cross_start}"
             )
-        if self.start not in START_METHODS:
-            raise ValueError(
-                f"start must be one of {START_METHODS}; got {self.start!r}"
-            )
+        for stage in self.stem_stages:
+            check_value("stem_stages", stage, _STAGE)
         if not self.stages or self.stages[-1].features != self.base_units:
             raise ValueError(
                 f"the stem's last stage must have base_units={self.base_units} "
@@ -248,10 +280,16 @@ class Earthformer(nn.Module):
                 f"global_dim_ratio={self.global_dim_ratio} needs "
                 "separate_global_qkv=True"
             )
-        if self.num_global_vectors < 0:
-            raise ValueError(
-                f"num_global_vectors must be >= 0; got {self.num_global_vectors}"
-            )
+        try:
+            group_count(self.stem, self.base_units)
+        except ValueError as error:
+            raise ValueError(f"base_units={self.base_units}: {error}") from None
+        for name, specs, kind in (
+            ("enc_pattern", self_specs, CuboidSpec),
+            ("dec_self_pattern", self_specs, CuboidSpec),
+            ("dec_cross_pattern", cross_specs, CrossSpec),
+        ):
+            self._check_pattern(name, specs, kind)
         if self.forecast_change and (
             self.target_shape[1:3] != self.input_shape[1:3]
             or self.target_shape[3] > self.input_shape[3]
@@ -260,6 +298,22 @@ class Earthformer(nn.Module):
                 f"forecast_change needs targets {tuple(self.target_shape)} on the grid "
                 f"of the inputs {tuple(self.input_shape)}, with no more channels"
             )
+
+    def _check_pattern(self, name, specs, kind):
+        """Rejects patterns that are unknown, or made of something else than cuts."""
+        pattern = getattr(self, name)
+        try:
+            if not isinstance(pattern, str | list | tuple):
+                raise ValueError("expected a name, or a name or cuts for each level")
+            levels = per_level(pattern, self.levels, name)
+            for level, grid in zip(levels, self.memory_grids, strict=True):
+                if not isinstance(level, str | list | tuple):
+                    raise ValueError(f"{shown(level)} is neither a name nor cuts")
+                cuts = specs(level, grid)
+                if not cuts or not all(isinstance(cut, kind) for cut in cuts):
+                    raise ValueError(f"{shown(level)} is not made of {kind.__name__}")
+        except ValueError as error:
+            raise ValueError(f"{name}={shown(pattern)}: {error}") from None
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:

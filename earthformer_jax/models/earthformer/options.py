@@ -5,11 +5,15 @@ whole groups. A default stands in the group, and the model's field refers to it.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
+from earthformer_jax.checks import BOOLEAN, check_fields, either, inherited
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
+from earthformer_jax.ops.resample import PADDINGS
+from earthformer_jax.settings import DECAY, at_least, choice, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,22 +44,25 @@ class AttentionOptions:
         param_dtype: of the parameters.
     """
 
-    num_heads: int = 4
+    num_heads: int = setting(4, at_least(1))
     qkv_bias: bool = False
     qk_scale: float | None = None
-    attn_drop: float = 0.1
-    proj_drop: float = 0.1
-    norm: str = FeedForwardOptions.norm
-    padding: str = "zeros"
+    attn_drop: float = setting(0.1, DECAY)
+    proj_drop: float = setting(0.1, DECAY)
+    norm: str = inherited(FeedForwardOptions, "norm")
+    padding: str = setting("zeros", choice(*PADDINGS))
     use_relative_pos: bool = True
     separate_global_qkv: bool = False
     use_global_self_attn: bool = True
     use_final_proj: bool = True
-    linear_init: str = "fan_in"
-    implementation: str = "xla"
+    linear_init: str = inherited(FeedForwardOptions, "linear_init")
+    implementation: str | Callable = "xla"
     match_reference: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        check_fields(self)
 
     @property
     def types(self) -> dict[str, Any]:
@@ -79,8 +86,11 @@ class BlockOptions:
     attention: AttentionOptions = AttentionOptions()
     feed_forward: FeedForwardOptions = FeedForwardOptions()
     use_global_vector_ffn: bool = False
-    remat: int = 0
+    remat: int = setting(0, either(at_least(0), BOOLEAN))
     scan_blocks: bool = False
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def block_options(model, dtype) -> BlockOptions:

@@ -22,12 +22,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import SIZES, check_fields
 from earthformer_jax.models.rainformer.blocks import (
     FeatureBalance,
     PatchExpanding,
     PatchMerging,
 )
 from earthformer_jax.models.shapes import check_inputs, check_shapes
+from earthformer_jax.settings import at_least, setting
 
 
 class Rainformer(nn.Module):
@@ -62,11 +64,11 @@ class Rainformer(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    features: int = 32
-    factors: Sequence[int] = (2, 2, 2, 2)
-    heads: Sequence[int] = (4, 4, 8, 16)
-    head_dim: int = 8
-    window: int = 4
+    features: int = setting(32, at_least(1))
+    factors: Sequence[int] = setting((2, 2, 2, 2), SIZES)
+    heads: Sequence[int] = setting((4, 4, 8, 16), SIZES)
+    head_dim: int = setting(8, at_least(1))
+    window: int = setting(4, at_least(2))
     relative_position: bool = True
     upstream_dead_params: bool = True
     remat: bool = False
@@ -76,21 +78,12 @@ class Rainformer(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
-        if len(self.factors) < 1 or min(self.factors) < 1:
+        check_fields(self)
+        if len(self.heads) != len(self.factors):
             raise ValueError(
-                "factors needs one positive integer per stage; got "
-                f"{tuple(self.factors)}"
-            )
-        if len(self.heads) != len(self.factors) or min(self.heads) < 1:
-            raise ValueError(
-                "heads needs one positive integer per stage, like factors "
+                "heads needs one number per stage, like factors "
                 f"{tuple(self.factors)}; got {tuple(self.heads)}"
             )
-        for name, least in (("features", 1), ("head_dim", 1), ("window", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}; got {getattr(self, name)}"
-                )
         for scale, factor in enumerate(self.factors):
             width = self._expanded_features(scale)
             if width % factor**2:

@@ -23,10 +23,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from earthformer_jax.checks import SIZES, check_fields
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.models.recurrent.encoder_forecaster import CELLS, LEAKY_SLOPE
 from earthformer_jax.models.recurrent.subspace_head import YEAR, SubspaceHead
-from earthformer_jax.models.shapes import check_inputs
+from earthformer_jax.models.shapes import check_inputs, check_shapes
+from earthformer_jax.settings import at_least, setting
 
 SEASON = 2  # channels: cosine and sine of the time of the year
 
@@ -61,20 +63,22 @@ class ConvAutoencoder(nn.Module):
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
     cell: str = "fa_conv_lstm"
-    features: int = 32
-    strides: Sequence[int] = (2,)
-    cell_kernel: int = 3
+    features: int = setting(32, at_least(1))
+    strides: Sequence[int] = setting((2,), SIZES)
+    cell_kernel: int = setting(3, at_least(1))
     cell_options: Mapping[str, Any] = FrozenDict()
-    embedding: int = 32
-    plane_features: int = 8
-    heads: int = 4
-    hidden: int = 64
-    harmonics: int = 4
+    embedding: int = setting(32, at_least(1))
+    plane_features: int = setting(8, at_least(0))
+    heads: int = setting(4, at_least(0))
+    hidden: int = setting(64, at_least(0))
+    harmonics: int = setting(4, at_least(0))
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
+        check_shapes(self.input_shape, self.target_shape)
+        check_fields(self)
         calendar = self.input_shape[-1] - self.target_shape[-1]
         same = tuple(self.input_shape[:3]) == tuple(self.target_shape[:3])
         if not same or calendar not in (0, SEASON, 2 * SEASON):
@@ -86,32 +90,22 @@ class ConvAutoencoder(nn.Module):
             )
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")
-        if not self.strides or min(self.strides) < 1:
-            raise ValueError(
-                f"strides needs positive integers; got {tuple(self.strides)}"
-            )
         unknown = set(self.cell_options) - set(CELLS[self.cell].__dataclass_fields__)
         if unknown:
             raise ValueError(
                 f"cell_options: the cell {self.cell!r} has no option "
                 f"{', '.join(sorted(unknown))}"
             )
-        if self.embedding < 1 or self.heads < 0 or self.embedding % max(self.heads, 1):
+        if self.embedding % max(self.heads, 1):
             raise ValueError(
                 f"heads must divide embedding; got {self.heads} heads for an embedding "
                 f"of {self.embedding}"
             )
-        if calendar and not 0 <= 2 * self.harmonics <= self.embedding:
+        if calendar and 2 * self.harmonics > self.embedding:
             raise ValueError(
                 f"harmonics={self.harmonics} needs an embedding of at least "
                 f"{2 * self.harmonics}; got {self.embedding}"
             )
-        for name in ("features", "plane_features", "hidden"):
-            least = int(name == "features")
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}; got {getattr(self, name)}"
-                )
 
     @property
     def plane(self) -> tuple[int, int]:

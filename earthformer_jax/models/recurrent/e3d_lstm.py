@@ -27,11 +27,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from earthformer_jax.checks import NONE, check_fields, each, either
 from earthformer_jax.layers import frame_coder
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.eidetic_lstm import NORM_EPSILON, EideticLSTM
 from earthformer_jax.models.shapes import check_shapes
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
+from earthformer_jax.settings import FRACTION, NOT_NEGATIVE, at_least, setting
 
 
 class Step(nn.Module):
@@ -133,20 +135,20 @@ class E3DLSTM(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    num_layers: int = 4
-    features: int = 64
-    window: int = 2
-    kernel_size: Sequence[int] = (2, 5, 5)
-    patch: int = 4
+    num_layers: int = setting(4, at_least(1))
+    features: int = setting(64, at_least(1))
+    window: int = setting(2, at_least(1))
+    kernel_size: Sequence[int] = setting((2, 5, 5), each(at_least(1), 3))
+    patch: int = setting(4, at_least(1))
     layer_norm: bool = True
-    norm_epsilon: float = NORM_EPSILON
+    norm_epsilon: float = setting(NORM_EPSILON, NOT_NEGATIVE)
     update_memory: bool = True
-    downsampling: int = 1
-    sampling_start: float = 1.0
-    sampling_rate: float | None = None
-    sampling_stop: int | None = None
-    absolute_weight: float = 2.0
-    context_weight: float = 1.0
+    downsampling: int = setting(1, at_least(1))
+    sampling_start: float = setting(1.0, FRACTION)
+    sampling_rate: float | None = setting(None, either(NOT_NEGATIVE, NONE))
+    sampling_stop: int | None = setting(None, either(at_least(0), NONE))
+    absolute_weight: float = setting(2.0, NOT_NEGATIVE)
+    context_weight: float = setting(1.0, NOT_NEGATIVE)
     remat: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -154,29 +156,13 @@ class E3DLSTM(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
+        check_fields(self)
         if self.target_shape[-1] > self.input_shape[-1]:
             raise ValueError(
                 "forecasts are fed back as inputs, so targets need the first channels "
                 f"of the inputs; got {self.input_shape[-1]} channels of inputs and "
                 f"{self.target_shape[-1]} of targets"
             )
-        if len(self.kernel_size) != 3 or min(self.kernel_size) < 1:
-            raise ValueError(
-                "kernel_size needs three positive integers (time, height, width); got "
-                f"{tuple(self.kernel_size)}"
-            )
-        for name in ("num_layers", "features", "window", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
-        if not 0 <= self.sampling_start <= 1:
-            raise ValueError(
-                f"sampling_start is a probability, in [0, 1]; got {self.sampling_start}"
-            )
-        for name in ("sampling_rate", "absolute_weight", "context_weight"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(
-                    f"{name} must not be negative; got {getattr(self, name)}"
-                )
         if self.downsampling != 1:
             frame_coder.stage_features(self.downsampling)
 

@@ -25,14 +25,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from earthformer_jax.checks import NONE, SIZES, check_fields, either
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.models.recurrent.conv_lstm import ConvLSTM
 from earthformer_jax.models.recurrent.fa_conv_lstm import FAConvLSTM
 from earthformer_jax.models.shapes import check_inputs, check_shapes
+from earthformer_jax.settings import DECAY, at_least, setting
 
 CELLS = {"conv_lstm": ConvLSTM, "fa_conv_lstm": FAConvLSTM}
 LEAKY_SLOPE = 0.2
+_SET_BY_THE_MODEL = {
+    *("filters", "kernel_size", "padding", "return_sequences", "return_state"),
+    *("dropout", "recurrent_dropout", "remat", "dtype", "param_dtype"),
+    *("parent", "name"),
+}
 
 
 class EncoderForecaster(nn.Module):
@@ -64,16 +71,16 @@ class EncoderForecaster(nn.Module):
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
     cell: str = "conv_lstm"
-    features: Sequence[int] = (96, 128, 256)
-    stem_features: int = 8
-    head_features: int | None = None
-    kernels: Sequence[int] = (7, 5, 3)
-    strides: Sequence[int] = (2, 2, 2)
-    up_kernels: Sequence[int] = (6, 4, 4)
-    cell_kernel: int = 3
+    features: Sequence[int] = setting((96, 128, 256), SIZES)
+    stem_features: int = setting(8, at_least(1))
+    head_features: int | None = setting(None, either(at_least(1), NONE))
+    kernels: Sequence[int] = setting((7, 5, 3), SIZES)
+    strides: Sequence[int] = setting((2, 2, 2), SIZES)
+    up_kernels: Sequence[int] = setting((6, 4, 4), SIZES)
+    cell_kernel: int = setting(3, at_least(1))
     peephole: str | None = None
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
+    dropout: float = setting(0.0, DECAY)
+    recurrent_dropout: float = setting(0.0, DECAY)
     remat: bool = False
     cell_options: Mapping[str, Any] = FrozenDict()
     dtype: Any = None
@@ -82,6 +89,7 @@ class EncoderForecaster(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
+        check_fields(self)
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {tuple(CELLS)}; got {self.cell!r}")
         for name in ("kernels", "strides", "up_kernels"):
@@ -103,7 +111,18 @@ class EncoderForecaster(nn.Module):
                 f"cell_options: the cell {self.cell!r} has no option "
                 f"{', '.join(sorted(unknown))}"
             )
-        self._cell(0, parent=None).check()
+        taken = _SET_BY_THE_MODEL & set(self.cell_options)
+        if taken:
+            raise ValueError(
+                f"cell_options: the model sets {', '.join(sorted(taken))} itself"
+            )
+        try:
+            self._cell(0, parent=None).check()
+        except ValueError as error:
+            raise ValueError(
+                f"the cells, made of cell_kernel={self.cell_kernel}, "
+                f"peephole={self.peephole!r} and cell_options: {error}"
+            ) from None
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:

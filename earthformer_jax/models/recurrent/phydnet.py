@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import NONE, SIZES, check_fields, either
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.loop_conv import keep_convolutions
 from earthformer_jax.models.recurrent import scheduled_sampling
@@ -29,6 +30,7 @@ from earthformer_jax.models.recurrent.dcgan import DCGANStack
 from earthformer_jax.models.recurrent.phy_cell import CellStack, ConvLSTMCell, PhyCell
 from earthformer_jax.models.shapes import check_shapes
 from earthformer_jax.ops.moments import moment_loss
+from earthformer_jax.settings import NOT_NEGATIVE, at_least, choice, setting
 
 SHRINK = 4  # frame to latent field
 PUBLISHED_TEACHER_STEPS = 208_333
@@ -77,17 +79,17 @@ class PhyDNet(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    features: int = 32
-    norm_groups: int = 16
-    phycell_features: tuple[int, ...] = (49,)
-    phycell_kernel: int = 7
-    phycell_groups: int = 7
-    convcell_features: tuple[int, ...] = (128, 128, 64)
-    convcell_kernel: int = 3
-    output: str = "sigmoid"
-    reconstruction_weight: float = 1.0
-    moment_weight: float = 1.0
-    teacher_steps: int | None = None
+    features: int = setting(32, at_least(1))
+    norm_groups: int = setting(16, at_least(1))
+    phycell_features: tuple[int, ...] = setting((49,), SIZES)
+    phycell_kernel: int = setting(7, at_least(1))
+    phycell_groups: int = setting(7, at_least(1))
+    convcell_features: tuple[int, ...] = setting((128, 128, 64), SIZES)
+    convcell_kernel: int = setting(3, at_least(1))
+    output: str = setting("sigmoid", choice(*OUTPUTS))
+    reconstruction_weight: float = setting(1.0, NOT_NEGATIVE)
+    moment_weight: float = setting(1.0, NOT_NEGATIVE)
+    teacher_steps: int | None = setting(None, either(at_least(0), NONE))
     remat: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -95,6 +97,7 @@ class PhyDNet(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
+        check_fields(self)
         given, wanted = tuple(self.input_shape), tuple(self.target_shape)
         if wanted[-1] > given[-1]:
             raise ValueError(
@@ -102,13 +105,6 @@ class PhyDNet(nn.Module):
                 f"inputs; got {given[-1]} input and {wanted[-1]} target channels"
             )
         self._check_sizes()
-        if self.output not in OUTPUTS:
-            raise ValueError(
-                f"output must be one of {tuple(OUTPUTS)}; got {self.output!r}"
-            )
-        for name in ("reconstruction_weight", "moment_weight", "teacher_steps"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
         moments = self.phycell_kernel**2
         if self.moment_weight and self.phycell_features[0] != moments:
             raise ValueError(
@@ -118,19 +114,11 @@ class PhyDNet(nn.Module):
             )
 
     def _check_sizes(self):
-        if min(self.features, self.norm_groups, self.phycell_groups) < 1:
-            raise ValueError(
-                "features, norm_groups and phycell_groups must be positive; got "
-                f"{self.features}, {self.norm_groups} and {self.phycell_groups}"
-            )
         if self.features % self.norm_groups:
             raise ValueError(
                 f"norm_groups must divide features {self.features}; "
                 f"got {self.norm_groups}"
             )
-        for name in ("phycell_features", "convcell_features"):
-            if not (sizes := tuple(getattr(self, name))) or min(sizes) < 1:
-                raise ValueError(f"{name} needs positive integers; got {sizes}")
         if any(n % self.phycell_groups for n in self.phycell_features):
             raise ValueError(
                 "phycell_groups must divide phycell_features "

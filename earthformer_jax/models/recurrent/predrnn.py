@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from earthformer_jax.checks import NONE, check_fields, either
 from earthformer_jax.layers.frame_coder import (
     FrameDecoder,
     FrameEncoder,
@@ -34,6 +35,7 @@ from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTM
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
+from earthformer_jax.settings import FRACTION, NOT_NEGATIVE, POSITIVE, at_least, setting
 
 # Options of PredRNN-V2.
 V2 = dict(decoupling=True, reverse_sampling=True)
@@ -88,22 +90,22 @@ class PredRNN(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    num_layers: int = 4
-    features: int = 128
-    kernel_size: int = 5
-    patch: int = 4
+    num_layers: int = setting(4, at_least(1))
+    features: int = setting(128, at_least(1))
+    kernel_size: int = setting(5, at_least(1))
+    patch: int = setting(4, at_least(1))
     layer_norm: bool = False
-    downsampling: int = 1
-    context_weight: float = 1.0
+    downsampling: int = setting(1, at_least(1))
+    context_weight: float = setting(1.0, NOT_NEGATIVE)
     decoupling: bool = False
-    decoupling_weight: float = 0.1
+    decoupling_weight: float = setting(0.1, NOT_NEGATIVE)
     reverse_sampling: bool = False
-    sampling_start: float = 1.0
-    sampling_rate: float | None = None
-    sampling_stop: int | None = None
-    reverse_begin: int | None = None
-    reverse_end: int | None = None
-    reverse_decay: float | None = None
+    sampling_start: float = setting(1.0, FRACTION)
+    sampling_rate: float | None = setting(None, either(NOT_NEGATIVE, NONE))
+    sampling_stop: int | None = setting(None, either(at_least(0), NONE))
+    reverse_begin: int | None = setting(None, either(at_least(0), NONE))
+    reverse_end: int | None = setting(None, either(at_least(0), NONE))
+    reverse_decay: float | None = setting(None, either(POSITIVE, NONE))
     reverse_input: bool = False
     remat: bool = False
     dtype: Any = None
@@ -114,15 +116,13 @@ class PredRNN(nn.Module):
     def check(self) -> None:
         """Raises ValueError for inconsistent options."""
         check_shapes(self.input_shape, self.target_shape)
+        check_fields(self)
         if self.target_shape[-1] > self.input_shape[-1]:
             raise ValueError(
                 "a forecast is read as the next input, so the inputs need all channels "
                 f"of the targets; got {self.input_shape[-1]} and "
                 f"{self.target_shape[-1]} channels"
             )
-        for name in ("num_layers", "features", "kernel_size", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
         if self.kernel_size % 2 == 0:
             raise ValueError(
                 "kernel_size must be odd, so that the states keep their size; got "
@@ -136,30 +136,11 @@ class PredRNN(nn.Module):
             )
         if self.downsampling != 1:
             stage_features(self.downsampling)
-        for name in (
-            "context_weight",
-            "decoupling_weight",
-            "sampling_rate",
-            "sampling_stop",
-            "reverse_begin",
-        ):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(
-                    f"{name} must not be negative; got {getattr(self, name)}"
-                )
-        if not 0 <= self.sampling_start <= 1:
-            raise ValueError(
-                f"sampling_start must be in [0, 1]; got {self.sampling_start}"
-            )
         end = self.reverse_end
         if end is not None and end < (self.reverse_begin or 0):
             raise ValueError(
                 f"reverse_end={self.reverse_end} must not come before "
                 f"reverse_begin={self.reverse_begin}"
-            )
-        if self.reverse_decay is not None and self.reverse_decay <= 0:
-            raise ValueError(
-                f"reverse_decay must be positive; got {self.reverse_decay}"
             )
 
     @nn.compact

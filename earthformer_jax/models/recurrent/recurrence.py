@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.checks import check_fields, check_value
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.convolution import Pair
+from earthformer_jax.settings import at_least
 
 ACTIVATIONS = {
     "linear": lambda x: x,
@@ -211,8 +213,8 @@ class Recurrence(nn.Module):
         for option, instead in _ELSEWHERE.items():
             if value := getattr(self, option):
                 raise ValueError(f"{option}={value!r} is not an option here; {instead}")
-        if not isinstance(self.filters, int) or self.filters < 1:
-            raise ValueError(f"filters must be a positive integer; got {self.filters}")
+        check_fields(self)
+        check_value("filters", self.filters, at_least(1))
         pair("kernel_size", self.kernel_size)
         strides = pair("strides", self.strides)
         dilation = pair("dilation_rate", self.dilation_rate)

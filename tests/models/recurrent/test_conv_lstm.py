@@ -329,7 +329,7 @@ def test_the_cell_of_openstl():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(filters=0), "filters must be a positive integer; got 0"),
+        (dict(filters=0), "filters=0: expected"),
         (dict(kernel_size=(3, 3, 3)), "kernel_size must be one or two positive"),
         (dict(strides=0), "strides must be one or two positive"),
         (dict(strides=2, dilation_rate=2), "cannot be combined"),

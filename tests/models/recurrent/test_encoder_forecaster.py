@@ -234,7 +234,7 @@ def test_refused_options(options, message):
 def test_refused_shapes():
     with pytest.raises(ValueError, match="the same height and width"):
         models.create_model("conv_lstm", (3, 8, 12, 1), (3, 8, 8, 1))
-    with pytest.raises(ValueError, match="four positive integers"):
+    with pytest.raises(ValueError, match="four whole numbers"):
         models.create_model("conv_lstm", (3, 8, 12), (3, 8, 12, 1))
     model, v, _ = make("conv_lstm")
     with pytest.raises(ValueError, match=r"got \(2, 3, 8, 8, 2\)"):
