@@ -27,6 +27,24 @@ def test_a_file(tmp_path):
     assert dataset.data.description.startswith("mine.nc: T, P on 4 x 5 cells")
 
 
+def test_numbers_that_may_mark_missing_values(tmp_path):
+    """One that nothing declares is refused; one that occurs nowhere is said."""
+    ds = cube_files.dataset(60)
+    ds["T"].values[:, 1, 1] = -1000
+    ds["P"].values[7, 2, :3] = -2000  # in one frame, which no sample contains
+    path = cube_files.write(ds, tmp_path / "mine.nc")
+    lengths = dict(path=path, in_len=3, out_len=2)
+    with pytest.raises(ValueError, match="% of 'T' are -1000, far from all .*=-1000;"):
+        load(**lengths)
+    with pytest.raises(ValueError, match="0.25 % of 'P' are -2000, far"):
+        load(**lengths, variables="P")
+    text = load(**lengths, missing="-1000,-2000,-77").data.description
+    assert "2.5 % of the cells are never observed" in text
+    assert text.endswith("missing=-77: no value of 'T' or 'P' is that")
+    scale = load(**lengths, missing="nan").data.display.channels[0].scale
+    assert scale > 100
+
+
 def test_radar_composite():
     """HDF5 with axes by guess, times as text, 255 for missing, no coordinates."""
     path = golden_files.shared_file("data", "radar", "fmi_composite_20160928.h5")

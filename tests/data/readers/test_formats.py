@@ -1,10 +1,12 @@
 """What a path refers to, and what kind of file it is."""
 
+import contextlib
 import os
 
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 from earthformer_jax.data.readers import formats
 from earthformer_jax.data.readers.arrays import NpyFile
@@ -12,6 +14,40 @@ from earthformer_jax.data.readers.hdf5.file import Hdf5File
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.netcdf import NamedFile
 from tests.data import cube_files
+
+CODES = np.arange(40 * 6 * 7).reshape(40, 6, 7).astype("u2")
+PACKING = {
+    "scale_factor": 0.01,
+    "valid_max": np.uint16(1000),
+    "_FillValue": np.uint16(7),
+}
+
+
+def packed(path):
+    """CODES, in the format that the name says."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["rr"] = CODES
+            file["rr"].attrs.update(PACKING)
+    else:
+        ds = xr.Dataset({"rr": (("time", "lat", "lon"), CODES, PACKING)})
+        cube_files.write(ds, path)
+    return path
+
+
+class TestValues:
+    @pytest.mark.parametrize("name", ["a.nc", "a.zarr", "a.h5"])
+    def test_the_same_in_every_format(self, tmp_path, name):
+        """Values of the user are values, not the numbers that are stored."""
+        path = packed(tmp_path / name)
+        file = formats.open_file(path, Wanted(missing=(0.11, 3.0, 12.0, 400.0)))
+        every = slice(None)
+        with contextlib.closing(file.open()) as handle:
+            values = file.read(handle, 0, every, every, every)[..., 0]
+        missing = (CODES > 1000) | np.isin(CODES, (7, 11, 300))
+        np.testing.assert_array_equal(np.isnan(values), missing)
+        np.testing.assert_allclose(values[~missing], 0.01 * CODES[~missing], rtol=1e-6)
+        assert file.layout.codings[0].value(400) == 4
 
 
 @pytest.fixture
