@@ -73,7 +73,8 @@ class Layout:
         if self.size == other.size:
             for name in ("latitude", "longitude"):
                 a, b = getattr(self, name), getattr(other, name)
-                if a is not None and b is not None and not _same_axis(a, b):
+                turn = 360.0 if name == "longitude" else 0.0
+                if a is not None and b is not None and not _same_axis(a, b, turn):
                     lines.append(f"{name}s: {_range(a)}, now {_range(b)}")
         return lines
 
@@ -279,8 +280,14 @@ def example_checksums(source: Source) -> np.ndarray:
     return checksums(x[name] for x in examples for name in ("inputs", "targets"))
 
 
-def _same_axis(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=GRID_TOLERANCE)
+def _same_axis(a: np.ndarray, b: np.ndarray, turn: float) -> bool:
+    """Whether coordinates are the same up to whole turns; 0: exactly."""
+    if a.shape != b.shape:
+        return False
+    apart = a - b
+    if turn:
+        apart = apart - turn * np.round(apart / turn)
+    return bool(np.all(np.abs(apart) <= GRID_TOLERANCE))
 
 
 def _range(values: np.ndarray) -> str:

@@ -87,6 +87,11 @@ def test_another_layout(change, line):
     assert STATE.layout.differences(other) == [line]
 
 
+def test_longitudes_of_another_turn():
+    other = dataclasses.replace(STATE.layout, longitude=np.array([5.0, -354.0, 367.0]))
+    assert STATE.layout.differences(other) == []
+
+
 def test_what_is_unknown_is_not_compared():
     other = dataclasses.replace(
         STATE.layout, units=("", "mm"), frame="", latitude=None, longitude=None

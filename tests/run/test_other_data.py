@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from earthformer_jax import data
 from earthformer_jax.run import api
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
@@ -126,6 +127,18 @@ def test_without_dates(days, trained, tmp_path):
     first = run.dataset.data.test[0]["targets"][0, ..., 0]
     shown = run.dataset.data.normalization.decode(first[..., None])[..., 0]
     np.testing.assert_allclose(shown, values[51, ..., 0], rtol=1e-5)
+
+
+def test_dates_that_a_climatology_needs(tmp_path):
+    """Without them, anomalies of other files would be those from the mean."""
+    whole = cube_files.dataset(800)
+    config = dict(name="custom", anomalies=True, in_len=4, out_len=2)
+    path = cube_files.write(whole, tmp_path / "a.nc")
+    state = data.load(config | {"path": path}).data.state()
+    undated = whole.isel(time=slice(600, 700)).drop_vars("time")
+    path = cube_files.write(undated, tmp_path / "b.nc")
+    with pytest.raises(ValueError, match="anomalies=True needs dates; b.nc has none"):
+        data.load(config | {"path": path}, state=state)
 
 
 def test_nothing_new(days, trained, tmp_path):

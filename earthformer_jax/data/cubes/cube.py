@@ -272,10 +272,13 @@ def _divide(
         periods, starts = trained.windows(
             cube, state, **lengths, stride=settings.stride, test_until=until
         )
-    if settings.calendar and in_range(cube.minutes) is None:
-        raise ValueError(
-            f"calendar=True needs dates; {cube.label} has none. Set it to False"
-        )
+    for name in ("calendar", "anomalies"):
+        # Without a state, anomalies without dates are refused when they are fitted.
+        dated = name == "calendar" or state is not None or cube.minutes is not None
+        if getattr(settings, name) and dated and in_range(cube.minutes) is None:
+            raise ValueError(
+                f"{name}=True needs dates; {cube.label} has none. Set it to False"
+            )
     cube = series.in_memory(cube)
     starts, left_out = without_repeats(cube, starts, **lengths)
     if left_out:
