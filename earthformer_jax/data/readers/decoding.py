@@ -59,6 +59,9 @@ DATE_ATTRIBUTES = (
 YEARS = (1600, 2600)
 # Digits of integers that are dates: YYYYMM to YYYYMMDDhhmmss.
 DIGITS = (6, 8, 10, 12, 14)
+# Numbers of ten digits are hours only from this year on: until 2030, the seconds since
+# 1970 are smaller.
+FIRST_HOURS = 1900
 LARGEST_FLOAT32 = 2**24  # of the integers that float32 holds exactly
 
 _SINCE = re.compile(r"\s*([a-z_]+?)s?\s+since\s+(.+)", re.IGNORECASE)
@@ -305,11 +308,15 @@ def _read_digits(values: np.ndarray, units: str) -> list[Date] | None:
         text = f"{value:.0f}"
         month, *more = (int(text[i : i + 2]) for i in range(4, length, 2))
         day, hour, minute, second = more + [1, 0, 0, 0][len(more) :]
+        if hour > 24 or minute > 59 or second > 60:
+            return None
         seconds = 3600.0 * hour + 60 * minute + second
         if length == 8:
             seconds = float(np.round(86400 * fraction))
         dates.append((int(text[:4]), month, day, seconds))
     if not all(_is_plausible(date) for date in dates):
+        return None
+    if length == 10 and min(dates)[0] < FIRST_HOURS:
         return None
     if length == 6 and not _are_months(dates, units):
         return None

@@ -20,6 +20,9 @@ from earthformer_jax.data.readers.times import Times
 
 # When a forecast began, and how long it had run: not the time of the fields.
 REFERENCE, PERIOD = "forecast_reference_time", "forecast_period"
+# Variables of numbers like 20160928, and of the parts of a date.
+DIGIT_NAMES = ("date", "dates", "datetime", "time", "times", "yyyymm", "yyyymmdd")
+PARTS = ("year", "month", "day", "hour", "minute")
 # Of bounds that the attribute `bounds` does not name.
 BOUNDS_SUFFIXES = ("_bnds", "_bounds", "_bound")
 
@@ -30,7 +33,10 @@ def marked(dataset: xr.Dataset) -> xr.Dataset:
     Dimensions of length one are removed from them, unless they are their own.
     """
     for name, variable in dataset.variables.items():
-        if not _may_be_dates(str(name), variable):
+        if not (
+            _may_be_dates(str(name), variable)
+            or (str(name).lower() in (*DIGIT_NAMES, *PARTS) and variable.ndim <= 1)
+        ):
             continue
         dataset = dataset.set_coords(name)
         short = [d for d, size in variable.sizes.items() if size == 1 and d != name]
@@ -113,7 +119,7 @@ def find(
         for coordinate in group:
             times, note = _decoded(coordinate, path)
             if times is None:
-                notes.append(note)
+                notes += [note] if coordinate.name == dim else []
             else:
                 found[str(coordinate.name)] = times
         if not found:
@@ -121,12 +127,13 @@ def find(
         _check_agreement(found, dim, path)
         name, times = next(iter(found.items()))
         notes = [] if name == dim else [f"dates are those of {name!r}"]
+        notes += _other_dates(array, name, times, dim, path)
         methods = [str(dataset[n].attrs.get("cell_methods", "")) for n in names]
         times, more = _in_the_middle(dataset, array.coords[name], times, methods)
         return times, (*notes, *more)
-    forecast = _since_the_beginning(array, dim, path)
-    if forecast is not None:
-        return forecast
+    for found in (_of_parts(array, dim), _since_the_beginning(array, dim, path)):
+        if found is not None:
+            return found
     steps = array.sizes.get(dim, 1)
     attributes = {**dataset.attrs, **array.attrs}
     dated = decoding.of_attributes(attributes) if steps == 1 else None
@@ -150,6 +157,25 @@ def _decoded(coordinate: xr.DataArray, path: Path) -> tuple[Times | None, str]:
     return times, "" if times else decoding.not_understood(name, values, units)
 
 
+def _other_dates(
+    array: xr.DataArray, name: str, times: Times, dim: str, path: Path
+) -> list[str]:
+    """Notes about coordinates with standard_name 'time' that give other dates."""
+    notes = []
+    for coordinate in array.coords.values():
+        if coordinate.dims != (dim,) or coordinate.name == name:
+            continue
+        if coordinate.attrs.get("standard_name") == "time":
+            others, _ = _decoded(coordinate, path)
+            if others and not np.array_equal(others.minutes, times.minutes):
+                other = str(coordinate.name)
+                notes.append(
+                    f"dates are those of {name!r}; {other!r} has others, from "
+                    f"{times_lib.text(others.minutes[0])}"
+                )
+    return notes
+
+
 def _check_agreement(found: Mapping[str, Times], dim: str, path: Path) -> None:
     """Rejects coordinates that give different dates."""
     (name, times), *others = found.items()
@@ -161,6 +187,30 @@ def _check_agreement(found: Mapping[str, Times], dim: str, path: Path) -> None:
                 f"{times_lib.text(differing.minutes[0])}); give the one that dates the "
                 "fields the attribute standard_name='time', or remove the other"
             )
+
+
+def _of_parts(array: xr.DataArray, dim: str) -> tuple[Times, tuple[str, ...]] | None:
+    """Times of coordinates for year and month, and perhaps day, hour and minute."""
+    parts = {
+        str(name).lower(): coordinate
+        for name, coordinate in array.coords.items()
+        if str(name).lower() in PARTS and coordinate.dims == (dim,)
+    }
+    if not {"year", "month"} <= set(parts):
+        return None
+    columns = [
+        parts[name].values if name in parts else np.full(array.sizes[dim], least)
+        for name, least in zip(PARTS, (1, 1, 1, 0, 0), strict=True)
+    ]
+    if any(x.dtype.kind not in "iuf" or np.any(x != np.floor(x)) for x in columns):
+        return None
+    rows = np.stack(columns, axis=1).astype(np.int64).tolist()
+    times = decoding.decode(
+        np.array(["{:04d}-{:02d}-{:02d}T{:02d}:{:02d}".format(*row) for row in rows])
+    )
+    if times is None:
+        return None
+    return times, (f"dates are those of {', '.join(map(repr, parts))}",)
 
 
 def _since_the_beginning(
@@ -221,7 +271,7 @@ def _candidates(array: xr.DataArray, dim: str) -> list[list[xr.DataArray]]:
         for name, coordinate in array.coords.items()
         if name != dim
         and (coordinate.dims == (dim,) or _dates_one_step(array, coordinate, dim))
-        and _is_valid_time(coordinate)
+        and (_is_valid_time(coordinate) or str(name).lower() in DIGIT_NAMES)
     ]
     standard = [c for c in beside if c.attrs.get("standard_name") == "time"]
     others = [c for c in beside if c.attrs.get("standard_name") != "time"]
@@ -262,9 +312,10 @@ def _in_the_middle(
     edges = edges or next((n for n in there if n in dataset.variables), "")
     if not edges or "climatology" in coordinate.attrs:
         return times, ()
-    if any(is_point(text, name) for text in methods):
+    points = [is_point(text, name) for text in methods]
+    if all(points):
         return times, ()
-    bounds = dataset[edges]
+    bounds = dataset[edges].transpose(*coordinate.dims, ..., missing_dims="ignore")
     _, units, calendar = _contents(coordinate)
     found = None
     if bounds.dims[: coordinate.ndim] == coordinate.dims and bounds.size == 2 * len(
@@ -280,10 +331,13 @@ def _in_the_middle(
         return times, (
             f"the bounds {edges!r} of {name!r} are ignored: they do not enclose it",
         )
-    times, which = found
-    if not which:
-        return times, ()
-    return times, (middle_note(name, which, edges),)
+    moved, which = found
+    if which and any(points):
+        return times, (
+            f"{name!r} is the {which} of the interval in {edges!r}: dates are as "
+            "stored, since some variables are instantaneous and others are not",
+        )
+    return moved, ((middle_note(name, which, edges),) if which else ())
 
 
 def middle_note(name: str, which: str, edges: str) -> str:

@@ -70,6 +70,7 @@ class TestDecode:
             (["2016-09-28T25:00"], ""),
             (["2016092"], ""),
             ([20010229], ""),
+            (range(1601010100, 1601013100, 300), ""),  # seconds since 1970
         ],
     )
     def test_unknown(self, values, units):

@@ -100,6 +100,32 @@ class TestPlace:
         ds["XTIME"] = ("Time", [0.0, 180.0], {"units": "minutes since 2020-01-01"})
         assert found(ds, dim="Time")[0] == want
 
+    def test_numbers_that_are_dates(self):
+        ds = fields(4)
+        ds["date"] = ("time", np.arange(20160927, 20160931))
+        assert found(ds)[0] == ["2016-09-27", "2016-09-30"]
+        ds = ds.assign_coords(time=np.arange(4)).rename(date="datesec")
+        assert found(ds)[0] is None
+
+    def test_parts_of_a_date(self):
+        ds = fields(4)
+        ds["year"] = ("time", [1999, 1999, 2000, 2000])
+        ds["month"] = ("time", [11, 12, 1, 2])
+        want = (["1999-11-01", "2000-02-01"], ("dates are those of 'year', 'month'",))
+        assert found(ds) == want
+        ds["hour"] = ("time", [6.0, 12, 18, 0])
+        assert found(ds)[0][0] == "1999-11-01 06:00"
+        ds["month"] = ("time", [11, 12, 13, 14])
+        assert found(ds)[0] is None
+
+    def test_another_coordinate_has_other_dates(self):
+        ds = fields().assign_coords(time=("time", np.arange(4.0), {"units": SINCE}))
+        valid = {"units": SINCE, "standard_name": "time"}
+        ds = ds.assign_coords(valid_time=("time", np.arange(6.0, 10), valid))
+        (first, _), notes = found(ds)
+        assert first == "2020-01-01"
+        assert "'valid_time' has others, from 2020-01-01 06:00" in notes[0]
+
     def test_two_that_differ(self):
         ds = fields(dims=("record", "lat", "lon"))
         for shift, name in enumerate(("begin", "finish")):
@@ -235,7 +261,13 @@ class TestIntervals:
     def test_one_point_variable_keeps_the_times_of_all(self):
         ds = averages([1, 2], [0, 1], SINCE)
         ds["P"] = ds["T"].assign_attrs(cell_methods="time: point")
-        assert found(ds, ("T", "P"))[0][0] == "2020-01-01 01:00"
+        (first, _), notes = found(ds, ("T", "P"))
+        assert first == "2020-01-01 01:00"
+        assert "dates are as stored, since some variables are instant" in notes[0]
+
+    def test_edges_come_first(self):
+        ds = averages([1, 2], [0, 1], SINCE)
+        assert found(ds.transpose("two", "time", ...))[0][0] == "2020-01-01 00:30"
 
     def test_by_usual_name(self):
         ds = averages([1, 2], [0, 1], SINCE).rename(edges="time_bnds")

@@ -14,6 +14,7 @@ from earthformer_jax.data.readers.layout import FieldFile, Layout
 from earthformer_jax.data.readers.values.units import same_units
 
 GRID_TOLERANCE = 1e-4  # degrees
+CELL_TOLERANCE = 0.005  # of the distance between cells, for rounded coordinates
 
 
 class Arranged:
@@ -165,8 +166,7 @@ def _orientation(
         return flip, None
     if longitude.ndim == 1:
         sorted_first, sorted_other = (
-            np.argsort(np.round(x / GRID_TOLERANCE) * GRID_TOLERANCE % 360)
-            for x in (first.longitude, longitude)
+            np.argsort((x + _tolerance(x)) % 360) for x in (first.longitude, longitude)
         )
         columns = np.empty(len(longitude), np.int64)
         columns[sorted_first] = sorted_other
@@ -181,4 +181,11 @@ def _close(a: np.ndarray, b: np.ndarray, period: float = 0.0) -> bool:
     apart = np.abs(a - b)
     if period:
         apart = np.minimum(apart % period, -apart % period)
-    return bool(np.all(apart <= GRID_TOLERANCE))
+    return bool(np.all(apart <= _tolerance(a)))
+
+
+def _tolerance(degrees: np.ndarray) -> float:
+    """How far apart the coordinates of one cell may be in two files."""
+    steps = np.abs(np.diff(degrees, axis=-1)) if degrees.ndim == 1 else np.zeros(0)
+    least = float(np.min(steps[steps > 0], initial=np.inf))
+    return max(GRID_TOLERANCE, CELL_TOLERANCE * least if np.isfinite(least) else 0.0)

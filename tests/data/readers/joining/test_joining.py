@@ -218,6 +218,7 @@ class TestMeaning:
             lambda ds: ds.isel(lon=[2, 3, 4, 0, 1]),
             lambda ds: ds.assign_coords(lon=ds.lon.assign_attrs() - 360),
             lambda ds: ds.assign_coords(lon=ds.lon.astype("f4"), lat=ds.lat + 1e-6),
+            lambda ds: ds.assign_coords(lon=ds.lon - 1e-3).isel(lon=[3, 4, 0, 1, 2]),
             lambda ds: ds.transpose("lon", "lat", "time"),
             lambda ds: ds.assign(P=ds["P"].assign_attrs(units="mm d-1")),
             lambda ds: ds.assign(T=ds["T"].assign_attrs(units="kelvin")),
