@@ -56,6 +56,12 @@ class RadarField:
     undetected: tuple[float, float] | None
     time: str
 
+    def __post_init__(self) -> None:
+        """Tells the coding that "no echo" is a value."""
+        if self.undetected is not None:
+            known = dataclasses.replace(self.coding, known=self.undetected[1:])
+            object.__setattr__(self, "coding", known)
+
     def decode(self, stored: np.ndarray, missing: Sequence[float]) -> np.ndarray:
         """float32 values of codes; NaN where missing."""
         values = self.coding.decode(stored, missing)

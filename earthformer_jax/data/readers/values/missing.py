@@ -29,6 +29,8 @@ class Coding:
         offset: added after scaling.
         fills: stored numbers that mark missing data.
         valid: least and largest stored number that is valid.
+        known: values whose meaning is declared, such as "no echo" of radar: they are
+            not missing, however far they are from others.
     """
 
     dtype: np.dtype
@@ -36,6 +38,7 @@ class Coding:
     offset: float = 0.0
     fills: tuple[float, ...] = ()
     valid: tuple[float, float] = (-np.inf, np.inf)
+    known: tuple[float, ...] = ()
 
     @property
     def packed(self) -> bool:

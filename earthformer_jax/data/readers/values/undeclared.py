@@ -39,6 +39,9 @@ def fill_values(values: np.ndarray, coding: Coding | None = None) -> tuple[float
         coding: how they are stored, if known: the ends of its type need less evidence.
     """
     ends = () if coding is None else coding.ends()
+    if coding is not None and coding.known:
+        known = np.isin(values, np.array(coding.known, np.float32))
+        values = np.where(known, np.nan, values)
     found: list[float] = []
     for _ in range(ROUNDS):
         more = _isolated(values, ends)

@@ -5,6 +5,7 @@ import pytest
 
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.series import open_cube
+from earthformer_jax.data.readers.values import undeclared
 from tests.data.readers.hdf5 import files
 
 PATH = "dataset1/data1/data"
@@ -58,6 +59,16 @@ class TestOdim:
         files.odim(path, stored, "000000", quantity=quantity, **rule)
         values = read(path)[1][0, ..., 0]
         np.testing.assert_array_equal(values, [[np.nan, lowest], [1, 3], [4, 4]])
+
+    def test_no_echo_is_no_fill_value(self, tmp_path):
+        """Far from the few weak echoes, but declared."""
+        codes = np.zeros((20, 12, 10), np.uint8)
+        codes[:, 4] = np.random.default_rng(0).integers(80, 100, (20, 10))
+        for k in range(20):
+            files.odim(tmp_path / f"{k}.h5", codes[k], clock(k))
+        cube, values = read(tmp_path / "*.h5")
+        assert values.min() == -32
+        undeclared.check_undeclared(values, cube.names, cube.codings)
 
     def test_unknown_quantity_without_echo_is_missing(self, tmp_path):
         stored = np.array([[-1.0, 2.0], [3.0, 4.0]], np.float32)
