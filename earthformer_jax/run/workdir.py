@@ -1,6 +1,6 @@
 """Checks that a config matches the workdir it is used in."""
 
-import dataclasses
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -11,16 +11,9 @@ import ml_collections
 from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.run.config import completed
 from earthformer_jax.settings import ConfigError, flatten
-from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training import workdir as workdir_lib
-
-# These may change when training continues in the same workdir.
-FREE_TO_CHANGE = frozenset(
-    f"{section}.{field.name}"
-    for section, settings in settings_lib.SECTIONS.items()
-    for field in dataclasses.fields(settings)
-    if field.metadata.get("free")
-)
+from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
+from earthformer_jax.training.settings import FREE_TO_CHANGE
 
 BEGIN_FROM = (
     "another --workdir begins with the weights of this one by "
@@ -103,6 +96,41 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
             "use another --workdir, or the same values to continue"
             + ("" if is_another_model else f"; {BEGIN_FROM.format(workdir)}"),
         )
+    check_checkpoints(config, workdir, "that of the command")
+
+
+def check_checkpoints(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, where: str
+) -> None:
+    """Refuses checkpoints that were trained with another config.
+
+    Either config.json is damaged, or they are of another training.
+
+    Args:
+        config: that they should have been trained with.
+        workdir: that holds them.
+        where: the config comes from.
+
+    Raises:
+        ConfigError: naming the fields that differ.
+    """
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    now = flatten(json.loads(workdir_lib.to_json(config)))
+    for step in checkpoints.steps():
+        before = {}
+        with contextlib.suppress(UnreadableError):
+            before = flatten(checkpoints.config(step) or {})
+        _refuse(
+            [
+                f"{name}: {json.dumps(before[name])}, now {json.dumps(now[name])}"
+                for name in before
+                if name in now
+                and name not in FREE_TO_CHANGE
+                and before[name] != now[name]
+            ],
+            f"{checkpoints.path(step)} was trained with another config than {where}",
+            "correct the config, or move a checkpoint that does not belong here away",
+        )
 
 
 def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -111,6 +139,11 @@ def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -
     Raises:
         ConfigError: naming the fields that differ, or if the workdir has no config.
     """
+    check_checkpoints(
+        workdir_lib.read_config(workdir),
+        workdir,
+        str(workdir / workdir_lib.CONFIG_FILE),
+    )
     different = [
         line
         for line in differences(read_config(workdir), completed(config))

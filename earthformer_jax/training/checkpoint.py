@@ -36,7 +36,10 @@ _DELETING = ".deleting"
 _UNREADABLE = ".unreadable"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's name of a save in progress
 _METADATA = "_CHECKPOINT_METADATA"  # Orbax's file with the progress
-_HAS_CHECKSUMS = "has_checksums"  # beside the progress; earlier versions wrote none
+# Beside the progress; earlier versions wrote neither.
+_HAS_CHECKSUMS, _CONFIG = "has_checksums", "config"
+
+_Metadata = tuple[dict[str, Any], Progress, Mapping[str, Any] | None]
 
 
 class CheckpointError(RuntimeError):
@@ -56,9 +59,14 @@ class Checkpoints:
 
     The two newest ones are kept, and the best one that each of them knows. Every
     process of a multi-process job makes the same calls.
+
+    Args:
+        folder: of the checkpoints.
+        config: of the training, kept in each checkpoint as `config` returns it.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, config: Mapping[str, Any] | None = None):
+        self._config = config
         self._folder = pathlib.Path(folder).absolute()
         self._best: dict[int, int | None] = {}  # readable step -> its best step
         self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
@@ -99,7 +107,8 @@ class Checkpoints:
             response = ocp.save_checkpointables_async(
                 str(saving),
                 {_STATE: state},
-                custom_metadata=metadata | {_HAS_CHECKSUMS: True},
+                custom_metadata=metadata
+                | {_HAS_CHECKSUMS: True, _CONFIG: self._config},
             )
         finished = self._thread.submit(self._finish, step, response, replaces)
         self._saving = step, finished
@@ -152,6 +161,14 @@ class Checkpoints:
         """
         return self._metadata(step)[1]
 
+    def config(self, step: int) -> Mapping[str, Any] | None:
+        """The config a checkpoint was trained with; None if it does not say so.
+
+        Raises:
+            UnreadableError: if the checkpoint is incomplete or damaged.
+        """
+        return self._metadata(step)[2]
+
     def restore(self, step: int, like: Any) -> tuple[Any, Progress]:
         """Reads one checkpoint.
 
@@ -166,10 +183,10 @@ class Checkpoints:
             UnreadableError: if the checkpoint is incomplete or damaged.
             MismatchError: if it holds another tree or other shapes than `like`.
         """
-        saved, progress = self._verified(step)
+        saved, progress, _ = self._verified(step)
         _check_match(self.path(step), saved, like)
         state = self._load(step, like)
-        self._check_without_checksums(step, state)
+        self._check_without_checksums(step, state, getattr(state, "step", step))
         self._best[step] = progress.best_step
         return state, progress
 
@@ -182,8 +199,7 @@ class Checkpoints:
             CheckpointError: if there are checkpoints but none can be read.
             MismatchError: as `restore`.
         """
-        for path in self._unfinished():
-            logger.warning("%s was not finished and is ignored", path)
+        self._report_others()
         unreadable = []
         for step in reversed(self.steps()):
             try:
@@ -216,11 +232,14 @@ class Checkpoints:
             CheckpointError: if there is no readable checkpoint.
             MismatchError: if it holds another model.
         """
-        unreadable = []
+        unreadable, existed = [], set(self.steps())
         for step in self._candidates(which, unreadable):
             try:
                 variables, progress = self._variables(step, like, averaged)
             except UnreadableError as error:
+                if step in existed and not self.path(step).exists():
+                    # A training that goes on has just deleted it.
+                    return self.restore_variables(which, like, averaged)
                 unreadable.append(str(error))
                 continue
             for problem in unreadable:
@@ -258,17 +277,21 @@ class Checkpoints:
     def _variables(
         self, step: int, like: Any, averaged: bool
     ) -> tuple[dict[str, Any], Progress]:
-        saved, progress = self._verified(step)
+        saved, progress, _ = self._verified(step)
         averaged = averaged and saved.get("ema_params") is not None
         source = "ema_params" if averaged else "params"
         wanted = {source: like["params"], "batch_stats": like.get("batch_stats", {})}
-        _check_match(self.path(step), {k: saved[k] for k in wanted}, wanted)
+        sharding = jax.tree.leaves(like)[0].sharding
+        wanted["step"] = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
+        _check_match(self.path(step), {k: saved.get(k) for k in wanted}, wanted)
         rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
         loaded = self._load(step, rest | wanted)
+        found = {name: loaded[name] for name in wanted}
+        self._check_without_checksums(step, found, found["step"])
         variables = state_lib.with_batch_stats(loaded[source], loaded["batch_stats"])
         return variables, progress
 
-    def _verified(self, step: int) -> tuple[dict[str, Any], Progress]:
+    def _verified(self, step: int) -> _Metadata:
         """As `_metadata`, after a look at every file of the checkpoint."""
         path = self.path(step)
         if (path / checksums.FILE).exists():
@@ -276,8 +299,8 @@ class Checkpoints:
                 checksums.verify(path)
         return self._metadata(step)
 
-    def _metadata(self, step: int) -> tuple[dict[str, Any], Progress]:
-        """Tree of array descriptions, and the progress."""
+    def _metadata(self, step: int) -> _Metadata:
+        """Tree of array descriptions, progress, and config if there is one."""
         path = self.path(step)
         with _reading(path), orbax_log.silenced():
             has_checksums = (path / checksums.FILE).exists()
@@ -291,16 +314,15 @@ class Checkpoints:
             progress = from_metadata(fields, step)
             if fields.get(_HAS_CHECKSUMS) and not has_checksums:
                 raise ValueError(f"{checksums.FILE} is missing")
-            return saved, progress
+            return saved, progress, fields.get(_CONFIG)
 
-    def _check_without_checksums(self, step: int, state: Any) -> None:
+    def _check_without_checksums(self, step: int, state: Any, counted: Any) -> None:
         """What can be said about a checkpoint of an earlier version."""
         path = self.path(step)
         if (path / checksums.FILE).exists():
             return
         logger.warning("%s has no checksums: only its form can be checked", path)
         with _reading(path):
-            counted = getattr(state, "step", step)
             if int(counted) != step:
                 raise ValueError(f"its arrays are those of step {int(counted)}")
             for name, leaf in _named_leaves(state):
@@ -311,6 +333,14 @@ class Checkpoints:
         path = self.path(step)
         with _reading(path), orbax_log.silenced():
             return ocp.load_checkpointables(str(path), {_STATE: like})[_STATE]
+
+    def _report_others(self) -> None:
+        """Names what lies among the checkpoints and is not used."""
+        for path in self._unfinished():
+            logger.warning("%s was not finished and is ignored", path)
+        for path in self._folder.iterdir() if self._folder.is_dir() else []:
+            if not re.match("[0-9]{8}", path.name) and path.is_dir():
+                logger.warning("%s does not have a checkpoint's name: ignored", path)
 
     def _unfinished(self) -> list[pathlib.Path]:
         """What interrupted saves have left."""

@@ -7,6 +7,7 @@ the same numbers as if it had never been interrupted.
 
 import contextlib
 import functools
+import json
 import logging
 import math
 import pathlib
@@ -140,7 +141,9 @@ def _train(
         if is_first_process:
             _write_settings(config, data, workdir)
         return True
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", json.loads(workdir_lib.to_json(config))
+    )
     restored = checkpoints.restore_latest(like)
 
     _describe(config, data, like.params, example, mesh)

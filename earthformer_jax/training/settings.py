@@ -164,6 +164,14 @@ SECTIONS: dict[str, type[Any]] = {
     if dataclasses.is_dataclass(field.default)
 }
 
+# These may change when training continues in the same workdir.
+FREE_TO_CHANGE = frozenset(
+    f"{section}.{field.name}"
+    for section, settings in SECTIONS.items()
+    for field in dataclasses.fields(settings)
+    if field.metadata.get("free")
+)
+
 
 def from_config(config: Mapping[str, Any]) -> Settings:
     """Checked settings of a config; what it leaves out has its default.
