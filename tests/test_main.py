@@ -107,6 +107,49 @@ class TestTrainAndEvaluate:
         assert "error: model 'toy': ToyModel has no method 'embed'" in error
         assert not (tmp_path / "run").exists()
 
+    def test_what_ends_a_training_is_one_line(
+        self, config_file, tmp_path, monkeypatch, capsys
+    ):
+        class Stumbling(toy.ToySource):
+            def __getitem__(self, index):
+                if index >= 40:
+                    raise OSError(5, "Input/output error", "/data/file.nc")
+                return super().__getitem__(index)
+
+        dataset = toy.dataset(train=Stumbling(48, seed=1))
+        monkeypatch.setattr(data, "load", lambda *_: dataset)
+        assert call(f"--config={config_file}", f"--workdir={tmp_path}/run") == 2
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+        assert line.startswith("error: the data cannot be read: [Errno 5] Input/output")
+        assert line.endswith("and the same command continues")
+
+    def test_scores_that_cannot_be_written(
+        self, config_file, tmp_path, monkeypatch, capsys
+    ):
+        def full(*_):
+            raise OSError(28, "No space left on device", "scores.json")
+
+        full.dispatch = run_lib.reports.score.dispatch
+        monkeypatch.setattr(models, "create_model", lambda *a, **k: toy.StillModel())
+        monkeypatch.setattr(run_lib.reports, "score", full)
+        assert call(f"--config={config_file}", f"--workdir={tmp_path}/run") == 2
+        assert "error: [Errno 28] No space left on device: 'scores" in (
+            capsys.readouterr().err
+        )
+
+    def test_a_workdir_that_cannot_be_written_is_known_before_the_data_are_read(
+        self, config_file, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(data, "load", lambda *_: pytest.fail("read"))
+        assert call(f"--config={config_file}", f"--workdir={config_file}/run") == 2
+        assert "run cannot be written: Not a directory" in capsys.readouterr().err
+
+    def test_the_home_folder(self, config_file, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setattr(models, "create_model", lambda *a, **k: toy.StillModel())
+        assert call(f"--config={config_file}", "--workdir=~/run") == 0
+        assert (tmp_path / "home" / "run" / "scores.json").exists()
+
     def test_again_only_scores(self, config_file, tmp_path):
         arguments = f"--config={config_file}", f"--workdir={tmp_path / 'w'}"
         assert call(*arguments) == 0

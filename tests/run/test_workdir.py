@@ -3,12 +3,14 @@
 import json
 
 import ml_collections
+import numpy as np
 import pytest
 
 from earthformer_jax.run import workdir as lib
 from earthformer_jax.run.config import completed
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
+from earthformer_jax.training.checkpoint import Checkpoints, Progress
 from earthformer_jax.training.workdir import to_json, write_config
 
 
@@ -104,6 +106,36 @@ class TestSeedOfTheData:
     def test_a_workdir_that_cannot_be_read(self, tmp_path):
         (tmp_path / "config.json").write_text("{")
         assert Run(config(seed=3), tmp_path).config.data.seed == 0
+
+
+class TestCheckpoints:
+    """A checkpoint says what it was trained with."""
+
+    def save(self, folder, trained_with):
+        fields = json.loads(to_json(trained_with))
+        with Checkpoints(folder / "checkpoints", fields) as checkpoints:
+            checkpoints.save({"step": np.zeros(())}, Progress(step=3))
+
+    def test_config_json_was_changed(self, tmp_path):
+        trained = config(model=dict(name="unet", center_features=8), seed=1)
+        self.save(tmp_path, trained)
+        write_config(trained, tmp_path)
+        lib.check_same_model(trained, tmp_path)
+        damaged = (tmp_path / "config.json").read_text().replace(": 8", ": 9")
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(ConfigError) as error:
+            lib.check_same_model(lib.read_config(tmp_path), tmp_path)
+        first, line, last = str(error.value).splitlines()
+        assert "00000003 was trained with another config than" in first
+        assert first.endswith("config.json:")
+        assert line == "  model.center_features: 8, now 9"
+        assert "correct the config" in last
+
+    def test_one_of_another_training(self, tmp_path):
+        self.save(tmp_path, config(seed=1, train=dict(log_every=1)))
+        lib.check_same_config(config(seed=1, train=dict(log_every=2)), tmp_path)
+        with pytest.raises(ConfigError, match="another config .*:\n  seed: 1, now 2"):
+            lib.check_same_config(config(seed=2), tmp_path)
 
 
 class TestSameModel:

@@ -1,5 +1,6 @@
 """Checkpoints: exact, limited in number, and robust to damage."""
 
+import json
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ from earthformer_jax.training.checkpoint import (
     MismatchError,
     Progress,
 )
+from earthformer_jax.training.disk import checksums
 from tests.training import toy
 
 EVERYWHERE = mesh_lib.replicated(mesh_lib.data_mesh())
@@ -57,6 +59,10 @@ def save(folder, *steps, best=None):
             best_step = best[i] if best else None
             checkpoints.save(states[step], Progress(step=step, best_step=best_step))
     return states
+
+
+def numbered(step):
+    return make_state(step).replace(step=jax.device_put(np.int32(step), EVERYWHERE))
 
 
 def damage(folder, step):
@@ -182,6 +188,126 @@ class TestDamage:
             _, progress = Checkpoints(tmp_path).restore_latest(like(states[1]))
         assert progress.step == 1
         assert str(unfinished) in caplog.text
+
+    def test_any_change_of_any_file_is_noticed(self, tmp_path, caplog):
+        """Flipped bits, empty and missing files: in arrays, optimiser and progress."""
+        states = save(tmp_path / "good", 1, 2)
+        rng = np.random.default_rng(0)
+        files = [p for p in (tmp_path / "good/00000002").rglob("*") if p.is_file()]
+        assert len(files) > 6
+        for path in files:
+            content = bytearray(path.read_bytes())
+            if not content:
+                continue
+            flipped = bytearray(content)
+            flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
+            path.write_bytes(flipped)
+            _, progress = Checkpoints(tmp_path / "good").restore_latest(like(states[1]))
+            assert progress.step == 1, path
+            assert "00000002 is incomplete or damaged" in caplog.text
+            caplog.clear()
+            path.write_bytes(content)
+        _, progress = Checkpoints(tmp_path / "good").restore_latest(like(states[1]))
+        assert progress.step == 2
+
+    def test_a_checkpoint_of_another_step(self, tmp_path, caplog):
+        states = save(tmp_path, 1, 2)
+        shutil.copytree(tmp_path / "00000001", tmp_path / "00000005")
+        (tmp_path / "00000001").rename(tmp_path / "1")
+        _, progress = Checkpoints(tmp_path).restore_latest(like(states[1]))
+        assert progress.step == 2
+        assert "its progress is that of step 1" in caplog.text
+        assert f"{tmp_path / '1'} does not have a checkpoint's name" in caplog.text
+
+    def test_nothing_is_deleted_before_the_new_one_can_be_read(
+        self, tmp_path, monkeypatch
+    ):
+        states = save(tmp_path, 1, 2)
+        write = checksums.write
+
+        def write_and_lose(folder):
+            write(folder)
+            shutil.rmtree(folder / "state")
+
+        monkeypatch.setattr(checksums, "write", write_and_lose)
+        with pytest.raises(CheckpointError, match="00000003 is incomplete"):
+            with Checkpoints(tmp_path) as checkpoints:
+                checkpoints.restore_latest(like(states[1]))
+                checkpoints.save(states[1], Progress(step=3))
+        assert Checkpoints(tmp_path).steps() == [1, 2, 3]
+
+    def test_a_save_that_fails(self, tmp_path, monkeypatch):
+        def full(folder):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(checksums, "write", full)
+        with pytest.raises(CheckpointError, match="could be written .* No space left"):
+            save(tmp_path, 1)
+        assert Checkpoints(tmp_path).steps() == []
+        monkeypatch.undo()
+        save(tmp_path, 1)
+        assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+
+    def test_one_deleted_by_training_is_not_damaged(self, tmp_path, monkeypatch):
+        states = save(tmp_path, 1, 2)
+        read = Checkpoints._variables
+
+        def deleted_meanwhile(self, step, variables):
+            shutil.rmtree(tmp_path / "00000002", ignore_errors=True)
+            return read(self, step, variables)
+
+        monkeypatch.setattr(Checkpoints, "_variables", deleted_meanwhile)
+        _, progress = Checkpoints(tmp_path).restore_variables(
+            "last", like(states[1].variables)
+        )
+        assert progress.step == 1
+
+
+class TestEarlierVersions:
+    """Checkpoints without checksums."""
+
+    @pytest.fixture
+    def states(self, tmp_path):
+        states = {step: numbered(step) for step in (1, 2)}
+        with Checkpoints(tmp_path) as checkpoints:
+            for step, state in states.items():
+                checkpoints.save(state, Progress(step=step))
+        for step in states:
+            folder = tmp_path / f"{step:08d}"
+            (folder / checksums.FILE).unlink()
+            metadata = json.loads((folder / "_CHECKPOINT_METADATA").read_text())
+            for name in ("has_checksums", "config", "validation_due"):
+                del metadata["custom_metadata"][name]
+            (folder / "_CHECKPOINT_METADATA").write_text(json.dumps(metadata))
+        return states
+
+    def test_they_are_read_with_a_word(self, states, tmp_path, caplog):
+        state, progress = Checkpoints(tmp_path).restore_latest(like(states[2]))
+        assert_same(state, states[2])
+        assert progress == Progress(step=2)
+        assert "00000002 has no checksums" in caplog.text
+
+    def test_arrays_of_another_step(self, states, tmp_path):
+        shutil.rmtree(tmp_path / "00000002/state")
+        shutil.copytree(tmp_path / "00000001/state", tmp_path / "00000002/state")
+        checkpoints = Checkpoints(tmp_path)
+        assert checkpoints.restore_latest(like(states[1]))[1].step == 1
+        variables = like(states[1].variables)
+        assert checkpoints.restore_variables("last", variables)[1].step == 1
+
+    def test_a_state_that_is_not_finite(self, states, tmp_path):
+        params = jax.tree.map(lambda p: p * np.nan, states[2].params)
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(states[2].replace(params=params), Progress(step=2))
+        (tmp_path / "00000002" / checksums.FILE).unlink()
+        metadata = tmp_path / "00000002/_CHECKPOINT_METADATA"
+        metadata.write_text(metadata.read_text().replace("has_checksums", "nothing"))
+        assert Checkpoints(tmp_path).restore_latest(like(states[1]))[1].step == 1
+
+    def test_checksums_that_were_removed(self, tmp_path):
+        states = save(tmp_path, 1, 2)
+        (tmp_path / "00000002" / checksums.FILE).unlink()
+        assert Checkpoints(tmp_path).restore_latest(like(states[1]))[1].step == 1
 
 
 class TestMismatch:

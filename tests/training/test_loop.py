@@ -1,9 +1,11 @@
 """The training loop on a toy: what it writes, rejects, waits for and compiles."""
 
+import dataclasses
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import warnings
 
@@ -13,8 +15,11 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
+from earthformer_jax.data import pipeline
+from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import loop, scalars
 from earthformer_jax.training.checkpoint import Checkpoints
+from earthformer_jax.training.disk.claim import claim
 from earthformer_jax.training.scalars import NonFiniteError
 from tests.training import toy
 
@@ -151,6 +156,112 @@ class TestStopping:
         state = final_state(tmp_path)
         assert checkpoints.steps()[-1] >= 5
         assert all(np.all(np.isfinite(p)) for p in jax.tree.leaves(state["params"]))
+
+    def test_an_update_that_is_not_finite(self, tmp_path):
+        """The loss is finite, and the parameters after the step are not."""
+        with pytest.raises(NonFiniteError, match="state are not finite.*--workdir"):
+            train(
+                tmp_path,
+                optim__lr=1e38,
+                optim__weight_decay=1e38,
+                optim__warmup_min_ratio=0.5,
+                train__checkpoint_every=1,
+            )
+        assert Checkpoints(tmp_path / "checkpoints").steps() == []
+
+    def test_validations_that_are_not_finite_are_reported(self, tmp_path, caplog):
+        data = toy.dataset(validation=toy.ToySource(10, bad_from=0))
+        train(tmp_path, dataset=data, train__steps=5)
+        assert "validation after step 5 has mse=nan" in caplog.text
+        assert "no validation had a finite mse" in caplog.text
+
+    def test_during_a_validation(self, whole, tmp_path, monkeypatch):
+        """It is begun again when training continues."""
+        begun = []
+
+        def begin_and_signal(self):
+            begun.append(self)
+            if len(begun) == 2:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return iterate(self)
+
+        iterate = pipeline.EvaluationBatches.__iter__
+        monkeypatch.setattr(pipeline.EvaluationBatches, "__iter__", begin_and_signal)
+        assert not train(tmp_path)
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        assert checkpoints.progress(14).validation_due
+        assert train(tmp_path)
+        assert_same_run(tmp_path, whole)
+
+    def test_while_compiling_there_is_nothing_to_save(
+        self, tmp_path, monkeypatch, caplog
+    ):
+        compile_step = loop._Training._compile
+
+        def signal_and_compile(self, batch):
+            os.kill(os.getpid(), signal.SIGTERM)
+            compile_step(self, batch)
+
+        monkeypatch.setattr(loop._Training, "_compile", signal_and_compile)
+        with caplog.at_level(logging.INFO, "earthformer_jax"):
+            assert not train(tmp_path)
+        assert "nothing had to be saved; the same command continues" in caplog.text
+        assert Checkpoints(tmp_path / "checkpoints").steps() == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Stumbling(toy.ToySource):
+    """A source whose file server fails at one example."""
+
+    def __getitem__(self, index):
+        if index == self.size - 1:
+            raise OSError(5, "Input/output error", "/data/file.nc")
+        return super().__getitem__(index)
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        "split", [dict(train=Stumbling(48, 1)), dict(validation=Stumbling(10, 2))]
+    )
+    def test_the_step_reached_is_saved_when_reading_fails(self, whole, tmp_path, split):
+        with pytest.raises(loop.TrainingError) as error:
+            train(tmp_path, dataset=toy.dataset(**split))
+        step = Checkpoints(tmp_path / "checkpoints").steps()[-1]
+        assert str(error.value) == (
+            "the data cannot be read: [Errno 5] Input/output error: '/data/file.nc'; "
+            f"step {step} is saved, and the same command continues"
+        )
+        assert train(tmp_path)
+        assert_same_run(tmp_path, whole)
+
+    def test_a_full_disk(self, whole, tmp_path, monkeypatch):
+        """The record is not on disk, so that no checkpoint may rely on it."""
+        flush = loop.Records.flush
+
+        def full(self):
+            if len(metrics(whole)) and checkpoints.steps()[-1:] == [14]:
+                raise OSError(28, "No space left on device")
+            flush(self)
+
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        monkeypatch.setattr(loop.Records, "flush", full)
+        with pytest.raises(loop.TrainingError, match="No space left .* continues"):
+            train(tmp_path)
+        monkeypatch.undo()
+        assert train(tmp_path)
+        assert_same_run(tmp_path, whole)
+
+    def test_checkpoints_that_are_gone(self, whole, tmp_path, caplog):
+        shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+        shutil.rmtree(tmp_path / "checkpoints")
+        train(tmp_path, train__steps=5)
+        assert "there is no checkpoint, so training begins anew" in caplog.text
+        kept = (tmp_path / "metrics-old-1.jsonl").read_bytes()
+        assert kept == (whole / "metrics.jsonl").read_bytes()
+
+    def test_a_workdir_in_use(self, tmp_path):
+        with claim(tmp_path), pytest.raises(ConfigError, match="is in use by process"):
+            train(tmp_path)
 
 
 class TestContinuing:

@@ -68,6 +68,17 @@ def test_an_interval_survives_a_restart():
     assert recorder.written[0][0] == 3
 
 
+def test_a_state_that_is_not_finite_stops():
+    log, _ = make()
+    log.add(1, scalars(1.0, is_finite=np.True_))
+    log.add(2, scalars(1.0, is_finite=np.False_))
+    with pytest.raises(
+        NonFiniteError, match="state are not finite, at step 2 "
+    ) as error:
+        log.catch_up()
+    assert "optim.lr" in str(error.value) and "another --workdir" in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_stops(name, value):
