@@ -252,9 +252,9 @@ class TestDamage:
         states = save(tmp_path, 1, 2)
         read = Checkpoints._variables
 
-        def deleted_meanwhile(self, step, variables):
+        def deleted_meanwhile(self, step, *arguments):
             shutil.rmtree(tmp_path / "00000002", ignore_errors=True)
-            return read(self, step, variables)
+            return read(self, step, *arguments)
 
         monkeypatch.setattr(Checkpoints, "_variables", deleted_meanwhile)
         _, progress = Checkpoints(tmp_path).restore_variables(
