@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from earthformer_jax.checks import shown
+from earthformer_jax.interop.state_dict_file import as_weight
+
 _NAMES = ("kernel", "recurrent_kernel", "bias")
 
 
@@ -30,7 +33,11 @@ def conv_lstm_params(weights: Sequence[Any]) -> dict[str, Any]:
     Raises:
         ValueError: if these are not the weights of one ConvLSTM2D.
     """
-    weights = [np.asarray(w) for w in weights]
+    if not isinstance(weights, list | tuple):
+        raise ValueError(
+            f"weights={shown(weights)}: expected the list of a layer's get_weights()"
+        )
+    weights = [as_weight(f"weights[{i}]", w) for i, w in enumerate(weights)]
     if len(weights) not in (2, 3):
         raise ValueError(
             "ConvLSTM2D has two weights, or three with a bias; "

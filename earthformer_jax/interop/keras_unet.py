@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
 from earthformer_jax.models.unet import UNet
 
 _HEAD = "output_layer"
@@ -85,11 +86,11 @@ def unet_params(weights: Mapping[str, Any]) -> dict[str, Any]:
 def _sorted_layers(weights):
     """Arrays by layer and field, and the layers of every kind in their order."""
     layers, kinds = defaultdict(dict), defaultdict(list)
-    for name, array in weights.items():
+    for name, array in by_name(weights).items():
         match = _NAME.fullmatch(name)
         if not match:
             raise ValueError(f"{name!r} is not the name of a weight, LAYER/FIELD")
-        layers[match["layer"]][match["field"]] = np.asarray(array)
+        layers[match["layer"]][match["field"]] = as_weight(name, array)
     for layer in layers:
         match = _NUMBERED.fullmatch(layer)
         if match:

@@ -3,9 +3,13 @@
 import pathlib
 import pickle
 import zipfile
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
+
+from earthformer_jax.checks import shown
 
 
 @runtime_checkable
@@ -16,11 +20,53 @@ class Tensor(Protocol):
         """The same numbers without their history."""
 
 
-def as_numpy(value: Any) -> np.ndarray:
-    """A NumPy array of an array or a PyTorch tensor."""
+def as_weight(name: str, value: Any) -> np.ndarray:
+    """A NumPy array of numbers, from an array or a PyTorch tensor.
+
+    Args:
+        name: of the entry.
+        value: an array of floating-point numbers.
+
+    Raises:
+        ValueError: naming the entry, if it is something else or not finite.
+    """
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)
+        tensor = value.detach().cpu()
+        is_half = "bfloat16" in str(getattr(tensor, "dtype", ""))  # not in NumPy
+        value = (tensor.float() if is_half else tensor).numpy()
+    if isinstance(value, str | bytes | Mapping) or value is None:
+        raise ValueError(f"{name} is {shown(value)}: expected an array of numbers")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} is of type {array.dtype}: expected floating-point numbers"
+        )
+    if wrong := int(np.sum(~np.isfinite(array.astype(np.float32)))):
+        raise ValueError(
+            f"{name}: {wrong} of {array.size} numbers are NaN or infinite; expected "
+            "finite weights"
+        )
+    return array
+
+
+def by_name(state_dict: Any) -> dict[str, Any]:
+    """The entries of a state dict.
+
+    Raises:
+        ValueError: if it is no mapping from names.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(
+            f"state_dict={shown(state_dict)}: expected a mapping from names to arrays, "
+            "as read_state_dict returns"
+        )
+    for name in state_dict:
+        if not isinstance(name, str):
+            raise ValueError(f"state_dict: the name {name!r} is no text")
+    return dict(state_dict)
 
 
 def read_state_dict(path: str | pathlib.Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
+
 _CONVS = ("hidden", "inputs", "memory", "output_cell", "output_memory", "output")
 _NORMS = {
     "hidden_norm": "hidden",
@@ -85,7 +87,7 @@ def e3d_lstm_params(variables: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if an entry is missing, unexpected or has another shape.
     """
-    variables = {name.removesuffix(":0"): a for name, a in variables.items()}
+    variables = {n.removesuffix(":0"): a for n, a in by_name(variables).items()}
     scopes = {m[1] for m in map(_CELL.fullmatch, variables) if m}
     if len(scopes) != 1:
         raise ValueError(
@@ -118,7 +120,7 @@ class _Reader:
         """The entry of that name; None in `shape` is any size."""
         if name not in self.entries:
             raise ValueError(f"the variables have no entry {name}")
-        array = np.asarray(self.entries[name])
+        array = as_weight(name, self.entries[name])
         fits = len(shape) == array.ndim and all(
             want in (None, have) for want, have in zip(shape, array.shape, strict=True)
         )

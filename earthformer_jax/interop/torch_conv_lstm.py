@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
+
 _PEEPHOLES = ("Wci", "Wcf", "Wco")
 _SCALES = re.compile(r"encoder\.rnn(\d+)\._conv\.weight")
 
@@ -33,6 +35,12 @@ def conv_lstm_params(
     """
     weight = _array(state_dict, f"{prefix}_conv.weight", 4)
     bias = _array(state_dict, f"{prefix}_conv.bias", 1)
+    _check_bias(f"{prefix}_conv", bias, weight.shape[0])
+    if weight.shape[0] % 4 or weight.shape[1] < weight.shape[0] // 4:
+        raise ValueError(
+            f"{prefix}_conv.weight has shape {weight.shape}: expected (4 f, c + f, kh, "
+            "kw) for f filters"
+        )
     filters = weight.shape[0] // 4
     kernel = weight.transpose(2, 3, 1, 0)
     params = {
@@ -58,6 +66,7 @@ def encoder_forecaster_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if an entry is missing, unexpected or has another shape.
     """
+    state_dict = by_name(state_dict)
     scales = len([name for name in state_dict if _SCALES.fullmatch(name)])
     if not scales:
         raise ValueError(
@@ -92,13 +101,23 @@ def _conv(state_dict, name, transposed=False):
     kernel = weight.transpose(2, 3, 1, 0)
     if transposed:
         kernel = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
-    return {"kernel": kernel, "bias": _array(state_dict, f"{name}.bias", 1)}
+    bias = _array(state_dict, f"{name}.bias", 1)
+    _check_bias(name, bias, kernel.shape[-1])
+    return {"kernel": kernel, "bias": bias}
+
+
+def _check_bias(name, bias, channels):
+    if bias.shape != (channels,):
+        raise ValueError(
+            f"{name}.bias has shape {bias.shape}: expected ({channels},), one number "
+            f"for each channel that {name}.weight makes"
+        )
 
 
 def _array(state_dict, name, axes):
     if name not in state_dict:
         raise ValueError(f"the state dict has no entry {name}")
-    array = np.asarray(state_dict[name])
+    array = as_weight(name, state_dict[name])
     if array.ndim != axes:
         raise ValueError(f"{name} needs {axes} axes; got shape {array.shape}")
     return array

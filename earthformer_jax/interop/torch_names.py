@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from earthformer_jax.interop.state_dict_file import as_numpy
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
 
 Rule = tuple[str, str | Callable[[re.Match], str]]
 
@@ -142,7 +142,9 @@ def import_tree(
     Raises:
         ValueError: naming all missing, unexpected and wrongly shaped entries.
     """
-    given = {k.removeprefix("torch_nn_module."): v for k, v in state_dict.items()}
+    given = {
+        k.removeprefix("torch_nn_module."): v for k, v in by_name(state_dict).items()
+    }
     given = {k: v for k, v in given.items() if k.rsplit(".", 1)[-1] not in ignore}
     flat, missing, misshapen = {}, [], []
     leaves: dict[str, Any] = traverse_util.flatten_dict(template, sep="/")
@@ -151,11 +153,12 @@ def import_tree(
         if name not in given:
             missing.append(name)
             continue
-        array = _to_ours(as_numpy(given.pop(name)), path.rsplit("/", 1)[-1])
+        array = _to_ours(as_weight(name, given.pop(name)), path.rsplit("/", 1)[-1])
         if array.shape != tuple(leaf.shape):
             want = _to_torch(np.empty(leaf.shape), path.rsplit("/", 1)[-1]).shape
             have = _to_torch(array, path.rsplit("/", 1)[-1]).shape
-            misshapen.append(f"{name} has shape {have}, the model needs {want}")
+            turned = " (is it transposed?)" if have == want[::-1] else ""
+            misshapen.append(f"{name} has shape {have}, the model needs {want}{turned}")
             continue
         flat[path] = jax.numpy.asarray(array.astype(leaf.dtype))
     if missing or given or misshapen:
@@ -185,6 +188,12 @@ def _complaint(missing, unexpected, misshapen, most: int = 8) -> str:
         if rows:
             more = f", and {len(rows) - most} more" if len(rows) > most else ""
             lines.append(f"  {title} ({len(rows)}): {'; '.join(rows[:most])}{more}")
+    for names, holder, other in (
+        (missing, "the model has", "the weights have"),
+        (unexpected, "the weights have", "the model has"),
+    ):
+        if names and all(name.endswith("bias") for name in names):
+            lines.append(f"  {holder} biases where {other} none")
     if missing and unexpected:
         close = difflib.get_close_matches(missing[0], unexpected, n=1)
         if close:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
 
 _STACKS = {
     "encoder": "encoder_E.c",
@@ -37,7 +37,7 @@ def phydnet_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if an entry is missing, unexpected or has another shape.
     """
-    rest = {name: np.asarray(value) for name, value in state_dict.items()}
+    rest = by_name(state_dict)
     params = {}
     for ours, theirs in _STACKS.items():
         last = 3 if ours in ("encoder", "decoder") else 2
@@ -149,7 +149,7 @@ def _split(conv, inputs):
 def _take(state_dict, name, axes):
     if name not in state_dict:
         raise ValueError(f"the state dict has no entry {name}")
-    array = np.asarray(state_dict.pop(name))
+    array = as_weight(name, state_dict.pop(name))
     if array.ndim != axes:
         raise ValueError(f"{name} needs {axes} axes; got shape {array.shape}")
     return array

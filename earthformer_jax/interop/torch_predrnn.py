@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
 
 _WINDOWS = {"x": "input", "h": "hidden", "m": "memory", "o": "output"}
 _GATES = {"x": 7, "h": 4, "m": 3, "o": 1}
@@ -60,6 +60,7 @@ def stack_params(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if an entry is missing, unexpected or has another shape.
     """
+    state_dict = by_name(state_dict)
     layers = len([name for name in state_dict if _LAYER.fullmatch(name)])
     if not layers:
         raise ValueError(
@@ -117,7 +118,7 @@ def _array(state_dict, name, shape):
     """The entry as an array; None in `shape` is any size."""
     if name not in state_dict:
         raise ValueError(f"the state dict has no entry {name}")
-    array = np.asarray(state_dict[name])
+    array = as_weight(name, state_dict[name])
     if len(array.shape) != len(shape) or any(
         want is not None and have != want
         for have, want in zip(array.shape, shape, strict=True)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.interop import torch_names
-from earthformer_jax.interop.state_dict_file import as_numpy
+from earthformer_jax.interop.state_dict_file import as_weight, by_name
 from earthformer_jax.interop.torch_names import Rule
 from earthformer_jax.models.rainformer.model import Rainformer
 
@@ -109,6 +109,7 @@ def import_variables(
     Raises:
         ValueError: naming all missing, unexpected and wrongly shaped entries.
     """
+    state_dict = by_name(state_dict)
     names = {
         name: ours
         for name, ours in _acting_names(state_dict).items()
@@ -116,7 +117,7 @@ def import_variables(
     }
     if not any("dead_" in jax.tree_util.keystr(p) for p, _ in _leaves(template)):
         names = {n: o for n, o in names.items() if not _DEAD.search(n)}
-    given = {ours: _planes_last(state_dict[name]) for name, ours in names.items()}
+    given = {ours: _planes_last(name, state_dict[name]) for name, ours in names.items()}
     return torch_names.import_tree(given, template, _rules(scales))
 
 
@@ -133,9 +134,9 @@ def _acting_names(state_dict):
     }
 
 
-def _planes_last(value):
+def _planes_last(name, value):
     """Scale and offset of a norm over planes, `[c, h, w]`, as `[h, w, c]`."""
-    array = as_numpy(value)
+    array = as_weight(name, value)
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 

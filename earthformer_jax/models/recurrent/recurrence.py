@@ -342,7 +342,22 @@ class Recurrence(nn.Module):
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
         return kept.astype(dtype) / (1 - rate)
 
+    def _check_given(self, name: str, used: bool, advice: str) -> None:
+        """Refuses weights without a parameter of this layer, or with one it lacks."""
+        if self.is_initializing() or self.has_variable("params", name) == used:
+            return
+        if used:
+            raise ValueError(
+                f"this layer has a parameter {name!r}, and its weights have none: "
+                f"set {advice}, or use weights with it"
+            )
+        raise ValueError(
+            f"the weights have a {name!r}, and this layer has none: set {advice}, or "
+            "use weights without it"
+        )
+
     def _bias(self):
+        self._check_given("bias", self.use_bias, f"use_bias={not self.use_bias}")
         if not self.use_bias:
             return None
         init = self._function("bias_initializer")
@@ -356,7 +371,10 @@ class Recurrence(nn.Module):
         return self.param("bias", create, (4 * self.filters,), self.param_dtype)
 
     def _peephole(self, plane):
-        if self.peephole == "none":
+        used = self.peephole != "none"
+        advice = "peephole='none'" if used else "peephole='channel' or 'full'"
+        self._check_given("peephole", used, advice)
+        if not used:
             return None
         where = () if self.peephole == "channel" else plane
         return self.param(
