@@ -59,6 +59,9 @@ class NpyArray:
                 "it contains Python objects, which are not opened because they can run "
                 "code; save a plain array of numbers"
             )
+        if any(length < 0 for length in self.shape):
+            self._file.close()
+            raise ValueError(f"its header gives the shape {self.shape}")
         need = self._offset + math.prod(self.shape) * self.dtype.itemsize
         if size < need:
             self._file.close()

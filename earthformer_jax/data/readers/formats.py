@@ -12,7 +12,7 @@ from earthformer_jax.data.readers.arrays import NpyFile
 from earthformer_jax.data.readers.hdf5.file import Hdf5File
 from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, Wanted, nearest
 from earthformer_jax.data.readers.netcdf import NamedFile
-from earthformer_jax.data.readers.paths import existing, special_file
+from earthformer_jax.data.readers.paths import existing
 
 FORMATS = "NetCDF, Zarr, HDF5 or .npy"
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
@@ -111,12 +111,10 @@ def kind_of(path: Path) -> type[SeriesFile]:
     Raises:
         ValueError: if there is none.
     """
-    if path.is_dir():
+    if existing(str(path), "path").is_dir():
         if is_zarr(path):
             return NamedFile
         raise ValueError(_folder(path))
-    if not path.is_file():
-        raise ValueError(special_file(path))
     with path.open("rb") as file:
         start = file.read(512)
     suffix = path.suffix.lower()

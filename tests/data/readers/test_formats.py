@@ -202,6 +202,13 @@ class TestKind:
         layout = formats.open_file(path, Wanted(variables=("other/P",))).layout
         assert layout.units == ("mm/day",)
 
+    def test_a_link_among_the_files(self, tmp_path):
+        (tmp_path / "a.npy").symlink_to(tmp_path / "gone")
+        with pytest.raises(
+            FileNotFoundError, match="a.npy does not exist: it is a lin"
+        ):
+            formats.kind_of(formats.find(f"{tmp_path}/*.npy")[0])
+
     def test_pipes_and_devices(self, tmp_path):
         """Opening them would wait for ever."""
         os.mkfifo(tmp_path / "a.h5")

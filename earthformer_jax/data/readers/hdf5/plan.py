@@ -27,6 +27,14 @@ FRAME_DIMENSIONS = 2
 MIN_FRAMES = 3  # numbered data sets of two dimensions
 MATLAB_CLASSES = ("char", "cell", "struct", "function_handle")  # not numbers
 SHORTEST_DATE = 8  # digits
+# Names of arrays that continue each other, and are no variables of the same times.
+INPUTS_AND_TARGETS = (
+    {"x", "y"},
+    {"input", "target"},
+    {"inputs", "targets"},
+    {"input", "output"},
+    {"inputs", "outputs"},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +148,17 @@ def _stacked(numeric: dict[str, h5py.Dataset], asked: bool, path: Path) -> Plan:
             f"variables={names} or variables={pattern}",
             [{"variables": names}, {"variables": pattern}],
         )
-    what = "sequence" if len(rows) == 1 else "sequences"
+    if {name.lower() for name in stack.companions} in INPUTS_AND_TARGETS:
+        pair = " and ".join(sorted(stack.companions))
+        raise ValueError(
+            f"{path}: {pair} (such as {first!r}) seem to be the first and the "
+            "following frames of the same sequences; join them along time, for "
+            "example with np.concatenate([x, y], axis=1), and write one array "
+            "(sequence, time, row, column). If they are variables, name them in "
+            "`variables`"
+        )
     notes = [
-        f"{len(rows)} data sets, {first!r} to {rows[-1].names[0]!r}, are {what} of "
+        f"{len(rows)} data sets, {first!r} to {rows[-1].names[0]!r}, are sequences of "
         f"{', '.join(stack.variables)}; if they are variables, name them in `variables`"
     ]
     return Plan(

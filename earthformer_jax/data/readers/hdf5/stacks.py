@@ -43,11 +43,14 @@ class Stack:
         variables: the names without numbers and splits, one for each variable.
         rows: the data sets.
         certain: whether the names cannot be those of variables.
+        companions: names, as `variables`, of all arrays with the same numbers, whatever
+            their shape.
     """
 
     variables: tuple[str, ...]
     rows: tuple[Row, ...]
     certain: bool
+    companions: frozenset[str] = frozenset()
 
 
 def find_stack(shapes: Mapping[str, Sequence[int]]) -> Stack | None:
@@ -74,27 +77,29 @@ def find_stack(shapes: Mapping[str, Sequence[int]]) -> Stack | None:
     keys = sorted(members[main], key=_order)
     if len(keys) < 2:
         return None
+    companions = [p for p, found in members.items() if set(keys) <= set(found)]
     variables = [
         pattern
-        for pattern, found in members.items()
-        if set(keys) <= set(found)
-        and all(
-            tuple(shapes[found[key]]) == tuple(shapes[members[main][key]])
+        for pattern in companions
+        if all(
+            tuple(shapes[members[pattern][key]]) == tuple(shapes[members[main][key]])
             for key in keys
         )
     ]
     rows = tuple(
         Row(tuple(members[v][key] for v in variables), key[1], key[0]) for key in keys
     )
-    varying = [
-        [key[1][place] for key in keys]
-        for place in range(len(keys[0][1]))
-        if len({key[1][place] for key in keys}) > 1
+    places = [
+        i
+        for i, x in enumerate(zip(*(k[1] for k in keys), strict=True))
+        if len(set(x)) > 1
     ]
+    varying = [[key[1][place] for key in keys] for place in places]
     return Stack(
-        variables=tuple(map(_label, variables)),
+        variables=tuple(_label(v, keys[0][1], places) for v in variables),
         rows=rows,
         certain=bool(keys[0][0]) or _is_certain(main, varying),
+        companions=frozenset(_label(p, keys[0][1], places) for p in companions),
     )
 
 
@@ -144,10 +149,12 @@ def _order(key: tuple[str, tuple[str, ...]]) -> tuple:
     return list(SPLITS).index(split) if split else -1, [int(x) for x in digits]
 
 
-def _label(pattern: str) -> str:
-    """A name for a variable: the last word of a pattern that is not a number."""
-    words = [w for w in re.split(r"[/_\-. ]", pattern) if w.strip("#@")]
-    return words[-1].replace("#", "") if words else "value"
+def _label(pattern: str, digits: Sequence[str], varying: Sequence[int]) -> str:
+    """A name for a variable: the last word of a pattern, without what is counted."""
+    for place, number in enumerate(digits):
+        pattern = pattern.replace("#", "?" if place in varying else number, 1)
+    words = [w for w in re.split(r"[/_\-. ]", pattern) if w.strip("?@")]
+    return words[-1].replace("?", "") if words else "value"
 
 
 def _count(shape: Sequence[int]) -> int:

@@ -72,6 +72,18 @@ class TestSequences:
         assert cube.names == ("rain", "wind")
         np.testing.assert_array_equal(read(cube)[20:40, ..., 1], arrays["1/wind"])
 
+    def test_names_keep_their_digits(self, tmp_path):
+        arrays = {f"member{i:02d}/t2m": files.frames() for i in range(3)}
+        assert opened(files.write(tmp_path / "a.h5", arrays)).names == ("t2m",)
+
+    def test_inputs_and_targets_are_no_variables(self, tmp_path):
+        every = np.stack([files.frames(12)] * 9)
+        for targets in (12, 6):
+            arrays = {f"X_{s}": every for s in ("train", "test")}
+            arrays |= {f"Y_{s}": every[:, :targets] for s in ("train", "test")}
+            with pytest.raises(ValueError, match="X and Y .*'X_train'. seem to be the"):
+                opened(files.write(tmp_path / "a.h5", arrays))
+
     def test_variables_or_sequences(self, tmp_path):
         arrays = {f"band_{i}": files.frames(seed=i) for i in range(3)}
         path = files.write(tmp_path / "a.h5", arrays)
