@@ -93,13 +93,20 @@ def opened(path: Path) -> xr.Dataset:
     Raises:
         ValueError: if it is neither, or damaged.
     """
-    stored = opened_stored(path)
+    return decoded(opened_stored(path), path)
+
+
+def decoded(stored: xr.Dataset, path: Path) -> xr.Dataset:
+    """What `opened` returns, of a file opened with `opened_stored`.
+
+    Raises:
+        ValueError: if attributes contradict each other.
+    """
     try:
         with warnings.catch_warnings():  # about attributes that xarray corrects
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            dataset = xr.decode_cf(stored, decode_times=False)
-            return time_axis.marked(dataset)
-    except Exception as error:  # of attributes that contradict each other
+            return time_axis.marked(xr.decode_cf(stored, decode_times=False))
+    except Exception as error:  # xarray has several
         stored.close()
         raise ValueError(_unreadable(path, error)) from error
 
@@ -121,7 +128,7 @@ def opened_stored(path: Path) -> xr.Dataset:
                 path, mode="r", consolidated=False, use_zarr_fill_value_as_mask=True
             )
             dataset = xr.open_dataset(store, decode_cf=False)
-            _correct_zarr_fills(dataset, path)
+            _correct_zarr_fills(dataset, store.zarr_group)
         else:
             _check_classic_size(path)
             dataset = xr.open_dataset(path, decode_cf=False, engine="netcdf4")
@@ -326,13 +333,12 @@ def _in_degrees(coordinate: xr.DataArray, axis: str) -> bool:
     return named and not np.any((values < low) | (values > high))
 
 
-def _correct_zarr_fills(dataset: xr.Dataset, path: Path) -> None:
+def _correct_zarr_fills(dataset: xr.Dataset, group: zarr.Group) -> None:
     """Restores `_FillValue`, which xarray replaces by the fill value of the chunks.
 
     The fill value of the chunks marks missing data (xarray declares it in this way),
     unless it is 0, the default.
     """
-    group = zarr.open_group(str(path), mode="r", use_consolidated=False)
     form = group.metadata.zarr_format
     for name, variable in dataset.variables.items():
         array = group[str(name)]

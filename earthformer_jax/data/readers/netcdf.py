@@ -70,7 +70,8 @@ class NamedFile:
                 "dimensions have names; leave it empty"
             )
         self._path, self._missing = path, wanted.missing
-        with cf.opened(path) as dataset:
+        with self.open() as stored:
+            dataset = cf.decoded(stored, path)
             dataset = dataset.set_coords(cf.supporting(dataset))
             self._axes, self._fields, notes = find_fields(dataset, wanted, path)
             first = dataset[self._fields[0].variable]
@@ -84,7 +85,6 @@ class NamedFile:
                 path,
                 dict(set.intersection(*fixed)),
             )
-        with self.open() as stored:
             arrays = [stored[field.variable] for field in self._fields]
             codings = [missing.coding(array.attrs, array.dtype) for array in arrays]
             notes += _coding_notes(arrays, codings)
