@@ -132,8 +132,7 @@ def load(
         observed = np.isfinite(anomalies) & ocean
         filled, carried, reset = fill_gaps(anomalies, ocean)
     except Undecided as error:
-        text = f"{cube.label}: {cube.names[0]!r}: {error}"
-        raise Undecided(text, error.choices) from None
+        raise Undecided(f"{cube.label}: {error}", error.choices) from None
     except ValueError as error:
         raise ValueError(f"{cube.label}: {cube.names[0]!r}: {error}") from None
     text = f"; filled {carried + reset} missing values" if carried + reset else ""
@@ -289,18 +288,19 @@ def _check_values(cube: Cube, values: np.ndarray, missing: Sequence[float]) -> N
     Raises:
         Undecided: if there are any; the message names them.
     """
+    (name,) = cube.names
     wrong = np.unique(values[np.abs(values) > LARGEST_TEMPERATURE])
     text = ",".join(number_text(float(value)) for value in wrong[:MOST_NAMED])
     if wrong.size == 1:
         raise Undecided(
-            f"the value {text} is not a temperature in K or degC; if it marks missing "
-            f"values, set missing={text}",
+            f"{name!r}: the value {text} is not a temperature in K or degC; if it "
+            f"marks missing values, set missing={text}",
             [{"missing": text}],
         )
     if wrong.size:
         more = wrong.size - MOST_NAMED
         raise Undecided(
-            f"the values {text}{f' and {more} others' * (more > 0)} are not "
+            f"{name!r}: the values {text}{f' and {more} others' * (more > 0)} are not "
             "temperatures in K or degC; if they mark missing values, set "
             f"missing={text}",
             [{"missing": text}] if more <= 0 else [],

@@ -15,6 +15,7 @@ FILL_ATTRIBUTES = ("_FillValue", "missing_value")
 # A value that a user gives is met within this relative distance, or this share of the
 # step between stored numbers.
 TOLERANCE, STEP_TOLERANCE = 1e-6, 1e-3
+EXACT = 2**24  # float32, in which values are shown, holds no larger integers exactly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +106,12 @@ class Coding:
 
     def _equal(self, stored: np.ndarray, values: np.ndarray, value: float):
         """Where a value occurs: exactly if the stored numbers are integers."""
+        close = np.isclose(values, value, rtol=TOLERANCE, atol=0)
         if stored.dtype.kind == "f" or not self.scale:
-            return np.isclose(values, value, rtol=TOLERANCE, atol=0)
+            return close
         code = float(np.rint((value - self.offset) / self.scale))
+        if abs(code) > EXACT:
+            return close
         distance = abs(self.value(code) - value)
         if distance > TOLERANCE * abs(value) + STEP_TOLERANCE * abs(self.scale):
             return np.zeros(stored.shape, bool)

@@ -19,8 +19,10 @@ CODES = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -99999
 CODES += (-32767.0, -32768.0, -8888.0, -9e9, 999.0, 9999.0, 99999.0, 999999.0)
 CODES += (-1e9, 1e9, 1e20, -1e20, 1e30, -1e30, 1e35, 9.96921e36, -9.96921e36)
 # Least distance to the nearest other value, as a share of the range of the others: of a
-# known code, and of any number.
-FAR_CODE, FAR = 0.5, 3.0
+# known code, of any number, and of one that occurs less than `OFTEN`, as the heaviest
+# rain may.
+FAR_CODE, FAR, FAR_IF_RARE = 0.5, 3.0, 10.0
+OFTEN = 5
 # A number this large is a fill value, even once, if the others are this much smaller.
 HUGE, SMALLER = 9.9e14, 1e-3
 FEWEST = 10  # different other values; fewer could be classes
@@ -174,7 +176,8 @@ def _seems_missing(
     different, counts = np.unique(
         inside[:: 1 + inside.size // SAMPLE], return_counts=True
     )
-    far, classes = distance > FAR * spread, len(different) < FEWEST
+    far = distance > (FAR if count >= OFTEN else FAR_IF_RARE) * spread
+    classes = len(different) < FEWEST
     if _is_one_of(value, ends):
         return far or (distance > FAR_CODE * spread and not classes)
     if not far or classes or (value == 0 and not _stays(values == 0)):

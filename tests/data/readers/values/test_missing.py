@@ -73,6 +73,15 @@ class TestMissing:
         values = decoded(self.PACKED, [0, 1, 65535], "u2", [65535, 0, 1, 100.005])
         assert np.all(np.isfinite(values))
 
+    def test_ends_of_large_types(self):
+        """As they are shown, in single precision."""
+        for dtype in ("i4", "u4", "i8"):
+            end = np.iinfo(dtype).max
+            shown = float(number_text(float(np.float32(end))))
+            for packing in ({}, {"scale_factor": 1.0, "add_offset": 5.0}):
+                missing = np.isnan(decoded(packing, [0, end // 2, end], dtype, [shown]))
+                assert missing.tolist() == [False, False, True]
+
     def test_plain_numbers(self):
         values = decoded({}, [-999.9, 0, 1e20, np.inf], "f8", [-999.9, 1e20])
         np.testing.assert_array_equal(values, [NAN, 0, NAN, NAN])

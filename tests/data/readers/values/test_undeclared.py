@@ -31,9 +31,11 @@ class TestFound:
         + [-1000, -9.99e8, 32767, 1e10, -200, 327.67, 9.96921e36],
     )
     def test_whichever_number_it_is(self, code):
-        for count in (2, 100):
+        for count in (5, 100):
             found = undeclared.fill_values(with_some(CELSIUS, code, count))
             assert found == pytest.approx((code,))
+        found = undeclared.fill_values(with_some(CELSIUS, code, 2))
+        assert bool(found) == (code not in (-200, 327.67))
 
     @pytest.mark.parametrize(
         ("values", "code"),
@@ -98,6 +100,13 @@ def two_storms():
     return values
 
 
+def dry():
+    """Rain in tenths of a millimetre, with one storm in two cells."""
+    values = np.round(np.minimum(RAIN, 2), 1)
+    values[3, 4, 4:6] = 9.9
+    return values
+
+
 def still(seed):
     """Emissions of a few large sources, each in four cells, the same at all times."""
     rng = np.random.default_rng(seed)
@@ -124,6 +133,7 @@ class TestNotFound:
             with_some(np.zeros(1000), 255),  # a picture in black and white
             shapes(),
             two_storms(),
+            dry(),
             *map(still, range(5)),
             np.full(10, np.nan),
             np.full(10, 255.0),
