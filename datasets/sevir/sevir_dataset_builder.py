@@ -6,7 +6,10 @@ FOLDER holds CATALOG.csv and data/. Settings of `earthformer_jax.data.sevir.sevi
 decide which events are used, and for which split; to depart from the paper's choice,
 give a custom config:
 
-    --config='{"name": "knmi", "data": {"split": "fraction", "max_missing": 15}}'
+    --config='{"name": "radar", "data": {"split": "fraction", "max_missing": 15}}'
+
+Whole events are stored. Those that share time and place with an event of an earlier
+split are left out.
 """
 
 import dataclasses
