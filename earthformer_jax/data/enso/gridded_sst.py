@@ -152,7 +152,7 @@ def load(
         periods=periods,
         description=(
             f"{cube.label}: {kind} {cube.names[0]!r} on {grid}, training climatology "
-            f"removed{text}{unseen}"
+            f"removed{text}{unseen}" + "".join(f"; {note}" for note in cube.notes)
         ),
     )
 

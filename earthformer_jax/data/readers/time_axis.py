@@ -30,18 +30,26 @@ BOUNDS_SUFFIXES = ("_bnds", "_bounds", "_bound")
 def marked(dataset: xr.Dataset) -> xr.Dataset:
     """The same data set, in which every variable that may hold dates is a coordinate.
 
-    Dimensions of length one are removed from them, unless they are their own.
+    Dimensions of length one are removed from them, unless they are those of a field.
     """
-    for name, variable in dataset.variables.items():
-        if not (
-            _may_be_dates(str(name), variable)
-            or (str(name).lower() in (*DIGIT_NAMES, *PARTS) and variable.ndim <= 1)
-        ):
+    names = [
+        str(name)
+        for name, variable in dataset.variables.items()
+        if _may_be_dates(str(name), variable)
+        or (str(name).lower() in (*DIGIT_NAMES, *PARTS) and variable.ndim <= 1)
+    ]
+    dataset = dataset.set_coords(names)
+    fields = [array for array in dataset.data_vars.values() if array.ndim > 2]
+    of_fields = {dim for array in fields for dim in array.dims}
+    for name in names:
+        variable = dataset[name]
+        alone = [d for d, n in variable.sizes.items() if n == 1 and d not in of_fields]
+        if name in alone:
+            dataset = dataset.isel({name: 0})
             continue
-        dataset = dataset.set_coords(name)
-        short = [d for d, size in variable.sizes.items() if size == 1 and d != name]
+        short = [d for d, n in variable.sizes.items() if n == 1 and d != name]
         if short:
-            dataset = dataset.assign_coords({name: variable.squeeze(short)})
+            dataset = dataset.assign_coords({name: variable.variable.squeeze(short)})
     return dataset
 
 

@@ -200,6 +200,14 @@ class TestOneTime:
             times_lib.text(self.layout(ds, tmp_path).times.minutes[0]) == "2001-01-03"
         )
 
+    def test_of_a_dimension_that_fields_lack(self, tmp_path):
+        ds = cube_files.dataset(5).isel(time=2, drop=True)
+        end = {"units": "hours since 2001-01-01", "bounds": "edges"}
+        ds = ds.assign_coords(time=("time", [60.0], end))
+        ds["edges"] = (("time", "two"), [[36.0, 60.0]])
+        layout = self.layout(ds, tmp_path)
+        assert times_lib.text(layout.times.minutes[0]) == "2001-01-03"
+
     def test_one_start_many_steps(self, tmp_path):
         """time has one value, and the forecast runs along step."""
         ds = cube_files.dataset(5).rename(time="step").drop_vars("step")

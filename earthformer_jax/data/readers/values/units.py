@@ -15,6 +15,8 @@ WORDS = {
     FAHRENHEIT: ("f", "fahrenheit", "farenheit"),
 }
 BESIDE = ("scale", "temperature", "anomaly", "")
+# Spellings to which the registry of CF gives another meaning: millibarn.
+MEANT = {"mb": "mbar", "mbs": "mbar"}
 # Of the International Temperature Scale, which differs by less than 0.02 K.
 SCALES = r"\bits[-_ ]?(90|68|48)\b"
 
@@ -50,12 +52,16 @@ def same_units(a: str, b: str) -> bool:
         return len(kinds) == 1
     try:
         zero, one = (
-            _registry().Quantity(x, a.strip()).to(b.strip()).magnitude
+            _registry().Quantity(x, _meant(a)).to(_meant(b)).magnitude
             for x in (0.0, 1.0)
         )
     except Exception:  # the registry has an exception for every way to be no unit
-        return False
+        return a.lower().split() == b.lower().split()  # "dBZ" and "DBZ"
     return bool(np.allclose([zero, one], [0, 1], rtol=1e-9, atol=1e-12))
+
+
+def _meant(text: str) -> str:
+    return MEANT.get(text.strip().lower(), text.strip())
 
 
 def _is_known(text: str) -> bool:

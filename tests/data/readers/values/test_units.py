@@ -45,6 +45,8 @@ def test_meaning(unit, texts):
         ("kg m-2 s-1", "kg/m2/s", True),
         ("kg m**-2 s**-1", "kg m-2 s-1", True),
         ("hPa", "mbar", True),
+        ("hPa", "mb", True),
+        ("dBZ", "DBZ", True),
         ("degrees_C", "celsius", True),
         ("Celsius_scale", "deg. C", True),
         ("K", "", True),
