@@ -1,10 +1,6 @@
 """Whether a training fits into memory, asked before anything large is made."""
 
 import math
-import os
-import pathlib
-import resource
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,9 +10,9 @@ from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.models.earthformer.sizes import AttentionSize, attention_sizes
 from earthformer_jax.settings import ConfigError, flatten
+from earthformer_jax.training.mesh import device_bytes, host_bytes, size_text
 from earthformer_jax.training.settings import Settings
 
-CGROUPS = pathlib.Path("/sys/fs/cgroup")
 # The pattern with the fewest positions in a cuboid, for each option.
 NARROWEST = {
     "enc_pattern": "axial",
@@ -24,33 +20,6 @@ NARROWEST = {
     "dec_cross_pattern": "cross_1x1",
 }
 ADAM_COPIES = 4  # parameters, their gradient, and the two moments of Adam
-
-
-def host_bytes(cgroups: pathlib.Path = CGROUPS) -> int:
-    """Memory this process may use: the least of RAM, cgroup and address space."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if address_space != resource.RLIM_INFINITY:
-        limits.append(address_space)
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # versions 2 and 1
-        try:
-            text = (cgroups / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            limits.append(int(text))
-    return min(limits)
-
-
-def device_bytes() -> int:
-    """Memory of all devices of this process together; a CPU has that of the host."""
-    limits = []
-    for device in jax.local_devices():
-        statistics: Mapping[str, Any] = device.memory_stats() or {}
-        if "bytes_limit" not in statistics:
-            return host_bytes()
-        limits.append(statistics["bytes_limit"])
-    return sum(limits)
 
 
 def check_attention(
@@ -156,12 +125,6 @@ def check_step(
                 f"{name}={size}: a batch needs {size_text(size * example)}, but there "
                 f"are {size_text(host_bytes())}. Please {', or '.join(remedies)}"
             )
-
-
-def size_text(count: float) -> str:
-    """ "32.0 GiB" of a number of bytes."""
-    power = min(max(int(math.log(max(count, 1), 1024)), 2), 4)
-    return f"{count / 1024**power:,.1f} {('MiB', 'GiB', 'TiB')[power - 2]}"
 
 
 def _has_own_memory() -> bool:

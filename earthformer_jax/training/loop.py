@@ -25,6 +25,7 @@ from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Scores, is_scalar
 from earthformer_jax.models.contract import Forecaster, Variables, final_teaching
+from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings as settings_lib
@@ -292,7 +293,8 @@ class _Training:
         """Compiles the step before it is taken; nothing is lost if that is stopped."""
         self._bar.say("compiling the training step ...")
         start = time.monotonic()
-        self._stop.wait(self._take_step.lower(self._state, batch).compile)
+        program = self._stop.wait(self._take_step.lower(self._state, batch).compile)
+        _check_memory(mesh_lib.program_bytes(program))
         self._bar.say(f"compiled the training step in {time.monotonic() - start:.1f} s")
         self._is_compiled = True
 
@@ -362,6 +364,21 @@ def _first_line(error: BaseException | None) -> str:
     if lines[0].startswith("Worker process was terminated"):
         hint = " (out of memory? try a smaller config.train.num_workers)"
     return f"{kind}{lines[0]}{hint}"
+
+
+def _check_memory(needed: int) -> None:
+    """Refuses a training step that needs more memory than there is.
+
+    Raises:
+        ConfigError: with both.
+    """
+    available = mesh_lib.device_bytes()
+    if needed > available:
+        raise ConfigError(
+            f"the training step needs {mesh_lib.size_text(needed)} of memory, but "
+            f"there are {mesh_lib.size_text(available)}. Please lower "
+            "config.train.micro_batch, in another --workdir"
+        )
 
 
 def _write_settings(

@@ -1,10 +1,16 @@
-"""Laying batches and states over devices."""
+"""Devices: laying batches and states over them, and the memory they have."""
 
+import math
+import os
+import pathlib
+import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
 def data_mesh(
@@ -65,3 +71,53 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
     )
+
+
+def host_bytes(cgroups: pathlib.Path = CGROUPS) -> int:
+    """Memory this process may use: the least of RAM, cgroup and address space."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # versions 2 and 1
+        try:
+            text = (cgroups / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def device_bytes() -> int:
+    """Memory of all devices of this process together; a CPU has that of the host."""
+    limits = []
+    for device in jax.local_devices():
+        statistics: Mapping[str, Any] = device.memory_stats() or {}
+        if "bytes_limit" not in statistics:
+            return host_bytes()
+        limits.append(statistics["bytes_limit"])
+    return sum(limits)
+
+
+def program_bytes(compiled: Any) -> int:
+    """Memory that a compiled program needs on all devices of this process together.
+
+    Args:
+        compiled: `jax.jit(...).lower(...).compile()`.
+
+    Returns:
+        the peak as XLA plans it; 0 if the devices do not tell.
+    """
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return 0
+    one = plan.temp_size_in_bytes + plan.argument_size_in_bytes
+    one += max(plan.output_size_in_bytes - plan.alias_size_in_bytes, 0)
+    return one * len(jax.local_devices())
+
+
+def size_text(count: float) -> str:
+    """ "32.0 GiB" of a number of bytes."""
+    power = min(max(int(math.log(max(count, 1), 1024)), 2), 4)
+    return f"{count / 1024**power:,.1f} {('MiB', 'GiB', 'TiB')[power - 2]}"

@@ -1,6 +1,6 @@
 """What memory cannot hold is refused before it is made, with remedies that work."""
 
-import resource
+import functools
 import tracemalloc
 
 import pytest
@@ -9,16 +9,23 @@ from earthformer_jax import models
 from earthformer_jax.run import api, memory
 from earthformer_jax.run.run import make_model
 from earthformer_jax.settings import ConfigError
-from earthformer_jax.training import settings, state
+from earthformer_jax.training import loop, mesh, settings, state
+from tests.training import toy
 
 GIB = 2**30
 SHAPES = (10, 1024, 1024, 1), (5, 1024, 1024, 1)
 
 
+def set_memory(monkeypatch, size):
+    """Makes the machine one of this many bytes."""
+    for module in (memory, mesh):
+        monkeypatch.setattr(module, "host_bytes", lambda: size)
+
+
 @pytest.fixture
 def six(monkeypatch):
     """A machine with 6 GiB."""
-    monkeypatch.setattr(memory, "host_bytes", lambda: 6 * GIB)
+    set_memory(monkeypatch, 6 * GIB)
 
 
 def test_a_large_field(six):
@@ -58,7 +65,7 @@ def test_remedies(six):
 def test_fewer_examples_at_a_time(monkeypatch):
     config = api.load_config("custom:quick")
     model = make_model(config, (10, 256, 256, 1), (5, 256, 256, 1))
-    monkeypatch.setattr(memory, "host_bytes", lambda: 4 * GIB)
+    set_memory(monkeypatch, 4 * GIB)
     with pytest.raises(ConfigError, match="Please use config.train.micro_batch=2,"):
         memory.check_attention(config, model, "train.micro_batch")
     memory.check_attention(config, model)
@@ -88,35 +95,24 @@ def test_a_batch(six):
 
 def test_parameters(monkeypatch):
     config = api.load_config("custom:test,unet", {"model.features": (2048,)})
-    monkeypatch.setattr(memory, "host_bytes", lambda: GIB // 4)
+    set_memory(monkeypatch, GIB // 4)
     with pytest.raises(ConfigError, match="parameters and the state of the optimiser"):
         check_step(config)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "limit"),
-    [
-        ("memory.max", f"{2**28}\n", 2**28),
-        ("memory.max", "max\n", None),
-        ("memory/memory.limit_in_bytes", f"{2**27}", 2**27),
-    ],
-)
-def test_limits_of_a_container(tmp_path, monkeypatch, name, text, limit):
-    infinite = resource.RLIM_INFINITY
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (infinite, infinite))
-    whole = memory.host_bytes(tmp_path)
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    assert memory.host_bytes(tmp_path) == (limit or whole)
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**20, infinite))
-    assert memory.host_bytes(tmp_path) == 2**20
-
-
-def test_text():
-    assert [memory.size_text(2.0**n) for n in (10, 20, 34, 55)] == [
-        "0.0 MiB",
-        "1.0 MiB",
-        "16.0 GiB",
-        "32,768.0 TiB",
-    ]
+def test_the_compiled_step(monkeypatch, tmp_path):
+    """What XLA plans is compared before the step is taken."""
+    run = functools.partial(
+        loop.train,
+        toy.config(train__steps=1, train__simulated_steps=0),
+        tmp_path,
+        dataset=toy.dataset(),
+        model=toy.ToyModel(),
+    )
+    monkeypatch.setattr(mesh, "device_bytes", lambda: 1000)
+    with pytest.raises(
+        ConfigError, match="step needs 0.. MiB of memory, but there are"
+    ):
+        run()
+    monkeypatch.undo()
+    assert run()
