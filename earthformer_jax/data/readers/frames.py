@@ -115,6 +115,8 @@ class FileFrames:
 
     def unthinned(self) -> "FileFrames":
         """The same frames without averaging of cells."""
+        if self._cut.space_step == 1:  # the open files are used again
+            return self
         return self._changed(cut=dataclasses.replace(self._cut, space_step=1))
 
     def read(self, start: int, stop: int) -> np.ndarray:
