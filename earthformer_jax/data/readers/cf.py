@@ -187,6 +187,14 @@ def has_time(array: xr.DataArray) -> bool:
     return bool(found) or time_axis.single_time(array) is not None
 
 
+def horizontal_axes(array: xr.DataArray) -> int:
+    """How many of rows and columns are recognised: 1 of a section or a zonal mean."""
+    dims = [str(dim) for dim in array.dims]
+    rows = _recognised(array, dims, "latitude")
+    columns = _recognised(array, [d for d in dims if d not in rows[:1]], "longitude")
+    return bool(rows) + bool(columns)
+
+
 def find_dimensions(array: xr.DataArray, path: Path) -> Dimensions:
     """Time, rows and columns of a variable, by attributes, names, or order.
 

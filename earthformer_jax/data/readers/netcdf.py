@@ -199,7 +199,14 @@ def _gridded(dataset: xr.Dataset) -> list[str]:
 def _all_on_one_grid(
     dataset: xr.Dataset, gridded: list[str], path: Path
 ) -> tuple[list[str], tuple[str, ...]]:
-    """All numeric variables on the grid that most of them share."""
+    """All numeric variables on the grid that most of them share.
+
+    Those with a time, and on a plane, go before others.
+
+    Raises:
+        ValueError: if there are none.
+        Undecided: if as many variables are on one grid as on another.
+    """
     numeric = [name for name in gridded if dataset[name].dtype.kind in NUMBERS]
     if not numeric:
         for name in gridded[:1]:
@@ -212,18 +219,21 @@ def _all_on_one_grid(
             f"{path} has no variable of two or more dimensions; there are: "
             f"{there or 'none'}"
         )
-    timed = [name for name in numeric if cf.has_time(dataset[name])]
+    usable = [n for n in numeric if cf.has_time(dataset[n])] or numeric
+    axes = {name: cf.horizontal_axes(dataset[name]) for name in usable}
+    if max(axes.values()) == 2:  # sections and zonal means are no fields
+        usable = [name for name in usable if axes[name] != 1]
     groups: dict[tuple, list[str]] = {}
-    for name in timed or numeric:
+    for name in usable:
         shape = _shape(dataset[name], cf.find_dimensions(dataset[name], path))
         groups.setdefault(tuple(shape.items()), []).append(name)
-    names = max(groups.values(), key=len)  # the first of the largest
-    equal = [group for group in groups.values() if len(group) == len(names)]
-    if len(equal) > 1 and not timed:
-        raise ValueError(
-            f"{path}: {' and '.join(', '.join(group) for group in equal)} have "
-            "different grids, and no dimension is recognised as time; choose what to "
-            "forecast with `variables`"
+    names = max(groups.values(), key=len)
+    equal = [",".join(x) for x in groups.values() if len(x) == len(names)]
+    if len(equal) > 1:
+        raise Undecided(
+            f"{path}: {' and '.join(equal)} have different grids or times; choose what "
+            f"to forecast, variables={' or variables='.join(equal)}",
+            [{"variables": text} for text in equal],
         )
     plane = set(cf.find_dimensions(dataset[names[0]], path).plane)
     beside = [  # such as flags and standard errors on the same grid

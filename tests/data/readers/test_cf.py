@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 from earthformer_jax.data.readers import cf
-from earthformer_jax.data.readers.layout import Wanted
+from earthformer_jax.data.readers.layout import Undecided, Wanted
 from earthformer_jax.data.readers.netcdf import NamedFile
 from tests.data import cube_files
 
@@ -201,11 +201,21 @@ class TestFields:
         with pytest.raises(ValueError, match=message):
             NamedFile(path, Wanted(variables=("m0",)))
 
-    def test_two_grids_without_time(self, tmp_path):
+    def test_sections_are_no_fields(self, ds, tmp_path):
+        """Zonal means of more variables, in time."""
+        ds = self.grids(ds.expand_dims(level=[1.0, 2, 3]), 3, ("time", "level", "lat"))
+        self.check(ds[["m0", "m1", "m2"]].assign(T=ds["T"][0]), tmp_path, ("T",))
+
+    @pytest.mark.parametrize("times", [("a", "b"), ("time", "t"), ("time", "time")])
+    def test_two_grids(self, tmp_path, times):
         path = tmp_path / "c.nc"
-        zeros = xr.DataArray(np.zeros((3, 4, 5)), dims=("a", "lat", "lon"))
-        xr.Dataset({"x": zeros, "y": zeros.rename(a="b")}).to_netcdf(path)
-        message = "x and y have different grids, and no dimension is recognised as time"
-        with pytest.raises(ValueError, match=message):
+        zeros = [
+            xr.DataArray(np.zeros((3, 4, n)), dims=(time, "lat", f"x{n}"))
+            for time, n in zip(times, (5, 6), strict=True)
+        ]
+        xr.Dataset({"u": zeros[0], "v": zeros[1]}).to_netcdf(path)
+        message = "u and v have different grids or times; .* variables=u or variables=v"
+        with pytest.raises(Undecided, match=message) as caught:
             NamedFile(path, Wanted())
-        assert NamedFile(path, Wanted(variables=("y",))).layout.steps == 3
+        assert caught.value.choices == ({"variables": "u"}, {"variables": "v"})
+        assert NamedFile(path, Wanted(variables=("v",))).layout.size == (4, 6)
