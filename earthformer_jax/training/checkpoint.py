@@ -150,7 +150,8 @@ class Checkpoints:
             yield
         except Exception as error:
             raise CheckpointError(
-                f"no checkpoint could be written to {self._folder}: {_reason(error)}"
+                f"no checkpoint could be written to {self._folder}: {_reason(error)}; "
+                "once it can, the same command continues from the one before"
             ) from error
 
     def progress(self, step: int) -> Progress:
@@ -381,6 +382,9 @@ def _reason(error: BaseException) -> str:
     """The first line of the error that caused the others."""
     while below := error.__cause__ or error.__context__:
         error = below
+    of_system = re.search(r"([^:]+) \[os_error_code", str(error))
+    if of_system:  # at the end of a long line about TensorStore
+        return of_system[1].strip()
     return (str(error).splitlines() or [""])[0][:160] or type(error).__name__
 
 

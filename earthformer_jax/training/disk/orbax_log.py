@@ -10,24 +10,24 @@ from typing import Any
 
 
 def drop_details() -> None:
-    """Drops the dozens of lines that Orbax logs about each save."""
+    """Drops the dozens of lines that Orbax logs about each save, and pages about one
+    that fails, which becomes one message of ours.
+    """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_worth_reading)
+    _drop_closed_loops()
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """Silences what Orbax logs about files; errors become one message of ours."""
     absl_logger = logging.getLogger("absl")
-    level, hook = absl_logger.level, sys.unraisablehook
+    level = absl_logger.level
     absl_logger.setLevel(logging.ERROR)
-    sys.unraisablehook = functools.partial(_ignore_closed_loop, hook)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             yield
-        # Not after an error: threads of a failed read keep complaining for a while.
-        sys.unraisablehook = hook
     finally:
         absl_logger.setLevel(level)
 
@@ -35,7 +35,17 @@ def silenced() -> Iterator[None]:
 def _is_worth_reading(record: logging.LogRecord) -> bool:
     if record.name == "asyncio":
         return "tensorstore_spec" not in record.getMessage()
-    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+    if "orbax" not in record.pathname:
+        return True
+    # Threads of a failed save log pages; what failed is raised, and said once.
+    return record.levelno >= logging.WARNING and not record.exc_info
+
+
+def _drop_closed_loops() -> None:
+    """Threads of a failed read or save complain long after it."""
+    hook = sys.unraisablehook
+    if getattr(hook, "func", None) is not _ignore_closed_loop:
+        sys.unraisablehook = functools.partial(_ignore_closed_loop, hook)
 
 
 def _ignore_closed_loop(hook: Callable[[Any], None], unraisable: Any) -> None:
