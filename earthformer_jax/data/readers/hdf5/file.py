@@ -127,6 +127,10 @@ class Hdf5File:
         self._sequences = (spans,)
         sizes = dict(zip(self._axes, first.shape, strict=True))
         left = [f.dataset for f in fields if f.dataset not in self._codings]
+        times = radar.times_of(rows)
+        notes = list(dict.fromkeys(field.note for field in rows[0]))
+        if times is None:
+            notes.append("no date and time in the file: steps are assumed to be equal")
         return Layout(
             path=self._path,
             format="HDF5",
@@ -135,9 +139,9 @@ class Hdf5File:
             sequences=1,
             steps=len(spans),
             size=(sizes["h"], sizes["w"]),
-            times=radar.times_of(rows),
+            times=times,
             codings=tuple(field.coding for field in rows[0]),
-            notes=(*dict.fromkeys(f.note for f in rows[0]), *_left_out(left)),
+            notes=(*notes, *_left_out(left)),
             single=len(spans) == 1,
         )
 

@@ -101,6 +101,12 @@ class TestOdim:
         assert cube.period(0, 2) == "2018-08-24 01:00..2018-08-24 02:00"
         np.testing.assert_array_equal(values[1, ..., 0], 0.5 * codes[2] - 32.0)
 
+    def test_without_a_date(self, tmp_path, codes):
+        files.odim(tmp_path / "a.h5", codes[0], "000000", date="")
+        cube, _ = read(tmp_path / "a.h5")
+        assert cube.times is None
+        assert "no date and time in the file" in cube.notes[-1]
+
     def test_polar_data_are_refused(self, tmp_path, codes):
         for kind in ("PVOL", "SCAN"):
             files.odim(tmp_path / "a.h5", codes[0], "000000", kind=kind)
