@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import h5py.h5o
+import h5py.h5z
 import numpy as np
 
 from earthformer_jax.data.readers.cf import AXES
@@ -196,6 +197,16 @@ def _unusable(array: h5py.Dataset, path: Path) -> str:
             f"keeps its values in another file ({array.external[0][0]}, HDF5 external "
             "storage), which is not opened; copy them into the file with h5repack"
         )
+    filters = array.id.get_create_plist()
+    for place in range(filters.get_nfilters()):
+        code, _, _, name = filters.get_filter(place)
+        if not h5py.h5z.filter_avail(code):
+            known = text(name) or "unnamed"
+            return (
+                f"is compressed by the filter {code} ({known}), which is missing here; "
+                f"where it is installed, write the file again: h5repack -f GZIP=4 "
+                f"{path.name} {path.stem}_gzip.h5"
+            )
     if not array.is_virtual:
         empty = array.size and array.ndim > 1 and not array.id.get_storage_size()
         return "was never written: it would be read as a constant" if empty else ""

@@ -180,10 +180,8 @@ def find_coordinate(
     for array in candidates:
         if array.shape not in shapes or array.dtype.kind not in "fiu":
             continue
-        rule = coding(array.attrs, array.dtype)
-        values = rule.decode(array[()]).astype(np.float64)
-        if not rule.packed and array.dtype.kind == "f":
-            values = np.where(np.isnan(values), np.nan, array[()].astype(np.float64))
+        rule = coding(array.attrs, array.dtype)  # but a coordinate is never missing
+        values = array[()].astype(np.float64) * rule.scale + rule.offset
         inside = (values >= limits[0]) & (values <= limits[1])
         if inside.all():  # otherwise metres, or numbers of rows
             return values.ravel() if length == array.size else values

@@ -97,6 +97,21 @@ class TestLinks:
         with pytest.raises(ValueError, match="'x' was never written"):
             opened(path)
 
+    def test_unknown_compression(self, tmp_path):
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plan.set_chunk((40, 10, 12))
+            plan.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (1, 2, 3))
+            space = h5py.h5s.create_simple((40, 10, 12))
+            kind = h5py.h5t.IEEE_F32LE
+            data = h5py.h5d.create(file.id, b"x", kind, space, plan)
+            data.write_direct_chunk((0, 0, 0), bytes(100))
+        with pytest.raises(
+            ValueError, match="filter 32001 .*h5repack -f GZIP=4 a.h5 a"
+        ):
+            opened(path)
+
     def test_no_link_to_a_pipe_is_followed(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.h5")
         with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -173,6 +188,13 @@ class TestNamedAxes:
         cube = opened(files.write(tmp_path / "a.h5", arrays))
         np.testing.assert_array_equal(cube.latitude, LAT[1])
         np.testing.assert_array_equal(cube.longitude, LON[1])
+
+    def test_no_coordinate_is_missing(self, tmp_path):
+        arrays = {"x": files.frames(), "lat": np.arange(10.0), "lon": np.arange(12.0)}
+        fill = {"lat": {"_FillValue": 0.0}, "lon": {"scale_factor": 2.0}}
+        cube = opened(files.write(tmp_path / "a.h5", arrays, fill))
+        np.testing.assert_array_equal(cube.latitude, np.arange(10))
+        np.testing.assert_array_equal(cube.longitude, 2 * np.arange(12))
 
     def test_metres_are_no_degrees(self, tmp_path):
         arrays = {"x": files.frames(), "lat": 1000 * np.arange(10.0)}
