@@ -4,6 +4,8 @@ python -m earthformer_jax.main --config=configs/enso.py:quick --workdir=runs/qui
 python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
 python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
     --config.data.path=later.nc
+python -m earthformer_jax.main --workdir=runs/mine --mode=forecast \
+    --config.data.path=today.nc
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
@@ -54,9 +56,24 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "summary", "fields"],
-    "Train and score, score only, print what the model consists of and costs, or list "
-    "every field of the config with its meaning.",
+    ["train", "evaluate", "forecast", "summary", "fields"],
+    "Train and score, score only, forecast from the latest frames of the data into a "
+    "NetCDF file, print what the model consists of and costs, or list every field of "
+    "the config with its meaning.",
+)
+_START = flags.DEFINE_string(
+    "start",
+    "last",
+    "With --mode=forecast: the last input frame, last or a date; all: every forecast "
+    "that the data allow.",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "With --mode=forecast: the file to write; default in WORKDIR/forecasts.",
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "With --mode=forecast: replace an existing file."
 )
 _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes used in the paper."
@@ -74,12 +91,12 @@ build: MakeParts | None = None
 def run(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, mode: str = "train"
 ) -> int:
-    """Trains and scores, or only scores.
+    """Trains and scores, only scores, or forecasts.
 
     Args:
         config: the whole config.
         workdir: where everything is written.
-        mode: "train" or "evaluate".
+        mode: "train", "evaluate" or "forecast".
 
     Returns:
         The exit status.
@@ -91,6 +108,11 @@ def run(
         TrainingError, OSError: if files cannot be read or written.
     """
     this = Run(config, workdir, build)
+    if mode == "forecast":
+        output = _OUTPUT.value and os.path.expanduser(_OUTPUT.value)
+        path = this.forecast(output, _START.value, overwrite=_OVERWRITE.value)
+        print(f"forecast written: {path}")
+        return DONE
     if mode == "train" and not this.train():
         return STOPPED
     this.evaluate()
@@ -164,6 +186,10 @@ def main(argv: Sequence[str]) -> int:
             return DONE
         if _ALL.value:
             raise ConfigError("--all needs --mode=summary")
+        if _MODE.value != "forecast":
+            for flag in (_START, _OUTPUT, _OVERWRITE):
+                if flag.present:
+                    raise ConfigError(f"--{flag.name} needs --mode=forecast")
         if _MODE.value == "fields":
             print(list_fields(_choose()[0]))
             return DONE

@@ -47,8 +47,9 @@ ROOMS = {
     "interop": f"settings {_MODELS}",
     "profiling": f"{_MODELS} {_HALL} {_WINGS}",
     "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",
+    "forecast": _HALL,
     "look": f"{_HALL} {_WINGS} plotting",
-    "run": f"{_MODELS} {_HALL} {_WINGS} {_TRADES}",
+    "run": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} forecast",
     "__main__": "",
     "main": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} run",
 }

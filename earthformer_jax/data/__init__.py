@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.dataset import Beginnings, Data, Dataset
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
 # Data sets that fit statistics to their training examples whenever they are loaded.
@@ -59,6 +59,32 @@ def load(
     if state is not None:
         _check(dataset.data, state, fits=name in FITS_ANEW and bool(config.get("path")))
     return dataset
+
+
+def beginnings(
+    config: Mapping[str, Any], state: DataState, start: str = "last"
+) -> Beginnings:
+    """What forecasts of the files of a config begin from.
+
+    Args:
+        config: as for `load`.
+        state: of the data that the model was trained on.
+        start: "last": the latest frames; "all": every window; or the date of the last
+            input frame, "2000-02-29" or shorter.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if the data set is none of files with a series of fields, a file
+            cannot be used, does not match the state, or has no such window.
+    """
+    module = _module(config["name"])
+    if not hasattr(module, "beginnings"):
+        able = ", ".join(n for n in MODULES if hasattr(_module(n), "beginnings"))
+        raise ValueError(
+            f"name={config['name']!r}: forecasts are written for series of fields "
+            f"({able}), not for this data set"
+        )
+    return module.beginnings(config, state, start)
 
 
 def _check(data: Data, state: DataState, fits: bool) -> None:

@@ -265,25 +265,48 @@ def _divide(
         periods = split_periods(cube, settings.dates, **lengths)
         starts = window_starts(cube, periods, **lengths, stride=settings.stride)
     else:
-        if set(cube.names) == set(state.layout.channels):
-            cube = _chosen(cube, state.layout.channels)
-        trained.check_layout(cube, state)
-        cube, until = series.in_memory(cube), str(settings.test_until)
+        cube, until = series.in_memory(arranged(cube, state)), str(settings.test_until)
         periods, starts = trained.windows(
             cube, state, **lengths, stride=settings.stride, test_until=until
         )
-    for name in ("calendar", "anomalies"):
-        # Without a state, anomalies without dates are refused when they are fitted.
-        dated = name == "calendar" or state is not None or cube.minutes is not None
-        if getattr(settings, name) and dated and in_range(cube.minutes) is None:
-            raise ValueError(
-                f"{name}=True needs dates; {cube.label} has none. Set it to False"
-            )
+    check_dates(settings, cube, fits_anew=state is None)
     cube = series.in_memory(cube)
     starts, left_out = without_repeats(cube, starts, **lengths)
     if left_out:
         cube = dataclasses.replace(cube, notes=(*cube.notes, left_out))
     return cube, periods, starts
+
+
+def arranged(cube: Cube, state: DataState) -> Cube:
+    """The series with its variables in the order of the training.
+
+    Raises:
+        ValueError: if it does not fit what the model was trained on.
+    """
+    if set(cube.names) == set(state.layout.channels):
+        cube = _chosen(cube, state.layout.channels)
+    trained.check_layout(cube, state)
+    return cube
+
+
+def check_dates(settings: Settings, cube: Cube, *, fits_anew: bool) -> None:
+    """Rejects a series without the dates that the settings need.
+
+    Args:
+        settings: checked settings.
+        cube: the series.
+        fits_anew: whether its climatology is still to be fitted, which then says that
+            there are no dates.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    for name in ("calendar", "anomalies"):
+        dated = name == "calendar" or not fits_anew or cube.minutes is not None
+        if getattr(settings, name) and dated and in_range(cube.minutes) is None:
+            raise ValueError(
+                f"{name}=True needs dates; {cube.label} has none. Set it to False"
+            )
 
 
 def open_series(settings: Settings) -> tuple[Cube, int]:

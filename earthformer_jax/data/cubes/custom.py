@@ -8,9 +8,10 @@ are the embedded climate twin. The work is done by `data.cubes.cube`.
 from collections.abc import Mapping
 from typing import Any
 
+from earthformer_jax.data.cubes import beginnings as begin
 from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.cubes.cube import Settings
-from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.dataset import Beginnings, Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
@@ -18,3 +19,9 @@ from earthformer_jax.settings import settings_from
 def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     """Loads the data set (`data.cubes.cube.load`)."""
     return cube.load(settings_from(Settings, config, "custom data"), state)
+
+
+def beginnings(config: Mapping[str, Any], state: DataState, start: str) -> Beginnings:
+    """What forecasts begin from (`data.cubes.beginnings.find`)."""
+    settings = settings_from(Settings, config, "custom data")
+    return begin.find(settings, state, start)

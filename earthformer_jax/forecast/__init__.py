@@ -1,0 +1,1 @@
+"""Forecasts as files: from the latest frames and a trained model to NetCDF."""

@@ -1,0 +1,178 @@
+"""Writes forecasts into a NetCDF file with CF conventions."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+
+from earthformer_jax.data.dataset import Beginnings
+from earthformer_jax.data.readers.times import Times
+
+MISSING = np.float32(9.96921e36)  # the NetCDF library's own fill value
+HOUR = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axes:
+    """Dimensions of the forecast variables, and names of their coordinates."""
+
+    time: tuple[str, ...]
+    plane: tuple[str, str]
+    coordinates: str
+
+
+def write(
+    path: Path,
+    beginnings: Beginnings,
+    forecasts: Iterable[np.ndarray],
+    shape: tuple[int, int, int, int],
+    attributes: Mapping[str, str],
+) -> None:
+    """Writes forecasts in the units of the input, completely or not at all.
+
+    A single forecast has the dimension `time`; several have `forecast_reference_time`
+    and `lead_time`, with their `valid_time`. Without dates, times are the numbers of
+    frames. Memory does not grow with the number of forecasts.
+
+    Args:
+        path: of the file; its folder is created.
+        beginnings: what the forecasts begin from.
+        forecasts: `[k, h, w, c]` in model units, in the order of `beginnings.windows`.
+        shape: (k, h, w, c) of a forecast.
+        attributes: global attributes of the file.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with netCDF4.Dataset(os.fspath(unfinished), "w") as file:
+            file.setncatts({"Conventions": "CF-1.11", **attributes})
+            axes = _add_coordinates(file, beginnings, shape)
+            variables = _add_variables(file, beginnings, axes)
+            for i, forecast in enumerate(forecasts):
+                minutes = beginnings.valid[i].minutes if beginnings.valid else None
+                values = beginnings.decode(np.asarray(forecast), minutes)
+                values = np.where(np.isfinite(values), values, MISSING)
+                where = slice(None) if len(axes.time) == 1 else i
+                for c, variable in enumerate(variables):
+                    variable[where] = values[..., c]
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def variable_names(names: Iterable[str]) -> list[str]:
+    """Names that CF allows, all different: "Grid_rain" for "Grid/rain"."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "value"
+        plain = plain if plain[0].isalpha() else f"v_{plain}"
+        taken = sum(
+            re.fullmatch(rf"{plain}(_\d+)?", other) is not None for other in found
+        )
+        found.append(f"{plain}_{taken + 1}" if taken else plain)
+    return found
+
+
+def _add_variables(
+    file: netCDF4.Dataset, beginnings: Beginnings, axes: _Axes
+) -> list[netCDF4.Variable]:
+    variables = []
+    plain = variable_names(beginnings.names)
+    for name, full, units in zip(
+        plain, beginnings.names, beginnings.units, strict=True
+    ):
+        variable = file.createVariable(
+            name, "f4", (*axes.time, *axes.plane), zlib=True, fill_value=MISSING
+        )
+        variable.long_name = full
+        if units:
+            variable.units = units
+        if axes.coordinates:
+            variable.coordinates = axes.coordinates
+        variables.append(variable)
+    return variables
+
+
+def _add_coordinates(
+    file: netCDF4.Dataset, beginnings: Beginnings, shape: tuple[int, int, int, int]
+) -> _Axes:
+    plane, further = _add_plane(file, beginnings, shape[1:3])
+    if beginnings.reference is None:
+        time, more = _add_frames(file, beginnings.last, shape[0])
+    else:
+        time, more = _add_times(file, beginnings.reference, beginnings.valid, shape[0])
+    return _Axes(time, plane, " ".join([*more, *further]))
+
+
+def _add_plane(
+    file: netCDF4.Dataset, beginnings: Beginnings, size: tuple[int, int]
+) -> tuple[tuple[str, str], list[str]]:
+    """Dimensions of rows and columns, and the names of 2-D coordinates."""
+    values = beginnings.latitude, beginnings.longitude
+    regular = all(x is not None and x.ndim == 1 for x in values)
+    plane = ("lat", "lon") if regular else ("y", "x")
+    for name, length in zip(plane, size, strict=True):
+        file.createDimension(name, length)
+    for i, (name, long_name, units) in enumerate(
+        [("lat", "latitude", "degrees_north"), ("lon", "longitude", "degrees_east")]
+    ):
+        if values[i] is None:
+            continue
+        dims = (name,) if regular else plane if values[i].ndim == 2 else (plane[i],)
+        variable = file.createVariable(name, "f8", dims)
+        variable.setncatts({"standard_name": long_name, "units": units})
+        variable[:] = values[i]
+    known = [n for n, x in zip(("lat", "lon"), values, strict=True) if x is not None]
+    return plane, [] if regular else known
+
+
+def _add_times(
+    file: netCDF4.Dataset, reference: Times, valid: tuple[Times, ...], steps: int
+) -> tuple[tuple[str, ...], list[str]]:
+    """Dimensions of time, and the names of further coordinates."""
+    hours = np.stack([times.seconds for times in valid]) / HOUR
+    start = reference.seconds / HOUR
+    single = len(reference) == 1
+    dims = ("time",) if single else ("forecast_reference_time", "lead_time")
+    for name, length in zip(dims[::-1], (steps, len(reference)), strict=False):
+        file.createDimension(name, length)
+
+    def add(name: str, dimensions: tuple[str, ...], values, **attributes: str) -> None:
+        variable = file.createVariable(name, "f8", dimensions)
+        variable.setncatts(attributes)
+        variable[...] = values
+
+    date = {"units": "hours since 1970-01-01", "calendar": reference.calendar}
+    name = "forecast_reference_time"
+    add(name, dims[:-1], start[0] if single else start, standard_name=name, **date)
+    moments = hours[0] if single else hours
+    add("time" if single else "valid_time", dims, moments, standard_name="time", **date)
+    # Steps of months differ in length: as a dimension, the lead is that of the first.
+    lead = hours[0] - start[0]
+    add("lead_time", dims[-1:], lead, standard_name="forecast_period", units="hours")
+    return dims, [name, "lead_time"] if single else ["valid_time"]
+
+
+def _add_frames(
+    file: netCDF4.Dataset, last: np.ndarray, steps: int
+) -> tuple[tuple[str, ...], list[str]]:
+    """As `_add_times`, for series without dates: numbers of frames."""
+    single = len(last) == 1
+    dims = ("step",) if single else ("last_frame", "step")
+    for name, length in zip(dims[::-1], (steps, len(last)), strict=False):
+        file.createDimension(name, length)
+    for name, dimensions, values, text in (
+        ("last_frame", dims[:-1], last, "number of the last input frame, from 0"),
+        ("step", dims[-1:], np.arange(1, steps + 1), "frames after the last input"),
+    ):
+        variable = file.createVariable(name, "i4", dimensions)
+        variable.long_name = text
+        variable[...] = values[0] if not dimensions else values
+    return dims, ["last_frame"] if single else []
