@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing
 
 from earthformer_jax.data.source import Source
 
 
 def forecasts(
-    model: Callable[[np.ndarray], np.ndarray], windows: Source, batch_size: int
+    model: Callable[[np.ndarray], np.typing.ArrayLike], windows: Source, batch_size: int
 ) -> Iterator[np.ndarray]:
     """The forecasts `[k, h, w, c]` of all windows, in model units.
 

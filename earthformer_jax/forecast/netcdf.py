@@ -14,6 +14,10 @@ from earthformer_jax.data.readers.times import Times
 
 MISSING = np.float32(9.96921e36)  # the NetCDF library's own fill value
 HOUR = 3600.0
+COORDINATES = {
+    "lat": {"standard_name": "latitude", "units": "degrees_north"},
+    "lon": {"standard_name": "longitude", "units": "degrees_east"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ def write(
     path: Path,
     beginnings: Beginnings,
     forecasts: Iterable[np.ndarray],
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     attributes: Mapping[str, str],
 ) -> None:
     """Writes forecasts in the units of the input, completely or not at all.
@@ -101,7 +105,7 @@ def _add_variables(
 
 
 def _add_coordinates(
-    file: netCDF4.Dataset, beginnings: Beginnings, shape: tuple[int, int, int, int]
+    file: netCDF4.Dataset, beginnings: Beginnings, shape: tuple[int, ...]
 ) -> _Axes:
     plane, further = _add_plane(file, beginnings, shape[1:3])
     if beginnings.reference is None:
@@ -112,25 +116,22 @@ def _add_coordinates(
 
 
 def _add_plane(
-    file: netCDF4.Dataset, beginnings: Beginnings, size: tuple[int, int]
+    file: netCDF4.Dataset, beginnings: Beginnings, size: tuple[int, ...]
 ) -> tuple[tuple[str, str], list[str]]:
     """Dimensions of rows and columns, and the names of 2-D coordinates."""
-    values = beginnings.latitude, beginnings.longitude
-    regular = all(x is not None and x.ndim == 1 for x in values)
+    found = {"lat": beginnings.latitude, "lon": beginnings.longitude}
+    known = {name: values for name, values in found.items() if values is not None}
+    regular = [values.ndim for values in known.values()] == [1, 1]
     plane = ("lat", "lon") if regular else ("y", "x")
     for name, length in zip(plane, size, strict=True):
         file.createDimension(name, length)
-    for i, (name, long_name, units) in enumerate(
-        [("lat", "latitude", "degrees_north"), ("lon", "longitude", "degrees_east")]
-    ):
-        if values[i] is None:
-            continue
-        dims = (name,) if regular else plane if values[i].ndim == 2 else (plane[i],)
+    for name, values in known.items():
+        row_or_column = plane[list(found).index(name)]
+        dims = plane if values.ndim == 2 else (row_or_column,)
         variable = file.createVariable(name, "f8", dims)
-        variable.setncatts({"standard_name": long_name, "units": units})
-        variable[:] = values[i]
-    known = [n for n, x in zip(("lat", "lon"), values, strict=True) if x is not None]
-    return plane, [] if regular else known
+        variable.setncatts(COORDINATES[name])
+        variable[:] = values
+    return plane, [] if regular else list(known)
 
 
 def _add_times(
