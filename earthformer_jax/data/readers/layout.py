@@ -151,11 +151,12 @@ class NoVariable(ValueError):
 
     Attributes:
         name: of the variable.
+        there: the variables of the file.
     """
 
-    def __init__(self, message: str, name: str):
+    def __init__(self, message: str, name: str, there: Sequence[str]):
         super().__init__(message)
-        self.name = name
+        self.name, self.there = name, tuple(there)
 
 
 class UnusedLevel(ValueError):
@@ -218,6 +219,7 @@ def no_variable(path: Path, name: str, there: Iterable[str]) -> NoVariable:
         f"{path} has no variable {name!r}{nearest(name, there)} (of three or more "
         f"dimensions there are: {', '.join(there) or 'none'})",
         name,
+        there,
     )
 
 

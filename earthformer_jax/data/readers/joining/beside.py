@@ -33,15 +33,17 @@ def opened(
     if len(paths) == 1:
         return [formats.open_file(paths[0], wanted)], ()
     files: list[FieldFile] = []
+    respelt: list[FieldFile] = []  # last, so that names are those that are requested
     without: list[Path] = []
     absent: dict[str, list[NoVariable]] = {}
     unused: list[UnusedLevel] = []
     for path in paths:
-        file = _open(path, wanted, absent, unused)
+        file, exact = _open(path, wanted, absent, unused)
         if file is None:
             without.append(path)
         else:
-            files.append(file)
+            (files if exact else respelt).append(file)
+    files += respelt
     for errors in absent.values():
         if len(errors) == len(paths):
             raise errors[0]
@@ -113,29 +115,38 @@ def _open(
     wanted: Wanted,
     absent: dict[str, list[NoVariable]],
     unused: list[UnusedLevel],
-) -> FieldFile | None:
-    """A file with the requested variables that it has; None if it has none.
+) -> tuple[FieldFile | None, bool]:
+    """A file with the requested variables that it has, and whether all are spelt so.
 
     Args:
         path: the file.
         wanted: the request.
         absent: errors of variables that a file lacks are added here.
         unused: the error of a file to which `level` does not apply is added here.
+
+    Returns:
+        the file, None if it has no such variable; False if a variable is spelt in
+        another way ("T2M" for "t2m").
     """
-    names, level = list(wanted.variables), wanted.level
+    names, level, exact = list(wanted.variables), wanted.level, True
     while names or not wanted.variables:
         reduced = dataclasses.replace(wanted, variables=tuple(names), level=level)
         try:
-            return formats.open_file(path, reduced)
+            return formats.open_file(path, reduced), exact
         except NoVariable as error:
             if error.name not in names:
                 raise
-            names.remove(error.name)
             absent.setdefault(error.name, []).append(error)
+            meant = matching.plain(error.name)
+            alike = [name for name in error.there if matching.plain(name) == meant]
+            alike = [name for name in alike if name not in names]
+            place = names.index(error.name)
+            names[place : place + 1] = alike if len(alike) == 1 else []
+            exact = exact and len(alike) != 1
         except UnusedLevel as error:
             level = ()
             unused.append(error)
-    return None
+    return None, exact
 
 
 def _check_times(first: Ordered, other: Ordered) -> None:

@@ -80,7 +80,7 @@ def places(first: Layout, other: Layout) -> tuple[int, ...] | None:
         like = [
             i
             for i, spelt in enumerate(other.names)
-            if _plain(spelt) == _plain(name)
+            if plain(spelt) == plain(name)
             and other.standard_name(i) == first.standard_name(number) != ""
         ]
         if len(like) != 1:
@@ -145,7 +145,8 @@ def on_grid(
     return Arranged(file, like, channels, flip, columns)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name without what may differ in its spelling: "t2m" of "T_2M"."""
     return re.sub(r"[\W_]", "", name).lower()
 
 

@@ -245,6 +245,12 @@ class TestMeaning:
         cube = joined(tmp_path, {"a.nc": early, "b.nc": late.rename(t_2m="T2M")})
         assert cube.names == ("t_2m", "P")
         np.testing.assert_array_equal(read(cube), cube_files.stacked(ds))
+        files = {"a.nc": late.rename(t_2m="T2M"), "b.nc": early}
+        cube = joined(tmp_path, files, Wanted(("P", "t_2m")))
+        assert (cube.names, cube.notes) == (("P", "t_2m"), ())
+        np.testing.assert_array_equal(read(cube), cube_files.stacked(ds, ("P", "T")))
+        with pytest.raises(ValueError, match="has no variable 'T_2m'; did you mean"):
+            joined(tmp_path, files, Wanted(("T_2m",)))
         del late["t_2m"].attrs["standard_name"]
         with pytest.raises(ValueError, match="match: variables .*t_2m"):
             joined(tmp_path, {"a.nc": early, "b.nc": late.rename(t_2m="T2M")})
