@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import posixpath
 import re
 from collections.abc import Iterator
@@ -109,6 +110,25 @@ def find_contents(file: h5py.File, path: Path) -> Contents:
             continue
         visit(name, item)
     return contents
+
+
+def unwritten(array: h5py.Dataset) -> str:
+    """A note if some chunks were never written; "" otherwise.
+
+    HDF5 gives its fill value for them, usually 0: nothing happened there, or the
+    program that wrote the file was interrupted.
+    """
+    if not array.chunks or array.is_virtual:
+        return ""
+    shape = zip(array.shape, array.chunks, strict=True)
+    total = math.prod(-(-length // chunk) for length, chunk in shape)
+    absent = total - array.id.get_num_chunks()
+    if not absent:
+        return ""
+    return (
+        f"{absent} of {total} chunks of {text(array.name).lstrip('/')!r} were never "
+        f"written and are read as {array.fillvalue}"
+    )
 
 
 def dimensions(array: h5py.Dataset) -> tuple[Dimension, ...]:

@@ -17,6 +17,7 @@ from earthformer_jax.data.readers.hdf5.contents import (
     dimensions,
     find_contents,
     text,
+    unwritten,
 )
 from earthformer_jax.data.readers.hdf5.coordinates import (
     find_coordinate,
@@ -188,7 +189,8 @@ class Hdf5File:
             for name, array in arrays.items()
             if array.ndim >= MIN_DIMENSIONS and name not in names
         ]
-        gone = [f"{name!r} {reason}" for name, reason in contents.unusable.items()]
+        gone = list(filter(None, (unwritten(arrays[name]) for name in names)))[:4]
+        gone += [f"{name!r} {reason}" for name, reason in contents.unusable.items()]
         return Layout(
             path=path,
             format="HDF5",

@@ -97,6 +97,14 @@ class TestLinks:
         with pytest.raises(ValueError, match="'x' was never written"):
             opened(path)
 
+    def test_chunks_that_were_never_written(self, tmp_path):
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            data = file.create_dataset("x", (40, 10, 12), "f4", chunks=(10, 10, 12))
+            data[:25] = files.frames(25)
+        note = "1 of 4 chunks of 'x' were never written and are read as 0.0"
+        assert note in opened(path).notes
+
     def test_unknown_compression(self, tmp_path):
         path = tmp_path / "a.h5"
         with h5py.File(path, "w") as file:
