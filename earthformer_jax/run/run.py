@@ -218,13 +218,16 @@ class Run:
         workdir_lib.check_same_config(self.config, self.workdir)
         self._check_same_data()
         self.rehearse()
-        return loop.train(
+        complete = loop.train(
             self.config,
             self.workdir,
             dataset=self.dataset,
             model=self.model,
             weights=self._first_weights(),
         )
+        if self.state is None and self.dataset.data.state is not None:
+            self.state = self.dataset.data.state()
+        return complete
 
     def rehearse(self) -> Dataset:
         """Makes and checks what training needs before its first step; writes nothing.

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax import data
+from earthformer_jax.data import state as state_lib
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.run import api
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
@@ -43,6 +45,8 @@ def first_run(days, tmp_path_factory):
     with contextlib.chdir(folder):
         run = make(folder, "first.nc")
         assert run.train()
+        state, kept = run.load().state, state_lib.read(run.workdir)
+        assert state is not None and not state.differences(kept, splits=SPLITS)
         return folder, run.evaluate()
 
 
