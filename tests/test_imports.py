@@ -43,7 +43,7 @@ ROOMS = {
     "data.enso": _HALL,
     "data.mnist": _HALL,
     "data.sevir": _HALL,
-    "training": "settings ops ops.tuned metrics data models.contract",
+    "training": "checks settings ops ops.tuned metrics data models.contract",
     "interop": f"settings {_MODELS}",
     "profiling": f"{_MODELS} {_HALL} {_WINGS}",
     "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",

@@ -7,7 +7,7 @@ import numpy as np
 
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.pixel import counted
+from earthformer_jax.metrics.pixel import as_pair, broadcast_weights, counted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class ChannelScores:
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without padding and unobserved values."""
-        targets = jnp.asarray(batch["targets"], jnp.float32)
+        forecast, targets = as_pair(forecast, batch["targets"])
         channels = targets.shape[-1]
         if channels != len(self.names):
             raise ValueError(
@@ -52,10 +52,10 @@ class ChannelScores:
                 f"{len(self.names)}: {', '.join(self.names)}"
             )
         weights = np.ones(1) if self.weights is None else self.weights
-        weights = np.broadcast_to(np.asarray(weights, np.float64), targets.shape[1:])
+        weights = broadcast_weights(weights, targets.shape[1:])
         share = jnp.asarray(weights / weights.mean(), jnp.float32)
         keep = counted(batch) & (share > 0)
-        error = jnp.where(keep, jnp.asarray(forecast, jnp.float32) - targets, 0)
+        error = jnp.where(keep, forecast - targets, 0)
         parts = {
             "squared": share * error**2,
             "absolute": share * jnp.abs(error),

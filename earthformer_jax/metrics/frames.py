@@ -7,7 +7,7 @@ import numpy as np
 
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.pixel import counted, frame_errors
+from earthformer_jax.metrics.pixel import as_pair, counted, frame_errors
 from earthformer_jax.metrics.ssim import has_ssim, ssim
 
 
@@ -35,8 +35,7 @@ class FrameScores:
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without padding and unobserved values."""
-        targets = jnp.asarray(batch["targets"], jnp.float32)
-        forecast = jnp.asarray(forecast, jnp.float32)
+        forecast, targets = as_pair(forecast, batch["targets"])
         keep = counted(batch)
         height, width = targets.shape[2:4]
         rows = frame_errors(forecast - targets, keep)

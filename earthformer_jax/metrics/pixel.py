@@ -6,8 +6,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.checks import check_array
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import State
+
+
+def as_pair(forecast, targets) -> tuple[jax.Array, jax.Array]:
+    """Forecast and targets in float32.
+
+    Raises:
+        ValueError: unless both are `[b, k, h, w, c]`; one that is shorter would be
+            compared many times.
+    """
+    sizes = check_array("targets", targets, "b k h w c")
+    check_array("forecast", forecast, "b k h w c", sizes)
+    return jnp.asarray(forecast, jnp.float32), jnp.asarray(targets, jnp.float32)
+
+
+def broadcast_weights(weights, shape: tuple[int, ...]) -> np.ndarray:
+    """float64 `[k, h, w, c]` of weights that are broadcastable to it.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    weights = np.asarray(weights, np.float64)
+    try:
+        return np.broadcast_to(weights, shape)
+    except ValueError:
+        raise ValueError(
+            f"weights has shape {weights.shape}: expected one that can be broadcast to "
+            f"[k, h, w, c] = {list(shape)}"
+        ) from None
 
 
 def example_errors(
@@ -24,12 +53,13 @@ def example_errors(
     Returns:
         two arrays `[b]`, float32; 0 for an example without observed values.
     """
-    error = jnp.asarray(forecast, jnp.float32) - jnp.asarray(targets, jnp.float32)
+    forecast, targets = as_pair(forecast, targets)
+    error = forecast - targets
     axes = tuple(range(1, error.ndim))
     if weights is None and observed is None:
         return jnp.mean(error**2, axis=axes), jnp.mean(jnp.abs(error), axis=axes)
-    weights = np.ones(1) if weights is None else np.asarray(weights, np.float64)
-    weights = np.broadcast_to(weights, error.shape[1:])
+    weights = np.ones(1) if weights is None else weights
+    weights = broadcast_weights(weights, error.shape[1:])
     if not weights.sum() > 0:
         raise ValueError("the weights of all cells are zero")
     share = jnp.asarray(weights / weights.sum(), jnp.float32)
@@ -72,9 +102,13 @@ def valid_of(batch) -> jax.Array:
 
 def counted(batch) -> jax.Array:
     """Bool, like the targets: the values of real examples that are observed."""
-    valid = valid_of(batch)[:, None, None, None, None]
-    shape = jnp.shape(batch["targets"])
-    return jnp.broadcast_to(valid & batch.get("observed", True), shape)
+    targets, valid, observed = batch["targets"], valid_of(batch), batch.get("observed")
+    sizes = check_array("targets", jnp.asarray(targets), "b k h w c")
+    check_array("valid", valid, "b", sizes)
+    if observed is not None:
+        check_array("observed", observed, "b k h w c", sizes, kind=bool)
+    valid = valid[:, None, None, None, None]
+    return jnp.broadcast_to(valid & batch.get("observed", True), jnp.shape(targets))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ import numpy as np
 
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.pixel import counted, frame_errors
+from earthformer_jax.metrics.pixel import as_pair, counted, frame_errors
 
 THRESHOLDS = (16, 74, 133, 160, 181, 219)  # of vertically integrated liquid, 0..255
 FULL_SCALE = 255.0
@@ -85,8 +85,7 @@ class RainScores:
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without padding and unobserved values."""
-        targets = jnp.asarray(batch["targets"], jnp.float32)
-        forecast = jnp.asarray(forecast, jnp.float32)
+        forecast, targets = as_pair(forecast, batch["targets"])
         if targets.size // targets.shape[1] > sums.MOST:
             raise ValueError(
                 f"a batch of targets {list(targets.shape)} is too large to be counted; "

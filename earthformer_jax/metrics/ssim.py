@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.checks import check_array
+
 WINDOW = 11  # pixels
 MARGIN = WINDOW // 2
 SIGMA = 1.5  # pixels
@@ -40,6 +42,13 @@ def ssim(forecast, target, data_range=1.0, crop: bool = True) -> jax.Array:
     Raises:
         ValueError: if the frames are smaller than the window.
     """
+    check_array("forecast", forecast, "... h w")
+    check_array("target", target, "... h w")
+    if forecast.shape != target.shape:
+        raise ValueError(
+            f"target has shape {target.shape}: expected that of forecast, "
+            f"{forecast.shape}"
+        )
     x, y = jnp.asarray(forecast, jnp.float32), jnp.asarray(target, jnp.float32)
     height, width = x.shape[-2:]
     if not has_ssim(height, width):

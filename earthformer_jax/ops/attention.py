@@ -8,15 +8,18 @@ softmax are float32.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.checks import check_array, check_value
 from earthformer_jax.ops.dropout import dropout
 from earthformer_jax.ops.library_attention import library_attention
 from earthformer_jax.ops.resample import Grid
+from earthformer_jax.settings import FINITE
 
 Implementation = Callable[..., jax.Array]
 
@@ -57,10 +60,7 @@ def softmax_attention(
     return out if some is None else jnp.where(some[:, None, :, None], out, 0)
 
 
-Mask = np.ndarray | jax.Array
-
-
-def opened(mask: Mask | None) -> tuple[Mask | None, Mask | None]:
+def opened(mask: Any) -> tuple[Any, Any]:
     """A mask in which every query may attend to some key, so that no softmax is empty.
 
     Args:
@@ -134,6 +134,16 @@ def attend(
         Gao et al. 2022, Earthformer, equations 4 and 7.
     """
     attention = implementation_of(implementation)
+    check_value("scale", scale, FINITE)
+    sizes = _check_cuboids(query, key, value)
+    _check_extra(bias, mask, sizes)
+    near = dict(sizes)
+    if global_query is not None:
+        near = check_array("global_query", global_query, "b n q a f", sizes)
+        near["d"] = near["f"]
+    if global_key is not None:
+        far = check_array("global_key", global_key, "b g a d", near)
+        check_array("global_value", global_value, "b g a e", far)
     cuboids = key.shape[1]
     query, key, value = (_by_head(x) for x in (query * scale, key, value))
     if global_key is not None:
@@ -163,7 +173,7 @@ def implementation_of(implementation: str | Implementation) -> Implementation:
     """
     if callable(implementation):
         return implementation
-    if implementation in IMPLEMENTATIONS:
+    if isinstance(implementation, str) and implementation in IMPLEMENTATIONS:
         return IMPLEMENTATIONS[implementation]
     known = f"use one of {', '.join(IMPLEMENTATIONS)}, or a function"
     if implementation == "auto":
@@ -208,6 +218,19 @@ def attend_global(
     Reference:
         Gao et al. 2022, Earthformer, equation 8.
     """
+    check_value("scale", scale, FINITE)
+    sizes = check_array("query", query, "b g a d", kind=jnp.floating)
+    sizes = check_array("key", key, "b n s a d", sizes, kind=jnp.floating)
+    sizes = check_array("value", value, "b n s a e", sizes, kind=jnp.floating)
+    if valid is not None:
+        check_array("valid", valid, "n s", sizes, kind=bool)
+    if global_query is not None:
+        near = check_array("global_query", global_query, "b g a f", sizes)
+        check_array("global_key", global_key, "b g a f", near)
+    elif global_key is not None:
+        check_array("global_key", global_key, "b g a d", sizes)
+    if global_key is not None:
+        check_array("global_value", global_value, "b g a e", sizes)
     vectors, heads = query.shape[1:3]
     scores = _few_scores(query * scale, key)
     where = None if valid is None else valid.reshape(-1, 1)
@@ -226,6 +249,20 @@ def attend_global(
     out = jnp.einsum("bsm,bsae->bmae", weights, value)
     out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=heads)
     return jnp.einsum("bgaae->bgae", out)
+
+
+def _check_cuboids(query, key, value):
+    sizes = check_array("query", query, "b n q a d", kind=jnp.floating)
+    sizes = check_array("key", key, "b n s a d", sizes, kind=jnp.floating)
+    return check_array("value", value, "b n s a e", sizes, kind=jnp.floating)
+
+
+def _check_extra(bias, mask, sizes):
+    if bias is not None:
+        one = getattr(bias, "shape", ())[:1] == (1,)
+        check_array("bias", bias, "1 q s" if one else "a q s", sizes)
+    if mask is not None:
+        check_array("mask", mask, "n q s", sizes, kind=bool)
 
 
 def _few_scores(query, key):

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from earthformer_jax.checks import check_array, check_value
+from earthformer_jax.settings import at_least
+
 Pair = tuple[int, ...]  # (h, w)
 Padding = tuple[tuple[int, int], ...]  # (before, after) of h and of w
 
@@ -84,7 +87,12 @@ def convolve(
     dilation: Pair = (1, 1),
     wrap: bool = False,
 ) -> jax.Array:
-    """Cross-correlation `[n, h, w, c]` to `[n, h', w', g]`."""
+    """Cross-correlation `[n, h, w, c]` to `[n, h', w', g]`.
+
+    Raises:
+        ValueError: for other shapes.
+    """
+    _check_planes(x, kernel)
     if wrap:
         x = pad(x, ((0, 0), padding[1]), wrap=True)
         padding = (padding[0], (0, 0))
@@ -135,6 +143,8 @@ def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `[b, l, h, w, g]`.
     """
+    sizes = check_array("x", x, "b l h w c")
+    check_array("kernel", kernel, "kl kh kw c g", dict(c=sizes["c"]))
     return lax.conv_general_dilated(
         x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
     )
@@ -155,6 +165,8 @@ def shrink(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     Raises:
         ValueError: if the kernel is even or the stride does not divide the plane.
     """
+    _check_planes(x, kernel)
+    check_value("stride", stride, at_least(1))
     k = odd_side(kernel)
     check_divisible(x.shape[1:3], stride)
     padding = ((k // 2, k - stride - k // 2),) * 2
@@ -176,6 +188,8 @@ def enlarge(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     Raises:
         ValueError: if the kernel is even.
     """
+    _check_planes(x, kernel)
+    check_value("stride", stride, at_least(1))
     k = odd_side(kernel)
     return lax.conv_general_dilated(
         x,
@@ -185,6 +199,11 @@ def enlarge(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
+
+
+def _check_planes(x, kernel):
+    sizes = check_array("x", x, "n h w c")
+    check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
 
 
 def odd_side(kernel: jax.Array) -> int:

@@ -12,9 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax import checks
 from earthformer_jax.ops import resample
 from earthformer_jax.ops.resample import Grid
 
+STRATEGY = checks.Accepted(
+    "'l' or 'd' for each of time, height and width, such as 'lll'",
+    lambda value: (
+        isinstance(value, str | list | tuple)
+        and len(value) == 3
+        and all(kind in ("l", "d") for kind in value)
+    ),
+)
 _CUBOIDS = "b (nt nh nw) (qt qh qw) c"
 
 
@@ -35,18 +44,12 @@ class CuboidSpec:
     at_least: Grid = (1, 1, 1)
 
     def __post_init__(self):
-        for name in ("size", "shift"):
-            values = tuple(int(v) for v in getattr(self, name))
-            object.__setattr__(self, name, values)
+        for name, least in (("size", 1), ("shift", 0), ("at_least", 1)):
+            value = getattr(self, name)
+            checks.check_value(name, value, checks.grid(least))
+            object.__setattr__(self, name, tuple(int(v) for v in value))
+        checks.check_value("strategy", self.strategy, STRATEGY)
         object.__setattr__(self, "strategy", "".join(self.strategy))
-        if len(self.size) != 3 or min(self.size) < 1:
-            raise ValueError(f"size needs three positive integers; got {self.size}")
-        if len(self.shift) != 3 or min(self.shift) < 0:
-            raise ValueError(f"shift needs three integers >= 0; got {self.shift}")
-        if len(self.strategy) != 3 or set(self.strategy) - set("ld"):
-            raise ValueError(
-                f"strategy needs 'l' or 'd' for t, h, w; got {self.strategy!r}"
-            )
 
     def fit(self, grid: Grid) -> "CuboidSpec":
         """The spec as it acts on `grid`.
@@ -74,6 +77,11 @@ class CuboidSpec:
         return int(np.prod(self.size))
 
 
+def _check_spec(spec):
+    if not isinstance(spec, CuboidSpec):
+        raise ValueError(f"spec={checks.shown(spec)}: expected a CuboidSpec")
+
+
 def _grid_pattern(strategy: str) -> str:
     """einops pattern of the grid: "l" keeps neighbours together, "d" strides."""
     axes = [
@@ -84,13 +92,35 @@ def _grid_pattern(strategy: str) -> str:
 
 
 def cut(x, size: Grid, strategy: str):
-    """Cuts `[b, t, h, w, c]` into `[b, n, q, c]`; the grid is a multiple of `size`."""
+    """Cuts `[b, t, h, w, c]` into `[b, n, q, c]`; the grid is a multiple of `size`.
+
+    Raises:
+        ValueError: for another shape, or a grid that is no multiple.
+    """
+    checks.check_array("x", x, "b t h w c")
+    checks.check_value("size", size, checks.grid())
+    checks.check_value("strategy", strategy, STRATEGY)
+    if any(have % part for have, part in zip(x.shape[1:4], size, strict=True)):
+        raise ValueError(
+            f"x has the grid {tuple(x.shape[1:4])}: expected a multiple of "
+            f"size={tuple(size)}; pad it first"
+        )
     sizes = dict(zip(("qt", "qh", "qw"), size, strict=True))
     return einops.rearrange(x, f"{_grid_pattern(strategy)} -> {_CUBOIDS}", **sizes)
 
 
 def uncut(x, size: Grid, strategy: str, grid: Grid):
-    """Inverse of `cut`: `[b, n, q, c]` to `[b, *grid, c]`."""
+    """Inverse of `cut`: `[b, n, q, c]` to `[b, *grid, c]`.
+
+    Raises:
+        ValueError: if these are not the cuboids of this grid.
+    """
+    for name, value in (("size", size), ("grid", grid)):
+        checks.check_value(name, value, checks.grid())
+    checks.check_value("strategy", strategy, STRATEGY)
+    parts = [have // part for have, part in zip(grid, size, strict=True)]
+    known = dict(n=int(np.prod(parts)), q=int(np.prod(size)))
+    checks.check_array("x", x, "b n q c", known)
     sizes = {f"q{a}": s for a, s in zip("thw", size, strict=True)}
     sizes |= {f"n{a}": g // s for a, g, s in zip("thw", grid, size, strict=True)}
     return einops.rearrange(x, f"{_CUBOIDS} -> {_grid_pattern(strategy)}", **sizes)
@@ -114,6 +144,8 @@ def decompose(
         Gao et al. 2022, Earthformer, equations 2 and 3.
         https://arxiv.org/abs/2207.05833
     """
+    checks.check_array("x", x, "b t h w c")
+    _check_spec(spec)
     grid = spec.padded(x.shape[1:4])
     x = resample.pad_grid(x, grid, padding, time_at_front=time_at_front)
     if any(spec.shift):
@@ -122,7 +154,14 @@ def decompose(
 
 
 def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array:
-    """Inverse of `decompose`: `[b, n, q, c]` to `[b, *grid, c]` (equation 5)."""
+    """Inverse of `decompose`: `[b, n, q, c]` to `[b, *grid, c]` (equation 5).
+
+    Raises:
+        ValueError: if these are not the cuboids of this grid.
+    """
+    _check_spec(spec)
+    checks.check_value("grid", grid, checks.grid())
+    resample.check_padding(padding)
     x = uncut(x, spec.size, spec.strategy, spec.padded(grid))
     if any(spec.shift):
         x = jnp.roll(x, spec.shift, axis=(1, 2, 3))

@@ -2,6 +2,8 @@
 
 import jax
 
+from earthformer_jax.checks import check_array
+
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """`x @ kernel + bias`: `[..., c]` to `[..., g]`, as a product of two matrices.
@@ -11,6 +13,10 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax
         kernel: `[c, g]`.
         bias: `[g]`, or None.
     """
+    sizes = check_array("x", x, "... c")
+    sizes = check_array("kernel", kernel, "c g", sizes)
+    if bias is not None:
+        check_array("bias", bias, "g", sizes)
     y = x.reshape(-1, x.shape[-1]) @ kernel
     if bias is not None:
         y = y + bias

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.checks import check_value
+from earthformer_jax.settings import FRACTION
+
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Sets elements to zero at random and scales the others by 1 / (1 - rate).
@@ -16,8 +19,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     Raises:
         ValueError: if the rate is not between 0 and 1.
     """
-    if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"the dropout rate must be between 0 and 1; got {rate}")
+    check_value("rate", rate, FRACTION)
     if key is None or not rate:
         return x
     if rate == 1.0:

@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from earthformer_jax.checks import check_array
+
 
 @functools.lru_cache
 def moment_matrix(side: int) -> np.ndarray:
@@ -76,7 +78,8 @@ def moment_loss(kernel: jax.Array) -> jax.Array:
     Reference:
         Le Guen and Thome 2020, equation 11. https://arxiv.org/abs/2003.01460
     """
-    kh, kw, _, filters = kernel.shape
+    sizes = check_array("kernel", kernel, "kh kw c g")
+    kh, kw, filters = (sizes[axis] for axis in ("kh", "kw", "g"))
     if filters != kh * kw:
         raise ValueError(
             f"a {kh}x{kw} kernel has {kh * kw} moments and needs one filter for each; "

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from earthformer_jax.checks import check_array
+
 
 def layer_norm(
     x: jax.Array, scale: jax.Array, offset: jax.Array, epsilon: float
@@ -22,6 +24,9 @@ def layer_norm(
     Reference:
         Ba et al. 2016, https://arxiv.org/abs/1607.06450
     """
+    sizes = check_array("x", x, "... c", kind=jnp.floating)
+    check_array("scale", scale, "c", sizes)
+    check_array("offset", offset, "c", sizes)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)

@@ -3,6 +3,9 @@
 import einops
 import jax
 
+from earthformer_jax.checks import check_array, check_value
+from earthformer_jax.settings import at_least
+
 _PLANE = "... (h dy) (w dx) c"
 _PATCHES = "... h w (dy dx c)"
 
@@ -24,7 +27,9 @@ def reshape_patch(x: jax.Array, patch: int) -> jax.Array:
     Reference:
         Wang et al. 2017, PredRNN, whose frames enter in patches of 4x4.
     """
-    if patch < 1 or x.shape[-3] % patch or x.shape[-2] % patch:
+    check_array("x", x, "... h w c")
+    check_value("patch", patch, at_least(1))
+    if x.shape[-3] % patch or x.shape[-2] % patch:
         raise ValueError(
             f"a plane of {x.shape[-3]}x{x.shape[-2]} cannot be divided into patches of "
             f"{patch}x{patch}; pad it first"
@@ -38,7 +43,9 @@ def reshape_patch_back(x: jax.Array, patch: int) -> jax.Array:
     Raises:
         ValueError: if the number of channels does not fit such patches.
     """
-    if patch < 1 or x.shape[-1] % patch**2:
+    check_array("x", x, "... h w c")
+    check_value("patch", patch, at_least(1))
+    if x.shape[-1] % patch**2:
         raise ValueError(
             f"{x.shape[-1]} channels cannot be patches of {patch}x{patch} pixels"
         )

@@ -11,8 +11,10 @@ import dataclasses
 import difflib
 import re
 
-from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax import checks
+from earthformer_jax.ops.cuboid import STRATEGY, CuboidSpec
 from earthformer_jax.ops.resample import Grid, next_multiple
+from earthformer_jax.settings import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,11 @@ class CrossSpec:
     n_temporal: int = 1
 
     def __post_init__(self):
+        for name, least in (("size", 1), ("shift", 0)):
+            entries = checks.each(at_least(least), 2)
+            checks.check_value(name, getattr(self, name), entries)
+        checks.check_value("strategy", self.strategy, STRATEGY)
+        checks.check_value("n_temporal", self.n_temporal, at_least(1))
         object.__setattr__(self, "size", tuple(int(v) for v in self.size))
         object.__setattr__(self, "strategy", "".join(self.strategy))
         shift = tuple(
@@ -42,8 +49,6 @@ class CrossSpec:
             for v, kind in zip(self.shift, self.strategy[1:], strict=True)
         )
         object.__setattr__(self, "shift", shift)
-        if self.n_temporal < 1:
-            raise ValueError(f"n_temporal must be positive; got {self.n_temporal}")
 
     def cuboid(self, grid: Grid) -> CuboidSpec:
         """The cut of a field with this grid; larger windows are padded."""
@@ -150,7 +155,8 @@ def self_attention(name: str, grid: Grid) -> tuple[CuboidSpec, ...]:
     Raises:
         ValueError: if the name is unknown; the message lists the nearest ones.
     """
-    if name not in _SELF:
+    checks.check_value("grid", grid, checks.grid())
+    if not isinstance(name, str) or name not in _SELF:
         raise ValueError(_unknown("self-attention", name, self_attention_names()))
     return _SELF[name](tuple(grid))
 
@@ -164,7 +170,8 @@ def cross_attention(name: str, grid: Grid) -> tuple[CrossSpec, ...]:
     Raises:
         ValueError: if the name is unknown; the message lists the nearest ones.
     """
-    found = _CROSS.fullmatch(name)
+    checks.check_value("grid", grid, checks.grid())
+    found = _CROSS.fullmatch(name) if isinstance(name, str) else None
     if found is None or name not in cross_attention_names():
         raise ValueError(_unknown("cross-attention", name, cross_attention_names()))
     k, _, kind = found.groups()

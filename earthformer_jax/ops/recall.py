@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from earthformer_jax.checks import check_array
+
 
 def recall(
     query: jax.Array, history: jax.Array, known: jax.Array | int | None = None
@@ -26,6 +28,9 @@ def recall(
         Wang et al. 2019, Eidetic 3D LSTM: A Model for Video Prediction and Beyond,
         the RECALL function. https://openreview.net/forum?id=B1lKS2AqtX
     """
+    sizes = check_array("query", query, "b l h w c", kind=jnp.floating)
+    shared = {axis: sizes[axis] for axis in "bhwc"}
+    check_array("history", history, "b s h w c", shared, kind=jnp.floating)
     logits = jnp.einsum(
         "blhwc,bsijc->blhwsij",
         query.astype(history.dtype),

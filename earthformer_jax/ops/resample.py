@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax import checks
 from earthformer_jax.ops.convolution import Pair, convolve
 
 PADDINGS = ("ignore", "zeros", "nearest")
@@ -19,8 +20,13 @@ Grid = tuple[int, ...]  # (t, h, w)
 
 def check_padding(padding: str) -> None:
     """Raises ValueError unless `padding` is one of `PADDINGS`."""
-    if padding not in PADDINGS:
+    if not isinstance(padding, str) or padding not in PADDINGS:
         raise ValueError(f"padding must be one of {PADDINGS}; got {padding!r}")
+
+
+def _check_field(x, grid):
+    checks.check_array("x", x, "b t h w c")
+    checks.check_value("grid", grid, checks.grid())
 
 
 def next_multiple(grid: Grid, size: Grid) -> Grid:
@@ -48,6 +54,7 @@ def resize_nearest(x: jax.Array, grid: Grid) -> jax.Array:
     For whole multiples, values are repeated by broadcasting, so that the gradient is a
     plain sum; other ratios use a gather.
     """
+    _check_field(x, grid)
     for axis, size in enumerate(grid, start=1):
         have = x.shape[axis]
         if size == have:
@@ -75,6 +82,11 @@ def pad_grid(
         `[b, *grid, c]`.
     """
     check_padding(padding)
+    _check_field(x, grid)
+    if any(want < have for want, have in zip(grid, x.shape[1:4], strict=True)):
+        raise ValueError(
+            f"grid={tuple(grid)}: expected at least that of x, {tuple(x.shape[1:4])}"
+        )
     extra = [want - have for want, have in zip(grid, x.shape[1:4], strict=True)]
     if not any(extra):
         return x
@@ -87,6 +99,11 @@ def pad_grid(
 def unpad_grid(x: jax.Array, grid: Grid, padding: str) -> jax.Array:
     """Crops a field enlarged by `pad_grid` back to `[b, *grid, c]`."""
     check_padding(padding)
+    _check_field(x, grid)
+    if any(want > have for want, have in zip(grid, x.shape[1:4], strict=True)):
+        raise ValueError(
+            f"grid={tuple(grid)}: expected at most that of x, {tuple(x.shape[1:4])}"
+        )
     if x.shape[1:4] == tuple(grid):
         return x
     if padding == "nearest":
@@ -114,6 +131,8 @@ def patch_merge(x: jax.Array, factor: Grid, padding: str) -> jax.Array:
         Gao et al. 2022, Earthformer, section 3.3; the order of the channels differs
         from Swin Transformer's.
     """
+    checks.check_array("x", x, "b t h w c")
+    checks.check_value("factor", factor, checks.grid())
     x = pad_grid(x, next_multiple(x.shape[1:4], factor), padding)
     ft, fh, fw = factor
     return einops.rearrange(
@@ -135,5 +154,7 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
     Reference:
         Gao et al. 2022, Earthformer, tables 8 and 9.
     """
+    sizes = checks.check_array("x", x, "n h w c")
+    checks.check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
     x = resize_nearest(x[:, None], (1, *plane))[:, 0]
     return convolve(x, kernel, tuple((k // 2, k // 2) for k in kernel.shape[:2]))

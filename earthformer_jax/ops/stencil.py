@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.checks import check_array
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.convolution import Padding, Pair
 
@@ -73,6 +74,9 @@ def apply_stencil(
     Returns:
         `[n, h', w', c]`, summed in float32 (or wider), in the type of `x`.
     """
+    sizes = check_array("x", x, "n h w c")
+    known = dict(k=len(offsets), c=sizes["c"])
+    check_array("weights", weights, "k c", known)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     terms = shifted_planes(x.astype(dtype), offsets, plane, strides, wrap)
     products = [w * t for w, t in zip(weights.astype(dtype), terms, strict=True)]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from earthformer_jax.checks import check_array
 from earthformer_jax.models.contract import Forecaster, uses_targets
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
@@ -37,6 +38,10 @@ def weighted_mse(
         unknown target counts as no error; it does not make the others count more, so
         that the loss of a batch is the mean of those of its parts.
     """
+    sizes = check_array("targets", targets, "b t h w c")
+    check_array("forecast", forecast, "b t h w c", sizes)
+    if observed is not None:
+        check_array("observed", observed, "b t h w c", sizes, kind=bool)
     normaliser = len(forecast) * np.broadcast_to(weights, forecast.shape[1:]).sum()
     # The mask is applied before squaring: a missing value (NaN) must not reach the
     # gradient, where 0 * NaN would be NaN.

@@ -172,10 +172,10 @@ def test_resize_by_a_whole_factor_equals_the_index():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(size=(2, 2)), "three positive integers"),
-        (dict(size=(0, 2, 2)), "three positive integers"),
+        (dict(size=(2, 2)), "three whole numbers"),
+        (dict(size=(0, 2, 2)), "three whole numbers"),
         (dict(size=(2, 2, 2), strategy="lxl"), "'l' or 'd'"),
-        (dict(size=(2, 2, 2), shift=(0, -1, 0)), "integers >= 0"),
+        (dict(size=(2, 2, 2), shift=(0, -1, 0)), "whole numbers of at least 0"),
     ],
 )
 def test_impossible_cuts(arguments, message):
