@@ -79,3 +79,28 @@ def test_sigterm_ends_cleanly(whole, tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").steps()
     finish(start(tmp_path))
     assert_same_run(tmp_path, whole)
+
+
+def runs(pid):
+    """Whether a process exists and is not only waiting to be collected."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists processes")
+def test_reading_processes_end_with_a_killed_training(tmp_path):
+    process = start(tmp_path, "train__num_workers=2", "train__epochs=4000.0")
+    wait_until_training(process, "step 4/")
+    lists = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [int(pid) for path in lists for pid in path.read_text().split()]
+    assert sum(map(runs, children)) >= 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while any(map(runs, children)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
