@@ -66,17 +66,19 @@ class Coding:
     def ends(self) -> tuple[float, ...]:
         """Values of the extreme numbers of an integer type, often used for "missing".
 
-        The largest (of bytes the five largest, which satellite products use for land,
-        cloud and night), and of signed types the two smallest: -32767 is the default
-        fill value of NetCDF. () if the type is not an integer.
+        The largest, and of signed types the two smallest: -32767 is the default fill
+        value of NetCDF. () if the type is not an integer.
         """
         if self.dtype.kind not in "iu":
             return ()
         info = np.iinfo(self.dtype)
-        most = 5 if self.dtype == np.uint8 else 1
-        stored = [info.max - i for i in range(most)]
-        stored += [info.min, info.min + 1] * (self.dtype.kind == "i")
+        stored = [info.max] + [info.min, info.min + 1] * (self.dtype.kind == "i")
         return tuple(map(self.value, stored))
+
+    def codes(self) -> tuple[float, ...]:
+        """`ends`, and the other large bytes that mark land, cloud and night."""
+        more = range(251, 255) if self.dtype == np.uint8 else ()
+        return self.ends() + tuple(map(self.value, more))
 
     def decode(self, stored, missing: Sequence[float] = ()) -> np.ndarray:
         """float32 values; NaN where they are missing or not finite.

@@ -40,7 +40,7 @@ def fill_values(values: np.ndarray, coding: Coding | None = None) -> tuple[float
         values: of one variable, time first; NaN where known to be missing.
         coding: how they are stored, if known: the ends of its type need less evidence.
     """
-    ends = () if coding is None else coding.ends()
+    ends = () if coding is None else coding.codes()
     if coding is not None and coding.known:
         known = np.isin(values, np.array(coding.known, np.float32))
         values = np.where(known, np.nan, values)
@@ -71,7 +71,7 @@ def check_undeclared(
         coding = codings[c] if codings else None
         found = fill_values(values[..., c], coding)
         if found:
-            ends = () if coding is None else coding.ends()
+            ends = () if coding is None else coding.codes()
             equal = all(_is_one_of(number, ends) for number in found)
             share = 100 * np.mean(np.any([occurs(values[..., c], x) for x in found], 0))
             text = ",".join(map(number_text, found))

@@ -139,6 +139,7 @@ class TestValidRange:
 def test_ends_of_the_type():
     assert coding({"scale_factor": 0.01}, "u2").ends() == (655.35,)
     assert coding({}, "i1").ends() == (127, -128, -127)
+    assert coding({}, "u1").ends() == (255,)
     assert coding({}, "f4").ends() == ()
 
 
