@@ -10,7 +10,7 @@ import numpy as np
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.enso import gridded_sst
 from earthformer_jax.data.readers import cf
-from earthformer_jax.data.readers.layout import Wanted
+from earthformer_jax.data.readers.layout import Undecided, Wanted
 from earthformer_jax.data.readers.series import Cube, open_cube
 from earthformer_jax.data.readers.times import is_monthly
 from earthformer_jax.look.advice import Command
@@ -66,7 +66,9 @@ def is_monthly_sst(path: str, cube: Cube) -> bool:
     named = dataclasses.replace(gridded_sst.SST, has_unit=None)
     try:
         open_cube(path, Wanted(quantity=named))
-    except ValueError:
+    except Undecided:
+        return True  # each of several may be the temperature
+    except (ValueError, OSError):
         return False
     return True
 

@@ -18,6 +18,17 @@ class TestLayouts:
         path = sst_files.write(sst_files.dataset(), tmp_path / "sst.nc")
         assert command(inspect(path)) == ("enso", {"path": path})
 
+    def test_temperature_and_anomaly(self, tmp_path):
+        """Both can be the temperature: a command for each, both tried."""
+        ds = sst_files.dataset()
+        name = next(iter(ds.data_vars))
+        both = ds.rename({name: "sst"})
+        both["ssta"] = both["sst"] - both["sst"].mean("time")
+        report = inspect(sst_files.write(both, tmp_path / "sst.nc"))
+        assert "each of sst, ssta could be the sea surface temperature" in report
+        enso = [flags for flags in proposed(report) if "enso" in flags[0]]
+        assert [flags[-1].rpartition("=")[2] for flags in enso] == ["sst", "ssta"]
+
     def test_icar(self, tmp_path):
         series = sst_files.icar_series(12 * 14, (24, 72), seed=1)
         sst_files.write_icar(

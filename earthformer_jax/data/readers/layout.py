@@ -39,7 +39,8 @@ class Quantity:
             path: of the file, for messages.
 
         Raises:
-            ValueError: if there is none, or more than one.
+            Undecided: if there are several.
+            ValueError: if there is none.
         """
         standard = [
             name
@@ -55,9 +56,10 @@ class Quantity:
         for found in filter(None, (standard, named, by_units)):
             if len(found) == 1:
                 return found[0]
-            raise ValueError(
+            raise Undecided(
                 f"{path}: each of {', '.join(found)} could be the {self.name}; give "
-                "its name as `variable`"
+                "its name as `variable`",
+                [{"variable": name} for name in found],
             )
         raise ValueError(
             f"{path} has no variable that is a {self.name} by standard_name, name "

@@ -118,7 +118,7 @@ def ways(draw) -> Way:
     if valid == "valid_min" and dtype[0] == "u":
         valid = "valid_max"  # no number is below 0
     if files in ("steps", "scalar"):
-        sizes = choose((5, 4, 7), (5, 4, 4), (5, 5, 5))
+        sizes = choose((4, 5, 7), (3, 4, 4), (4, 4, 4))
     decoy = ["bounds", "area", "scalar"]
     if files != "scalar" and (form != "hdf5_names" or files == "one"):
         decoy.append("vertices")  # where a field cannot be taken for them
