@@ -104,6 +104,8 @@ class Windows:
             example["time"] = minutes.astype(np.int32)
         for name, more in self._beside.items():
             example[name] = more[target:stop]
+        if "observed" in self._beside:
+            example["inputs_observed"] = self._beside["observed"][start : start + seen]
         return example
 
 

@@ -70,7 +70,11 @@ class EnsoExamples:
             "nino34": monthly.astype(np.float32),
             "nino34_three_month": three_month.astype(np.float32),
         }
-        return example if observed is None else example | {"observed": observed}
+        if observed is not None:
+            complete = np.ones(window["inputs"].shape, bool)
+            example["observed"] = observed
+            example["inputs_observed"] = window.get("inputs_observed", complete)
+        return example
 
     def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
         return np.asarray(self._normalization.encode(kelvin), np.float32)

@@ -337,6 +337,12 @@ class TestGaps:
         assert not observed[:, ~ocean].any()
         assert observed[:, ocean].mean() == pytest.approx(1 - MISSING, abs=0.1)
         assert not example["targets"][~observed].any()
+        seen = example["inputs_observed"]
+        assert seen.shape == (*example["inputs"].shape[:3], 1) and not seen.all()
+        # The last targets of this window are inputs of a later one.
+        later = gaps[5 + len(observed)]["inputs_observed"]
+        both = min(len(later), len(observed))
+        np.testing.assert_array_equal(later[-both:], observed[-both:])
         for name in ("inputs", "targets"):
             assert np.isfinite(example[name]).all()
 
