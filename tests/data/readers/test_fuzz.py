@@ -287,3 +287,19 @@ def test_arrays_the_same_or_refused(way):
             assert "axes" in str(error)
             return
     assert not found, f"{way}\n{found}"
+
+
+def test_axes_by_attributes(tmp_path):
+    """Found by trying more ways: a square grid stored with columns first."""
+    names = ("dim_0", "dim_1", "dim_2")
+    way = Way("hdf5_names", (9, 5, 5), "twh", names, "axis", field="flux")
+    assert not difference(way, written.write(way, tmp_path))
+
+
+@pytest.mark.parametrize("number", [1e40, 1e46, -1e300])
+def test_a_missing_value_beyond_float32(tmp_path, number):
+    """Found by trying more ways: no value is that, so none is missing."""
+    np.save(tmp_path / "a.npy", np.ones((20, 9, 10), np.float32) * np.arange(10))
+    given = cube_lib.Settings(path=f"{tmp_path}/a.npy", missing=(number,))
+    cube, _ = cube_lib.open_series(given)
+    assert np.isfinite(cube.frames.read(0, 20)).all()

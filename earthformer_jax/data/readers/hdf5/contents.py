@@ -198,11 +198,13 @@ def text(value) -> str:
 
 def _letter(name: str, scale: h5py.Dataset | None) -> str:
     attributes = {} if scale is None else scale.attrs
-    units, standard = (
-        text(attributes.get(key, "")).lower() for key in ("units", "standard_name")
+    units, standard, letter = (
+        text(attributes.get(key, "")).lower()
+        for key in ("units", "standard_name", "axis")
     )
     for axis, rule in AXES.items():
-        if standard == axis or re.search(rule.units, units):
+        known = standard == axis or letter == rule.letter.lower()
+        if known or re.search(rule.units, units):
             return LETTERS[axis]
     for axis, rule in AXES.items():
         if name.lower() in rule.names:

@@ -108,7 +108,11 @@ class Coding:
 
     def _equal(self, stored: np.ndarray, values: np.ndarray, value: float):
         """Where a value occurs: exactly if the stored numbers are integers."""
-        close = np.isclose(values, value, rtol=TOLERANCE, atol=0)
+        close = np.zeros(values.shape, bool)
+        if abs(value) <= float(
+            np.finfo(np.float32).max
+        ):  # others are not finite as float32
+            close = np.isclose(values, value, rtol=TOLERANCE, atol=0)
         if stored.dtype.kind == "f" or not self.scale:
             return close
         code = float(np.rint((value - self.offset) / self.scale))

@@ -118,6 +118,7 @@ def unseen(
 
 def occurs(values: np.ndarray, number: float) -> np.ndarray:
     """Where a number is found, as exactly as a user writes it."""
+    number = np.float64(number)  # the tolerance of 1e46 has no float32
     return np.isclose(values, number, rtol=TOLERANCE, atol=0)
 
 
