@@ -21,7 +21,7 @@ import numpy as np
 
 from earthformer_jax.data import pipeline
 from earthformer_jax.run import config_files
-from earthformer_jax.run.run import build
+from earthformer_jax.run.parts import build
 from earthformer_jax.training import optimizer
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from earthformer_jax.models import create_model
     from earthformer_jax.models import names as model_names
     from earthformer_jax.run.api import evaluate, load, load_config, train
-    from earthformer_jax.run.run import load_data
+    from earthformer_jax.run.parts import load_data
     from earthformer_jax.run.trained import TrainedModel
     from earthformer_jax.settings import ConfigError
     from earthformer_jax.training.checkpoint import CheckpointError
@@ -56,7 +56,7 @@ _MODULES = {
     "evaluate": "run.api",
     "load": "run.api",
     "load_config": "run.api",
-    "load_data": "run.run",
+    "load_data": "run.parts",
     "model_names": "models",
     "train": "run.api",
 }

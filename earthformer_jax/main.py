@@ -41,7 +41,8 @@ from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
 from earthformer_jax.run.config import list_fields
 from earthformer_jax.run.interrupts import STOPPED
-from earthformer_jax.run.run import MakeParts, Run, summarize
+from earthformer_jax.run.parts import MakeParts, summarize
+from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
 from earthformer_jax.training.loop import TrainingError

@@ -42,7 +42,7 @@ from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import embedding
 from earthformer_jax.run import compilation_cache, config_files
-from earthformer_jax.run.run import build
+from earthformer_jax.run.parts import build
 from earthformer_jax.training import evaluation, loop, mesh
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib

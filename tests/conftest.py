@@ -1,6 +1,7 @@
 """Four virtual CPU devices, parsed absl flags and a compilation cache for all tests."""
 
 import os
+import signal
 import sys
 import tempfile
 
@@ -20,6 +21,19 @@ from absl import flags  # noqa: E402
 def _parse_absl_flags():
     """Grain's worker processes read absl flags, which pytest never parses."""
     flags.FLAGS(sys.argv[:1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_of_a_terminal():
+    """Signals that `nohup` or a shell's background ignores stop what tests start."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in usual}
+    for number, handler in usual.items():
+        if before[number] == signal.SIG_IGN:
+            signal.signal(number, handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_terminal_summary(terminalreporter):

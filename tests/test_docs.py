@@ -19,7 +19,7 @@ from earthformer_jax import data, main, models, reports
 from earthformer_jax.run import command_line, config_files
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
-from earthformer_jax.run.run import build, check_model, example_shapes
+from earthformer_jax.run.parts import build, check_model, example_shapes
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training.settings import check_dataset
 from tests import test_imports

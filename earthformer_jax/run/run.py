@@ -5,15 +5,13 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from jax.experimental import multihost_utils
 
-from earthformer_jax import data, models, reports
+from earthformer_jax import data, reports
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Beginnings, Dataset
 from earthformer_jax.data.readers import times
@@ -22,142 +20,29 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import netcdf
 from earthformer_jax.forecast.forecaster import forecasts
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
-from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.parts import (
+    MakeParts,
+    check_model,
+    check_report,
+    example_shapes,
+    load_data,
+    make_model,
+)
 from earthformer_jax.run.start import read_weights
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training import state as state_lib
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.settings import check_dataset, check_devices
 from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
-
-MakeParts = Callable[[ml_collections.ConfigDict], tuple[Dataset, Forecaster]]
-
-
-def load_data(
-    config: ml_collections.ConfigDict, state: DataState | None = None
-) -> Dataset:
-    """The data set of a config.
-
-    Args:
-        config: the whole config.
-        state: of the data that a model was trained on; None: the data are new.
-
-    Raises:
-        ConfigError: with the reason, if it cannot be made.
-    """
-    known = () if state is None else (state,)
-    with as_config_error(f"data {config.data.name!r}", "data", config.data):
-        return data.load(config.data, None, *known)
-
-
-def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
-    """The data set and the model of a config.
-
-    Raises:
-        ConfigError: with the reason, if one of them cannot be made.
-    """
-    dataset = load_data(config)
-    model = make_model(config, *example_shapes(config, dataset))
-    check_report(config, dataset, model)
-    return dataset, model
-
-
-def example_shapes(
-    config: ml_collections.ConfigDict, dataset: Dataset
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the inputs `(t, h, w, c)` and the targets `(k, h, w, c)` of a data set.
-
-    Raises:
-        ConfigError: with the reason, if there is no example.
-    """
-    with as_config_error(f"data {config.data.name!r}", "data", config.data):
-        example = dataset.data.example()
-    return example["inputs"].shape, example["targets"].shape
-
-
-def make_model(
-    config: ml_collections.ConfigDict,
-    input_shape: tuple[int, ...],
-    target_shape: tuple[int, ...],
-) -> Forecaster:
-    """The model of a config, for inputs `(t, h, w, c)` and targets `(k, h, w, c)`.
-
-    Raises:
-        ConfigError: with the reason, if it cannot be made.
-    """
-    options = config.model.to_dict()
-    name = options.pop("name")
-    with as_config_error(f"model {name!r}", "model", config.model):
-        return models.create_model(
-            name, input_shape=input_shape, target_shape=target_shape, **options
-        )
-
-
-def check_report(
-    config: ml_collections.ConfigDict, dataset: Dataset, model: Forecaster
-) -> None:
-    """Rejects a model whose forecasts could not be reported.
-
-    Raises:
-        ConfigError: with the reason.
-    """
-    with as_config_error(f"model {config.model.name!r}", "data", config.data):
-        reports.check(dataset.task, model)
-
-
-def check_model(
-    config: ml_collections.ConfigDict,
-    model: Forecaster,
-    input_shape: tuple[int, ...],
-    target_shape: tuple[int, ...],
-) -> Variables:
-    """Rejects a model that cannot forecast targets of a shape.
-
-    Returns:
-        shapes and types of the model's variables.
-
-    Raises:
-        ConfigError: with the reason.
-    """
-    name = config.model.name
-    memory.check_attention(config, model)
-    try:
-        variables = state_lib.abstract_variables(model, input_shape)
-        apply = functools.partial(model.apply, train=False)
-        inputs = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
-        forecast = jax.eval_shape(apply, variables, inputs).shape[1:]
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model {name!r}: {error}") from error
-    if forecast != target_shape:
-        raise ConfigError(
-            f"model {name!r} forecasts {forecast} but the targets are "
-            f"{target_shape} (time, height, width, channels)"
-        )
-    return variables
-
-
-def summarize(config: ml_collections.ConfigDict) -> str:
-    """The layers and costs of a config's model, as text.
-
-    Raises:
-        ConfigError: if the config, its data or its model cannot be used.
-    """
-    config_lib.check(config)
-    dataset, model = build(config)
-    shapes = example_shapes(config, dataset)
-    return summary.describe(
-        model, *shapes, f"{config.model.name} on {dataset.data.name}"
-    )
 
 
 class Run:

@@ -77,7 +77,8 @@ def assert_close(have, want):
 
 
 # Forward and reverse mode of these take longest to compile.
-SLOW = ("fa_conv_lstm", "e3d_lstm", "phydnet", "rainformer", "conv_autoencoder")
+SLOW = ("earthformer", "fa_conv_lstm", "e3d_lstm", "phydnet", "rainformer")
+SLOW += ("conv_autoencoder",)
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in models.names()

@@ -9,7 +9,7 @@ from earthformer_jax import models
 from earthformer_jax.data.task import EmbedSeries
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
-from earthformer_jax.run.run import build, check_model, example_shapes
+from earthformer_jax.run.parts import build, check_model, example_shapes
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training.settings import check_dataset
 

@@ -7,7 +7,7 @@ import pytest
 
 from earthformer_jax import models
 from earthformer_jax.run import api, memory
-from earthformer_jax.run.run import make_model
+from earthformer_jax.run.parts import make_model
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import loop, mesh, settings, state
 from tests.training import toy

@@ -82,11 +82,13 @@ def test_no_weights(tmp_path, name, message):
 
 class TestOfficialWeights:
     @pytest.fixture(scope="class")
-    def model(self):
+    @staticmethod
+    def model():
         return models.create_model("earthformer", SHAPE, SHAPE, **SMALL)
 
     @pytest.fixture(scope="class")
-    def shapes(self, model):
+    @staticmethod
+    def shapes(model):
         return state.abstract_variables(model, SHAPE)
 
     def test_a_file(self, model, shapes, tmp_path):

@@ -5,8 +5,8 @@ from typing import cast
 import cftime
 import numpy as np
 
-from earthformer_jax.data.cubes import cube as cube_lib
-from earthformer_jax.data.cubes import trained
+from earthformer_jax.data.cubes import opening, trained
+from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.dataset import Beginnings
 from earthformer_jax.data.readers import decoding, series, times
 from earthformer_jax.data.readers.series import Cube
@@ -16,9 +16,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import HALF_DAY, Windows, in_range
 
 
-def find(
-    settings: cube_lib.Settings, state: DataState, start: str = "last"
-) -> Beginnings:
+def find(settings: Settings, state: DataState, start: str = "last") -> Beginnings:
     """The input windows that forecasts begin from, in the units of the training.
 
     Args:
@@ -36,9 +34,9 @@ def find(
         raise ValueError(
             "out_len=0: this model restores its inputs, it cannot forecast"
         )
-    cube, targets = cube_lib.open_series(settings)
-    cube = series.in_memory(cube_lib.arranged(cube, state))
-    cube_lib.check_dates(settings, cube, fits_anew=False)
+    cube, targets = opening.open_series(settings)
+    cube = series.in_memory(opening.arranged(cube, state))
+    opening.check_dates(settings, cube, fits_anew=False)
     normalizer, _ = trained.unpack(state)
     starts = _starts(cube, settings.in_len, start)
     windows = Windows(
@@ -101,7 +99,7 @@ def _starts(cube: Cube, in_len: int, start: str) -> np.ndarray:
     return np.array([last - in_len + 1], np.int64)
 
 
-def _following(cube: Cube, settings: cube_lib.Settings, last: int) -> Times:
+def _following(cube: Cube, settings: Settings, last: int) -> Times:
     """The times of the forecast frames after a frame."""
     now, count = cast(Times, cube.times)[last : last + 1], settings.out_len
     if not cube.cadence:

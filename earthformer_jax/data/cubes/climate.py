@@ -6,7 +6,7 @@ daily weather.
 
 By default the model sees anomalies from the seasonal cycle of the training period in
 units of their standard deviation, together with the season. The work is done by
-`data.cubes.cube`, with the settings of `data.cubes.cube.Settings`.
+`data.cubes.cube`, with the settings of `data.cubes.settings.Settings`.
 """
 
 import dataclasses
@@ -15,14 +15,15 @@ from typing import Any
 
 from earthformer_jax.data.cubes import beginnings as begin
 from earthformer_jax.data.cubes import cube
+from earthformer_jax.data.cubes import settings as cube_settings
 from earthformer_jax.data.dataset import Beginnings, Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(cube.Settings):
-    """Settings of a climate cube: those of `data.cubes.cube.Settings`."""
+class Settings(cube_settings.Settings):
+    """Settings of a climate cube: those of `data.cubes.settings.Settings`."""
 
     name: str = "climate"
     anomalies: bool = True

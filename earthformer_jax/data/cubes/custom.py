@@ -10,7 +10,7 @@ from typing import Any
 
 from earthformer_jax.data.cubes import beginnings as begin
 from earthformer_jax.data.cubes import cube
-from earthformer_jax.data.cubes.cube import Settings
+from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.dataset import Beginnings, Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from earthformer_jax.data.cubes import cube as cube_lib
+from earthformer_jax.data.cubes.opening import open_series
+from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.readers import series
 from tests.data.readers import written
 from tests.data.readers.written import HDF5, NETCDF, ZARR, Way
@@ -153,13 +154,13 @@ def ways(draw) -> Way:
     )
 
 
-def options(way: Way, path: str) -> cube_lib.Settings:
+def options(way: Way, path: str) -> Settings:
     """The settings a user gives with this file."""
     missing = ()
     if way.fill == "option":
         _, _, scale, offset, _ = written.FIELDS[way.field]
         missing = (way.code * scale + offset if way.packed else way.code,)
-    return cube_lib.Settings(path=path, missing=missing)
+    return Settings(path=path, missing=missing)
 
 
 def difference(way: Way, path: str) -> str:
@@ -169,7 +170,7 @@ def difference(way: Way, path: str) -> str:
         ValueError: if it is refused.
     """
     expected, _ = written.series(way)
-    cube, _ = cube_lib.open_series(options(way, path))
+    cube, _ = open_series(options(way, path))
     values = series.in_memory(cube).frames.read(0, cube.frames.shape[0])
     wanted = {"v": expected.values}
     if way.files == "variables":
@@ -267,8 +268,8 @@ def array_difference(way: written.ArrayWay, path: str) -> str:
     """
     right = written.array(way)
     right = right.reshape(-1, *right.shape[2:])
-    given = cube_lib.Settings(path=path, axes=way.axes if way.told else "")
-    cube, _ = cube_lib.open_series(given)
+    given = Settings(path=path, axes=way.axes if way.told else "")
+    cube, _ = open_series(given)
     values = series.in_memory(cube).frames.read(0, cube.frames.shape[0])
     if values.shape != right.shape:
         return f"shape {values.shape}"
@@ -300,6 +301,6 @@ def test_axes_by_attributes(tmp_path):
 def test_a_missing_value_beyond_float32(tmp_path, number):
     """Found by trying more ways: no value is that, so none is missing."""
     np.save(tmp_path / "a.npy", np.ones((20, 9, 10), np.float32) * np.arange(10))
-    given = cube_lib.Settings(path=f"{tmp_path}/a.npy", missing=(number,))
-    cube, _ = cube_lib.open_series(given)
+    given = Settings(path=f"{tmp_path}/a.npy", missing=(number,))
+    cube, _ = open_series(given)
     assert np.isfinite(cube.frames.read(0, 20)).all()

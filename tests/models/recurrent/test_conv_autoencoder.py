@@ -71,6 +71,7 @@ def test_the_calendar_is_read_as_the_season_alone():
     )
 
 
+@pytest.mark.slow
 def test_without_calendar_there_is_no_season():
     """Steps that look the same, after states that are the same, embed the same."""
     model = make(channels=2, cell_options=dict(attention_every=0))

@@ -146,6 +146,7 @@ def test_forecast(name):
     np.testing.assert_array_equal(model.apply(v, x, train=True, rngs=rngs), forecast)
 
 
+@pytest.mark.slow
 def test_the_name_decides_the_cell():
     _, dense, _ = make("conv_lstm")
     _, factorised, _ = make("fa_conv_lstm")

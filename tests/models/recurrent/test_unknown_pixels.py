@@ -95,7 +95,13 @@ def batch():
     )
 
 
-@pytest.mark.parametrize("label", MODELS)
+@pytest.mark.parametrize(
+    "label",
+    [
+        pytest.param(label, marks=[pytest.mark.slow] * (label == "phydnet"))
+        for label in MODELS
+    ],
+)
 def test_unknown_targets_change_neither_loss_nor_gradient(label):
     step, state = learner(label)
     complete = batch()
