@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -58,3 +59,23 @@ def group(data: dict, prefix: str) -> dict:
     return {
         k[len(prefix) + 1 :]: v for k, v in data.items() if k.startswith(f"{prefix}/")
     }
+
+
+def gradients(translate, parameters, found):
+    """Stored gradients by our names; NaN where the original has none.
+
+    Readers of weights accept finite numbers only, so what is known goes the same way.
+
+    Args:
+        translate: from arrays by the original's names to our tree.
+        parameters: of the original.
+        found: gradients of some of them.
+    """
+    zeros = {name: np.zeros_like(value) for name, value in parameters.items()}
+    values = {name: np.nan_to_num(value) for name, value in found.items()}
+    known = {name: np.isfinite(v).astype(v.dtype) for name, v in found.items()}
+    return jax.tree.map(
+        lambda value, is_known: np.where(np.asarray(is_known) > 0, value, np.nan),
+        translate(zeros | values),
+        translate(zeros | known),
+    )
