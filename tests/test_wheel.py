@@ -134,7 +134,8 @@ class TestWheel:
         environment = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
         command = [programs / start[0], *start[1:], *arguments]
         done = run(command, tmp_path, **environment)
-        assert (done.returncode, done.stderr) == (2, "error: config 'spy.py': seen\n")
+        said = "error: config 'spy.py': spy.py, line 11: ValueError: seen\n"
+        assert (done.returncode, done.stderr) == (2, said)
         seen = json.loads((tmp_path / "seen.json").read_text())
         assert pathlib.Path(seen["package"]).is_relative_to(programs.parent)
         assert seen["arguments"] == arguments

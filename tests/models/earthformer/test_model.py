@@ -104,9 +104,9 @@ def test_bfloat16_keeps_float32_parameters_and_forecasts(variables, inputs):
 @pytest.mark.slow
 def test_initial_weights_have_the_reference_spread():
     """Standard deviations of section 4 of the reference's description."""
-    model = models.create_model(
-        "earthformer", (4, 16, 16, 3), (4, 16, 16, 1), base_units=64
-    )
+    shapes = (4, 16, 16, 3), (4, 16, 16, 1)
+    depth = dict(enc_depth=(1, 1), dec_depth=(1, 1))
+    model = models.create_model("earthformer", *shapes, base_units=64, **depth)
     v = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3)))["params"]
     block = v["encoder"]["block_1_0"]
 
