@@ -30,6 +30,7 @@ UNITS = {
     "nanosecond": 1e-9,
 }
 EPOCH = "seconds since 1970-01-01"
+MONTH = np.timedelta64(1, "M")
 # Other names of calendars, and those of which CF lists several.
 CALENDARS = {
     "": "standard",
@@ -254,7 +255,7 @@ def _gregorian(seconds: np.ndarray, calendar: str) -> np.ndarray:
     for i, date in enumerate(cftime.num2date(seconds, EPOCH, calendar)):
         month = np.datetime64(f"{date.year:04d}-{date.month:02d}")
         start = month.astype("datetime64[m]").astype(np.int64)
-        ends = np.array([month, month + 1], "datetime64[D]").astype(np.int64)
+        ends = np.array([month, month + MONTH], "datetime64[D]").astype(np.int64)
         day = min(date.day, ends[1] - ends[0]) - 1
         minutes[i] = start + day * times_lib.DAY + date.hour * 60 + date.minute
     return minutes
