@@ -33,6 +33,12 @@ class Dates:
     validate_until: str = ""
     test_until: str = ""
 
+    @classmethod
+    def of(cls, settings: object) -> "Dates":
+        """The dates among the settings of a data set, which have the same names."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: str(getattr(settings, name)) for name in names})
+
 
 NO_DATES = Dates()
 

@@ -1,6 +1,7 @@
 """Writes forecasts into a NetCDF file with CF conventions."""
 
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ import numpy as np
 from earthformer_jax.data.dataset import Beginnings
 from earthformer_jax.data.readers.times import Times
 
-MISSING = np.float32(9.96921e36)  # the NetCDF library's own fill value
+MISSING = np.float32(netCDF4.default_fillvals["f4"])
 HOUR = 3600.0
 COORDINATES = {
     "lat": {"standard_name": "latitude", "units": "degrees_north"},
@@ -77,10 +78,8 @@ def variable_names(names: Iterable[str]) -> list[str]:
     for name in names:
         plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "value"
         plain = plain if plain[0].isalpha() else f"v_{plain}"
-        taken = sum(
-            re.fullmatch(rf"{plain}(_\d+)?", other) is not None for other in found
-        )
-        found.append(f"{plain}_{taken + 1}" if taken else plain)
+        others = itertools.chain([plain], (f"{plain}_{i}" for i in itertools.count(2)))
+        found.append(next(other for other in others if other not in found))
     return found
 
 

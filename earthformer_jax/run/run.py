@@ -209,11 +209,10 @@ class Run:
             OSError: if the file cannot be written.
         """
         trained = self.load()
-        if self.state is None or not len(self.state.fitted):
+        if self.state is None:
             raise ConfigError(
-                f"{self.workdir} keeps no statistics of the data it was trained on; "
-                "forecasts are written for series of fields (custom, climate) that "
-                "were trained on with this version"
+                f"{self.workdir} holds no {data_state.FILE} with the statistics of its "
+                "training, because an earlier version began it; train again to forecast"
             )
         with as_config_error(
             f"data {self.config.data.name!r}", "data", self.config.data
@@ -248,7 +247,7 @@ class Run:
         stem = self._data_name() + (
             f"_{len(found.last)}" if len(found.last) > 1 else ""
         )
-        name = re.sub(r"[^\w.-]+", "-", f"{stem}_{when}").replace(":", "")
+        name = re.sub(r"[^\w.-]+", "-", f"{stem}_{when}")
         return self.workdir / "forecasts" / f"{name}.nc"
 
     @functools.cached_property

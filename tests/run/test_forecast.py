@@ -1,6 +1,7 @@
 """Forecasts from files, without targets, with the statistics of the training."""
 
 import contextlib
+import shutil
 
 import numpy as np
 import pytest
@@ -91,5 +92,14 @@ def test_a_file_is_kept(folder, tmp_path):
 def test_other_data_sets(tmp_path):
     run = Run(api.load_config("moving_mnist:test,persistence"), tmp_path / "run")
     run.train()
-    with pytest.raises(ConfigError, match="keeps no statistics of the data"):
+    with pytest.raises(
+        ConfigError, match=r"series of fields \(climate, custom\), not for this"
+    ):
         run.forecast()
+
+
+def test_a_workdir_of_an_earlier_version(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "run" / "data.nc").unlink()
+    with pytest.raises(ConfigError, match="holds no data.nc .* train again"):
+        Run(run_on(folder, "days.nc").config, tmp_path / "run").forecast()

@@ -131,8 +131,7 @@ class Settings(DataSettings):
     @property
     def dates(self) -> Dates:
         """The settings that divide a file by date."""
-        names = [field.name for field in dataclasses.fields(Dates)]
-        return Dates(**{name: str(getattr(self, name)) for name in names})
+        return Dates.of(self)
 
     def check(self) -> None:
         """Rejects values that are valid individually but not in combination.
