@@ -39,7 +39,7 @@ def as_weight(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from None
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"{name} is of type {array.dtype}: expected floating-point numbers"
@@ -56,7 +56,7 @@ def by_name(state_dict: Any) -> dict[str, Any]:
     """The entries of a state dict.
 
     Raises:
-        ValueError: if it is no mapping from names.
+        ValueError: if it is not a mapping from names.
     """
     if not isinstance(state_dict, Mapping):
         raise ValueError(
@@ -65,7 +65,7 @@ def by_name(state_dict: Any) -> dict[str, Any]:
         )
     for name in state_dict:
         if not isinstance(name, str):
-            raise ValueError(f"state_dict: the name {name!r} is no text")
+            raise ValueError(f"state_dict: the name {name!r} is not text")
     return dict(state_dict)
 
 

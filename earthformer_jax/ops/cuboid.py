@@ -95,7 +95,7 @@ def cut(x, size: Grid, strategy: str):
     """Cuts `[b, t, h, w, c]` into `[b, n, q, c]`; the grid is a multiple of `size`.
 
     Raises:
-        ValueError: for another shape, or a grid that is no multiple.
+        ValueError: for another shape, or a grid that is not a multiple.
     """
     checks.check_array("x", x, "b t h w c")
     checks.check_value("size", size, checks.grid())

@@ -63,7 +63,7 @@ def load(name: str) -> ml_collections.ConfigDict:
     try:
         data_set = data_set or config.data.name
     except AttributeError:
-        return completed(config)  # what is missing is said when it is checked
+        return completed(config)  # checking reports what is missing
     with config.unlocked():
         if config.data.name != data_set:
             known = defaults("data", data_set)

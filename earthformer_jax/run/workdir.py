@@ -56,7 +56,7 @@ def with_data_of(
         return config
     try:
         saved = workdir_lib.read_config(workdir)
-    except ConfigError:  # said when the workdir is used
+    except ConfigError:  # reported when the workdir is used
         return config
     if _draws_with_seed(saved) and config.data.get("seed") == DataSettings.seed:
         with config.unlocked():

@@ -65,7 +65,10 @@ def test_good_weights():
         ({"dense.weight": None}, "dense.weight is None: expected an array"),
         ({"dense.weight": "weights"}, "dense.weight is 'weights': expected an array"),
         ({"dense.weight": {"a": 1}}, "dense.weight is {'a': 1}: expected an array"),
-        ({"dense.weight": [[1.0], [1.0, 2.0]]}, "dense.weight is no array of numbers"),
+        (
+            {"dense.weight": [[1.0], [1.0, 2.0]]},
+            "dense.weight is not an array of numbers",
+        ),
     ],
 )
 def test_entries(changes, message):
@@ -86,7 +89,7 @@ def test_entries(changes, message):
 )
 @pytest.mark.parametrize("given", [None, [KERNEL], KERNEL, "weights.pt", {0: KERNEL}])
 def test_no_state_dict(reader, given):
-    with pytest.raises(ValueError, match=r"expected a mapping from names|is no text"):
+    with pytest.raises(ValueError, match=r"expected a mapping from names|is not text"):
         reader(given)
 
 

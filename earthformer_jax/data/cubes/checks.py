@@ -72,7 +72,7 @@ def _check(cube: Cube, values: np.ndarray) -> None:
 
 
 def check_missing(declared: Cube, missing: Sequence[float]) -> tuple[str, ...]:
-    """Notes on values that were said to mark missing data and occur nowhere.
+    """Notes on values given as missing that occur nowhere.
 
     Args:
         declared: the series, in which only declared values are missing.

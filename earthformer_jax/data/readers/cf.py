@@ -61,7 +61,7 @@ AXES = {
 # Whether an array of integers in Zarr's format 2 fills chunks with 0, where xarray may
 # have meant missing values: an entry of `encoding`.
 ZERO_FILL = "zero_fill"
-# Attributes that name other variables of the file which are no fields of their own.
+# Attributes that name variables which describe others, rather than fields.
 ROLES = (
     "bounds",
     "climatology",

@@ -221,7 +221,7 @@ def _all_on_one_grid(
         )
     usable = [n for n in numeric if cf.has_time(dataset[n])] or numeric
     axes = {name: cf.horizontal_axes(dataset[name]) for name in usable}
-    if max(axes.values()) == 2:  # sections and zonal means are no fields
+    if max(axes.values()) == 2:  # sections and zonal means are not fields
         usable = [name for name in usable if axes[name] != 1]
     groups: dict[tuple, list[str]] = {}
     for name in usable:

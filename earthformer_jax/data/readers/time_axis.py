@@ -307,7 +307,7 @@ def _in_the_middle(
 
     CF 1.12, 7.3: a value whose cell method is other than "point" belongs to the whole
     interval. A time inside the interval is a choice of those who wrote the file, and
-    stays; bounds of a climatology (attribute `climatology`) are no intervals.
+    stays; bounds of a climatology (attribute `climatology`) are not intervals.
     """
     name = str(coordinate.name)
     edges = str({**coordinate.encoding, **coordinate.attrs}.get("bounds", ""))

@@ -242,7 +242,7 @@ def field(way: Way, name: str = "v") -> Stored:
 
 
 def decoys(way: Way) -> list[Stored]:
-    """Variables that are no fields to forecast."""
+    """Variables that are not fields to forecast."""
     time, rows, columns = way.names
     t, h, w = way.sizes
     found = []

@@ -27,7 +27,7 @@ FRAME_DIMENSIONS = 2
 MIN_FRAMES = 3  # numbered data sets of two dimensions
 MATLAB_CLASSES = ("char", "cell", "struct", "function_handle")  # not numbers
 SHORTEST_DATE = 8  # digits
-# Names of arrays that continue each other, and are no variables of the same times.
+# Names of arrays that continue each other, rather than variables at the same times.
 INPUTS_AND_TARGETS = (
     {"x", "y"},
     {"input", "target"},

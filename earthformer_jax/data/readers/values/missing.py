@@ -171,7 +171,7 @@ def number_text(value: float) -> str:
 def numbers(value) -> list:
     """The numbers of an attribute, also if written as text; Python's int and float.
 
-    [] if it is no number.
+    [] if it is not a number.
     """
     if value is None:
         return []

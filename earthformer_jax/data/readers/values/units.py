@@ -68,7 +68,7 @@ def _is_known(text: str) -> bool:
     """Whether a text is a unit of anything."""
     try:
         _registry().parse_units(text)
-    except Exception:  # pint has many, for texts that are no units
+    except Exception:  # pint has many, for texts that are not units
         return False
     return True
 
