@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from earthformer_jax.data.dataset import Beginnings, Data, Dataset
+from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
 # Data sets that fit statistics to their training examples whenever they are loaded.
@@ -62,15 +63,14 @@ def load(
 
 
 def beginnings(
-    config: Mapping[str, Any], state: DataState, start: str = "last"
+    config: Mapping[str, Any], state: DataState, starts: Starts = LAST
 ) -> Beginnings:
     """What forecasts of the files of a config begin from.
 
     Args:
         config: as for `load`.
         state: of the data that the model was trained on.
-        start: "last": the latest frames; "all": every window; or the date of the last
-            input frame, "2000-02-29" or shorter.
+        starts: which windows they begin with.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -84,7 +84,7 @@ def beginnings(
             f"name={config['name']!r}: forecasts are written for series of fields "
             f"({able}), not for this data set"
         )
-    return module.beginnings(config, state, start)
+    return module.beginnings(config, state, starts)
 
 
 def _check(data: Data, state: DataState, fits: bool) -> None:

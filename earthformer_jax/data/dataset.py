@@ -8,7 +8,6 @@ import numpy as np
 from earthformer_jax.data import leaks
 from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.normalization import Affine, Normalization
-from earthformer_jax.data.readers.times import Times
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.task import Task
@@ -141,33 +140,3 @@ class Dataset:
 
     data: Data
     task: Task
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Beginnings:
-    """What forecasts begin from: frames of a series, without targets.
-
-    Attributes:
-        label: human-readable name of the file or files.
-        windows: source of the inputs, in the units the model sees.
-        last: int64 `[n]`, number of the last input frame of each window in its series.
-        reference: the times `[n]` of those frames; None if the series has no dates.
-        valid: for each window the times `[k]` of the forecast frames; () without dates.
-        names: of the forecast variables.
-        units: of the forecast variables; "" where unknown.
-        decode: from `[k, h, w, c]` in model units, and minutes `[k]` since 1970-01-01
-            UTC or None, to the units of the file; NaN where never observed.
-        latitude: degrees north `[h]` or `[h, w]`; None if unknown.
-        longitude: degrees east `[w]` or `[h, w]`; None if unknown.
-    """
-
-    label: str
-    windows: Source
-    last: np.ndarray
-    reference: Times | None
-    valid: tuple[Times, ...]
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    decode: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-    latitude: np.ndarray | None = None
-    longitude: np.ndarray | None = None

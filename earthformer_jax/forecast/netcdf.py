@@ -10,7 +10,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 
-from earthformer_jax.data.dataset import Beginnings
+from earthformer_jax.data.forecasting.beginnings import Beginnings
 from earthformer_jax.data.readers.times import Times
 
 MISSING = np.float32(netCDF4.default_fillvals["f4"])
@@ -61,7 +61,9 @@ def write(
             axes = _add_coordinates(file, beginnings, shape)
             variables = _add_variables(file, beginnings, axes)
             for i, forecast in enumerate(forecasts):
-                minutes = beginnings.valid[i].minutes if beginnings.valid else None
+                minutes = None
+                if beginnings.following is not None:
+                    minutes = beginnings.following(i, shape[0]).minutes
                 values = beginnings.decode(np.asarray(forecast), minutes)
                 values = np.where(np.isfinite(values), values, MISSING)
                 where = slice(None) if len(axes.time) == 1 else i
@@ -87,16 +89,14 @@ def _add_variables(
     file: netCDF4.Dataset, beginnings: Beginnings, axes: _Axes
 ) -> list[netCDF4.Variable]:
     variables = []
-    plain = variable_names(beginnings.names)
-    for name, full, units in zip(
-        plain, beginnings.names, beginnings.units, strict=True
-    ):
+    plain = variable_names(variable.name for variable in beginnings.variables)
+    for name, described in zip(plain, beginnings.variables, strict=True):
         variable = file.createVariable(
             name, "f4", (*axes.time, *axes.plane), zlib=True, fill_value=MISSING
         )
-        variable.long_name = full
-        if units:
-            variable.units = units
+        variable.long_name = described.long_name or described.name
+        if described.units:
+            variable.units = described.units
         if axes.coordinates:
             variable.coordinates = axes.coordinates
         variables.append(variable)
@@ -107,10 +107,11 @@ def _add_coordinates(
     file: netCDF4.Dataset, beginnings: Beginnings, shape: tuple[int, ...]
 ) -> _Axes:
     plane, further = _add_plane(file, beginnings, shape[1:3])
-    if beginnings.reference is None:
+    if beginnings.reference is None or beginnings.following is None:
         time, more = _add_frames(file, beginnings.last, shape[0])
     else:
-        time, more = _add_times(file, beginnings.reference, beginnings.valid, shape[0])
+        valid = [beginnings.following(i, shape[0]) for i in range(len(beginnings.last))]
+        time, more = _add_times(file, beginnings.reference, valid, shape[0])
     return _Axes(time, plane, " ".join([*more, *further]))
 
 
@@ -134,7 +135,7 @@ def _add_plane(
 
 
 def _add_times(
-    file: netCDF4.Dataset, reference: Times, valid: tuple[Times, ...], steps: int
+    file: netCDF4.Dataset, reference: Times, valid: list[Times], steps: int
 ) -> tuple[tuple[str, ...], list[str]]:
     """Dimensions of time, and the names of further coordinates."""
     hours = np.stack([times.seconds for times in valid]) / HOUR

@@ -13,7 +13,8 @@ from jax.experimental import multihost_utils
 
 from earthformer_jax import data, reports
 from earthformer_jax.data import state as data_state
-from earthformer_jax.data.dataset import Beginnings, Dataset
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
@@ -217,7 +218,7 @@ class Run:
         with as_config_error(
             f"data {self.config.data.name!r}", "data", self.config.data
         ):
-            found = data.beginnings(self.config.data, self.state, start)
+            found = data.beginnings(self.config.data, self.state, Starts(start))
         path = self._forecast_path(output, found)
         if path.exists() and not overwrite:
             raise ConfigError(
@@ -227,7 +228,7 @@ class Run:
         logger.info("%d forecasts of %s", len(found.windows), found.label)
         made = forecasts(trained, found.windows, self.config.eval.batch_size)
         attributes = {
-            "title": f"Forecast of {', '.join(found.names)}",
+            "title": "Forecast of " + ", ".join(x.name for x in found.variables),
             "source": f"{self.config.model.name} of earthformer_jax, step "
             f"{trained.step}, trained on {self.state.description}",
             "history": f"made from {found.label}",

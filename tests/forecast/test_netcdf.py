@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from earthformer_jax.data.dataset import Beginnings
+from earthformer_jax.data.forecasting.beginnings import Beginnings, Variable
 from earthformer_jax.data.readers import decoding
 from earthformer_jax.forecast import netcdf
 
@@ -15,17 +15,18 @@ SHAPE = (STEPS, HEIGHT, WIDTH, 1)
 
 def beginnings(count, calendar="standard", dated=True, **changes):
     last = np.arange(5, 5 + count)
-    times = [
-        decoding.of_seconds(DAY * (i + np.arange(1, STEPS + 1)), calendar) for i in last
-    ]
+
+    def following(window, steps):
+        days = last[window] + np.arange(1, steps + 1)
+        return decoding.of_seconds(DAY * days, calendar)
+
     given = {
         "label": "days.nc",
         "windows": [{}] * count,
         "last": last,
         "reference": decoding.of_seconds(DAY * last, calendar) if dated else None,
-        "valid": tuple(times) if dated else (),
-        "names": ("t",),
-        "units": ("K",),
+        "following": following if dated else None,
+        "variables": (Variable("t", "K"),),
         "decode": lambda x, minutes: np.where(x < -0.9, np.nan, 10 * x + 280),
         "latitude": np.linspace(-10, 10, HEIGHT),
         "longitude": np.linspace(0, 90, WIDTH),

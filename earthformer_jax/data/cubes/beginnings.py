@@ -1,29 +1,38 @@
 """What forecasts of a series begin from: its latest frames, without targets."""
 
-from typing import cast
+import functools
 
-import cftime
 import numpy as np
 
 from earthformer_jax.data.cubes import opening, trained
 from earthformer_jax.data.cubes.settings import Settings
-from earthformer_jax.data.dataset import Beginnings
-from earthformer_jax.data.readers import decoding, series, times
-from earthformer_jax.data.readers.series import Cube
+from earthformer_jax.data.cubes.statistics import Normalizer
+from earthformer_jax.data.forecasting import choosing
+from earthformer_jax.data.forecasting.beginnings import (
+    LAST,
+    Beginnings,
+    Starts,
+    Variable,
+)
+from earthformer_jax.data.readers import series
 from earthformer_jax.data.readers.times import Times
-from earthformer_jax.data.splits import starts_between
+from earthformer_jax.data.source import Example
 from earthformer_jax.data.state import DataState
-from earthformer_jax.data.windows import HALF_DAY, Windows, in_range
+from earthformer_jax.data.windows import (
+    HALF_DAY,
+    Windows,
+    calendar_channels,
+    in_range,
+)
 
 
-def find(settings: Settings, state: DataState, start: str = "last") -> Beginnings:
+def find(settings: Settings, state: DataState, starts: Starts = LAST) -> Beginnings:
     """The input windows that forecasts begin from, in the units of the training.
 
     Args:
         settings: checked settings.
         state: of the data that the model was trained on.
-        start: "last": the latest frames; "all": every window; or a date,
-            "2000-02-29" or shorter: the window that ends with the last frame of it.
+        starts: which windows.
 
     Raises:
         FileNotFoundError: if `settings.path` does not exist.
@@ -38,90 +47,79 @@ def find(settings: Settings, state: DataState, start: str = "last") -> Beginning
     cube = series.in_memory(opening.arranged(cube, state))
     opening.check_dates(settings, cube, fits_anew=False)
     normalizer, _ = trained.unpack(state)
-    starts = _starts(cube, settings.in_len, start)
+    first = choosing.choose(cube, settings.in_len, starts)
+    time_of_day = 0 < cube.cadence < HALF_DAY
     windows = Windows(
         cube.frames,
         in_range(cube.minutes),
-        starts,
+        first,
         in_len=settings.in_len,
         out_len=0,
         normalizer=normalizer,
-        targets=targets,
+        observed=True,
         calendar=settings.calendar,
-        time_of_day=0 < cube.cadence < HALF_DAY,
+        time_of_day=time_of_day,
     )
-    last = starts + settings.in_len - 1
-    valid = [] if cube.times is None else [_following(cube, settings, i) for i in last]
+    last = first + settings.in_len - 1
+
+    def following(window: int, count: int) -> Times:
+        return choosing.following(cube, int(last[window]), count)
+
+    names, units = cube.names[:targets], cube.units[:targets]
+    can_advance = targets == len(cube.names)
+    advance = functools.partial(
+        _advance, normalizer, settings.calendar, time_of_day=time_of_day
+    )
     return Beginnings(
         label=cube.label,
-        windows=windows,
+        windows=_Filled(windows),
         last=last,
-        reference=None if cube.times is None else cube.times[last],
-        valid=tuple(valid),
-        names=cube.names[:targets],
-        units=cube.units[:targets],
+        reference=cube.times[last] if cube.times is not None else None,
+        following=following if cube.times is not None else None,
+        variables=tuple(map(Variable, names, units)),
         decode=normalizer.decode,
+        anomalies=None,
+        advance=advance if can_advance else None,
+        not_advanced="the inputs have variables that are not forecast: "
+        + ", ".join(cube.names[targets:]),
         latitude=cube.latitude,
         longitude=cube.longitude,
     )
 
 
-def _starts(cube: Cube, in_len: int, start: str) -> np.ndarray:
-    """First frames `[n]` of the windows that were asked for."""
-    frames = cube.frames.shape[0]
-    there = f"{cube.label} has {cube.period(0, frames)}"
-    every = np.concatenate(
-        [starts_between(int(a), int(b), in_len) for a, b in cube.segments]
-    ).astype(np.int64)
-    if start == "all":
-        if not len(every):
-            raise ValueError(
-                f"in_len={in_len} frames without a gap are needed; {there}"
-            )
-        return every
-    last = frames - 1
-    if start != "last":
-        if cube.minutes is None:
-            raise ValueError(
-                f"start={start}: {cube.label} has no dates; use last or all"
-            )
-        begin, end = times.start_of(start, "start"), times.end_of(start, "start")
-        last = int(np.searchsorted(cube.minutes, end)) - 1
-        if last < 0 or cube.minutes[last] < begin:
-            raise ValueError(f"start={start}: {there}; use one of these, last or all")
-    if last - in_len + 1 not in every:
-        first = max(a for a, _ in cube.segments.tolist() if a <= last)
-        raise ValueError(
-            f"in_len={in_len} frames without a gap are needed up to "
-            f"{cube.period(last, last + 1)}; there are {last - first + 1} "
-            f"({there})"
+class _Filled:
+    """Windows with the share of their values that were filled."""
+
+    def __init__(self, windows: Windows):
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._windows[index]
+        known = example["inputs_observed"]
+        filled = np.array(1 - np.mean(known), np.float32)
+        return {"inputs": example["inputs"], "filled": filled}
+
+
+def _advance(
+    normalizer: Normalizer,
+    calendar: bool,
+    inputs: np.ndarray,
+    forecast: np.ndarray,
+    minutes: np.ndarray | None,
+    *,
+    time_of_day: bool,
+) -> np.ndarray:
+    """The latest inputs after a forecast: its fields, 0 where never observed."""
+    fields = np.where(normalizer.counted[..., : forecast.shape[-1]], forecast, 0)
+    if calendar:
+        assert minutes is not None  # a calendar needs dates
+        season = calendar_channels(minutes, time_of_day)
+        season = np.broadcast_to(
+            season[:, None, None, :], (*fields.shape[:3], season.shape[-1])
         )
-    return np.array([last - in_len + 1], np.int64)
-
-
-def _following(cube: Cube, settings: Settings, last: int) -> Times:
-    """The times of the forecast frames after a frame."""
-    now, count = cast(Times, cube.times)[last : last + 1], settings.out_len
-    if not cube.cadence:
-        raise ValueError(
-            f"{cube.label} has a single frame, so the time from one to the next is "
-            "unknown; give it at least two"
-        )
-    if not times.is_monthly(cube.cadence):
-        later = now.seconds + 60 * cube.cadence * np.arange(1, count + 1)
-        return decoding.of_seconds(later, now.calendar)
-    date = cftime.num2date(now.seconds[0], decoding.EPOCH, now.calendar)
-    moments = [_months_later(date, i) for i in range(1, count + 1)]
-    later = cftime.date2num(moments, decoding.EPOCH, calendar=now.calendar)
-    return decoding.of_seconds(np.asarray(later, np.float64), now.calendar)
-
-
-def _months_later(date, months: int):
-    """The same day some months later, or the last day of a shorter month."""
-    years, month = divmod(date.month - 1 + months, 12)
-    for day in range(date.day, 27, -1):
-        try:
-            return date.replace(year=date.year + years, month=month + 1, day=day)
-        except ValueError:
-            continue
-    return date.replace(year=date.year + years, month=month + 1, day=min(date.day, 27))
+        fields = np.concatenate([fields, season], axis=-1)
+    joined = np.concatenate([inputs, fields.astype(inputs.dtype)])
+    return joined[-len(inputs) :]

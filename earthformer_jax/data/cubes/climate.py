@@ -16,7 +16,8 @@ from typing import Any
 from earthformer_jax.data.cubes import beginnings as begin
 from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.cubes import settings as cube_settings
-from earthformer_jax.data.dataset import Beginnings, Dataset
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
@@ -35,7 +36,9 @@ def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     return cube.load(settings_from(Settings, config, "the climate data"), state)
 
 
-def beginnings(config: Mapping[str, Any], state: DataState, start: str) -> Beginnings:
+def beginnings(
+    config: Mapping[str, Any], state: DataState, starts: Starts
+) -> Beginnings:
     """What forecasts begin from (`data.cubes.beginnings.find`)."""
     settings = settings_from(Settings, config, "the climate data")
-    return begin.find(settings, state, start)
+    return begin.find(settings, state, starts)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.cubes import beginnings, cube
+from earthformer_jax.data.forecasting.beginnings import Variable
 from earthformer_jax.data.readers import decoding
 from tests.data import cube_files
 
@@ -26,8 +27,10 @@ def following(path, units, values, calendar="standard"):
     attributes = {"units": units, "calendar": calendar}
     data = data.assign_coords(time=("time", np.asarray(values), attributes))
     found = find(path, data)
-    assert found.valid[0].calendar == calendar
-    dates = cftime.num2date(found.valid[0].seconds, decoding.EPOCH, calendar)
+    assert found.following is not None
+    valid = found.following(0, 3)
+    assert valid.calendar == calendar
+    dates = cftime.num2date(valid.seconds, decoding.EPOCH, calendar)
     return [date.strftime("%Y-%m-%d %H") for date in dates]
 
 
@@ -69,7 +72,7 @@ def test_windows(tmp_path):
     data = cube_files.dataset(FRAMES)
     found = find(tmp_path / "x.nc", data, targets=("P",), anomalies=False)
     inputs = found.windows[0]["inputs"]
-    assert (found.names, found.units) == (("P",), ("mm/day",))
+    assert found.variables == (Variable("P", "mm/day"),)
     assert inputs.shape == (4, 4, 5, 2)
     values = found.decode(inputs[..., :1], None)[..., 0]
     np.testing.assert_allclose(values, data["P"].values[-4:], atol=1e-5)

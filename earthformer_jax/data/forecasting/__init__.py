@@ -1,0 +1,1 @@
+"""What forecasts begin from, and how fields become what a model sees."""
