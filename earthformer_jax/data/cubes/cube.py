@@ -31,6 +31,8 @@ from earthformer_jax.data.splits import (
     window_starts,
 )
 from earthformer_jax.data.state import DataState
+from earthformer_jax.data.state.series import split_text
+from earthformer_jax.data.state.series import windows as test_windows
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics.channels import ChannelScores
@@ -95,7 +97,7 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
             cube,
             normalizer,
             missing,
-            trained.split_text(cube, periods, starts),
+            split_text(cube, periods, starts),
             units,
         ),
         train=windows["train"],
@@ -150,7 +152,7 @@ def _divide(
         starts = window_starts(cube, periods, **lengths, stride=settings.stride)
     else:
         cube, until = series.in_memory(arranged(cube, state)), str(settings.test_until)
-        periods, starts = trained.windows(
+        periods, starts = test_windows(
             cube, state, **lengths, stride=settings.stride, test_until=until
         )
     check_dates(settings, cube, fits_anew=state is None)
