@@ -8,6 +8,7 @@ called from anywhere.
 from earthformer_jax.plotting.animation import forecast_animation, save_animation
 from earthformer_jax.plotting.attention import AttentionRow, attention_maps
 from earthformer_jax.plotting.fields import render_frames
+from earthformer_jax.plotting.forecast import draw as draw_forecast
 from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
 from earthformer_jax.plotting.maps import forecast_maps
 from earthformer_jax.plotting.regimes import field_table, projection, regime_calendar
@@ -18,6 +19,7 @@ __all__ = [
     "AttentionRow",
     "attention_maps",
     "contact_sheet",
+    "draw_forecast",
     "field_table",
     "forecast_animation",
     "forecast_frames",

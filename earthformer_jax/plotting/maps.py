@@ -10,8 +10,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from earthformer_jax.plotting.degrees import edges, label_degrees
 from earthformer_jax.plotting.style import GREY, figure_style
 
 COLORMAP = "RdBu_r"
@@ -41,8 +41,8 @@ def forecast_maps(
         index: row label -> `[k]` Nino3.4 in K, written on the maps.
         title: of the figure.
     """
-    west, east = _edges(longitude)[[0, -1]]
-    south, north = _edges(latitude)[[0, -1]]
+    west, east = edges(longitude)[[0, -1]]
+    south, north = edges(latitude)[[0, -1]]
     shape = (north - south) / (east - west)
     width = 2.6 * len(leads) + 1.3
     height = len(rows) * (2.42 * shape + 0.12) + 0.95
@@ -94,7 +94,7 @@ def forecast_maps(
 
 def _map(panel, field, latitude, longitude, ocean_mask, limit) -> None:
     """Draws one map: cells, land, coastline and the Nino3.4 box."""
-    x, y = _edges(longitude), _edges(latitude)
+    x, y = edges(longitude), edges(latitude)
     panel.set_facecolor(GREY)
     panel.pcolormesh(
         x,
@@ -116,11 +116,7 @@ def _map(panel, field, latitude, longitude, ocean_mask, limit) -> None:
     panel.set_xlim(x[0], x[-1])
     panel.set_ylim(y[0], y[-1])
     panel.set_aspect("equal")
-    panel.xaxis.set_major_locator(FixedLocator(_round_values(x, 60, 30)))
-    panel.yaxis.set_major_locator(FixedLocator(_round_values(y, 30, 15)))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _longitude(v)))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _latitude(v)))
-    panel.tick_params(labelsize=8, length=2.5)
+    label_degrees(panel, x, y)
     for spine in panel.spines.values():
         spine.set_visible(True)
         spine.set_linewidth(0.6)
@@ -137,32 +133,3 @@ def _coastline(x, y, ocean_mask) -> list:
         for i, j in np.argwhere(ocean_mask[1:] != ocean_mask[:-1])
     ]
     return across + along
-
-
-def _edges(centres) -> np.ndarray:
-    """`[n + 1]` cell edges of `[n]` centres."""
-    centres = np.asarray(centres, np.float64)
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate(
-        [[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]]
-    )
-
-
-def _round_values(edges, *steps) -> list[float]:
-    """Multiples of the first step that gives at least three, otherwise of the last."""
-    found = [
-        np.arange(np.ceil(edges[0] / step) * step, edges[-1] + 1e-6, step)
-        for step in steps
-    ]
-    return next((v for v in found if len(v) >= 3), found[-1]).tolist()
-
-
-def _longitude(value: float) -> str:
-    value = (value + 180) % 360 - 180
-    if value in (0, -180):
-        return f"{abs(value):g}°"
-    return f"{abs(value):g}°{'E' if value > 0 else 'W'}"
-
-
-def _latitude(value: float) -> str:
-    return "0°" if value == 0 else f"{abs(value):g}°{'N' if value > 0 else 'S'}"

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax import plotting
-from earthformer_jax.plotting.maps import _coastline, _edges, _longitude
+from earthformer_jax.plotting.degrees import edges, longitude_text
+from earthformer_jax.plotting.maps import _coastline
 
 LATITUDE = np.arange(-30.0, 31.0, 10.0)
 LONGITUDE = np.arange(160.0, 291.0, 10.0)
@@ -50,7 +51,7 @@ def test_index_is_written_on_the_maps():
 
 
 def test_coastline_lies_between_land_and_ocean():
-    x, y = _edges(LONGITUDE), _edges(LATITUDE)
+    x, y = edges(LONGITUDE), edges(LATITUDE)
     segments = _coastline(x, y, OCEAN)
     assert len(segments) == 3 + 3
     assert all(p[0] == 265 for s in segments[:3] for p in s)
@@ -61,4 +62,4 @@ def test_coastline_lies_between_land_and_ocean():
     "value, text", ((0, "0°"), (190, "170°W"), (120, "120°E"), (180, "180°"))
 )
 def test_longitudes_read_well(value, text):
-    assert _longitude(value) == text
+    assert longitude_text(value) == text
