@@ -32,15 +32,24 @@ def temperature_unit(text: str) -> str:
         KELVIN, CELSIUS, FAHRENHEIT; OTHER if it is a unit of something else, or a
         multiple of a degree; UNKNOWN if it means nothing, as "" does.
     """
-    plain = unicodedata.normalize("NFKC", text.replace("º", " ")).lower()
-    plain = re.sub(SCALES, " ", plain)
-    words = [re.sub("^deg(ree)?s?", "", x) for x in re.findall(r"[^\W\d_]+", plain)]
+    words = _words(text)
     meant = [word for word in words if word not in BESIDE]
     for unit, names in WORDS.items():
         if meant and all(word in names for word in meant):
-            return OTHER if re.search(r"\d", plain) else unit
+            return OTHER if re.search(r"\d", _plain(text)) else unit
     something = meant or (text.strip() and not words)
     return OTHER if something and _is_known(text) else UNKNOWN
+
+
+def named_temperature(text: str) -> str:
+    """KELVIN, CELSIUS or FAHRENHEIT, if a text names one of them; otherwise "".
+
+    Other than `temperature_unit`, it does not ask the registry of units.
+    """
+    meant = [word for word in _words(text) if word not in BESIDE]
+    known = meant and any(set(meant) <= set(names) for names in WORDS.values())
+    unit = temperature_unit(text) if known else OTHER
+    return unit if unit in WORDS else ""
 
 
 def same_units(a: str, b: str) -> bool:
@@ -58,6 +67,17 @@ def same_units(a: str, b: str) -> bool:
     except Exception:  # the registry has an exception for every way to be no unit
         return a.lower().split() == b.lower().split()  # "dBZ" and "DBZ"
     return bool(np.allclose([zero, one], [0, 1], rtol=1e-9, atol=1e-12))
+
+
+def _plain(text: str) -> str:
+    plain = unicodedata.normalize("NFKC", text.replace("º", " ")).lower()
+    return re.sub(SCALES, " ", plain)
+
+
+def _words(text: str) -> list[str]:
+    """The words of a unit in lower case, without "degrees"."""
+    found = re.findall(r"[^\W\d_]+", _plain(text))
+    return [re.sub("^deg(ree)?s?", "", word) for word in found]
 
 
 def _meant(text: str) -> str:
