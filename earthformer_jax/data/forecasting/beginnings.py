@@ -72,6 +72,8 @@ class Beginnings:
             that are forecast as well, by name.
         latitude: degrees north `[h]` or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
+        coordinates: what tells windows apart besides their times, `[n]` by name, such
+            as the names of their events.
         notes: how the input was changed to fit the training, "degC converted to K".
     """
 
@@ -90,4 +92,5 @@ class Beginnings:
     indices: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
+    coordinates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -32,7 +32,8 @@ def choose(cube: Cube, in_len: int, starts: Starts) -> np.ndarray:
         return _several(cube, in_len, starts, every, there)
     last = frames - 1
     if starts.first != "last":
-        begin, end = _dates(cube, starts.first, starts.first)
+        _check_dated(cube, starts.first)
+        begin, end = cast(tuple[int, int], period(starts))
         last = int(np.searchsorted(_minutes(cube), end)) - 1
         if last < 0 or _minutes(cube)[last] < begin:
             raise ValueError(
@@ -54,13 +55,10 @@ def _several(
     """The windows of `every` that lie in a period, or all."""
     if not len(every):
         raise ValueError(f"in_len={in_len} frames without a gap are needed; {there}")
-    if starts.stop or starts.first != "all":
-        if starts.first in ("last", "all"):
-            raise ValueError(
-                f"stop={starts.stop} needs the date of a first forecast, not "
-                f"start={starts.first}"
-            )
-        begin, end = _dates(cube, starts.first, starts.stop)
+    wanted = period(starts)
+    if wanted is not None:
+        _check_dated(cube, starts.first)
+        begin, end = wanted
         moments = _minutes(cube)[every + in_len - 1]
         every = every[(begin <= moments) & (moments < end)]
         if not len(every):
@@ -92,11 +90,26 @@ def following(cube: Cube, last: int, count: int) -> Times:
     return decoding.of_seconds(np.asarray(later, np.float64), now.calendar)
 
 
-def _dates(cube: Cube, first: str, stop: str) -> tuple[int, int]:
-    """Minutes at the beginning of one date and at the end of another."""
+def period(starts: Starts) -> tuple[int, int] | None:
+    """Minutes at the beginning and end of the period of `starts`; None if it has none.
+
+    Raises:
+        ValueError: if a date is not one, or a period has no first date.
+    """
+    if starts.first not in ("last", "all"):
+        stop = starts.stop or starts.first
+        return times.start_of(starts.first, "start"), times.end_of(stop, "stop")
+    if starts.stop:
+        raise ValueError(
+            f"stop={starts.stop} needs the date of a first forecast, not "
+            f"start={starts.first}"
+        )
+    return None
+
+
+def _check_dated(cube: Cube, first: str) -> None:
     if cube.minutes is None:
         raise ValueError(f"start={first}: {cube.label} has no dates; use last or all")
-    return times.start_of(first, "start"), times.end_of(stop, "stop")
 
 
 def _minutes(cube: Cube) -> np.ndarray:

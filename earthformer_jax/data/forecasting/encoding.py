@@ -28,7 +28,8 @@ class Encoding:
             none, cosine and sine of the season, those of the time of day as well, or
             those of the calendar month.
         most_carried: frames over which a missing value is replaced by the last one;
-            after them, and before the first, it is 0 in model units. None: no limit.
+            after them, and before the first, it is `fill`. None: no limit.
+        fill: float32 `[c]` in model units; None: 0.
     """
 
     scale: np.ndarray
@@ -38,3 +39,4 @@ class Encoding:
     climatology: Climatology | None = None
     calendar: str = ""
     most_carried: int | None = None
+    fill: np.ndarray | None = None

@@ -290,10 +290,19 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     )
 
 
+def with_pixels(events: Events) -> Events:
+    """The events of which at least one pixel was observed."""
+    return events.take(events.pct_missing < _everything(events))
+
+
+def _everything(events: Events) -> float:
+    """`pct_missing` of an event without pixels: a share, or percent."""
+    return 1.0 if events.pct_missing.max() <= 1 else 100.0
+
+
 def _check_some_pixel(events: Events, used: Events, path: Path) -> None:
     """Rejects events whose pixels are all missing."""
-    everything = 1.0 if events.pct_missing.max() <= 1 else 100.0  # a share, or percent
-    empty = used.pct_missing >= everything
+    empty = used.pct_missing >= _everything(events)
     if empty.any():
         names = ", ".join(map(str, used.id[empty][:3]))
         raise ValueError(

@@ -139,7 +139,9 @@ class EventFiles:
             for offsets, frames in zip(events.offsets, self.frames, strict=True)
         }
         offsets = (frame_offsets(*kind) for kind in kinds.values())
-        self.minutes = {int(np.median(np.diff(o))) for o in offsets if o is not None}
+        self.minutes = {
+            int(np.median(np.diff(o))) for o in offsets if o is not None and len(o) > 1
+        }
 
     @property
     def corners(self) -> np.ndarray:

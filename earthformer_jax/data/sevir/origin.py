@@ -126,21 +126,44 @@ def selected(settings: Settings) -> Selected:
         FileNotFoundError: if a file does not exist.
         ValueError: if a file cannot be used.
     """
-    catalog, root = _find(settings)
+    catalog, root = find(settings)
     every = catalog_lib.read(catalog)
     used, left_out = catalog_lib.select(every, settings.max_missing, catalog)
     inside = catalog_lib.within(used, settings.dates, catalog)
     if len(inside) < len(used):
         left_out.append(f"{len(used) - len(inside)} events outside the dates")
-    there, layouts, not_there = files_lib.check(
-        root, inside, settings.span, settings.skip_missing_files
+    there, make, not_there = opened(root, inside, settings, settings.span)
+    return Selected(there, make, catalog, left_out + not_there)
+
+
+def opened(
+    root: Path, events: catalog_lib.Events, settings: Settings, span: int
+) -> tuple[catalog_lib.Events, Callable[[catalog_lib.Events], EventFiles], list[str]]:
+    """Opens the files of some events.
+
+    Args:
+        root: the folder that file names are relative to.
+        events: of the catalog.
+        settings: with `skip_missing_files`.
+        span: frames that an event must have.
+
+    Returns:
+        the events whose files exist, what opens some of them, and descriptions of what
+        was left out.
+
+    Raises:
+        FileNotFoundError: if files are missing.
+        ValueError: if a file cannot be read or does not fit the catalog.
+    """
+    there, layouts, left_out = files_lib.check(
+        root, events, span, settings.skip_missing_files
     )
     files = files_lib.VilFiles(root, layouts)
 
     def make(part: catalog_lib.Events) -> EventFiles:
         return EventFiles(files, part, layouts)
 
-    return Selected(there, make, catalog, left_out + not_there)
+    return there, make, left_out
 
 
 def file_events(settings: Settings) -> Origin:
@@ -176,7 +199,7 @@ def file_events(settings: Settings) -> Origin:
     )
 
 
-def _find(settings: Settings) -> tuple[Path, Path]:
+def find(settings: Settings) -> tuple[Path, Path]:
     """The catalog, and the folder that its file names are relative to."""
     path = paths.existing(settings.path, "path")
     if settings.catalog_path:

@@ -70,6 +70,10 @@ class EventSource(Protocol):
         """ "vil" uint8 `[t, h, w]`, "time" int32 `[t]`, and further known values."""
         ...
 
+    def times(self, index: int) -> np.ndarray:
+        """Minutes since 1970-01-01 UTC of all frames of an event, int32 `[t]`."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class TwinEvents:
@@ -98,15 +102,18 @@ class TwinEvents:
         return len(self.twin)
 
     def read(self, index: int, frames: slice) -> dict[str, np.ndarray]:
+        return {
+            "vil": self.twin[index][frames],
+            "time": self.times(index)[frames],
+            "event": np.asarray(index, np.int32),
+        }
+
+    def times(self, index: int) -> np.ndarray:
+        """Minutes since 1970-01-01 UTC of all frames of an event, int32."""
         (step,) = self.minutes
         number = SPLITS.index(self.twin.split)
         day = -(2 * index + number) if number else index
-        minutes = 24 * 60 * day + step * np.arange(self.twin.frames, dtype=np.int32)
-        return {
-            "vil": self.twin[index][frames],
-            "time": minutes[frames],
-            "event": np.asarray(index, np.int32),
-        }
+        return 24 * 60 * day + step * np.arange(self.twin.frames, dtype=np.int32)
 
 
 class PreparedEvents:
@@ -141,6 +148,10 @@ class PreparedEvents:
             "time": event["time"][frames],
         }
 
+    def times(self, index: int) -> np.ndarray:
+        """Minutes since 1970-01-01 UTC of all frames of an event, int32."""
+        return self._examples[index]["time"]
+
 
 class Windows:
     """Examples cut from events: `in_len` input frames, then `out_len` target frames.
@@ -162,11 +173,14 @@ class Windows:
         space_step: int = 1,
         normalization: Affine = NORMALIZATIONS["01"],
         which: np.ndarray | None = None,
+        places: tuple[np.ndarray, np.ndarray] | None = None,
     ):
-        """Makes a source; the arguments are those of `Settings`, but for the last.
+        """Makes a source; the arguments are those of `Settings`, but for the last two.
 
         Args:
             which: the windows to use, by mask or position; None: all.
+            places: numbers `[n]` of the events and of the first frames of the windows,
+                instead of windows that are `stride` frames apart.
 
         Raises:
             ValueError: if `space_step` does not divide the size of the images.
@@ -180,11 +194,14 @@ class Windows:
         self._in_len, self._out_len = in_len, out_len
         self._stride, self._time_step, self._space_step = stride, time_step, space_step
         self._units = code_table(normalization)
-        frames = -(-np.asarray(events.frames) // time_step)
-        counts = count_windows(frames, in_len + out_len, stride)
-        event = np.repeat(np.arange(len(counts)), counts)
-        number = np.arange(len(event)) - (np.cumsum(counts) - counts)[event]
-        start = number * stride * time_step
+        if places is not None:
+            event, start = places
+        else:
+            frames = -(-np.asarray(events.frames) // time_step)
+            counts = count_windows(frames, in_len + out_len, stride)
+            event = np.repeat(np.arange(len(counts)), counts)
+            number = np.arange(len(event)) - (np.cumsum(counts) - counts)[event]
+            start = number * stride * time_step
         chosen = slice(None) if which is None else which
         self._event, self._start = event[chosen], start[chosen]
 
