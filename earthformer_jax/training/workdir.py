@@ -1,5 +1,6 @@
 """The config a workdir belongs to."""
 
+import hashlib
 import json
 import pathlib
 
@@ -41,3 +42,9 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 def to_json(config: ml_collections.ConfigDict) -> str:
     """The config as indented JSON: references resolved, tuples as lists."""
     return json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n"
+
+
+def config_hash(config: ml_collections.ConfigDict) -> str:
+    """SHA-256 of the config in hexadecimal, whatever the order of its fields."""
+    fields = json.loads(config.to_json_best_effort())
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

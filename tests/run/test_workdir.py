@@ -11,7 +11,7 @@ from earthformer_jax.run.config import completed
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
-from earthformer_jax.training.workdir import to_json, write_config
+from earthformer_jax.training.workdir import config_hash, to_json, write_config
 
 
 def config(**changes):
@@ -160,6 +160,14 @@ class TestFiles:
         c = ml_collections.ConfigDict(dict(a=dict(n=3), shape=(1, 2)))
         c.b = c.a.get_ref("n")
         assert json.loads(to_json(c)) == {"a": {"n": 3}, "b": 3, "shape": [1, 2]}
+
+    def test_the_hash_is_that_of_the_values(self):
+        c = ml_collections.ConfigDict({"a": {"n": 3, "m": (1, 2)}, "b": 0.5})
+        other_order = ml_collections.ConfigDict({"b": 0.5, "a": {"m": [1, 2], "n": 3}})
+        assert config_hash(c) == config_hash(other_order)
+        other_order.a.n = 4
+        assert config_hash(c) != config_hash(other_order)
+        assert len(config_hash(c)) == 64
 
     def test_differences(self):
         a = ml_collections.ConfigDict(dict(x=dict(y=1, z="s"), old=1, same=(1, 2)))
