@@ -9,6 +9,7 @@ from typing import Any
 
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
+from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
 # Data sets that fit statistics to their training examples whenever they are loaded.
@@ -85,6 +86,27 @@ def beginnings(
             f"({able}), not for this data set"
         )
     return module.beginnings(config, state, starts)
+
+
+def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
+    """How physical fields become what a trained model sees.
+
+    Args:
+        config: as for `load`.
+        state: of the data that the model was trained on.
+
+    Raises:
+        ValueError: if the inputs of the data set are not fields, or its settings do not
+            match the state.
+    """
+    module = _module(config["name"])
+    if not hasattr(module, "encoding"):
+        able = ", ".join(n for n in MODULES if hasattr(_module(n), "encoding"))
+        raise ValueError(
+            f"name={config['name']!r}: physical units are known for {able}, not for "
+            "this data set"
+        )
+    return module.encoding(config, state)
 
 
 def _check(data: Data, state: DataState, fits: bool) -> None:

@@ -45,6 +45,11 @@ class Climatology:
     daily: int = 0
     monthly: bool = False
 
+    @property
+    def has_cycles(self) -> bool:
+        """Whether it depends on the time."""
+        return bool(self.annual or self.daily or self.monthly)
+
     def at(self, minutes: np.ndarray | None) -> np.ndarray:
         """float32 `[..., h, w, c]` at times `[...]`; `[1, h, w, c]` without times."""
         if self.monthly:

@@ -15,9 +15,11 @@ from typing import Any
 
 from earthformer_jax.data.cubes import beginnings as begin
 from earthformer_jax.data.cubes import cube
+from earthformer_jax.data.cubes import encoding as encode
 from earthformer_jax.data.cubes import settings as cube_settings
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
+from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
@@ -42,3 +44,8 @@ def beginnings(
     """What forecasts begin from (`data.cubes.beginnings.find`)."""
     settings = settings_from(Settings, config, "the climate data")
     return begin.find(settings, state, starts)
+
+
+def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
+    """How fields become what a model sees (`data.cubes.encoding.find`)."""
+    return encode.find(settings_from(Settings, config, "the climate data"), state)

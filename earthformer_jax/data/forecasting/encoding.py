@@ -40,3 +40,43 @@ class Encoding:
     calendar: str = ""
     most_carried: int | None = None
     fill: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Rejects arrays that do not fit together.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        channels = len(self.scale)
+        if self.calendar not in CALENDARS:
+            raise ValueError(f"calendar={self.calendar!r}: expected one of {CALENDARS}")
+        if len(self.offset) != channels or not 1 <= self.targets <= channels:
+            raise ValueError(
+                f"an encoding of {channels} channels with {len(self.offset)} offsets "
+                f"and {self.targets} targets"
+            )
+        if self.fill is not None and len(self.fill) != channels:
+            raise ValueError(f"an encoding of {channels} channels with {self.fill=}")
+        fields = [] if self.counted is None else [self.counted.shape]
+        if self.climatology is not None:
+            fields.append(self.climatology.coefficients.shape[1:])
+        if any(len(s) != 3 or s[2] != channels or s != fields[0] for s in fields):
+            raise ValueError(
+                f"an encoding of {channels} channels with fields of the shapes "
+                f"{', '.join(map(str, fields))}"
+            )
+
+    @property
+    def needs_minutes(self) -> bool:
+        """Whether conversion depends on the time."""
+        cycle = self.climatology
+        return bool(self.calendar) or (cycle is not None and cycle.has_cycles)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Rows and columns; None: any."""
+        if self.counted is not None:
+            return self.counted.shape[:2]
+        if self.climatology is not None:
+            return self.climatology.coefficients.shape[1:3]
+        return None
