@@ -14,19 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from earthformer_jax.interop import torch_names
 from earthformer_jax.interop.official_options import model_options
 from earthformer_jax.interop.state_dict_file import read_state_dict
-from earthformer_jax.models.earthformer.hierarchy import (
-    cross_specs,
-    per_level,
-    self_specs,
-)
+from earthformer_jax.models.earthformer import tables
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.ops import attention
 
 __all__ = [
+    "arrays_from_state_dict",
     "earthformer_from_config",
     "params_from_state_dict",
     "read_state_dict",
@@ -78,6 +76,28 @@ def params_from_state_dict(
     return {"params": params}
 
 
+def arrays_from_state_dict(
+    state_dict: Mapping[str, Any], model: Earthformer
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays of the reference's state dict by our paths, whatever their shapes.
+
+    Args:
+        state_dict: as for `params_from_state_dict`; of a model whose fields may have
+            other sizes.
+        model: whose names are looked for.
+
+    Returns:
+        {"stem/convs_0/conv_0/kernel": array} of what is there, and the torch names of
+        what the model does not have.
+
+    Raises:
+        ValueError: if an entry is not an array of finite numbers.
+    """
+    return torch_names.arrays_by_path(
+        state_dict, _abstract_params(model), _rules(model), ignore=(_BUFFER,)
+    )
+
+
 def state_dict_from_params(
     variables: Mapping[str, Any], model: Earthformer
 ) -> dict[str, np.ndarray]:
@@ -102,7 +122,7 @@ def state_dict_from_params(
             "the variables are not those of this model: their names or shapes differ"
         )
     exported = torch_names.export_tree(params, _rules(model))
-    return exported | _buffers(model, exported)
+    return exported | _buffers(model, params)
 
 
 def _abstract_params(model: Earthformer):
@@ -116,27 +136,13 @@ def _rules(model: Earthformer):
     )
 
 
-def _buffers(model: Earthformer, exported) -> dict[str, np.ndarray]:
+def _buffers(model: Earthformer, params) -> dict[str, np.ndarray]:
     """The index buffer of every attention layer that has a bias table."""
-    levels, frames = model.levels, model.memory_grids[0][0] + model.target_shape[0]
-    enc = per_level(model.enc_pattern, levels, "enc_pattern")
-    dec = per_level(model.dec_self_pattern, levels, "dec_self_pattern")
-    cross = per_level(model.dec_cross_pattern, levels, "dec_cross_pattern")
-    reach_of = {}
-    for level, grid in enumerate(model.memory_grids):
-        for i, spec in enumerate(self_specs(enc[level], grid)):
-            reach_of[f"encoder.blocks.{level}.", i] = spec.size
-        for i, spec in enumerate(self_specs(dec[level], grid)):
-            reach_of[f"decoder.self_blocks.{level}.", i] = spec.size
-        blocks = f"decoder.cross_blocks.{level - model.dec_cross_start}."
-        for i, spec in enumerate(cross_specs(cross[level], grid)):
-            reach_of[blocks, i] = (frames, *spec.size)
-    buffers = {}
-    for name in exported:
-        stem, _, leaf = name.rpartition(".")
-        if leaf == "relative_position_bias_table":
-            prefix = ".".join(stem.split(".")[:3]) + "."
-            reach = reach_of[prefix, int(stem.rsplit(".", 1)[1])]
+    fields, rules, buffers = tables.fields_of(model), _rules(model), {}
+    for path in traverse_util.flatten_dict(dict(params), sep="/"):
+        reach = tables.bias_reach(path, model, fields)
+        if reach is not None:
+            stem = torch_names.torch_name(path, rules).rpartition(".")[0]
             index = attention.relative_position_index(reach, reach, reach)
             buffers[f"{stem}.{_BUFFER}"] = index.astype(np.int64)
     return buffers

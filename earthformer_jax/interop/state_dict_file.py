@@ -3,6 +3,7 @@
 import pathlib
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.checks import shown
+
+# What reading a damaged file, or one of another kind, raises.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @runtime_checkable
@@ -91,18 +105,19 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, Any]:
         ".pth": _read_torch,
         ".ckpt": _read_torch,
     }
-    if path.suffix not in readers:
+    kind = path.suffix.lower()
+    if kind not in readers:
         raise ValueError(
             f"weights are read from {', '.join(readers)}; got {path.name!r}"
         )
-    return readers[path.suffix](path)
+    return readers[kind](path)
 
 
 def _read_npz(path):
     try:
         with np.load(path) as arrays:
             return {k: arrays[k] for k in arrays.files}
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (*_DAMAGE, AttributeError, NotImplementedError) as error:
         raise ValueError(f"{path} is not a readable .npz file: {error}") from error
 
 
@@ -112,7 +127,7 @@ def _read_safetensors(path):
 
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, *_DAMAGE) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file: {error}"
         ) from error
@@ -128,8 +143,15 @@ def _read_torch(path):
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or ["it ends early"])[0]
         raise ValueError(
-            f"{path} is not a readable PyTorch weight file: {error}"
+            f"{path} is not a readable PyTorch file of tensors alone: {reason}"
         ) from error
-    return dict(content.get("state_dict", content))
+    return _unwrapped(content)
+
+
+def _unwrapped(content: Any) -> dict[str, Any]:
+    """The entries of a state dict, or of the one that a checkpoint holds."""
+    entries = by_name(content)
+    return by_name(entries.get("state_dict", entries))

@@ -122,6 +122,40 @@ def _to_torch(array: np.ndarray, leaf: str) -> np.ndarray:
     return array.T if leaf == "kernel" else array
 
 
+def arrays_by_path(
+    state_dict: Mapping[str, Any],
+    template,
+    rules: Sequence[Rule],
+    ignore: Sequence[str] = (),
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays in our layout, of any shape, and the torch names that remain.
+
+    Args:
+        state_dict: torch names to arrays or tensors.
+        template: tree with our names.
+        rules: from our paths to torch names.
+        ignore: last parts of torch names that are not parameters.
+
+    Returns:
+        {"encoder/block_0_0/...": array} of the paths of the template that are there,
+        and the names of all that belongs to none of them.
+
+    Raises:
+        ValueError: if an entry is not an array of finite numbers.
+    """
+    given = {
+        k.removeprefix("torch_nn_module."): v for k, v in by_name(state_dict).items()
+    }
+    given = {k: v for k, v in given.items() if k.rsplit(".", 1)[-1] not in ignore}
+    arrays = {}
+    for path in traverse_util.flatten_dict(template, sep="/"):
+        name = torch_name(path, rules)
+        if name in given:
+            array = as_weight(name, given.pop(name))
+            arrays[path] = _to_ours(array, path.rsplit("/", 1)[-1])
+    return arrays, sorted(given)
+
+
 def import_tree(
     state_dict: Mapping[str, Any],
     template,
@@ -142,18 +176,15 @@ def import_tree(
     Raises:
         ValueError: naming all missing, unexpected and wrongly shaped entries.
     """
-    given = {
-        k.removeprefix("torch_nn_module."): v for k, v in by_name(state_dict).items()
-    }
-    given = {k: v for k, v in given.items() if k.rsplit(".", 1)[-1] not in ignore}
+    arrays, unexpected = arrays_by_path(state_dict, template, rules, ignore)
     flat, missing, misshapen = {}, [], []
     leaves: dict[str, Any] = traverse_util.flatten_dict(template, sep="/")
     for path, leaf in leaves.items():
         name = torch_name(path, rules)
-        if name not in given:
+        if path not in arrays:
             missing.append(name)
             continue
-        array = _to_ours(as_weight(name, given.pop(name)), path.rsplit("/", 1)[-1])
+        array = arrays[path]
         if array.shape != tuple(leaf.shape):
             want = _to_torch(np.empty(leaf.shape), path.rsplit("/", 1)[-1]).shape
             have = _to_torch(array, path.rsplit("/", 1)[-1]).shape
@@ -161,8 +192,8 @@ def import_tree(
             misshapen.append(f"{name} has shape {have}, the model needs {want}{turned}")
             continue
         flat[path] = jax.numpy.asarray(array.astype(leaf.dtype))
-    if missing or given or misshapen:
-        raise ValueError(_complaint(missing, sorted(given), misshapen))
+    if missing or unexpected or misshapen:
+        raise ValueError(_complaint(missing, unexpected, misshapen))
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

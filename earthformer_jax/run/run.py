@@ -33,7 +33,7 @@ from earthformer_jax.run.parts import (
     load_data,
     make_model,
 )
-from earthformer_jax.run.start import read_weights
+from earthformer_jax.run.start import first_weights
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, loop
@@ -312,8 +312,8 @@ class Run:
         path = self._settings.train.init_from
         if not path or Checkpoints(self.workdir / "checkpoints").steps():
             return None
-        logger.info("training begins with the weights of %s", path)
-        return read_weights(path, *self._built)
+        now = self.dataset.data.state
+        return first_weights(path, *self._built, None if now is None else now())
 
     def _check_same_data(self) -> None:
         """Refuses to continue a training with other data.

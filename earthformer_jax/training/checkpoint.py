@@ -217,13 +217,14 @@ class Checkpoints:
         return None
 
     def restore_variables(
-        self, which: str, like: Any, averaged: bool = True
+        self, which: str, like: Any = None, averaged: bool = True
     ) -> tuple[dict[str, Any], Progress]:
         """Reads what a forecast needs, without the state of the optimiser.
 
         Args:
             which: "last", or "best" as known to the newest readable checkpoint.
-            like: abstract variables {"params": ..., "batch_stats": ...} with shardings.
+            like: abstract variables {"params": ..., "batch_stats": ...} with shardings;
+                None: those that the checkpoint holds, on the default device.
             averaged: read the averaged parameters if the checkpoint has them.
 
         Returns:
@@ -281,6 +282,8 @@ class Checkpoints:
         saved, progress, _ = self._verified(step)
         averaged = averaged and saved.get("ema_params") is not None
         source = "ema_params" if averaged else "params"
+        if like is None:
+            like = _abstract(saved)
         wanted = {source: like["params"], "batch_stats": like.get("batch_stats", {})}
         sharding = jax.tree.leaves(like)[0].sharding
         wanted["step"] = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
@@ -401,6 +404,18 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
         raise UnreadableError(
             f"checkpoint {path} is incomplete or damaged ({_reason(error)})"
         ) from error
+
+
+def _abstract(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables that a checkpoint holds, to be read onto the default device."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return {
+        name: jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+            saved.get(name) or {},
+        )
+        for name in ("params", "batch_stats")
+    }
 
 
 def _check_match(path: pathlib.Path, saved: Any, like: Any) -> None:

@@ -75,8 +75,8 @@ def train(
         workdir: where everything is written; created if needed.
         dataset: data to learn from, and the task with its metric.
         model: forecaster of the examples.
-        weights: variables of the model that training begins with if there is no
-            checkpoint; None: new ones.
+        weights: variables of the model, or some of them, that training begins with if
+            there is no checkpoint; the others are new. None: all are.
 
     Returns:
         Whether training is complete. False after SIGTERM, SIGINT (Ctrl-C), SIGHUP or

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from flax import struct, traverse_util
 
 from earthformer_jax.models.contract import Forecaster, Variables
 
@@ -87,16 +88,24 @@ def begin_with(state: TrainState, variables: Variables) -> TrainState:
 
     Args:
         state: before the first step.
-        variables: {"params": ...}, with "batch_stats" if the model has any.
+        variables: {"params": ..., "batch_stats": ...}, or a part of them; the state
+            keeps its own in place of the others.
     """
-    params = jax.tree.map(jnp.copy, variables["params"])
+    params = _with(state.params, variables.get("params", {}))
     averaged = state.ema_params is not None
     return dataclasses.replace(
         state,
         params=params,
-        batch_stats=jax.tree.map(jnp.copy, variables.get("batch_stats", {})),
+        batch_stats=_with(state.batch_stats, variables.get("batch_stats", {})),
         ema_params=jax.tree.map(jnp.copy, params) if averaged else None,
     )
+
+
+def _with(tree: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with copies of the leaves that another one has as well."""
+    leaves: dict[Any, Any] = traverse_util.flatten_dict(dict(tree))
+    copies = jax.tree.map(jnp.copy, traverse_util.flatten_dict(dict(others)))
+    return traverse_util.unflatten_dict(leaves | copies)
 
 
 def abstract_variables(model: Forecaster, input_shape: tuple[int, ...]) -> Variables:

@@ -1,16 +1,18 @@
 """A training that begins with weights: of a workdir, or official ones."""
 
 import json
+import logging
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from earthformer_jax import models
 from earthformer_jax.interop import official
 from earthformer_jax.run import api
 from earthformer_jax.run.run import Run
-from earthformer_jax.run.start import read_weights
+from earthformer_jax.run.start import first_weights
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state
 from earthformer_jax.training.checkpoint import Checkpoints
@@ -34,37 +36,60 @@ def like(model):
     return state.abstract_variables(model, toy.SHAPE)
 
 
-def test_of_a_workdir(trained, tmp_path):
-    """The new training begins where the old one ended, average and all."""
+def test_of_a_workdir(trained, tmp_path, caplog):
+    """The new training begins with the model that `load` reads, average and all."""
+    caplog.set_level(logging.INFO)
     model = toy.ToyModel()
-    weights = read_weights(str(trained), model, like(model))
+    weights = first_weights(str(trained), model, like(model))
+    assert "old0, step 5" in caplog.text and "6 of 6 arrays are kept" in caplog.text
     folder = Checkpoints(trained / "checkpoints")
-    averaged, _ = folder.restore_variables("last", like(model))
-    assert jax.tree.leaves(weights)[0].tolist() != jax.tree.leaves(averaged)[0].tolist()
+    averaged, _ = folder.restore_variables("best", like(model))
+    jax.tree.map(np.testing.assert_array_equal, weights, averaged)
     config = toy.config(
         train__steps=1, train__log_every=1, optim__lr=1e-12, train__simulated_steps=0
     )
-    same = (config, tmp_path, toy.dataset(), model)
-    train(*same[:2], dataset=same[2], model=model, weights=weights)
-    after, progress = Checkpoints(tmp_path / "checkpoints").restore_variables(
-        "last", like(model), averaged=False
-    )
-    assert progress.step == 1
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after, weights
-    )
-    kept, _ = Checkpoints(tmp_path / "checkpoints").restore_variables(
-        "last", like(model)
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), kept, weights
-    )
+    train(config, tmp_path, dataset=toy.dataset(), model=model, weights=weights)
+    for average in (False, True):
+        after, progress = Checkpoints(tmp_path / "checkpoints").restore_variables(
+            "last", like(model), averaged=average
+        )
+        assert progress.step == 1
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after, weights
+        )
 
 
-def test_of_another_model(trained):
-    other = toy.ToyModel(features=5)
-    with pytest.raises(ConfigError, match="init_from=.* belongs to another model"):
-        read_weights(str(trained), other, like(other))
+def test_a_part(trained, caplog):
+    """What does not fit stays new, and the log says why."""
+    caplog.set_level(logging.INFO)
+    model = toy.ToyModel(features=5, has_unused=True)
+    weights = first_weights(str(trained), model, like(model))
+    assert set(weights["params"]) == {"last"}
+    assert "1 of 7 arrays are kept, 6 new" in caplog.text
+    assert "new: params/first/kernel ((48, 8) in the weights, (48, 5) here)" in (
+        caplog.text
+    )
+    assert "new: params/global_vectors (absent from the weights)" in caplog.text
+    levels = {r.levelname for r in caplog.records if "arrays are kept" in r.message}
+    assert levels == {"WARNING"}
+
+
+def test_a_part_and_new_arrays():
+    """A state begins with its own arrays in place of those that are not given."""
+    model = toy.ToyModel()
+    fresh = state.create_state(
+        jax.random.key(0),
+        model=model,
+        tx=optax.identity(),
+        input_shape=toy.SHAPE,
+        ema=True,
+    )
+    given = {"params": {"last": {"bias": np.full(48, 3.0, np.float32)}}}
+    begun = state.begin_with(fresh, given)
+    for params in (begun.params, begun.ema_params):
+        assert (params["last"]["bias"] == 3).all()
+        assert (params["last"]["kernel"] == fresh.params["last"]["kernel"]).all()
+        assert jax.tree.structure(params) == jax.tree.structure(fresh.params)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +102,13 @@ def test_of_another_model(trained):
 def test_no_weights(tmp_path, name, message):
     model = toy.ToyModel()
     with pytest.raises(ConfigError, match=message):
-        read_weights(str(tmp_path / name), model, like(model))
+        first_weights(str(tmp_path / name), model, like(model))
+
+
+def test_of_another_model(trained):
+    model = models.create_model("unet", toy.SHAPE, toy.SHAPE, features=(8,))
+    with pytest.raises(ConfigError, match="init_from=.*only 0 of .* arrays fit this"):
+        first_weights(str(trained), model, like(model))
 
 
 class TestOfficialWeights:
@@ -98,18 +129,19 @@ class TestOfficialWeights:
         )
         weights = official.state_dict_from_params(variables, model)
         np.savez(tmp_path / "w.npz", **weights)
-        read = read_weights(str(tmp_path / "w.npz"), model, shapes)
+        read = first_weights(str(tmp_path / "w.npz"), model, shapes)
         jax.tree.map(np.testing.assert_array_equal, read, variables)
-        del weights[min(weights)]
-        np.savez(tmp_path / "part.npz", **weights)
-        with pytest.raises(ConfigError, match=r"(?s)init_from=.*part.npz: .*missing"):
-            read_weights(str(tmp_path / "part.npz"), model, shapes)
+        others = {f"other.{name}": array for name, array in weights.items()}
+        np.savez(tmp_path / "other.npz", **others)
+        with pytest.raises(ConfigError, match=r"init_from=.*npz: only 0 of .* fit"):
+            first_weights(str(tmp_path / "other.npz"), model, shapes)
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
             ("absent.npz", None, "no weight file at"),
             ("w.npz", b"cut", "is not a readable .npz file"),
+            ("w.safetensors", b"cut", "is not a readable safetensors file"),
             ("w.txt", b"", "weights are read from .npz"),
         ],
     )
@@ -117,7 +149,7 @@ class TestOfficialWeights:
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(ConfigError, match=f"config.train.init_from=.*{message}"):
-            read_weights(str(tmp_path / name), model, shapes)
+            first_weights(str(tmp_path / name), model, shapes)
 
 
 @pytest.mark.slow
