@@ -5,7 +5,7 @@ python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
 python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
     --config.data.path=later.nc
 python -m earthformer_jax.main --workdir=runs/mine --mode=forecast \
-    --config.data.path=today.nc
+    --input='today/*.nc' --output=forecast.nc
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
@@ -35,11 +35,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from earthformer_jax.profiling import summary
-from earthformer_jax.run import command_line
+from earthformer_jax.run import command_line, loading
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
 from earthformer_jax.run.config import list_fields
+from earthformer_jax.run.forecasting import command
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.run.parts import MakeParts, summarize
 from earthformer_jax.run.run import Run
@@ -47,6 +48,7 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
 from earthformer_jax.training.loop import TrainingError
 from earthformer_jax.training.scalars import NonFiniteError
+from earthformer_jax.training.signals import Stopped
 
 DIVERGED = 1
 
@@ -58,23 +60,9 @@ _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "evaluate", "forecast", "summary", "fields"],
-    "Train and score, score only, forecast from the latest frames of the data into a "
-    "NetCDF file, print what the model consists of and costs, or list every field of "
-    "the config with its meaning.",
-)
-_START = flags.DEFINE_string(
-    "start",
-    "last",
-    "With --mode=forecast: the last input frame, last or a date; all: every forecast "
-    "that the data allow.",
-)
-_OUTPUT = flags.DEFINE_string(
-    "output",
-    None,
-    "With --mode=forecast: the file to write; default in WORKDIR/forecasts.",
-)
-_OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "With --mode=forecast: replace an existing file."
+    "Train and score, score only, forecast from the latest frames into a NetCDF or "
+    "Zarr file, write the model into one file, print what the model consists of and "
+    "costs, or list every field of the config with its meaning.",
 )
 _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes used in the paper."
@@ -82,6 +70,8 @@ _ALL = flags.DEFINE_bool(
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join a multi-process job (jax.distributed.initialize)."
 )
+
+command.define(flags.FLAGS)
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +82,12 @@ build: MakeParts | None = None
 def run(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, mode: str = "train"
 ) -> int:
-    """Trains and scores, only scores, or forecasts.
+    """Trains and scores, or only scores.
 
     Args:
         config: the whole config.
         workdir: where everything is written.
-        mode: "train", "evaluate" or "forecast".
+        mode: "train" or "evaluate".
 
     Returns:
         The exit status.
@@ -109,15 +99,40 @@ def run(
         TrainingError, OSError: if files cannot be read or written.
     """
     this = Run(config, workdir, build)
-    if mode == "forecast":
-        output = _OUTPUT.value and os.path.expanduser(_OUTPUT.value)
-        path = this.forecast(output, _START.value, overwrite=_OVERWRITE.value)
-        print(f"forecast written: {path}")
-        return DONE
     if mode == "train" and not this.train():
         return STOPPED
     this.evaluate()
     return DONE
+
+
+def _use_trained(mode: str) -> None:
+    """Forecasts with a trained model, or exports it.
+
+    Raises:
+        as `run`, and `Stopped` after a signal.
+    """
+    name = flags.FLAGS.model
+    if name is None:
+        config, workdir = _choose()
+        _prepare(config)
+        trained, folder = Run(config, workdir, build).load(), workdir / "forecasts"
+    else:
+        if _CONFIG.value is not None or _WORKDIR.value is not None:
+            raise ConfigError(f"--model={name}: leave out --config and --workdir")
+        cache_compilations()
+        trained, folder = loading.load(name), pathlib.Path()
+    command.forecast(trained, folder, flags.FLAGS)
+
+
+def _prepare(config: ml_collections.ConfigDict) -> None:
+    """Makes JAX ready, before it looks for devices."""
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+        if jax.process_index() > 0:
+            logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
+    cache_compilations()
+    if not _DISTRIBUTED.value:
+        cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
 
 
 def _default_workdir(config_file: str) -> pathlib.Path:
@@ -138,7 +153,11 @@ def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         return workdir_lib.read_config(workdir), workdir
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or _default_workdir(file)
-    return _CONFIG.value, pathlib.Path(os.path.expanduser(workdir))
+    config = _CONFIG.value
+    if flags.FLAGS.init_from is not None:
+        with config.unlocked():
+            config.train.init_from = flags.FLAGS.init_from
+    return config, pathlib.Path(os.path.expanduser(workdir))
 
 
 def _summary() -> str:
@@ -187,22 +206,19 @@ def main(argv: Sequence[str]) -> int:
             return DONE
         if _ALL.value:
             raise ConfigError("--all needs --mode=summary")
-        if _MODE.value != "forecast":
-            for flag in (_START, _OUTPUT, _OVERWRITE):
-                if flag.present:
-                    raise ConfigError(f"--{flag.name} needs --mode=forecast")
+        command.check(flags.FLAGS, _MODE.value)
         if _MODE.value == "fields":
             print(list_fields(_choose()[0]))
             return DONE
+        if _MODE.value in ("forecast", "export"):
+            _use_trained(_MODE.value)
+            return DONE
         config, workdir = _choose()
-        if _DISTRIBUTED.value:
-            jax.distributed.initialize()
-            if jax.process_index() > 0:
-                logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
-        cache_compilations()
-        if not _DISTRIBUTED.value:
-            cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
+        _prepare(config)
         return run(config, workdir, _MODE.value)
+    except Stopped:
+        print("stopped; the same command begins anew", file=sys.stderr)
+        return STOPPED
     except (
         ConfigError,
         CheckpointError,

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from earthformer_jax.run import config_files
+from earthformer_jax.run import config_files, loading
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
@@ -90,14 +90,20 @@ def evaluate(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return Run.of(workdir).evaluate()
 
 
-def load(workdir: str | os.PathLike[str]) -> TrainedModel:
-    """Reads a trained model: its best checkpoint, or what `eval.checkpoint` says.
+def load(
+    what: str | os.PathLike[str], config: ml_collections.ConfigDict | None = None
+) -> TrainedModel:
+    """Reads a trained model.
 
     Args:
-        workdir: of a training.
+        what: the workdir of a training, of which the best checkpoint is read, or the
+            one that `eval.checkpoint` says; an exported file (`.efx`); a file of
+            official weights (`.pt`, `.npz`, `.safetensors`); or the name of a model
+            that comes with the package.
+        config: of the model, for official weights only, from `load_config`.
 
     Raises:
-        ConfigError: if the workdir does not exist or holds no usable config.
-        CheckpointError: if it holds no checkpoint that can be used.
+        ConfigError: if there is nothing of that name, or it cannot be used.
+        CheckpointError: if a workdir holds no checkpoint that can be used.
     """
-    return Run.of(workdir).load()
+    return loading.load(what, config)

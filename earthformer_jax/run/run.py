@@ -4,27 +4,21 @@ import functools
 import logging
 import os
 import pathlib
-import re
 from typing import Any
 
 import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from earthformer_jax import data, reports
+from earthformer_jax import reports
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Dataset
-from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
-from earthformer_jax.data.readers import times
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
-from earthformer_jax.forecast import netcdf
-from earthformer_jax.forecast.forecaster import forecasts
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
-from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.parts import (
     MakeParts,
     check_model,
@@ -183,74 +177,6 @@ class Run:
             multihost_utils.sync_global_devices("scored")
         return scores
 
-    def forecast(
-        self,
-        output: str | os.PathLike[str] | None = None,
-        start: str = "last",
-        *,
-        overwrite: bool = False,
-    ) -> pathlib.Path:
-        """Forecasts from the latest frames of the config's files, into a NetCDF file.
-
-        Statistics are those of the training; no targets are needed.
-
-        Args:
-            output: file to write; None: in the folder `forecasts` of the workdir.
-            start: "last": from the latest frames; "all": from every window; or the date
-                of the last input frame, "2000-02-29" or shorter.
-            overwrite: replace an existing file.
-
-        Returns:
-            the file.
-
-        Raises:
-            ConfigError: as for `load`, if the data cannot be used or do not match
-                those of the training, or if the file exists.
-            CheckpointError: if no checkpoint can be used.
-            OSError: if the file cannot be written.
-        """
-        trained = self.load()
-        if self.state is None:
-            raise ConfigError(
-                f"{self.workdir} holds no {data_state.FILE} with the statistics of its "
-                "training, because an earlier version began it; train again to forecast"
-            )
-        with as_config_error(
-            f"data {self.config.data.name!r}", "data", self.config.data
-        ):
-            found = data.beginnings(self.config.data, self.state, Starts(start))
-        path = self._forecast_path(output, found)
-        if path.exists() and not overwrite:
-            raise ConfigError(
-                f"{path} exists; choose another --output, or replace it with "
-                "--overwrite"
-            )
-        logger.info("%d forecasts of %s", len(found.windows), found.label)
-        made = forecasts(trained, found.windows, self.config.eval.batch_size)
-        attributes = {
-            "title": "Forecast of " + ", ".join(x.name for x in found.variables),
-            "source": f"{self.config.model.name} of earthformer_jax, step "
-            f"{trained.step}, trained on {self.state.description}",
-            "history": f"made from {found.label}",
-        }
-        netcdf.write(path, found, made, self.state.target_shape, attributes)
-        return path
-
-    def _forecast_path(
-        self, output: str | os.PathLike[str] | None, found: Beginnings
-    ) -> pathlib.Path:
-        """Where forecasts are written: by default named after data and last input."""
-        if output is not None:
-            return pathlib.Path(output)
-        when = f"frame_{found.last[-1]}"
-        if found.reference is not None:
-            when = times.text(found.reference.minutes[-1])
-        stem = self._data_name() + (
-            f"_{len(found.last)}" if len(found.last) > 1 else ""
-        )
-        name = re.sub(r"[^\w.-]+", "-", f"{stem}_{when}")
-        return self.workdir / "forecasts" / f"{name}.nc"
-
     @functools.cached_property
     def state(self) -> DataState | None:
         """What the workdir keeps of the data it was trained on, if anything.
@@ -345,15 +271,7 @@ class Run:
             is_same = not self.state.differences(now(), SPLITS)
         else:
             is_same = workdir_lib.has_same_data(self.config, self.workdir)
-        if is_same:
-            return ""
-        return self._data_name()
-
-    def _data_name(self) -> str:
-        """A name for files, after the last part of the path that has letters."""
-        path = pathlib.Path(self.config.data.get("path") or self.config.data.name)
-        names = [re.sub(r"[^\w.-]+", "", part) for part in path.with_suffix("").parts]
-        return next((name for name in reversed(names) if name), "other")
+        return "" if is_same else workdir_lib.data_name(self.config)
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
         """Writes scores.json and figures; returns the scores."""

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import jax.typing
 import ml_collections
+import xarray as xr
 
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.run.forecasting import making
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
@@ -90,9 +92,82 @@ class TrainedModel:
             )
         return self._compiled(self.variables, inputs)
 
-    def apply(self, inputs: jax.typing.ArrayLike) -> jax.Array:
-        """The same as calling the trained model directly."""
-        return self(inputs)
+    def forecast(
+        self,
+        source: making.Source | None = None,
+        start: object = "last",
+        steps: int | None = None,
+        members: int | None = None,
+        *,
+        anomalies: bool = False,
+    ) -> xr.Dataset:
+        """Forecasts what comes after frames of a series, in its units.
+
+        Args:
+            source: a path, a pattern ("today/*.nc"), or fields with their coordinates,
+                as in training; None: the files of the config.
+            start: "last": from the latest frames; a date: that of the last input frame;
+                "all": every forecast that the series allows.
+            steps: number of frames; None: as many as the model was trained on. More
+                are made by feeding its forecasts back (roll-out).
+            members: members of an ensemble. The models of this package draw nothing,
+                so that more than one is refused.
+            anomalies: also give departures from the climatology of the training.
+
+        Returns:
+            the forecast with its times, coordinates and attributes, as in the files of
+            `--mode=forecast`.
+
+        Raises:
+            ConfigError: if the series does not fit the training, lacks what is needed
+                to forecast, or cannot be fed back; the message says what differs.
+        """
+        wanted = making.request(
+            source, start, steps=steps, members=members, anomalies=anomalies
+        )
+        return making.to_dataset(self, wanted)
+
+    def hindcast(
+        self,
+        source: making.Source | None = None,
+        start: object = "all",
+        stop: object = None,
+        every: int = 1,
+        *,
+        steps: int | None = None,
+        members: int | None = None,
+        anomalies: bool = False,
+    ) -> xr.Dataset:
+        """Forecasts from many times of a series, in its units.
+
+        Args:
+            source: as for `forecast`.
+            start: date of the first forecast, that of its last input frame; "all":
+                every forecast that the series allows.
+            stop: date of the last forecast; a year or a month is used to its end.
+                None: that of `start`.
+            every: use every n-th start.
+            steps, members, anomalies: as for `forecast`.
+
+        Returns:
+            the forecasts, by `forecast_reference_time` and `lead_time`.
+
+        Raises:
+            ConfigError: as `forecast`.
+        """
+        if stop is None and start != "all":
+            stop = start
+        wanted = making.request(
+            source,
+            start,
+            stop,
+            every,
+            several=True,
+            steps=steps,
+            members=members,
+            anomalies=anomalies,
+        )
+        return making.to_dataset(self, wanted)
 
     @functools.cached_property
     def _compiled(self):

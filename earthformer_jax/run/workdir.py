@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,6 +168,20 @@ def has_same_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> b
         line.startswith("data.")
         for line in differences(read_config(workdir), completed(config))
     )
+
+
+def data_name(
+    config: ml_collections.ConfigDict, source: str | os.PathLike[str] | None = None
+) -> str:
+    """A name for files, after the last part of the data's path that has letters.
+
+    Args:
+        config: the whole config.
+        source: the path, if it is not that of the config.
+    """
+    path = pathlib.Path(source or config.data.get("path") or config.data.name)
+    names = [re.sub(r"[^\w.-]+", "", part) for part in path.with_suffix("").parts]
+    return next((name for name in reversed(names) if name), "other")
 
 
 def differences(

@@ -32,8 +32,7 @@ def inputs(batch, dtype=np.float32):
 
 def test_it_is_the_model_without_dropout(trained):
     want = trained.model.apply(trained.variables, inputs(2), train=False)
-    for forecast in (trained, trained.apply):
-        np.testing.assert_allclose(forecast(inputs(2)), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trained(inputs(2)), want, rtol=1e-5, atol=1e-6)
 
 
 def test_shapes(trained):

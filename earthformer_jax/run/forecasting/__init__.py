@@ -1,0 +1,1 @@
+"""Forecasts of trained models: what Python and the command line share."""

@@ -1,0 +1,199 @@
+"""--mode=forecast and --mode=export: their flags, and what they do."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+
+import tqdm
+from absl import flags
+
+from earthformer_jax.forecast.chunks import Chunk
+from earthformer_jax.forecast.outline import Outline
+from earthformer_jax.run.forecasting import making, watching
+from earthformer_jax.run.trained import TrainedModel
+from earthformer_jax.settings import ConfigError
+from earthformer_jax.training import signals
+
+flags.disclaim_key_flags()  # --help names the command that calls `define`
+
+# The modes in which each flag has a meaning.
+_MODES = {
+    "input": ("forecast",),
+    "output": ("forecast", "export"),
+    "start": ("forecast",),
+    "stop": ("forecast",),
+    "every": ("forecast",),
+    "steps": ("forecast",),
+    "members": ("forecast",),
+    "anomalies": ("forecast",),
+    "pack": ("forecast",),
+    "allow_other_grid": ("forecast",),
+    "watch": ("forecast",),
+    "interval": ("forecast",),
+    "overwrite": ("forecast", "export"),
+    "model": ("forecast", "export"),
+    "init_from": ("train",),
+}
+
+
+def define(flag_values: flags.FlagValues) -> None:
+    """Defines the flags, apart from --config, --workdir and --mode."""
+
+    def text(name: str, default: str | None, meaning: str) -> None:
+        flags.DEFINE_string(name, default, meaning, flag_values=flag_values)
+
+    def number(name: str, default: int | None, meaning: str) -> None:
+        flags.DEFINE_integer(
+            name, default, meaning, lower_bound=1, flag_values=flag_values
+        )
+
+    def switch(name: str, meaning: str) -> None:
+        flags.DEFINE_bool(name, False, meaning, flag_values=flag_values)
+
+    text(
+        "input",
+        None,
+        "Forecast: a file, folder or pattern ('today/*.nc') with the latest frames; "
+        "default: the files of the config.",
+    )
+    text(
+        "output",
+        None,
+        "Forecast: the file to write, .nc or .zarr, or an existing folder; default in "
+        "WORKDIR/forecasts. Export: the file to write, .efx.",
+    )
+    text(
+        "start",
+        "last",
+        "Forecast: the last input frame, last or a date; all: every forecast that the "
+        "input allows.",
+    )
+    text(
+        "stop",
+        None,
+        "Forecast: with a date as --start, all forecasts that begin up to this one.",
+    )
+    number("every", 1, "Forecast: of several, use every n-th start.")
+    number(
+        "steps",
+        None,
+        "Forecast: frames; default as in training. More are made by feeding forecasts "
+        "back.",
+    )
+    number("members", None, "Forecast: members of an ensemble, of models that draw.")
+    switch("anomalies", "Forecast: write departures from the mean cycle.")
+    switch("pack", "Forecast: pack values into 16 bits.")
+    switch(
+        "allow_other_grid",
+        "Forecast: let a model that can be used on other grids do so.",
+    )
+    switch("watch", "Forecast: keep running, and forecast when new files appear.")
+    flags.DEFINE_float(
+        "interval",
+        10.0,
+        "Forecast with --watch: seconds from one look at the files to the next.",
+        lower_bound=0.1,
+        flag_values=flag_values,
+    )
+    switch("overwrite", "Forecast, export: replace an existing file.")
+    text(
+        "model",
+        None,
+        "Forecast, export: a model that comes with the package, or an exported one, "
+        "instead of --workdir.",
+    )
+    text(
+        "init_from",
+        None,
+        "Train: begin with the weights of a workdir, an exported model or a file of "
+        "official weights; short for --config.train.init_from.",
+    )
+
+
+def check(flag_values: flags.FlagValues, mode: str) -> None:
+    """Rejects flags that have no meaning in a mode.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    for name, modes in _MODES.items():
+        if flag_values[name].present and mode not in modes:
+            raise ConfigError(f"--{name} needs --mode={' or --mode='.join(modes)}")
+    if flag_values["interval"].present and not flag_values.watch:
+        raise ConfigError("--interval needs --watch")
+
+
+def forecast(
+    trained: TrainedModel, folder: pathlib.Path, flag_values: flags.FlagValues
+) -> None:
+    """Forecasts as the flags say; with --watch, until a signal ends the program.
+
+    Args:
+        trained: the model.
+        folder: for files that --output does not name.
+        flag_values: parsed flags.
+
+    Raises:
+        ConfigError: if they cannot be made.
+        OSError: if a file cannot be written.
+    """
+    source = flag_values.input and os.path.expanduser(flag_values.input)
+    wanted = making.request(
+        source,
+        flag_values.start,
+        flag_values.stop,
+        flag_values.every,
+        steps=flag_values.steps,
+        members=flag_values.members,
+        anomalies=flag_values.anomalies,
+        packed=flag_values.pack,
+    )
+    output = flag_values.output and os.path.expanduser(flag_values.output)
+    if flag_values.watch:
+        watching.watch(
+            trained,
+            wanted,
+            output,
+            folder,
+            interval=flag_values.interval,
+            overwrite=flag_values.overwrite,
+            written=_written,
+            shown=shown,
+        )
+    path = making.write(
+        trained,
+        wanted,
+        output,
+        folder,
+        existing="replace" if flag_values.overwrite else "refuse",
+        shown=shown,
+    )
+    assert path is not None  # it is not kept
+    _written(path)
+
+
+def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
+    """The same chunks; a bar on the terminal counts the frames.
+
+    Raises:
+        Stopped: when a signal asks for it, so that what was begun is removed.
+    """
+    chunks = iter(made)
+    total = len(outline.beginnings.last) * outline.steps
+    with (
+        signals.StopRequest() as stop,
+        tqdm.tqdm(
+            total=total,
+            unit="frame",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+        while (chunk := stop.wait(next, chunks, None)) is not None:
+            yield chunk
+            bar.update(len(chunk.filled) * chunk.values.shape[-4])
+
+
+def _written(path: pathlib.Path) -> None:
+    print(f"forecast written: {path}", flush=True)

@@ -1,0 +1,327 @@
+"""From a trained model and a series to forecasts: one way for Python and the command.
+
+A request is answered in this order: the series is opened and fitted to the training,
+everything that can be refused is refused, and only then a forecast is computed or a
+file begun.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import glob
+import hashlib
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from typing import Literal, Protocol
+
+import jax.typing
+import ml_collections
+import numpy as np
+import xarray as xr
+
+from earthformer_jax import data
+from earthformer_jax.data import state as data_state
+from earthformer_jax.data.forecasting import given
+from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.state import DataState
+from earthformer_jax.forecast import writing
+from earthformer_jax.forecast.chunks import Chunk, chunks
+from earthformer_jax.forecast.outline import Outline
+from earthformer_jax.run import workdir
+from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.settings import ConfigError, at_least, setting, settings_from
+from earthformer_jax.training.workdir import to_json
+
+logger = logging.getLogger(__name__)
+
+Existing = Literal["refuse", "replace", "keep"]
+Source = str | os.PathLike[str] | xr.Dataset
+Progress = Callable[[Iterable[Chunk], Outline], Iterable[Chunk]]
+
+
+class Trained(Protocol):
+    """What is used here of a trained model (`run.trained.TrainedModel`)."""
+
+    @property
+    def config(self) -> ml_collections.ConfigDict: ...
+    @property
+    def state(self) -> DataState | None: ...
+    @property
+    def step(self) -> int: ...
+    @functools.cached_property
+    def target_shape(self) -> tuple[int, ...]: ...
+    def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """Which forecasts are asked for, and in which form.
+
+    Attributes:
+        source: path, pattern or data set with the input frames; None: the files of the
+            model's config.
+        starts: which windows of it.
+        several: forecasts are laid out by `forecast_reference_time`, even if there is
+            just one.
+        steps: frames of a forecast; None: as many as the model was trained on.
+        members: forecasts of each window; None: one, without a dimension of its own.
+        anomalies: forecast departures from the climatology of the training.
+        packed: values are packed into 16 bits.
+    """
+
+    source: Source | None = None
+    starts: Starts = LAST
+    several: bool = False
+    steps: int | None = None
+    members: int | None = None
+    anomalies: bool = False
+    packed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecasts:
+    """Forecasts that are computed while they are read.
+
+    Attributes:
+        beginnings: what they begin from.
+        outline: what is known of them before.
+        chunks: their values.
+    """
+
+    beginnings: Beginnings
+    outline: Outline
+    chunks: Iterable[Chunk]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    steps: int = setting(1, at_least(1))
+    members: int = setting(1, at_least(1))
+
+
+def request(
+    source: Source | None = None,
+    start: object = "last",
+    stop: object = None,
+    every: int = 1,
+    *,
+    several: bool = False,
+    steps: int | None = None,
+    members: int | None = None,
+    anomalies: bool = False,
+    packed: bool = False,
+) -> Request:
+    """A checked request; dates may be texts, numbers or objects of any library.
+
+    Raises:
+        ConfigError: if an argument has a value that is not accepted, or no effect.
+    """
+    values = {"first": _date(start), "stop": _date(stop), "every": every}
+    starts = settings_from(Starts, values, "a forecast")
+    counts = {"steps": steps, "members": members}
+    given_counts = {name: n for name, n in counts.items() if n is not None}
+    settings_from(_Counts, given_counts, "a forecast")
+    several = several or starts.first == "all" or bool(starts.stop)
+    if every != 1 and not several:
+        raise ConfigError(
+            f"every={every} has no effect on a single forecast; give also "
+            "start=all, or the dates start and stop"
+        )
+    if members is not None and members > 1:
+        raise ConfigError(
+            f"members={members}: the models of this package give one forecast for "
+            "one input, so all members would be equal; leave `members` out"
+        )
+    return Request(
+        source=source,
+        starts=starts,
+        several=several,
+        steps=steps,
+        members=members,
+        anomalies=anomalies,
+        packed=packed,
+    )
+
+
+@contextlib.contextmanager
+def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
+    """The forecasts that are asked for; their series stays open in the context.
+
+    Raises:
+        ConfigError: if they cannot be made. Nothing has been computed then.
+    """
+    if trained.state is None:
+        raise ConfigError(
+            f"the model's workdir holds no {data_state.FILE} with the statistics of "
+            "its training, because an earlier version began it; train again to forecast"
+        )
+    fields, stack = trained.config.data, contextlib.ExitStack()
+    with stack:
+        with as_config_error(f"data {fields.name!r}", "data", fields):
+            if wanted.source is not None:
+                path = stack.enter_context(given.stored(wanted.source))
+                fields = _with_path(fields, path)
+            found = data.beginnings(fields, trained.state, wanted.starts)
+        for note in found.notes:
+            logger.info("%s", note)
+        out_len = trained.target_shape[0]
+        steps = wanted.steps or out_len
+        with as_config_error("forecast"):
+            made = chunks(
+                trained, found, steps, trained.config.eval.batch_size, out_len=out_len
+            )
+            outline = Outline(
+                found,
+                steps,
+                members=wanted.members or 0,
+                several=wanted.several,
+                anomalies=wanted.anomalies,
+                packed=wanted.packed,
+                attributes=attributes(trained, found),
+            )
+        yield Forecasts(found, outline, made)
+
+
+def to_dataset(trained: Trained, wanted: Request) -> xr.Dataset:
+    """The forecasts that are asked for, in memory.
+
+    Raises:
+        ConfigError: if they cannot be made.
+    """
+    with opened(trained, wanted) as forecasts, as_config_error("forecast"):
+        return writing.to_dataset(forecasts.outline, forecasts.chunks)
+
+
+def write(
+    trained: Trained,
+    wanted: Request,
+    output: str | os.PathLike[str] | None,
+    folder: pathlib.Path,
+    *,
+    existing: Existing = "refuse",
+    shown: Progress = lambda made, outline: made,
+) -> pathlib.Path | None:
+    """Writes the forecasts that are asked for into a file, completely or not at all.
+
+    Args:
+        trained: the model.
+        wanted: which forecasts.
+        output: the file, `.nc` or `.zarr`, or an existing folder; None: in `folder`.
+        folder: for files that are named after the input and its last frame.
+        existing: what is done with an existing file.
+        shown: shows the progress of the chunks that pass through it.
+
+    Returns:
+        the file; None if an existing one is kept.
+
+    Raises:
+        ConfigError: if the forecasts cannot be made, or the file exists. Nothing has
+            been computed or written then.
+        OSError: if it cannot be written.
+    """
+    if output is not None:
+        output = pathlib.Path(output).expanduser()
+        if output.is_dir() and output.suffix != ".zarr":
+            folder, output = output, None
+    if output is not None:
+        _check_output(output, existing)  # known before the series is read
+    with opened(trained, wanted) as forecasts:
+        path = output or folder / _file_name(trained, wanted, forecasts.beginnings)
+        _check_output(path, existing)
+        if path.exists() and existing == "keep":
+            return None
+        _check_not_input(path, wanted.source or trained.config.data.get("path"))
+        logger.info(
+            "%d forecasts of %d frames from %s",
+            len(forecasts.beginnings.last),
+            forecasts.outline.steps,
+            forecasts.beginnings.label,
+        )
+        made = shown(forecasts.chunks, forecasts.outline)
+        with as_config_error("forecast"):
+            writing.write(path, forecasts.outline, made)
+    return path
+
+
+def attributes(trained: Trained, found: Beginnings) -> dict[str, str]:
+    """Global attributes of forecasts: what they are, and which model made them."""
+    state = trained.state
+    assert state is not None
+    version = ""  # of a copy that is not installed
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        version = " " + metadata.version("earthformer-jax")
+    made = {
+        "title": "Forecast of " + ", ".join(x.name for x in found.variables),
+        "source": f"{trained.config.model.name} of earthformer_jax{version}, step "
+        f"{trained.step}, trained on {state.description}",
+        "history": "; ".join([f"made from {found.label}", *found.notes]),
+        "config_hash": hashlib.sha256(to_json(trained.config).encode()).hexdigest(),
+    }
+    if "train" in state.minutes:
+        made["training_period"] = "..".join(map(times.text, state.minutes["train"]))
+    if state.checksums:
+        sums = b"".join(state.checksums[name].tobytes() for name in state.checksums)
+        made["data_fingerprint"] = hashlib.sha256(sums).hexdigest()
+    return made
+
+
+def _with_path(
+    fields: ml_collections.ConfigDict, path: str | os.PathLike[str]
+) -> ml_collections.ConfigDict:
+    """The settings of a data set for other files.
+
+    Raises:
+        ValueError: if it is not read from files.
+    """
+    if "path" not in fields:
+        raise ValueError("it is generated, not read from files; leave `input` out")
+    fields = copy.deepcopy(fields)
+    with fields.unlocked():
+        fields.path = os.fspath(path)
+    return fields
+
+
+def _date(value: object) -> str:
+    """A date as `Starts` takes it, from a text, a year, or an object of any library."""
+    if value is None:
+        return ""
+    if isinstance(value, np.datetime64):
+        return str(value.astype("datetime64[m]"))
+    isoformat = getattr(value, "isoformat", None)  # of datetime, pandas and cftime
+    return str(value) if isoformat is None else isoformat()[:16]
+
+
+def _check_output(path: pathlib.Path, existing: Existing) -> None:
+    with as_config_error("forecast"):
+        writing.check_path(path)
+    if path.exists() and existing == "refuse":
+        raise ConfigError(
+            f"{path} exists; choose another --output, or replace it with --overwrite"
+        )
+
+
+def _check_not_input(path: pathlib.Path, source: Source | None) -> None:
+    """Refuses to replace what is being read."""
+    if source is None or isinstance(source, xr.Dataset) or not path.exists():
+        return
+    if any(path.samefile(name) for name in glob.glob(os.fspath(source))):
+        raise ConfigError(f"{path} is the input; choose another --output")
+
+
+def _file_name(trained: Trained, wanted: Request, found: Beginnings) -> str:
+    """A name after the input, the number of forecasts and the last input frame."""
+    source = wanted.source
+    name = workdir.data_name(
+        trained.config, None if isinstance(source, xr.Dataset) else source
+    )
+    when = f"frame_{found.last[-1]}"
+    if found.reference is not None:
+        when = times.text(found.reference.minutes[-1])
+    count = f"_{len(found.last)}" if len(found.last) > 1 else ""
+    return re.sub(r"[^\w.-]+", "-", f"{name}{count}_{when}") + ".nc"
