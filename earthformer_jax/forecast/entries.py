@@ -14,6 +14,7 @@ UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 TURN = 360.0
 # Days of a mean month; those of the Gregorian calendar if it is not listed.
 MONTH_DAYS = {"360_day": 30.0, "noleap": 365 / 12, "all_leap": 30.5, "julian": 30.4375}
+GREGORIAN = ("standard", "proleptic_gregorian")
 GREGORIAN_MONTH = 365.2425 / 12
 COORDINATES = {
     "lat": {"standard_name": "latitude", "units": "degrees_north"},
@@ -198,10 +199,13 @@ def _date(reference: Times, valid: np.ndarray) -> tuple[str, dict[str, str]]:
     every = np.concatenate([reference.seconds, valid.ravel()])
     whole = (unit for unit, size in UNITS.items() if np.all(every % size == 0))
     unit = next(whole, "seconds")
-    return unit, {
+    attributes = {
         "units": f"{unit} since 1970-01-01 00:00:00",
         "calendar": reference.calendar,
     }
+    if reference.calendar in GREGORIAN:  # as this package counts: days of 86400 seconds
+        attributes["units_metadata"] = "leap_seconds: none"
+    return unit, attributes
 
 
 def _reference_attributes(date: Mapping[str, str]) -> dict[str, str]:

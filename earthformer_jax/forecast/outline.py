@@ -213,10 +213,17 @@ class Outline:
 def _attributes(variable: Variable) -> dict[str, str]:
     """Of the values themselves; spellings of temperatures as in CF, others as given."""
     unit = units.named_temperature(variable.units) or variable.units
+    names = variable.standard_name, variable.long_name, variable.name
+    meaning = ""
+    if unit in units.WORDS:
+        are_anomalies = any("anomal" in name.lower() for name in names)
+        on_scale = "on_scale" if variable.standard_name else ""  # otherwise unknown
+        meaning = "difference" if are_anomalies else on_scale
     attributes = {
         "standard_name": variable.standard_name,
         "long_name": variable.long_name or variable.name,
         "units": unit,
+        "units_metadata": f"temperature: {meaning}" if meaning else "",
     }
     return {key: text for key, text in attributes.items() if text}
 

@@ -46,23 +46,39 @@ class NetCDF:
         self._file = netCDF4.Dataset(os.fspath(path), "w")
         self._file.setncatts(attributes)
         for name, size in sizes.items():
-            self._file.createDimension(name, size)
+            # The first is unlimited, so that other tools can append.
+            self._file.createDimension(
+                name, size if name != next(iter(sizes)) else None
+            )
 
     def add(
         self, entry: Entry, chunks: tuple[int, ...], packing: Packing | None
     ) -> None:
+        if isinstance(entry.values, str):
+            self._add_text(entry, entry.values)
+            return
         kind, values, missing = _kind(entry, packing), entry.values, None
         options: dict[str, Any] = {}
         if values is None:
             missing = FILL if packing is None else MISSING
-            options = {"fill_value": missing}
-            if entry.dims:
-                options |= {"zlib": True, "complevel": FAST, "chunksizes": chunks}
+            options = {"fill_value": missing, "zlib": bool(entry.dims)}
+        if entry.dims:
+            options |= {"complevel": FAST, "chunksizes": chunks}
         variable = self._file.createVariable(entry.name, kind, entry.dims, **options)
         variable.set_auto_maskandscale(False)
         variable.setncatts(_attributes(entry, packing))
         if values is not None:
-            variable[...] = np.array(values, object) if kind is str else values
+            variable[...] = values
+
+    def _add_text(self, entry: Entry, text: str) -> None:
+        """Writes characters: many programs do not know the type of strings."""
+        dimension = f"{entry.name}_length"
+        encoded = np.frombuffer(text.encode(), "S1")
+        self._file.createDimension(dimension, len(encoded))
+        variable = self._file.createVariable(entry.name, "S1", (dimension,))
+        variable.setncatts({**entry.attributes, "_Encoding": "utf-8"})
+        variable.set_auto_chartostring(False)
+        variable[:] = encoded
 
     def put(self, name: str, where: tuple[slice, ...], values: np.ndarray) -> None:
         if values.dtype.kind == "f":
