@@ -26,12 +26,16 @@ import numpy as np
 
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Dataset, DataSettings
+from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
+from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import moving_generator, video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.readers import paths, unchanged
 from earthformer_jax.data.readers.arrays import NpyArray
-from earthformer_jax.data.source import Example
+from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import at_least, setting, settings_from
 
 FILE = "mnist_test_seq.npy"
@@ -95,6 +99,27 @@ def load(config: Mapping[str, Any]) -> Dataset:
     if tfds_source.is_prepared(path):
         return _prepared(settings, tfds_source.open_split(path, TFDS_SPLIT))
     return _from_file(settings, path)
+
+
+def beginnings(
+    config: Mapping[str, Any],
+    state: DataState,
+    starts: Starts,
+    *,
+    allow_other_grid: bool = False,
+) -> Beginnings:
+    """What forecasts begin from (`data.mnist.beginnings.find`)."""
+    settings = settings_from(Settings, config, "the MovingMNIST data")
+    sequences, label = _whole(settings)
+    return begin.find(
+        sequences, settings, state, starts, label, allow_other_grid=allow_other_grid
+    )
+
+
+def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
+    """How brightness becomes model units: as it is."""
+    del config, state
+    return begin.ENCODING
 
 
 def split_numbers(count: int) -> dict[str, np.ndarray]:
@@ -190,6 +215,32 @@ class FileSequences:
         return self.__dict__ | {"_file": None}
 
 
+def _whole(settings: Settings) -> tuple[Source, str]:
+    """Whole sequences as inputs, and a label of their files."""
+    inputs_only = dataclasses.replace(settings, out_len=0)
+    if not settings.path:
+        frames = settings.in_len + settings.out_len
+        whole = dataclasses.replace(settings, in_len=frames, out_len=0)
+        images = load_digits(settings.digits).test
+        made = GeneratedSequences(images, settings.test, whole, "test")
+        return made, f"MovingMNIST generated (seed {settings.seed})"
+    label = f"MovingMNIST of {settings.path}"
+    if settings.path != TFDS:
+        path = paths.existing(settings.path, "path")
+        if not tfds_source.is_prepared(path):
+            path = _npy(path)
+            frames, count, *size = _check_file(path, inputs_only)
+            video.check_space_step(settings, size)
+            whole = dataclasses.replace(settings, in_len=frames, out_len=0)
+            return FileSequences(path, np.arange(count), whole), label
+        source = tfds_source.open_split(path, TFDS_SPLIT)
+    else:
+        source = tfds_source.open_named(TFDS_NAME, TFDS_SPLIT)
+    positions = source.positions().tolist()
+    prepared = video.PreparedSequences(source, TFDS_FEATURE, positions, inputs_only)
+    return prepared.whole(), label
+
+
 def _generated(settings: Settings) -> Dataset:
     video.check_space_step(settings, (settings.size, settings.size))
     digits = load_digits(settings.digits)
@@ -207,14 +258,20 @@ def _generated(settings: Settings) -> Dataset:
     return video.dataset(settings, sources, origin)
 
 
+def _npy(path: Path) -> Path:
+    """The .npy file of a path, which may be its folder."""
+    if not path.is_dir():
+        return path
+    if not (path / FILE).is_file():
+        raise FileNotFoundError(
+            f"path={path} contains neither {FILE} nor data prepared by "
+            f"TFDS ({tfds_source.INFO_FILE})"
+        )
+    return path / FILE
+
+
 def _from_file(settings: Settings, path: Path) -> Dataset:
-    if path.is_dir():
-        if not (path / FILE).is_file():
-            raise FileNotFoundError(
-                f"path={path} contains neither {FILE} nor data prepared by "
-                f"TFDS ({tfds_source.INFO_FILE})"
-            )
-        path = path / FILE
+    path = _npy(path)
     _, count, *size = _check_file(path, settings)
     video.check_space_step(settings, size)
     numbers = split_numbers(count)
@@ -292,7 +349,11 @@ def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
             f"path={path} is {file.dtype}; expected uint8, 0 to 255. Convert values "
             "of 0..1 with (255 * x).round().astype('uint8') and write it again"
         )
-    if shape[0] != FRAMES and (shape[1] == FRAMES or shape[0] > shape[1]):
+    # A few sequences without targets may be fewer than their frames.
+    could_be_time = settings.out_len or shape[1] >= settings.in_len
+    if shape[0] != FRAMES and (
+        shape[1] == FRAMES or (shape[0] > shape[1] and could_be_time)
+    ):
         raise ValueError(
             f"path={path} has shape {shape}; expected (time, sequence, height, width). "
             "Write it again after numpy.swapaxes(x, 0, 1)"

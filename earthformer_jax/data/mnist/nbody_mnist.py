@@ -23,12 +23,16 @@ import numpy as np
 
 from earthformer_jax.data import leaks, tfds_source
 from earthformer_jax.data.dataset import Dataset, DataSettings
+from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
+from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import nbody_generator, video
-from earthformer_jax.data.mnist.digits import load_digits
+from earthformer_jax.data.mnist.digits import Digits, load_digits
 from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.readers import paths
-from earthformer_jax.data.source import Example
+from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import (
     FINITE,
     POSITIVE,
@@ -152,6 +156,27 @@ def load(config: Mapping[str, Any]) -> Dataset:
     if tfds_source.is_prepared(path):
         return _prepared(settings, path)
     return _from_draws(settings, path if path.is_dir() else path.parent)
+
+
+def beginnings(
+    config: Mapping[str, Any],
+    state: DataState,
+    starts: Starts,
+    *,
+    allow_other_grid: bool = False,
+) -> Beginnings:
+    """What forecasts begin from (`data.mnist.beginnings.find`)."""
+    settings = settings_from(Settings, config, "the N-body MNIST data")
+    sequences, label = _whole(settings)
+    return begin.find(
+        sequences, settings, state, starts, label, allow_other_grid=allow_other_grid
+    )
+
+
+def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
+    """How brightness becomes model units: as it is."""
+    del config, state
+    return begin.ENCODING
 
 
 class Sequences:
@@ -327,6 +352,31 @@ def _draw(seed, split, index, images: int, rules: Rules) -> Draw:
 _video = jax.jit(nbody_generator.video, static_argnames="rules")
 
 
+def _whole(settings: Settings) -> tuple[Source, str]:
+    """Whole test sequences as inputs, and a label of their files."""
+    rules = settings.rules
+    if not settings.path:
+        images = load_digits(settings.digits).train[:PAPER_DIGITS]
+        draws = RandomDraws(settings.seed, "test", settings.test, len(images), rules)
+        label = f"N-body MNIST generated (seed {settings.seed})"
+    else:
+        path = paths.existing(settings.path, "path")
+        label = f"N-body MNIST of {path} (test)"
+        if tfds_source.is_prepared(path):
+            source = tfds_source.open_split(path, "test")
+            inputs_only = dataclasses.replace(settings, out_len=0)
+            prepared = video.PreparedSequences(
+                source, TFDS_FEATURE, range(len(source)), inputs_only
+            )
+            return prepared.whole(), label
+        file = (path if path.is_dir() else path.parent) / FILES["test"]
+        digits = _mnist(settings)
+        draws, images = read_draws(file), digits.train
+        _check_draws(draws, digits, file, settings)
+    frames = settings.in_len + settings.out_len
+    return Sequences(draws, images, rules, frames, settings.space_step), label
+
+
 def _generated(settings: Settings) -> Dataset:
     digits = load_digits(settings.digits)
     images, rules = digits.train[:PAPER_DIGITS], settings.rules
@@ -344,27 +394,36 @@ def _generated(settings: Settings) -> Dataset:
     return video.dataset(settings, sources, origin)
 
 
-def _from_draws(settings: Settings, folder: Path) -> Dataset:
+def _mnist(settings: Settings) -> Digits:
+    """The digits that the authors' files refer to."""
     if not settings.digits:
         raise ValueError(
             f"path={settings.path} refers to digits of MNIST by their number, "
             "but `digits` is not set; set it to the folder with MNIST's files"
         )
+    return load_digits(settings.digits)
+
+
+def _check_draws(draws: SavedDraws, digits: Digits, path: Path, settings: Settings):
+    """Rejects draws that do not fit the settings."""
+    numbers = draws.arrays.digits
+    if numbers.shape[1] != settings.num_digits:
+        raise ValueError(
+            f"num_digits={settings.num_digits}, but the sequences of {path} have "
+            f"{numbers.shape[1]} digits"
+        )
+    if numbers.min() < 0 or numbers.max() >= len(digits.train):
+        raise ValueError(
+            f"{path} refers to digit {numbers.max()}, but digits={settings.digits} has "
+            f"{len(digits.train)} training digits"
+        )
+
+
+def _from_draws(settings: Settings, folder: Path) -> Dataset:
+    digits = _mnist(settings)
     draws = {split: read_draws(folder / name) for split, name in FILES.items()}
-    digits = load_digits(settings.digits)
     for split, saved in draws.items():
-        numbers = saved.arrays.digits
-        if numbers.shape[1] != settings.num_digits:
-            raise ValueError(
-                f"num_digits={settings.num_digits}, but the sequences of "
-                f"{folder / FILES[split]} have {numbers.shape[1]} digits"
-            )
-        if numbers.min() < 0 or numbers.max() >= len(digits.train):
-            raise ValueError(
-                f"{folder / FILES[split]} refers to digit {numbers.max()}, but "
-                f"digits={settings.digits} has {len(digits.train)} "
-                "training digits"
-            )
+        _check_draws(saved, digits, folder / FILES[split], settings)
     used = video.without_repeats({k: x.keys() for k, x in draws.items()}, folder)
     sources = {
         split: Sequences(

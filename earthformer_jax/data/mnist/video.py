@@ -151,6 +151,11 @@ def check_lengths(settings: Any, frames: int, place: str) -> None:
     Raises:
         ValueError: if they do; the message gives both numbers.
     """
+    if settings.in_len + settings.out_len > frames and not settings.out_len:
+        raise ValueError(
+            f"in_len={settings.in_len} frames are needed; the sequences of {place} "
+            f"have {frames}"
+        )
     if settings.in_len + settings.out_len > frames:
         raise ValueError(
             f"in_len={settings.in_len} and out_len="
@@ -184,12 +189,19 @@ class PreparedSequences:
                 f"{feature!r}, uint8 [time, height, width, 1]; found {found}"
             )
         check_lengths(settings, len(frames), settings.path)
+        self._stored = len(frames)
         check_space_step(settings, frames.shape[1:3])
         self._source, self._feature = source, feature
         self._positions = np.asarray(positions)
         self._in_len = settings.in_len
         self._frames = settings.in_len + settings.out_len
         self._space_step = settings.space_step
+
+    def whole(self) -> "PreparedSequences":
+        """The sequences with all of their frames as inputs."""
+        whole = copy.copy(self)
+        whole._in_len = whole._frames = self._stored
+        return whole
 
     def take(self, which: np.ndarray) -> "PreparedSequences":
         """Some of the sequences, by their positions."""

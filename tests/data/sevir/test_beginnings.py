@@ -116,7 +116,7 @@ def test_all_in_order_of_time(folder, trained):
 
 
 def test_time_step_and_space_step(folder):
-    steps = dict(time_step=2, space_step=3, crop=(2, 2))
+    steps: dict[str, Any] = dict(time_step=2, space_step=3, crop=(2, 2))
     state = state_of(config(folder, **steps))
     found = find(folder, state, **steps)
     codes = found.decode(found.windows[0]["inputs"], None)[..., 0]
@@ -148,7 +148,9 @@ def test_a_forecast_fed_back(folder, trained):
 
 
 def test_the_twin():
-    small = dict(space_step=48, twin_train=2, twin_validation=2, twin_test=3)
+    small: dict[str, Any] = dict(
+        space_step=48, twin_train=2, twin_validation=2, twin_test=3
+    )
     found = find("", state_of(config("", **small)), **small)
     whole = data.load(config("", **small)).data.test[0]
     frames = np.concatenate([whole["inputs"], whole["targets"]])
