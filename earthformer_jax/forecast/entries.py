@@ -12,6 +12,7 @@ from earthformer_jax.data.readers.times import Times
 
 UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 TURN = 360.0
+START = "start"
 # Days of a mean month; those of the Gregorian calendar if it is not listed.
 MONTH_DAYS = {"360_day": 30.0, "noleap": 365 / 12, "all_leap": 30.5, "julian": 30.4375}
 GREGORIAN = ("standard", "proleptic_gregorian")
@@ -126,6 +127,9 @@ def single_times(reference: Times, valid: np.ndarray) -> Axes:
 def several_times(reference: Times, valid: np.ndarray) -> Axes:
     """The times of several forecasts: `forecast_reference_time` and `lead_time`.
 
+    Where some begin at the same time, at different places, the first dimension is
+    `start`: coordinates of CF along their own dimension must differ.
+
     Args:
         reference: the times of their last inputs, `[n]`.
         valid: seconds since 1970-01-01 `[n, k]` in the same calendar.
@@ -133,6 +137,8 @@ def several_times(reference: Times, valid: np.ndarray) -> Axes:
     unit, date = _date(reference, valid)
     count, steps = valid.shape
     name, lead_name = "forecast_reference_time", "lead_time"
+    differ = bool(np.all(np.diff(reference.seconds) > 0))
+    dim, axis = (name, {"axis": "T"}) if differ else (START, {})
     start, moments = reference.seconds / UNITS[unit], valid / UNITS[unit]
     lead, attributes = moments[0] - start[0], _lead_attributes(unit)
     more: tuple[Entry, ...] = ()
@@ -148,12 +154,12 @@ def several_times(reference: Times, valid: np.ndarray) -> Axes:
         months = np.arange(1, steps + 1, dtype=np.int32)
         more = (Entry("lead_month", (lead_name,), text, months),)
     entries = (
-        Entry(name, (name,), {**_reference_attributes(date), "axis": "T"}, start),
+        Entry(name, (dim,), {**_reference_attributes(date), **axis}, start),
         Entry(lead_name, (lead_name,), attributes, lead),
-        Entry("valid_time", (name, lead_name), _valid_attributes(date), moments),
+        Entry("valid_time", (dim, lead_name), _valid_attributes(date), moments),
         *more,
     )
-    return Axes({name: count, lead_name: steps}, entries)
+    return Axes({dim: count, lead_name: steps}, entries)
 
 
 def frames(last: np.ndarray, steps: int, several: bool) -> Axes:
@@ -162,14 +168,16 @@ def frames(last: np.ndarray, steps: int, several: bool) -> Axes:
     Args:
         last: numbers of the last inputs, `[n]`.
         steps: number of frames of a forecast.
-        several: whether `last_frame` is a dimension.
+        several: whether there is a dimension of starts, which is `last_frame` or, if
+            these are not different, `start`.
     """
-    dims = ("last_frame",) if several else ()
+    differ = bool(np.all(np.diff(last) > 0))
+    dims = ("last_frame" if differ else START,) if several else ()
     numbers = np.asarray(last if several else last[0], np.int32)
     text = {"long_name": "number of the last input frame, from 0", "units": "1"}
     after = {"long_name": "frames after the last input", "units": "1"}
     step = np.arange(1, steps + 1, dtype=np.int32)
-    sizes = {"last_frame": len(last)} if several else {}
+    sizes = dict.fromkeys(dims, len(last))
     return Axes(
         {**sizes, "step": steps},
         (
@@ -177,6 +185,23 @@ def frames(last: np.ndarray, steps: int, several: bool) -> Axes:
             Entry("step", ("step",), after, step),
         ),
     )
+
+
+def labels(name: str, values: np.ndarray, dims: tuple[str, ...]) -> Entry:
+    """What tells starts apart: numbers or texts, one for each.
+
+    Args:
+        name: "event".
+        values: `[n]`.
+        dims: the dimension of starts; () for a single one.
+    """
+    values = values if dims else values[0]
+    if values.dtype.kind == "i":
+        values = values.astype(np.int32)
+    attributes = {"long_name": f"{name} of the input frames"}
+    if values.dtype.kind == "U" and not dims:
+        return Entry(name, dims, attributes, str(values))
+    return Entry(name, dims, attributes, values)
 
 
 def realizations(members: int) -> Axes:

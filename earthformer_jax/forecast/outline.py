@@ -16,7 +16,7 @@ from earthformer_jax.forecast.entries import Axes, Entry
 FILLED = "filled_share"
 RESERVED = (
     "time forecast_reference_time lead_time lead_month valid_time last_frame step "
-    "realization lat lon y x filled_share"
+    "realization lat lon y x filled_share start"
 ).split()
 
 
@@ -103,8 +103,13 @@ class Outline:
         time, members = self._time, entries_lib.realizations(self.members)
         plane = entries_lib.plane(size, found.latitude, found.longitude)
         dims = (*time.sizes, *members.sizes)
-        entries = [*time.entries, *members.entries, *plane.entries]
-        others = {"coordinates": " ".join([*time.others, *plane.others])}
+        labels = [
+            entries_lib.labels(name, values, tuple(time.sizes)[:-1])
+            for name, values in found.coordinates.items()
+        ]
+        entries = [*time.entries, *members.entries, *plane.entries, *labels]
+        named = [*time.others, *plane.others, *(label.name for label in labels)]
+        others = {"coordinates": " ".join(named)}
         others = others if others["coordinates"] else {}
         for names, attributes_of in (
             (self.names, _attributes),

@@ -54,8 +54,8 @@ class NetCDF:
     def add(
         self, entry: Entry, chunks: tuple[int, ...], packing: Packing | None
     ) -> None:
-        if isinstance(entry.values, str):
-            self._add_text(entry, entry.values)
+        if entry.values is not None and np.asarray(entry.values).dtype.kind == "U":
+            self._add_text(entry, np.asarray(entry.values))
             return
         kind, values, missing = _kind(entry, packing), entry.values, None
         options: dict[str, Any] = {}
@@ -70,12 +70,13 @@ class NetCDF:
         if values is not None:
             variable[...] = values
 
-    def _add_text(self, entry: Entry, text: str) -> None:
+    def _add_text(self, entry: Entry, texts: np.ndarray) -> None:
         """Writes characters: many programs do not know the type of strings."""
-        dimension = f"{entry.name}_length"
-        encoded = np.frombuffer(text.encode(), "S1")
-        self._file.createDimension(dimension, len(encoded))
-        variable = self._file.createVariable(entry.name, "S1", (dimension,))
+        dims = (*entry.dims, f"{entry.name}_length")
+        encoded = np.array(np.strings.encode(texts, "utf-8"))
+        encoded = encoded.reshape(*texts.shape, 1).view("S1")
+        self._file.createDimension(dims[-1], encoded.shape[-1])
+        variable = self._file.createVariable(entry.name, "S1", dims)
         variable.setncatts({**entry.attributes, "_Encoding": "utf-8"})
         variable.set_auto_chartostring(False)
         variable[:] = encoded

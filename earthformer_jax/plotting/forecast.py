@@ -27,7 +27,7 @@ MOST_NORTH = 60.0  # degrees; further maps are stretched no more
 
 MEMBER = "realization"
 STEPS = ("lead_time", "step", "time")  # dimension of the leads: the first at hand
-STARTS = ("forecast_reference_time", "last_frame")
+STARTS = ("forecast_reference_time", "last_frame", "start")
 PLANES = (("lat", "lon"), ("latitude", "longitude"), ("y", "x"))
 MONTH = np.timedelta64(28, "D")
 

@@ -284,6 +284,8 @@ def _with_path(
     fields = copy.deepcopy(fields)
     with fields.unlocked():
         fields.path = os.fspath(path)
+        if "catalog_path" in fields:  # that of the files of the training
+            fields.catalog_path = ""
     return fields
 
 
