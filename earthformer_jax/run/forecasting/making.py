@@ -36,7 +36,7 @@ from earthformer_jax.forecast.outline import Outline
 from earthformer_jax.run import workdir
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.settings import ConfigError, at_least, setting, settings_from
-from earthformer_jax.training.workdir import to_json
+from earthformer_jax.training.workdir import config_hash
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ def attributes(trained: Trained, found: Beginnings) -> dict[str, str]:
         "source": f"{trained.config.model.name} of earthformer_jax{version}, step "
         f"{trained.step}, trained on {state.description}",
         "history": "; ".join([f"made from {found.label}", *found.notes]),
-        "config_hash": hashlib.sha256(to_json(trained.config).encode()).hexdigest(),
+        "config_hash": config_hash(trained.config),
     }
     if "train" in state.minutes:
         made["training_period"] = "..".join(map(times.text, state.minutes["train"]))
