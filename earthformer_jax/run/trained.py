@@ -12,9 +12,12 @@ import jax.typing
 import ml_collections
 import xarray as xr
 
+from earthformer_jax import data
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.state import DataState
+from earthformer_jax.forecast import physical
 from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import making
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
@@ -92,6 +95,36 @@ class TrainedModel:
             )
         return self._compiled(self.variables, inputs)
 
+    def apply(
+        self,
+        inputs: jax.typing.ArrayLike,
+        minutes: jax.typing.ArrayLike | None = None,
+    ) -> jax.Array:
+        """Forecasts from physical fields; a pure function, in jit, vmap and grad.
+
+        Args:
+            inputs: `[b, t, h, w, c]` in the units of the data (`state.layout` has the
+                channels and their units), NaN where missing.
+            minutes: whole minutes since 1970-01-01 UTC, of the inputs `[b, t]` or of
+                inputs and forecast `[b, t + k]`; needed only where the model knows the
+                season, or a climatology is removed.
+
+        Returns:
+            `[b, k, h, w, c]`, float32, of the target channels in their units; NaN where
+            nothing was observed in the training.
+
+        Raises:
+            ConfigError: if physical units are not known.
+            ValueError: if a shape differs from that of the training, or times are
+                needed and not given.
+        """
+        frames, given = self.input_shape[0], jnp.shape(inputs)[1:2]
+        if given and given != (frames,):
+            raise ValueError(
+                f"inputs have {given[0]} frames; the model was trained on {frames}"
+            )
+        return self._physical(self.variables, inputs, minutes)
+
     def forecast(
         self,
         source: making.Source | None = None,
@@ -168,6 +201,13 @@ class TrainedModel:
             anomalies=anomalies,
         )
         return making.to_dataset(self, wanted)
+
+    @functools.cached_property
+    def _physical(self) -> physical.Forecast:
+        state = making.known_state(self)
+        with as_config_error(f"data {self.config.data.name!r}"):
+            encoding = data.encoding(self.config.data, state)
+        return physical.physical(self._compiled, encoding)
 
     @functools.cached_property
     def _compiled(self):

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -124,6 +125,24 @@ def test_a_model_without_the_inputs_of_its_later_steps(folder, tmp_path):
         run.load().forecast(folder / "days.nc", steps=3)
 
 
+def test_physical_fields(folder, model):
+    """The same as the forecast of a file, with the season of the calendar channels."""
+    days = cube_files.dataset(DAYS).sortby("lat")
+    made = model.forecast(folder / "days.nc")
+    inputs = np.stack([days[x].values[-4:] for x in ("T", "P")], axis=-1)[None]
+    minutes = days["time"].values[-4:].astype("datetime64[m]").astype(int)[None]
+    got = jax.jit(model.apply)(inputs, minutes)
+    for i, name in enumerate(("T", "P")):
+        want = made[name].sortby("lat").values
+        np.testing.assert_allclose(got[0, ..., i], want, rtol=1e-5, atol=1e-6)
+    slopes = jax.grad(lambda x: model.apply(x, minutes).sum())(inputs)
+    np.testing.assert_allclose(slopes[0, -1], 2, rtol=1e-5)  # it comes twice
+    with pytest.raises(ValueError, match="minutes are needed"):
+        model.apply(inputs)
+    with pytest.raises(ValueError, match="inputs have 3 frames; .* trained on 4"):
+        model.apply(inputs[:, 1:], minutes[:, 1:])
+
+
 def test_what_a_file_says_of_its_making(folder, model, write):
     made = read(write())
     assert "persistence of earthformer_jax" in made.attrs["source"]
@@ -188,13 +207,6 @@ def test_the_input_is_not_replaced(folder, model, tmp_path):
             model, wanted, tmp_path / "latest.nc", tmp_path, existing="replace"
         )
     assert (tmp_path / "latest.nc").read_bytes() == before
-
-
-def test_other_data_sets(tmp_path):
-    run = Run(api.load_config("moving_mnist:test,persistence"), tmp_path / "run")
-    run.train()
-    with pytest.raises(ConfigError, match="not for this"):
-        run.load().forecast()
 
 
 def test_a_workdir_of_an_earlier_version(folder, tmp_path):

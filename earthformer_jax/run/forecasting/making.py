@@ -156,18 +156,14 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
     Raises:
         ConfigError: if they cannot be made. Nothing has been computed then.
     """
-    if trained.state is None:
-        raise ConfigError(
-            f"the model's workdir holds no {data_state.FILE} with the statistics of "
-            "its training, because an earlier version began it; train again to forecast"
-        )
+    state = known_state(trained)
     fields, stack = trained.config.data, contextlib.ExitStack()
     with stack:
         with as_config_error(f"data {fields.name!r}", "data", fields):
             if wanted.source is not None:
                 path = stack.enter_context(given.stored(wanted.source))
                 fields = _with_path(fields, path)
-            found = data.beginnings(fields, trained.state, wanted.starts)
+            found = data.beginnings(fields, state, wanted.starts)
         for note in found.notes:
             logger.info("%s", note)
         out_len = trained.target_shape[0]
@@ -249,10 +245,23 @@ def write(
     return path
 
 
+def known_state(trained: Trained) -> DataState:
+    """What a model knows of its data.
+
+    Raises:
+        ConfigError: if an earlier version, which did not keep it, began its training.
+    """
+    if trained.state is None:
+        raise ConfigError(
+            f"the model's workdir holds no {data_state.FILE} with the statistics of "
+            "its training, because an earlier version began it; train again to forecast"
+        )
+    return trained.state
+
+
 def attributes(trained: Trained, found: Beginnings) -> dict[str, str]:
     """Global attributes of forecasts: what they are, and which model made them."""
-    state = trained.state
-    assert state is not None
+    state = known_state(trained)
     version = ""  # of a copy that is not installed
     with contextlib.suppress(metadata.PackageNotFoundError):
         version = " " + metadata.version("earthformer-jax")
