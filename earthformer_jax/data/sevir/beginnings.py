@@ -2,9 +2,9 @@
 
 Every event counts, whatever its split, and also one with missing pixels, of which the
 forecast says how many were filled: `max_missing` is a rule for training. "last" is the
-last frame of the newest event, a date the latest frame of that date, and "all" every
-frame that has enough before it. All events with a frame at that time are used. Without
-a path, the events are those of the test split.
+last frame of the newest event, which is the one that begins last; a date is the latest
+frame of that date, and "all" every frame that has enough before it. All events with a
+frame at that time are used. Without a path, the events are those of the test split.
 """
 
 import dataclasses

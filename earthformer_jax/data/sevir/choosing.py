@@ -82,6 +82,10 @@ def choose(
                 + f": {there}; use one of these, last or all"
             )
     several = starts.first == "all" or starts.stop
+    if starts.first == "last":
+        begins = frames.minute[frames.number == 0]
+        newest = frames.event[frames.number == 0][begins == begins.max()]
+        frames = frames.take(np.isin(frames.event, newest))
     if not several:
         frames = frames.take(frames.minute == frames.minute.max())
     able = frames.take(frames.length >= needed)

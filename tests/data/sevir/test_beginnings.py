@@ -85,6 +85,21 @@ def test_targets_are_not_needed(tmp_path, trained):
     assert dates(found.reference) == ["2019-08-31 22:10"]
 
 
+def test_the_newest_event_is_the_one_that_begins_last(tmp_path, trained):
+    """Even if it has fewer frames than one before."""
+    table = sevir_layout.catalog()
+    row, size = table.loc[sevir_layout.row_of("S6")].copy(), 5
+    row["id"], row["file_name"], row["file_index"] = "NEW", "new.h5", 0
+    row["time_utc"] = "2019-09-01 00:30:00"
+    row["minute_offsets"] = ":".join(sevir_layout.OFFSETS.split(":")[:size])
+    table.loc[len(table)] = row
+    codes = sevir_layout.codes() | {"new.h5": sevir_layout.codes(1)["vil/2018/A.h5"]}
+    codes["new.h5"] = codes["new.h5"][:1, ..., :size]
+    found = find(sevir_layout.write(tmp_path, codes, table, with_ids=False), trained)
+    assert found.coordinates["event"].tolist() == ["NEW"]
+    assert dates(found.reference) == ["2019-08-31 22:50"]
+
+
 def test_a_date(folder, trained):
     found = find(folder, trained, Starts("2019-07-01T00:30"))
     assert found.coordinates["event"].tolist() == ["S7"]
