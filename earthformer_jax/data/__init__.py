@@ -12,8 +12,6 @@ from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
-# Data sets that fit statistics to their training examples whenever they are loaded.
-FITS_ANEW = ("enso",)
 # Each module has a dataclass `Settings` and a function `load(config) -> Dataset`.
 # One that fits statistics also takes the `state` that holds them. It is imported on
 # first use.
@@ -52,14 +50,16 @@ def load(
     if seed is not None:
         config = {"seed": seed} | dict(config)
     if state is not None and len(state.fitted):
+        _check_name(name, state)
         return _module(name).load(config, state)
     dataset = _module(name).load(config)
-    if dataset.data.state is None:
+    fits = dataset.data.state is not None
+    if not fits or state is not None:  # a state without statistics is an earlier one
         make = functools.partial(_state, dataset.data, bool(config.get("path")))
         data = dataclasses.replace(dataset.data, state=functools.cache(make))
         dataset = dataclasses.replace(dataset, data=data)
     if state is not None:
-        _check(dataset.data, state, fits=name in FITS_ANEW and bool(config.get("path")))
+        _check(dataset.data, state, fits=fits and bool(config.get("path")))
     return dataset
 
 
@@ -78,6 +78,7 @@ def beginnings(
         ValueError: if the data set is none of files with a series of fields, a file
             cannot be used, does not match the state, or has no such window.
     """
+    _check_name(config["name"], state)
     module = _module(config["name"])
     if not hasattr(module, "beginnings"):
         able = ", ".join(n for n in MODULES if hasattr(_module(n), "beginnings"))
@@ -99,6 +100,7 @@ def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
         ValueError: if the inputs of the data set are not fields, or its settings do not
             match the state.
     """
+    _check_name(config["name"], state)
     module = _module(config["name"])
     if not hasattr(module, "encoding"):
         able = ", ".join(n for n in MODULES if hasattr(_module(n), "encoding"))
@@ -107,6 +109,20 @@ def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
             "this data set"
         )
     return module.encoding(config, state)
+
+
+def _check_name(name: str, state: DataState) -> None:
+    """Rejects a data set of another kind than the one a model was trained on.
+
+    Raises:
+        ValueError: if its statistics mean something else.
+    """
+    kinds = [MODULES[x].split(".")[0] for x in (name, state.name) if x in MODULES]
+    if len(set(kinds)) > 1:
+        raise ValueError(
+            f"name={name!r}: the model was trained on {state.name!r} data, whose "
+            "statistics cannot be used for these"
+        )
 
 
 def _check(data: Data, state: DataState, fits: bool) -> None:

@@ -5,8 +5,7 @@ The linear inverse model works in K on `[b, t, h, w, 1]` inputs and gives
 month. `damping_factors` are for damped persistence.
 """
 
-import functools
-from collections.abc import Callable
+import dataclasses
 
 import numpy as np
 
@@ -15,7 +14,30 @@ from earthformer_jax.statistics.linear_system import LinearSystem
 
 LIM_MODES = 16
 
-Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearInverseModel:
+    """A fitted linear inverse model.
+
+    Attributes:
+        basis: the EOFs whose amplitudes are its state.
+        system: their dynamics.
+        out_len: months of the forecast.
+    """
+
+    basis: EofBasis
+    system: LinearSystem
+    out_len: int
+
+    def __call__(self, inputs, start_month) -> np.ndarray:
+        """Forecast in K from inputs `[b, t, h, w, 1]` and start months `[b]`."""
+        return system_forecast(
+            inputs,
+            start_month,
+            system=self.system,
+            basis=self.basis,
+            out_len=self.out_len,
+        )
 
 
 def fit_lim(
@@ -26,7 +48,7 @@ def fit_lim(
     *,
     latitude,
     modes: int = LIM_MODES,
-) -> Forecast:
+) -> LinearInverseModel:
     """Fits the linear inverse model.
 
     Args:
@@ -38,8 +60,8 @@ def fit_lim(
         latitude: `[h]`, degrees north.
         modes: EOFs of the model (fewer if the data have fewer).
 
-    Returns:
-        forecast(inputs `[b, t, h, w, 1]`, start_month `[b]`) in K.
+    Raises:
+        ValueError: if the series are too short.
     """
     series = as_series(series_K)
     ocean_mask = np.asarray(ocean_mask, bool)
@@ -48,9 +70,7 @@ def fit_lim(
     system = LinearSystem.fit(
         [basis.amplitudes(x) for x in series], first_month, lags=1, harmonics=0
     )
-    return functools.partial(
-        system_forecast, system=system, basis=basis, out_len=out_len
-    )
+    return LinearInverseModel(basis, system, out_len)
 
 
 def as_series(series_K) -> list[np.ndarray]:

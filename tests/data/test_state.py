@@ -149,8 +149,8 @@ def test_data_without_statistics():
         data.load(larger, 0, state)
 
 
-def test_el_nino_of_other_files(tmp_path):
-    """Its statistics are fitted whenever it is loaded, so the months must be those."""
+def test_el_nino_of_an_earlier_version(tmp_path):
+    """Its state has no statistics, which are fitted to the same months again."""
     whole = sst_files.dataset(12 * 16)
     config = dict(name="enso", in_len=2, out_len=3, simulated=False)
     config |= dict(train_until="2008-12", validate_until="2009-12")
@@ -160,9 +160,21 @@ def test_el_nino_of_other_files(tmp_path):
         return data.load(config | {"path": path}, state=state).data
 
     first = load(whole.isel(time=slice(12 * 12)), "first.nc")
-    state = first.state()
+    sources = {"train": first.train, "validation": first.validation}
+    assert first.state is not None
+    now = first.state()
+    state = dataclasses.replace(
+        now,
+        layout=dataclasses.replace(now.layout, channels=("SST anomaly",), units=("K",)),
+        frames={},
+        minutes={},
+        calendar="",
+        checksums={k: state_lib.example_checksums(x) for k, x in sources.items()},
+        fitted=xr.Dataset(),
+    )
     grown = load(whole, "grown.nc", state)
     assert len(grown.test) == len(first.test) + 48
     assert grown.normalization == first.normalization
+    assert grown.state is not None and not state.differences(grown.state())
     with pytest.raises(ValueError, match=r"climatology and scale\): train values"):
         load(1.05 * whole, "other.nc", state)

@@ -11,7 +11,7 @@ import pytest
 
 from earthformer_jax import data
 from earthformer_jax.data import pipeline
-from earthformer_jax.data.enso import icar_tfds
+from earthformer_jax.data.enso import icar, icar_tfds
 from earthformer_jax.data.mnist import nbody_mnist
 from earthformer_jax.data.splits import Dates
 from earthformer_jax.settings import settings_from
@@ -149,7 +149,8 @@ class TestIcarEnso:
         place = tmp_path_factory.getbasetemp() / "prepared_cmip"
         _, folder = prepare("icar_enso", place, "cmip", cmip)
         with pytest.raises(ValueError, match="`train_until` cannot be used"):
-            icar_tfds.load(pathlib.Path(folder), Dates(train_until="0100-12"))
+            months = icar_tfds.read(pathlib.Path(folder))
+            icar.divided(months, Dates(train_until="0100-12"))
 
     def test_refused(self, soda, tmp_path):
         with pytest.raises(

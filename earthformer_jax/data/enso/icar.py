@@ -84,6 +84,51 @@ class IcarEnso:
     description: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Months:
+    """What ICAR-ENSO files contain, as series without overlaps.
+
+    Attributes:
+        label: name of the data, for descriptions and messages.
+        fields: anomalies `[m, h, w]` in K of each climate model, or of a single series.
+        three_month_index: `[m]` of each, K; () without labels.
+        first_month: of each, counted from January of year 0.
+        latitude: degrees north `[h]`.
+        longitude: degrees east `[w]`.
+        by_model: whether the splits are climate models rather than periods.
+    """
+
+    label: str
+    fields: Sequence[np.ndarray]
+    three_month_index: Sequence[np.ndarray]
+    first_month: int
+    latitude: np.ndarray
+    longitude: np.ndarray
+    by_model: bool
+
+    @property
+    def cube(self) -> Cube:
+        """All months, one segment for each climate model."""
+        lengths = [len(x) for x in self.fields]
+        ends = np.cumsum(lengths)
+        first = self.first_month - YEAR_ZERO
+        return Cube(
+            label=self.label,
+            format="NetCDF",
+            names=("sst",),
+            units=("K",),
+            frames=ArrayFrames(np.concatenate(self.fields)[..., None]),
+            segments=np.stack([ends - lengths, ends], axis=1),
+            times=times.of_months(
+                np.concatenate([first + np.arange(n) for n in lengths])
+            ),
+            cadence=float(times.MONTH[1]),
+            latitude=self.latitude,
+            longitude=self.longitude,
+            south_first=True,
+        )
+
+
 def unfold(rows: np.ndarray, stride: int = ROW_STRIDE) -> np.ndarray:
     """Joins overlapping rows into one series.
 
@@ -176,16 +221,7 @@ def find_labels(train: Path, label_path: str = "") -> Path:
     return labels
 
 
-def load(
-    train: Path,
-    labels: Path,
-    dates: Dates = NO_DATES,
-    *,
-    variable: str = "",
-    split: str = "paper",
-    in_len: int = 12,
-    out_len: int = 14,
-) -> IcarEnso:
+def read(train: Path, labels: Path | None, variable: str = "") -> Months:
     """Reads an ICAR-ENSO file.
 
     CMIP_train.nc, recognised by its 4645 rows, is split by climate model. Any other
@@ -193,23 +229,23 @@ def load(
 
     Args:
         train: the training file.
-        labels: the label file.
-        dates: of the splits, if the file is split by date.
+        labels: the label file; None: it is not needed.
         variable: name of the temperature; default: "sst".
-        split: "paper" or "released", for CMIP_train.nc.
-        in_len: input months.
-        out_len: target months.
 
     Raises:
-        ValueError: if the files or the settings cannot be used.
+        ValueError: if the files cannot be used.
     """
-    with cf.opened(labels) as dataset:
-        nino = _variable(dataset, "nino", labels).transpose("year", "month")
-        nino = cf.loaded(nino, labels)
+    nino = None
+    if labels is not None:
+        with cf.opened(labels) as dataset:
+            nino = _variable(dataset, "nino", labels).transpose("year", "month")
+            nino = cf.loaded(nino, labels)
     with cf.opened(train) as dataset:
         sst = _variable(dataset, variable or "sst", train)
         sst, latitude, longitude = _on_region(sst, train)
-        _check_rows(sst, nino, train, labels)
+        _check_rows(sst, train)
+        if nino is not None:
+            _check_labels(sst, nino, train, labels)
         rows = [n for models, n in CMIP for _ in range(models)]
         by_model = sst.sizes["year"] == CMIP_ROWS
         if not by_model:
@@ -218,43 +254,33 @@ def load(
         first_year = int(sst["year"][0]) if "year" in sst.coords else 1
         pieces = [slice(end - n, end) for n, end in zip(rows, ends, strict=True)]
         fields = [_unfolded(sst[piece], train, strict=not by_model) for piece in pieces]
-    return assembled(
-        fields,
-        [unfold(nino[piece]).astype(np.float32) for piece in pieces],
-        0 if by_model else 12 * first_year,
-        (latitude, longitude),
-        dates,
-        by_model=by_model,
+    index = ()
+    if nino is not None:
+        index = [unfold(nino[piece]).astype(np.float32) for piece in pieces]
+    return Months(
         label=train.name,
-        split=split,
-        in_len=in_len,
-        out_len=out_len,
+        fields=fields,
+        three_month_index=index,
+        first_month=0 if by_model else 12 * first_year,
+        latitude=latitude,
+        longitude=longitude,
+        by_model=by_model,
     )
 
 
-def assembled(
-    fields: Sequence[np.ndarray],
-    three_month_index: Sequence[np.ndarray],
-    first_month: int,
-    cells: tuple[np.ndarray, np.ndarray],
-    dates: Dates,
+def divided(
+    data: Months,
+    dates: Dates = NO_DATES,
     *,
-    by_model: bool,
-    label: str,
-    split: str,
-    in_len: int,
-    out_len: int,
+    split: str = "paper",
+    in_len: int = 12,
+    out_len: int = 14,
 ) -> IcarEnso:
     """Divides series into training, validation and test windows.
 
     Args:
-        fields: anomalies `[m, h, w]` of each climate model, or of a single series.
-        three_month_index: `[m]` of each.
-        first_month: of each, counted from January of year 0.
-        cells: latitudes `[h]` and longitudes `[w]`.
+        data: the series, with their index.
         dates: of the splits, if divided by date.
-        by_model: divide by climate model rather than by date.
-        label: name of the data, for the description and messages.
         split: "paper" or "released", if divided by climate model.
         in_len: input months.
         out_len: target months.
@@ -262,34 +288,18 @@ def assembled(
     Raises:
         ValueError: if the settings cannot be used.
     """
-    lengths = [len(x) for x in fields]
-    ends = np.cumsum(lengths)
-    months = np.concatenate([first_month - YEAR_ZERO + np.arange(n) for n in lengths])
-    cube = Cube(
-        label=label,
-        format="NetCDF",
-        names=("sst",),
-        units=("K",),
-        frames=ArrayFrames(np.concatenate(fields)[..., None]),
-        segments=np.stack([ends - lengths, ends], axis=1),
-        times=times.of_months(months),
-        cadence=float(times.MONTH[1]),
-        latitude=cells[0],
-        longitude=cells[1],
-        south_first=True,
-    )
-    if by_model:
+    cube, fields = data.cube, data.fields
+    if data.by_model:
         given = [f"`{k}`" for k, date in dataclasses.asdict(dates).items() if date]
         if given:
             raise ValueError(
-                f"{label} is split by climate model (split={split!r}); "
+                f"{data.label} is split by climate model (split={split!r}); "
                 f"{' and '.join(given)} cannot be used with it"
             )
-        places = model_starts(lengths, split, in_len, out_len)
+        places = model_starts([len(x) for x in fields], split, in_len, out_len)
+        first = cube.segments[:, 0]
         starts = {
-            name: np.concatenate(
-                [a + p for a, p in zip(ends - lengths, x, strict=True)]
-            )
+            name: np.concatenate([a + p for a, p in zip(first, x, strict=True)])
             for name, x in places.items()
         }
         periods = None
@@ -305,16 +315,16 @@ def assembled(
         training = [fields[0][slice(*periods["train"])]]
         how = "split by date"
     ocean = np.any([np.any(x != 0, axis=0) for x in training], axis=0)
-    grid = Grid(*cells, ocean)
+    grid = Grid(data.latitude, data.longitude, ocean)
     return IcarEnso(
         cube=cube,
-        three_month_index=np.concatenate(three_month_index),
+        three_month_index=np.concatenate(data.three_month_index),
         starts=starts,
         training=training,
         grid=grid,
         nino_weights=point_weights(grid),
         periods=periods,
-        description=f"{label}: ICAR-ENSO 'sst' on {grid}, {how}",
+        description=f"{data.label}: ICAR-ENSO 'sst' on {grid}, {how}",
     )
 
 
@@ -347,12 +357,18 @@ def _on_region(
     return sst[:, :, :, inside], latitude, longitude[inside]
 
 
-def _check_rows(sst: xr.DataArray, nino: np.ndarray, train: Path, labels: Path) -> None:
-    """Rejects files whose rows are not 36 months, or that do not belong together."""
+def _check_rows(sst: xr.DataArray, train: Path) -> None:
+    """Rejects a file whose rows are not 36 months."""
     if sst.sizes["month"] != ROW_MONTHS:
         raise ValueError(
             f"{train}: rows have {sst.sizes['month']} months; expected {ROW_MONTHS}"
         )
+
+
+def _check_labels(
+    sst: xr.DataArray, nino: np.ndarray, train: Path, labels: Path | None
+) -> None:
+    """Rejects labels that do not belong to a file, or have gaps."""
     if nino.shape != (sst.sizes["year"], ROW_MONTHS):
         raise ValueError(
             f"{labels} has labels for {nino.shape} (year, month) but {train} has sst "

@@ -22,10 +22,8 @@ import numpy as np
 
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.enso import icar
-from earthformer_jax.data.enso.icar import IcarEnso
-from earthformer_jax.data.readers import times
+from earthformer_jax.data.enso.icar import Months
 from earthformer_jax.data.source import Example
-from earthformer_jax.data.splits import NO_DATES, Dates
 
 FILES = {"cmip": "CMIP_train.nc", "soda": "SODA_train.nc"}
 MODELS = sum(models for models, _ in icar.CMIP)
@@ -60,11 +58,11 @@ def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
         raise FileNotFoundError(
             f"{train} does not exist; put {FILES[kind]} and its label file there"
         )
-    data = icar.load(train, icar.find_labels(train))
+    data = icar.read(train, icar.find_labels(train))
     models = sum(map(len, SPLITS[kind].values()))
-    if len(data.cube.segments) != models:
+    if len(data.fields) != models:
         raise ValueError(
-            f"{train} is read as {len(data.cube.segments)} series; expected {models}. "
+            f"{train} is read as {len(data.fields)} series; expected {models}. "
             f"CMIP_train.nc, and no other file, has {icar.CMIP_ROWS} rows"
         )
     return {
@@ -73,56 +71,39 @@ def examples(folder: Path, kind: str) -> dict[str, Iterator[Example]]:
     }
 
 
-def _example(data: IcarEnso, model: int) -> Example:
-    start, stop = data.cube.segments[model]
-    assert data.cube.minutes is not None  # `icar` gives months dates
-    first_month = times.month_of(data.cube.minutes[start]) + icar.YEAR_ZERO
+def _example(data: Months, model: int) -> Example:
     return {
-        "sst": data.cube.frames.read(start, stop)[..., 0],
-        "nino": data.three_month_index[start:stop],
-        "latitude": data.grid.latitude,
-        "longitude": data.grid.longitude,
-        "first_month": np.asarray(first_month, np.int32),
+        "sst": data.fields[model],
+        "nino": data.three_month_index[model],
+        "latitude": data.latitude,
+        "longitude": data.longitude,
+        "first_month": np.asarray(data.first_month, np.int32),
         "model": np.asarray(model, np.int32),
     }
 
 
-def load(
-    folder: Path,
-    dates: Dates = NO_DATES,
-    *,
-    split: str = "paper",
-    in_len: int = 12,
-    out_len: int = 14,
-) -> IcarEnso:
-    """Reads a prepared folder, with the same windows as `icar.load` gives for files.
+def read(folder: Path) -> Months:
+    """Reads a prepared folder: the same series as `icar.read` gives for files.
 
     Args:
         folder: the folder with dataset_info.json.
-        dates: of the splits, for SODA.
-        split: "paper" or "released", for CMIP.
-        in_len: input months.
-        out_len: target months.
 
     Raises:
-        ValueError: if the folder contains other data, or the settings cannot be used.
+        ValueError: if the folder contains other data.
     """
     kept = _open(folder, "train")
     by_model = len(kept) > 1
     if by_model:
         kept += _open(folder, "validation") + _open(folder, "test")
     kept.sort(key=lambda x: int(x["model"]))
-    return icar.assembled(
-        [x["sst"] for x in kept],
-        [x["nino"] for x in kept],
-        int(kept[0]["first_month"]),
-        (kept[0]["latitude"], kept[0]["longitude"]),
-        dates,
-        by_model=by_model,
+    return Months(
         label=f"{folder} (prepared)",
-        split=split,
-        in_len=in_len,
-        out_len=out_len,
+        fields=[x["sst"] for x in kept],
+        three_month_index=[x["nino"] for x in kept],
+        first_month=int(kept[0]["first_month"]),
+        latitude=kept[0]["latitude"],
+        longitude=kept[0]["longitude"],
+        by_model=by_model,
     )
 
 

@@ -33,6 +33,9 @@ class Box:
 
 # Trenberth 1997, "The definition of El Nino": 5S-5N, 170W-120W.
 NINO34 = Box("Nino3.4", south=-5.0, north=5.0, west=190.0, east=240.0)
+NINO3 = Box("Nino3", south=-5.0, north=5.0, west=210.0, east=270.0)
+NINO4 = Box("Nino4", south=-5.0, north=5.0, west=160.0, east=210.0)
+NINO12 = Box("Nino1+2", south=-10.0, north=0.0, west=270.0, east=280.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from earthformer_jax.data.enso import gridded_sst
+from earthformer_jax.data.enso import base, gridded_sst
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.layout import Undecided, Wanted
 from earthformer_jax.data.splits import Dates
@@ -375,7 +375,7 @@ class TestLand:
 
     def test_a_gap_at_the_start_is_climatology(self):
         values = np.array([np.nan, 1, np.nan, 2])[:, None, None]
-        filled, carried, reset = gridded_sst.fill_gaps(values, np.ones((1, 1), bool))
+        filled, carried, reset = base.fill_gaps(values, np.ones((1, 1), bool))
         np.testing.assert_array_equal(filled[:, 0, 0], [0, 1, 1, 2])
         assert (carried, reset) == (1, 1)
 

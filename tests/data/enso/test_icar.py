@@ -126,7 +126,8 @@ def small_file(folder, years=YEARS, name="SODA", change=None):
 def load(folder, **settings):
     train = icar.find(pathlib.Path(folder))
     labels = icar.find_labels(train, settings.pop("label_path", ""))
-    return icar.load(train, labels, settings.pop("dates", NO_DATES), **settings)
+    months = icar.read(train, labels, settings.pop("variable", ""))
+    return icar.divided(months, settings.pop("dates", NO_DATES), **settings)
 
 
 class TestOneSeries:
@@ -239,19 +240,17 @@ class TestCmip:
         rng = np.random.default_rng(0)
         fields = rng.standard_normal((32, 20, 3, 6)).astype(np.float32)
         fields[copied, first:] = fields[5, first:]
-        make = functools.partial(
-            icar.assembled,
-            list(fields),
-            list(np.zeros((32, 20), np.float32)),
-            0,
-            (LATITUDE, LONGITUDE),
-            NO_DATES,
-            by_model=True,
+        months = icar.Months(
             label="models",
-            split="released",
-            in_len=4,
-            out_len=3,
+            fields=list(fields),
+            three_month_index=list(np.zeros((32, 20), np.float32)),
+            first_month=0,
+            latitude=LATITUDE,
+            longitude=LONGITUDE,
+            by_model=True,
         )
+        lengths = dict(in_len=4, out_len=3)
+        make = functools.partial(icar.divided, months, split="released", **lengths)
         if not first:
             with pytest.raises(ValueError, match="the targets of all 14 test windows"):
                 make()

@@ -1,0 +1,230 @@
+"""Makes a data set of windows in K, from any of the sources of El Nino data."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.enso import icar
+from earthformer_jax.data.enso.examples import EnsoExamples
+from earthformer_jax.data.enso.learned import (
+    FRAME,
+    Fitted,
+    Learned,
+    Series,
+    layout_of,
+    pack,
+)
+from earthformer_jax.data.enso.settings import Settings
+from earthformer_jax.data.normalization import Affine
+from earthformer_jax.data.references import damped_persistence, persistence
+from earthformer_jax.data.source import Batch, Source
+from earthformer_jax.data.state import DataState
+from earthformer_jax.data.task import ForecastNino
+from earthformer_jax.data.windows import Windows
+from earthformer_jax.metrics.enso import NinoSkill
+
+# The reference implementation's scaling to 0..1.
+OFFICIAL = Affine(scale=icar.SST_MAX - icar.SST_MIN, offset=icar.SST_MIN)
+OFFICIAL_UNITS = "(official ICAR-ENSO units, 0..1)^2"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found in one of the sources.
+
+    Attributes:
+        windows: windows in K of each split.
+        description: of the data; windows and units are added to it.
+        complete: whether the ocean was observed everywhere, in every month.
+        dates: first and last month of each split, for the description.
+        simulated: simulated windows in K.
+        references: forecasts `(K, start_month) -> K`, in addition to the fitted ones.
+        kept: what the state of the data holds beside shapes and statistics: `frames`,
+            `minutes`, `calendar`, `checksums`; called when it is made.
+    """
+
+    windows: Mapping[str, Source]
+    description: str
+    complete: bool = True
+    dates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    simulated: Source | None = None
+    references: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    kept: Callable[[], Mapping] = dict
+
+
+def assemble(
+    settings: Settings, found: Found, learned: Learned, *, anew: bool
+) -> Dataset:
+    """Makes the data set.
+
+    Args:
+        settings: the settings.
+        found: windows in K, and what they are.
+        learned: from the training months.
+        anew: whether it was learned from these data, rather than by a trained model.
+    """
+    grid, nino_weights = learned.grid, learned.nino_weights
+    normalization, out_len = learned.normalization, settings.out_len
+
+    def examples(source: Source) -> EnsoExamples:
+        return EnsoExamples(
+            source,
+            normalization,
+            nino_weights,
+            settings.calendar,
+            not found.complete,
+        )
+
+    def fitted() -> Fitted:
+        assert learned.fitted is not None  # else it is not among the references
+        return learned.fitted()
+
+    zero = np.array([normalization.encode(0.0)])
+    references = {"persistence": persistence(out_len, channels=1)}
+    in_kelvin = dict(found.references)
+    if learned.fitted is not None:
+        references["damped_persistence"] = damped_persistence(
+            out_len, 1, lambda: fitted().damping[..., None], lambda batch: (zero, zero)
+        )
+        in_kelvin = {"lim": lambda *inputs: _lim(fitted)(*inputs)} | in_kelvin
+    counted = np.ones_like(grid.ocean) if learned.land_counts else grid.ocean
+    loss_weights = counted[None, :, :, None].astype(np.float32)
+    units = units_text(normalization) + ("" if anew else ", as in the training")
+    data = Data(
+        name=settings.name,
+        description=(
+            f"{found.description}; {settings.in_len} -> {out_len} months; "
+            f"{_split_text(found.windows, found.dates)}; {units}"
+        ),
+        train=examples(found.windows["train"]),
+        validation=examples(found.windows["validation"]),
+        test=examples(found.windows["test"]),
+        simulated=None if found.simulated is None else examples(found.simulated),
+        loss_weights=loss_weights,
+        normalization=normalization,
+        coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
+        display=Display((_channel(normalization),), frame=FRAME, south_first=True),
+        # The windows of the twin are independent of each other.
+        spans={k: x.spans for k, x in found.windows.items() if isinstance(x, Windows)},
+    )
+    state = functools.cache(functools.partial(_state, data, learned, found.kept))
+    task = ForecastNino(
+        metric=NinoSkill(
+            nino_weights=nino_weights,
+            out_len=out_len,
+            scale=normalization.scale,
+            offset=normalization.offset,
+            index_months=learned.index_months,
+            pixel_weights=loss_weights,
+            mse_in_kelvin=normalization != OFFICIAL,
+        ),
+        references=references
+        | {
+            name: _in_model_units(forecast, normalization)
+            for name, forecast in in_kelvin.items()
+        },
+        mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
+        nino_weights=nino_weights,
+        ocean=np.asarray(grid.ocean, bool),
+        index_months=learned.index_months,
+    )
+    return Dataset(dataclasses.replace(data, state=state), task)
+
+
+def normalization_of(
+    settings: Settings,
+    training: Callable[[], Series],
+    ocean: np.ndarray,
+    *,
+    official: bool,
+) -> Affine:
+    """The selected normalisation.
+
+    Args:
+        settings: the settings.
+        training: returns the training months in K, NaN where not observed.
+        ocean: bool `[h, w]`.
+        official: whether "auto" means the official normalisation.
+    """
+    kind = settings.normalization
+    if kind == "auto":
+        official_units = official and not settings.scale
+        kind = "official" if official_units else "anomaly"
+    if kind == "official":
+        return OFFICIAL
+    scale = settings.scale
+    if not scale:
+        cells = [series[:, ocean] for series in training()]
+        squares = sum(np.nansum(np.square(x, dtype=np.float64)) for x in cells)
+        scale = float(np.sqrt(squares / sum(np.isfinite(x).sum() for x in cells)))
+    return Affine(scale)
+
+
+def units_text(normalization: Affine) -> str:
+    """What the model sees, in words."""
+    if normalization == OFFICIAL:
+        return "official ICAR-ENSO units"
+    return f"anomalies / {normalization.scale:.3g} K"
+
+
+def _lim(fitted: Callable[[], Fitted]) -> Callable:
+    lim = fitted().lim
+    if lim is None:
+        raise ValueError(
+            "the training months are too few for the reference forecast `lim`"
+        )
+    return lim
+
+
+def _state(data: Data, learned: Learned, kept: Callable[[], Mapping]) -> DataState:
+    """The state of the data that a model is trained on."""
+    example = data.example()
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return DataState(
+        name=data.name,
+        description=data.description,
+        layout=layout_of(learned),
+        input_shape=example["inputs"].shape,
+        target_shape=example["targets"].shape,
+        examples={split: len(source) for split, source in splits.items()},
+        fitted=pack(learned),
+        **kept(),
+    )
+
+
+def _channel(normalization: Affine) -> Channel:
+    return Channel(
+        "SST anomaly",
+        "K",
+        normalization.scale,
+        normalization.offset,
+        limits=(-3.0, 3.0),
+        colormap="RdBu_r",
+    )
+
+
+def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
+    """Turns a forecast from K to K into one from a batch to model units."""
+
+    def from_batch(batch: Batch) -> np.ndarray:
+        sst = np.asarray(batch["inputs"], np.float64)[..., :1]
+        kelvin = normalization.decode(sst)
+        forecast_kelvin = forecast(kelvin, np.asarray(batch["start_month"]))
+        return normalization.encode(forecast_kelvin).astype(np.float32)
+
+    return from_batch
+
+
+def _split_text(windows: Mapping[str, Source], dates: Mapping[str, str]) -> str:
+    """ "train 1856-01..1979-12 (1463 windows), ..." """
+    texts = [
+        f"{f'{split} {dates[split]}' if dates else split} ({len(source)} windows)"
+        for split, source in windows.items()
+        if len(source)
+    ]
+    if not len(windows["train"]):
+        texts.append("nothing of which was trained on")
+    return ", ".join(texts)
