@@ -43,6 +43,14 @@ def run(command, cwd, **environment):
     )
 
 
+def copy_sources(folder):
+    """Copies what the wheel is made of into a new folder."""
+    folder.mkdir()
+    for name in SOURCES.split():
+        source, copy = ROOT / name, folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+
+
 def build(sources, target):
     """The wheel of a folder; with the setuptools that is here, if it is new enough."""
     major = int(importlib.metadata.version("setuptools").split(".")[0])
@@ -64,10 +72,7 @@ def programs(tmp_path_factory):
     if importlib.util.find_spec("pip") is None:
         pytest.skip("needs pip")
     folder = tmp_path_factory.mktemp("wheel")
-    (folder / "sources").mkdir()
-    for name in SOURCES.split():
-        source, copy = ROOT / name, folder / "sources" / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+    copy_sources(folder / "sources")
     wheel = build(folder / "sources", folder)
     venv.create(folder / "env", with_pip=False)
     paths = sysconfig.get_paths(vars={"base": str(folder / "env")})

@@ -1,0 +1,118 @@
+"""The notebooks, run from the first cell to the last at small sizes."""
+
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+
+import earthformer_jax
+from tests.test_wheel import copy_sources
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments" / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+OLD_JAX = "0.7.2"  # that of Colab's images in August 2026
+
+# Values of the cell tagged "parameters".
+SMALL = {
+    "1_quick_start": {"CONFIG": '"climate:test"'},
+    "2_own_netcdf": {"CONFIG": '"custom:test,persistence"', "CHANGES": "{}"},
+    "3_functional_api": {"GRID": "(4, 8, 8)", "STEPS": "3"},
+}
+
+
+def read(name, **values):
+    """A notebook, with other values of its parameters."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    for parameter, value in values.items():
+        line = re.compile(rf"^{parameter} = .*$", re.M)
+        assert line.search(cell.source), f"{name} has no parameter {parameter}"
+        cell.source = line.sub(lambda _, v=f"{parameter} = {value}": v, cell.source)
+    return notebook
+
+
+def run(notebook, folder, manager=None):
+    """Runs every cell in a folder; an error in one of them fails."""
+    resources = {"metadata": {"path": str(folder)}}
+    client = nbclient.NotebookClient(notebook, manager, 600, resources=resources)
+    client.execute()
+    return notebook
+
+
+def test_all_are_tested():
+    assert set(NAMES) == set(SMALL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_stored(name):
+    """No outputs, a badge with its own address, and the version of the package."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    tag = f"v{earthformer_jax.__version__}"
+    assert f"/blob/{tag}/experiments/notebooks/{name}.ipynb" in notebook.cells[0].source
+    assert f'VERSION = "{tag}"' in code[0].source
+    first = nbformat.read(FOLDER / f"{NAMES[0]}.ipynb", as_version=4)
+    assert code[0].source == first.cells[1].source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run(read(name, **SMALL[name]), tmp_path)
+
+
+@pytest.mark.slow
+def test_in_place_of_an_older_jax(tmp_path, monkeypatch):
+    """The first cell installs the package and a newer jax; the rest then runs."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    old = [f"jax=={OLD_JAX}", f"jaxlib=={OLD_JAX}", "ipykernel"]
+    done = subprocess.run([*pip, *old], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"jax {OLD_JAX} cannot be installed here: {done.stderr[-200:]}")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    sources = tmp_path / "sources"
+    copy_sources(sources)
+    monkeypatch.setenv("EARTHFORMER_JAX_SOURCE", sources.as_uri())
+    kernels = environment / "share" / "jupyter" / "kernels"
+    manager = AsyncKernelManager(
+        kernel_name="python3",
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)]),
+    )
+    assert manager.kernel_spec is not None
+    manager.kernel_spec.argv[0] = str(python)
+    changes = {"CONFIG": '"climate:test,persistence"'}
+    run(read("1_quick_start", **changes), tmp_path, manager)
+    code = "import importlib.metadata as m; print(m.version('jax'))"
+    version = subprocess.check_output([python, "-c", code], text=True, cwd=os.sep)
+    assert version.strip() != OLD_JAX
+    assert sys.prefix != str(environment)
+
+
+def test_jax_in_use_must_be_restarted():
+    """An old jax that was already imported cannot be exchanged in a running kernel."""
+    first = nbformat.read(FOLDER / f"{NAMES[0]}.ipynb", as_version=4).cells[1].source
+    code = (
+        "import sys, types, importlib.util, subprocess\n"
+        "sys.modules['jax'] = types.ModuleType('jax')\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        "subprocess.run = lambda command, **_: types.SimpleNamespace(stdout='')\n"
+    )
+    command = [sys.executable, "-c", code + first]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode
+    assert "restart" in done.stderr
