@@ -1,10 +1,11 @@
 """What forecasts of a series begin from: its latest frames, without targets."""
 
+import dataclasses
 import functools
 
 import numpy as np
 
-from earthformer_jax.data.cubes import opening, trained
+from earthformer_jax.data.cubes import checks, opening, trained
 from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.cubes.statistics import Normalizer
 from earthformer_jax.data.forecasting import choosing
@@ -15,6 +16,7 @@ from earthformer_jax.data.forecasting.beginnings import (
     Variable,
 )
 from earthformer_jax.data.readers import series
+from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.times import Times
 from earthformer_jax.data.source import Example
 from earthformer_jax.data.state import DataState
@@ -26,13 +28,21 @@ from earthformer_jax.data.windows import (
 )
 
 
-def find(settings: Settings, state: DataState, starts: Starts = LAST) -> Beginnings:
+def find(
+    settings: Settings,
+    state: DataState,
+    starts: Starts = LAST,
+    *,
+    allow_other_grid: bool = False,
+) -> Beginnings:
     """The input windows that forecasts begin from, in the units of the training.
 
     Args:
         settings: checked settings.
         state: of the data that the model was trained on.
         starts: which windows.
+        allow_other_grid: accept other rows and columns than the trained ones, if the
+            statistics of the training are the same for all cells.
 
     Raises:
         FileNotFoundError: if `settings.path` does not exist.
@@ -43,55 +53,113 @@ def find(settings: Settings, state: DataState, starts: Starts = LAST) -> Beginni
         raise ValueError(
             "out_len=0: this model restores its inputs, it cannot forecast"
         )
-    cube, targets = opening.open_series(settings)
-    cube = series.in_memory(opening.arranged(cube, state))
+    cube = opening.open_fitting(settings, state, allow_other_grid=allow_other_grid)
     opening.check_dates(settings, cube, fits_anew=False)
-    normalizer, _ = trained.unpack(state)
+    normalizer = _normalizer(cube, state)
     first = choosing.choose(cube, settings.in_len, starts)
+    if len(first) * settings.in_len >= cube.frames.shape[0]:
+        cube = series.in_memory(cube)  # otherwise most frames are never read
+    targets = state.target_shape[-1]
     time_of_day = 0 < cube.cadence < HALF_DAY
-    windows = Windows(
-        cube.frames,
-        in_range(cube.minutes),
-        first,
-        in_len=settings.in_len,
-        out_len=0,
-        normalizer=normalizer,
-        observed=True,
-        calendar=settings.calendar,
-        time_of_day=time_of_day,
+    windows = _Filled(
+        Windows(
+            cube.frames,
+            in_range(cube.minutes),
+            first,
+            in_len=settings.in_len,
+            out_len=0,
+            normalizer=normalizer,
+            observed=True,
+            calendar=settings.calendar,
+            time_of_day=time_of_day,
+        ),
+        normalizer.counted,
     )
     last = first + settings.in_len - 1
+    if len(first) == 1 and windows[0]["filled"] == 1:
+        raise ValueError(
+            f"{cube.label}: all values of the {settings.in_len} frames "
+            f"{cube.period(int(first[0]), int(last[0]) + 1)} are missing"
+        )
 
     def following(window: int, count: int) -> Times:
         return choosing.following(cube, int(last[window]), count)
 
-    names, units = cube.names[:targets], cube.units[:targets]
     can_advance = targets == len(cube.names)
     advance = functools.partial(
         _advance, normalizer, settings.calendar, time_of_day=time_of_day
     )
     return Beginnings(
         label=cube.label,
-        windows=_Filled(windows),
+        windows=windows,
         last=last,
         reference=cube.times[last] if cube.times is not None else None,
         following=following if cube.times is not None else None,
-        variables=tuple(map(Variable, names, units)),
+        variables=variables(cube)[:targets],
         decode=normalizer.decode,
-        anomalies=None,
+        anomalies=normalizer.departures if normalizer.climatology else None,
         advance=advance if can_advance else None,
         not_advanced="the inputs have variables that are not forecast: "
         + ", ".join(cube.names[targets:]),
         latitude=cube.latitude,
         longitude=cube.longitude,
+        notes=(
+            *cube.notes,
+            *checks.check_range(cube, normalizer, state.layout.units, first, last),
+        ),
     )
 
 
-class _Filled:
-    """Windows with the share of their values that were filled."""
+def variables(cube: Cube) -> tuple[Variable, ...]:
+    """The channels of a series as the variables of a forecast."""
+    unknown = ("",) * len(cube.names)
+    return tuple(
+        map(
+            Variable,
+            cube.names,
+            cube.units,
+            cube.standard_names or unknown,
+            cube.long_names or unknown,
+        )
+    )
 
-    def __init__(self, windows: Windows):
-        self._windows = windows
+
+def _normalizer(cube: Cube, state: DataState) -> Normalizer:
+    """The normalisation of the training, for the cells of a series.
+
+    Raises:
+        ValueError: if it belongs to other cells.
+    """
+    normalizer, _ = trained.unpack(state)
+    size = cube.frames.shape[1:3]
+    is_trained = size == normalizer.counted.shape[:2] and all(
+        a is None or b is None or np.array_equal(a, b)
+        for a, b in (
+            (cube.latitude, state.layout.latitude),
+            (cube.longitude, state.layout.longitude),
+        )
+    )
+    if is_trained:
+        return normalizer
+    if normalizer.climatology is not None:
+        raise ValueError(
+            "allow_other_grid=True: this model was trained on anomalies from the "
+            f"climatology of its {state.layout.size[0]} x {state.layout.size[1]} "
+            f"cells, which other cells ({size[0]} x {size[1]}) do not have; train with "
+            "anomalies=False, or use the cells of the training"
+        )
+    known = np.isfinite(checks.sample(cube)).any(axis=0)
+    return dataclasses.replace(normalizer, counted=known)
+
+
+class _Filled:
+    """Windows with the share of their values that were filled.
+
+    Cells that were never observed in the training do not count.
+    """
+
+    def __init__(self, windows: Windows, counted: np.ndarray):
+        self._windows, self._counted = windows, counted
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -99,8 +167,8 @@ class _Filled:
     def __getitem__(self, index: int) -> Example:
         example = self._windows[index]
         known = example["inputs_observed"]
-        filled = np.array(1 - np.mean(known), np.float32)
-        return {"inputs": example["inputs"], "filled": filled}
+        share = np.sum(known) / (len(known) * np.sum(self._counted))
+        return {"inputs": example["inputs"], "filled": np.array(1 - share, np.float32)}
 
 
 def _advance(

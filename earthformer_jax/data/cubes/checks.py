@@ -4,15 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from earthformer_jax.data.cubes.statistics import Normalizer
+from earthformer_jax.data.forecasting.fitting import is_stated
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.layout import Undecided
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.values import undeclared
 from earthformer_jax.data.readers.values.missing import Coding, number_text
+from earthformer_jax.data.windows import in_range
 
 # Read to find fill values, and to make sure that a value is none of them.
 SAMPLED_FRAMES, MORE_FRAMES = 12, 500
+SAMPLED_WINDOWS = 4
+FAR = 10.0  # standard deviations of the training, for half of the values
 TYPE_ENDS = (255.0, 65535.0)  # largest uint8 and uint16
 
 
@@ -27,6 +32,65 @@ def raw_sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:
         frames = frames.unthinned()
     chosen = np.unique(np.linspace(0, frames.shape[0] - 1, count).astype(int))
     return np.concatenate([frames.read(int(i), int(i) + 1) for i in chosen])
+
+
+def sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:
+    """Up to `count` frames spread over a series, `[n, h, w, c]`; NaN where missing."""
+    chosen = np.unique(np.linspace(0, cube.frames.shape[0] - 1, count).astype(int))
+    return np.concatenate([cube.frames.read(int(i), int(i) + 1) for i in chosen])
+
+
+def check_range(
+    cube: Cube,
+    normalizer: Normalizer,
+    units: Sequence[str],
+    first: np.ndarray,
+    last: np.ndarray,
+) -> tuple[str, ...]:
+    """Notes on variables whose values are far from those of the training.
+
+    Args:
+        cube: the series, in the units of the training.
+        normalizer: of the training.
+        units: of the training.
+        first: first frames of windows `[n]`.
+        last: their last frames `[n]`; these ends of some windows are compared.
+
+    Raises:
+        ValueError: if there is one whose unit is not known, in the series or in the
+            training: it is probably another one.
+    """
+    chosen = np.unique(np.linspace(0, len(first) - 1, SAMPLED_WINDOWS).astype(int))
+    frames = np.unique(np.concatenate([first[chosen], last[chosen]]))
+    x = np.concatenate(
+        [
+            normalizer.encode(
+                cube.frames.read(int(i), int(i) + 1),
+                None if cube.minutes is None else in_range(cube.minutes[i : i + 1]),
+            )
+            for i in frames
+        ]
+    )
+    notes = []
+    for c, name in enumerate(cube.names):
+        known = x[..., c][np.isfinite(x[..., c])]
+        middle = float(np.median(known)) if known.size else 0.0
+        if abs(middle) <= FAR:
+            continue
+        text = (
+            f"values of {name!r} are far from those of the training: half of them are "
+            f"more than {abs(middle):.3g} standard deviations "
+            f"{'above' if middle > 0 else 'below'} its mean"
+        )
+        stated = f"in {units[c]}" if is_stated(units[c]) else "in no known unit"
+        if is_stated(cube.units[c]) and is_stated(units[c]):
+            notes.append(text)
+            continue
+        raise ValueError(
+            f"{cube.label}: {text}, which were {stated}; give the variable the "
+            "attribute units, so that it can be converted"
+        )
+    return tuple(notes)
 
 
 def check_values(cube: Cube) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from earthformer_jax.data.augment import Augment
 from earthformer_jax.data.cubes import checks, trained
-from earthformer_jax.data.cubes.opening import arranged, check_dates, open_series
+from earthformer_jax.data.cubes.opening import check_dates, open_fitting, open_series
 from earthformer_jax.data.cubes.references import Fitted, fit, references
 from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
@@ -53,7 +53,11 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
         FileNotFoundError: if `settings.path` does not exist.
         ValueError: if a file, a date or a setting cannot be used; the message says why.
     """
-    cube, targets = open_series(settings)
+    if state is None:
+        cube, targets = open_series(settings)
+    else:
+        cube = open_fitting(settings, state)
+        targets = len(settings.targets) or len(cube.names)
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     if settings.restores:
         lengths = dict(in_len=0, out_len=settings.in_len)
@@ -151,7 +155,7 @@ def _divide(
         periods = split_periods(cube, settings.dates, **lengths)
         starts = window_starts(cube, periods, **lengths, stride=settings.stride)
     else:
-        cube, until = series.in_memory(arranged(cube, state)), str(settings.test_until)
+        cube, until = series.in_memory(cube), str(settings.test_until)
         periods, starts = test_windows(
             cube, state, **lengths, stride=settings.stride, test_until=until
         )

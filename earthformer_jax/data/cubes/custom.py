@@ -25,11 +25,15 @@ def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
 
 
 def beginnings(
-    config: Mapping[str, Any], state: DataState, starts: Starts
+    config: Mapping[str, Any],
+    state: DataState,
+    starts: Starts,
+    *,
+    allow_other_grid: bool = False,
 ) -> Beginnings:
     """What forecasts begin from (`data.cubes.beginnings.find`)."""
     settings = settings_from(Settings, config, "custom data")
-    return begin.find(settings, state, starts)
+    return begin.find(settings, state, starts, allow_other_grid=allow_other_grid)
 
 
 def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:

@@ -1,28 +1,122 @@
 """Opens the series that settings describe, with its variables in the order wanted."""
 
 import dataclasses
-import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from earthformer_jax.data.cubes import checks, trained, twin
+from earthformer_jax.data.cubes import checks, twin
 from earthformer_jax.data.cubes.settings import Settings
+from earthformer_jax.data.forecasting.fitting import Misfit, fit, missing_line
 from earthformer_jax.data.readers import series
-from earthformer_jax.data.readers.layout import Wanted, nearest
+from earthformer_jax.data.readers.layout import NoVariable, Wanted, nearest
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import in_range
 
 
-def arranged(cube: Cube, state: DataState) -> Cube:
-    """The series with its variables in the order of the training.
+def open_fitting(
+    settings: Settings, state: DataState, *, allow_other_grid: bool = False
+) -> Cube:
+    """Opens a series for a trained model: with its variables, units and cells.
+
+    The settings say how the files of the training were cut and thinned. Files that were
+    cut already, or that hold more than these, are used as well.
+
+    Args:
+        settings: checked settings.
+        state: of the training.
+        allow_other_grid: accept other rows and columns than the trained ones.
+
+    Returns:
+        the series, with a note on every change. Its variables are those of the
+        training, the targets first.
 
     Raises:
-        ValueError: if it does not fit what the model was trained on.
+        FileNotFoundError: if `settings.path` does not exist.
+        ValueError: if it cannot be used, or does not fit; the message names all that
+            differs.
     """
-    if set(cube.names) == set(state.layout.channels):
-        cube = _chosen(cube, state.layout.channels)
-    trained.check_layout(cube, state)
-    return cube
+    if not settings.path:
+        return fit(_twin(settings)[0], state.layout)
+    errors: list[ValueError] = []
+    for grid in ("part", "any") if allow_other_grid else ("part",):
+        for candidate in _candidates(settings):
+            averaged = grid == "part" and candidate.space_step > 1
+            try:
+                cube = _open_known(candidate, state)
+                fitted = fit(cube, state.layout, grid="same" if averaged else grid)
+            except ValueError as error:
+                errors.append(error)
+                continue
+            _check_values(candidate, cube)
+            return fitted
+    misfits = [error for error in errors if isinstance(error, Misfit)]
+    raise min(misfits, key=lambda e: len(e.differences), default=errors[0])
+
+
+def _candidates(settings: Settings) -> list[Settings]:
+    """The settings, and those for files that were cut or thinned before."""
+    found = [
+        dataclasses.replace(
+            settings, region=region, space_step=space_step, time_step=time_step
+        )
+        for region, space_step in ((settings.region, settings.space_step), ((), 1))
+        for time_step in (settings.time_step, 1)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _open_known(settings: Settings, state: DataState) -> Cube:
+    """The series with those variables of a training that it has, perhaps respelt.
+
+    Raises:
+        ValueError: if it cannot be used, or has none of the variables.
+    """
+    choices = [settings.variables]
+    if not settings.variables and not settings.level:
+        choices.append(state.layout.channels)  # others may be on another grid
+    cubes: list[Cube] = []
+    errors: list[ValueError] = []
+    for names in choices:
+        try:
+            cube = _open_named(settings, names, state)
+        except ValueError as error:
+            errors.append(error)
+            continue
+        if set(settings.targets) <= set(cube.names):
+            cube, _ = _targets_first(cube, settings.targets)
+        if set(state.layout.channels) <= set(cube.names):
+            return cube
+        cubes.append(cube)
+    if not cubes:
+        raise errors[0]
+    return cubes[0]
+
+
+def _open_named(settings: Settings, names: Sequence[str], state: DataState) -> Cube:
+    """The series with those of some variables that it has; () for all on a grid."""
+    layout = state.layout
+    standard_names = layout.standard_names or ("",) * len(layout.channels)
+    known = list(zip(layout.channels, standard_names, strict=True))
+    alike = {
+        name: next((s for n, s in known if n == name or n.startswith(f"{name}_")), "")
+        for name in names
+    }
+    train = state.minutes.get("train")
+    there = list(names)
+    while True:
+        wanted = dataclasses.replace(
+            _wanted(settings), variables=tuple(there), alike=alike
+        )
+        try:
+            return _make_cube(settings, wanted, phase=train[0] if train else None)
+        except NoVariable as error:
+            if error.name not in there:
+                raise
+            there.remove(error.name)
+            if not there:
+                line = missing_line(layout.channels, error.there, names)
+                raise Misfit(Path(settings.path).name, [line]) from None
 
 
 def check_dates(settings: Settings, cube: Cube, *, fits_anew: bool) -> None:
@@ -57,22 +151,33 @@ def open_series(settings: Settings) -> tuple[Cube, int]:
     """
     if not settings.path:
         return _twin(settings)
-    wanted = Wanted(settings.variables, settings.level, settings.axes, settings.missing)
-    make_cube = functools.partial(
-        series.open_cube,
+    cube = _make_cube(settings, _wanted(settings))
+    _check_values(settings, cube)
+    if settings.missing:
+        declared = dataclasses.replace(_wanted(settings), missing=())
+        notes = checks.check_missing(_make_cube(settings, declared), settings.missing)
+        cube = dataclasses.replace(cube, notes=cube.notes + notes)
+    return _targets_first(cube, settings.targets)
+
+
+def _wanted(settings: Settings) -> Wanted:
+    return Wanted(settings.variables, settings.level, settings.axes, settings.missing)
+
+
+def _make_cube(settings: Settings, wanted: Wanted, phase: int | None = None) -> Cube:
+    return series.open_cube(
         settings.path,
+        wanted,
         region=settings.region,
         space_step=settings.space_step,
         time_step=settings.time_step,
+        phase=phase,
     )
-    cube = make_cube(wanted)
-    if settings.missing:
-        declared = make_cube(dataclasses.replace(wanted, missing=()))
-        notes = checks.check_missing(declared, settings.missing)
-        cube = dataclasses.replace(cube, notes=cube.notes + notes)
+
+
+def _check_values(settings: Settings, cube: Cube) -> None:
     if not settings.only_declared:
         checks.check_values(cube)
-    return _targets_first(cube, settings.targets)
 
 
 def _twin(settings: Settings) -> tuple[Cube, int]:
@@ -97,21 +202,8 @@ def _twin(settings: Settings) -> tuple[Cube, int]:
                 f"variables={name}: the embedded climate twin has no such "
                 f"variable{nearest(name, cube.names)} (there are: {there})"
             )
-    return _targets_first(_chosen(cube, names), settings.targets)
-
-
-def _chosen(cube: Cube, names: Iterable[str]) -> Cube:
-    """The same cube, in memory, with some of its channels in this order."""
     places = [cube.names.index(name) for name in names]
-    if places == list(range(len(cube.names))):
-        return cube
-    return dataclasses.replace(
-        cube,
-        names=tuple(cube.names[i] for i in places),
-        units=tuple(cube.units[i] for i in places),
-        codings=tuple(cube.codings[i] for i in places) if cube.codings else (),
-        frames=cube.frames.channels(places),
-    )
+    return _targets_first(cube.channels(places), settings.targets)
 
 
 def _targets_first(cube: Cube, targets: tuple[str, ...]) -> tuple[Cube, int]:
@@ -122,7 +214,8 @@ def _targets_first(cube: Cube, targets: tuple[str, ...]) -> tuple[Cube, int]:
         if name not in cube.names:
             raise _no_target(name, cube.names)
     rest = [name for name in cube.names if name not in targets]
-    return _chosen(cube, [*targets, *rest]), len(targets)
+    places = [cube.names.index(name) for name in (*targets, *rest)]
+    return cube.channels(places), len(targets)
 
 
 def _no_target(name: str, names: Iterable[str]) -> ValueError:

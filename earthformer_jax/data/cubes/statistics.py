@@ -50,6 +50,14 @@ class Normalizer:
         values = x * self.scale[:c] + self._base(minutes)[..., :c]
         return np.where(self.counted[..., :c], values, np.float32(np.nan))
 
+    def departures(self, x: np.ndarray) -> np.ndarray:
+        """Departures from the climatology in the units of the file, of model units.
+
+        NaN where never observed in training.
+        """
+        c = x.shape[-1]
+        return np.where(self.counted[..., :c], x * self.scale[:c], np.float32(np.nan))
+
     def _base(self, minutes: np.ndarray | None) -> np.ndarray:
         """The value that becomes 0 in model units, `[..., h, w, c]` or `[c]`."""
         return self.offset if self.climatology is None else self.climatology.at(minutes)

@@ -34,6 +34,7 @@ def layout_of(cube: Cube) -> Layout:
         frame=times.frame_name(cube.cadence),
         latitude=cube.latitude,
         longitude=cube.longitude,
+        standard_names=cube.standard_names if any(cube.standard_names) else (),
     )
 
 

@@ -25,12 +25,16 @@ class Cut:
         flip: reverse the rows.
         space_step: n × n cells are averaged into one; a remainder at the end is left
             out. A mean is known if at least half of its values are.
+        mirror: reverse the columns.
+        pick: take the first of n × n cells rather than their mean.
     """
 
     rows: slice
     columns: tuple[slice, ...]
     flip: bool = False
     space_step: int = 1
+    mirror: bool = False
+    pick: bool = False
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -42,7 +46,41 @@ class Cut:
     def size(self) -> tuple[int, int]:
         """Rows and columns of a frame."""
         height, width = self.stored
-        return height // self.space_step, width // self.space_step
+        rest = self.space_step - 1 if self.pick else 0
+        return (height + rest) // self.space_step, (width + rest) // self.space_step
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Fields whose rows and columns have been read, `[t, h, w, c]`, as wanted."""
+        values = values[:, ::-1] if self.flip else values
+        values = values[:, :, ::-1] if self.mirror else values
+        if self.pick:
+            step = self.space_step
+            return np.ascontiguousarray(values[:, ::step, ::step])
+        return block_mean(values, self.space_step)
+
+    def then(self, cut: "Cut") -> "Cut":
+        """This cut, and another of the fields that it makes, in one.
+
+        Args:
+            cut: in rows and columns of this cut, which must average no cells.
+        """
+        assert self.space_step == 1  # a mean of means would weight cells unequally
+        rows, columns = cut.rows, cut.columns
+        if self.flip:
+            rows = slice(self.rows.stop - rows.stop, self.rows.stop - rows.start)
+        else:
+            rows = slice(self.rows.start + rows.start, self.rows.start + rows.stop)
+        stored = np.concatenate([np.arange(x.start, x.stop) for x in self.columns])
+        stored = stored[::-1] if self.mirror else stored
+        index = np.concatenate([stored[part] for part in columns])
+        columns, mirror = runs(index)
+        return dataclasses.replace(
+            cut,
+            rows=rows,
+            columns=columns,
+            flip=self.flip != cut.flip,
+            mirror=mirror != cut.mirror,
+        )
 
 
 class ArrayFrames:
@@ -64,6 +102,11 @@ class ArrayFrames:
     def channels(self, places: Sequence[int]) -> "ArrayFrames":
         """The same frames with these channels, in this order."""
         return ArrayFrames(np.ascontiguousarray(self.values[..., list(places)]))
+
+    def cut(self, cut: Cut) -> "ArrayFrames":
+        """The same frames, of which a part is used."""
+        parts = [self.values[:, cut.rows, columns] for columns in cut.columns]
+        return ArrayFrames(np.ascontiguousarray(cut.of(np.concatenate(parts, axis=2))))
 
 
 class FileFrames:
@@ -113,11 +156,17 @@ class FileFrames:
         places = [old[i] for i in places]
         return self._changed(places=places)
 
+    def cut(self, cut: Cut) -> "FileFrames":
+        """The same frames, of which a part is read; cells must not be averaged yet."""
+        return self._changed(cut=self._cut.then(cut))
+
     def unthinned(self) -> "FileFrames":
         """The same frames without averaging of cells."""
         if self._cut.space_step == 1:  # the open files are used again
             return self
-        return self._changed(cut=dataclasses.replace(self._cut, space_step=1))
+        return self._changed(
+            cut=dataclasses.replace(self._cut, space_step=1, pick=False)
+        )
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start..stop - 1, float32 `[n, h, w, c]`; NaN where missing."""
@@ -164,9 +213,7 @@ class FileFrames:
             finally:  # a change explains both wrong values and an error
                 unchanged.check(file.layout.path, stamp)
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        values = values[..., self._places] if self._places else values
-        values = values[:, ::-1] if cut.flip else values
-        return block_mean(values, cut.space_step)
+        return cut.of(values[..., self._places] if self._places else values)
 
     def _handle(self, number: int):
         if number in self._open:
@@ -225,6 +272,10 @@ class FramesBeside:
         """The same frames with these channels, in this order."""
         return FramesBeside(self._parts, [self._places[i] for i in places])
 
+    def cut(self, cut: Cut) -> "FramesBeside":
+        """The same frames, of which a part is read."""
+        return FramesBeside([part.cut(cut) for part in self._parts], self._places)
+
     def unthinned(self) -> "FramesBeside":
         """The same frames without averaging of cells."""
         return FramesBeside([part.unthinned() for part in self._parts], self._places)
@@ -245,7 +296,73 @@ class FramesBeside:
             part.close()
 
 
-Frames = ArrayFrames | FileFrames | FramesBeside
+class ConvertedFrames:
+    """Frames in other units: value * factor + offset of every channel."""
+
+    def __init__(
+        self,
+        frames: "Frames",
+        factors: Sequence[float] | np.ndarray,
+        offsets: Sequence[float] | np.ndarray,
+    ):
+        """Keeps frames, and float64 factors and offsets of their channels."""
+        self._frames = frames
+        self._factors = np.asarray(factors, np.float64)
+        self._offsets = np.asarray(offsets, np.float64)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(t, h, w, c)."""
+        return self._frames.shape
+
+    def channels(self, places: Sequence[int]) -> "ConvertedFrames":
+        """The same frames with these channels, in this order."""
+        places = list(places)
+        return ConvertedFrames(
+            self._frames.channels(places), self._factors[places], self._offsets[places]
+        )
+
+    def cut(self, cut: Cut) -> "ConvertedFrames":
+        """The same frames, of which a part is read."""
+        return ConvertedFrames(self._frames.cut(cut), self._factors, self._offsets)
+
+    def unthinned(self) -> "ConvertedFrames":
+        """The same frames without averaging of cells."""
+        if isinstance(self._frames, ArrayFrames):
+            return self
+        return ConvertedFrames(self._frames.unthinned(), self._factors, self._offsets)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop - 1, float32 `[n, h, w, c]`; NaN where missing."""
+        return self._converted(self._frames.read(start, stop))
+
+    def in_memory(self) -> ArrayFrames:
+        """All frames, read once."""
+        if isinstance(self._frames, ArrayFrames):
+            return ArrayFrames(self._converted(self._frames.values))
+        values = self._frames.in_memory().values
+        for start in range(len(values)):  # float64 of one frame at a time
+            values[start] = self._converted(values[start])
+        return ArrayFrames(values)
+
+    def close(self) -> None:
+        """Closes all files; reading opens them again."""
+        if not isinstance(self._frames, ArrayFrames):
+            self._frames.close()
+
+    def _converted(self, values: np.ndarray) -> np.ndarray:
+        return (values * self._factors + self._offsets).astype(np.float32)
+
+
+Frames = ArrayFrames | FileFrames | FramesBeside | ConvertedFrames
+
+
+def runs(index: np.ndarray) -> tuple[tuple[slice, ...], bool]:
+    """Slices that give the numbers of an index, and whether they must be reversed."""
+    reverse = len(index) > 1 and bool(np.mean(np.diff(index) < 0) > 0.5)
+    index = index[::-1] if reverse else index
+    pieces = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1)
+    return tuple(slice(int(x[0]), int(x[-1]) + 1) for x in pieces), reverse
 
 
 def block_mean(values: np.ndarray, step: int) -> np.ndarray:

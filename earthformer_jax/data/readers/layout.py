@@ -80,6 +80,9 @@ class Wanted:
             and c (channels); "" to guess.
         missing: values that mark missing data.
         quantity: if no names are given, the one variable that measures this.
+        alike: standard names of `variables`, "" where unknown. A variable that is not
+            in the file is then one whose name differs only in case and punctuation, or
+            the only one with its standard name. None: names are taken literally.
     """
 
     variables: tuple[str, ...] = ()
@@ -87,6 +90,7 @@ class Wanted:
     axes: str = ""
     missing: tuple[float, ...] = ()
     quantity: Quantity | None = None
+    alike: Mapping[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Layout:
         lengths: number of steps of each sequence; () if all have `steps`.
         splits: number of sequences of each split, in their order, if the file says.
         standard_names: of the channels in the CF conventions; () if unknown.
+        long_names: of the channels, human-readable; () if unknown.
     """
 
     path: Path
@@ -128,6 +133,7 @@ class Layout:
     lengths: tuple[int, ...] = ()
     splits: Mapping[str, int] = dataclasses.field(default_factory=dict)
     standard_names: tuple[str, ...] = ()
+    long_names: tuple[str, ...] = ()
 
     def standard_name(self, channel: int) -> str:
         """Standard name of a channel; "" if unknown."""

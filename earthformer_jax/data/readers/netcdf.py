@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from earthformer_jax.data.readers import cf, time_axis
+from earthformer_jax.data.readers.joining import matching
 from earthformer_jax.data.readers.layout import (
     MIN_DIMENSIONS,
     NUMBERS,
@@ -36,6 +37,7 @@ class Field:
         variable: its name in the file.
         units: of the variable.
         standard_name: of the variable; "" if unknown.
+        long_name: of the variable; "" if unknown.
         fixed: positions along further dimensions.
         versions: positions along `VERSIONS`, of which the first that has a value gives
             it; () if the variable has no such dimension, or it is in `fixed`.
@@ -45,6 +47,7 @@ class Field:
     variable: str
     units: str
     standard_name: str
+    long_name: str
     fixed: Mapping[str, int]
     versions: tuple[int, ...] = ()
 
@@ -104,6 +107,7 @@ class NamedFile:
             notes=notes + more,
             single=sizes[0] == 1,
             standard_names=tuple(field.standard_name for field in self._fields),
+            long_names=tuple(field.long_name for field in self._fields),
         )
 
     def open(self) -> xr.Dataset:
@@ -147,8 +151,10 @@ def find_fields(
     if path.is_dir():  # Zarr lists variables in the order of the file system
         gridded.sort()
     notes: tuple[str, ...] = ()
+    asked: dict[str, str] = {}  # the name that was requested, by name in the file
     if wanted.variables:
-        names = list(wanted.variables)
+        names, notes = _requested(dataset, gridded, wanted)
+        asked = dict(zip(names, wanted.variables, strict=True))
         timed = any(cf.has_time(dataset[name]) for name in gridded)
         for name in names:
             if name not in dataset.variables:
@@ -181,10 +187,42 @@ def find_fields(
         field
         for name in names
         for field in _at_levels(
-            dataset[name], axes[name].further, wanted.level, further, path
+            dataset[name].rename(asked.get(name, name)),
+            name,
+            axes[name].further,
+            wanted.level,
+            further,
+            path,
         )
     ]
     return axes[first], fields, notes + _version_notes(dataset, fields)
+
+
+def _requested(
+    dataset: xr.Dataset, gridded: Sequence[str], wanted: Wanted
+) -> tuple[list[str], tuple[str, ...]]:
+    """Names in the file of the requested variables, and notes on other spellings.
+
+    A variable that there is not keeps its name.
+    """
+    if wanted.alike is None:
+        return list(wanted.variables), ()
+    there = {
+        name: str(dataset[name].attrs.get("standard_name", "")) for name in gridded
+    }
+    names, notes = [], []
+    for name in wanted.variables:
+        found = name
+        if name not in dataset.variables:
+            standard_name = wanted.alike.get(name, "")
+            alike = matching.find_alike(name, standard_name, there)
+            if alike is not None and alike not in wanted.variables:
+                found = alike
+                notes.append(matching.renamed_note(name, found))
+        names.append(found)
+    if len(set(names)) < len(names):  # one variable cannot be two
+        return list(wanted.variables), ()
+    return names, tuple(notes)
 
 
 def _gridded(dataset: xr.Dataset) -> list[str]:
@@ -270,6 +308,7 @@ def _shape(array: xr.DataArray, axes: cf.Dimensions) -> dict[str, int]:
 
 def _at_levels(
     array: xr.DataArray,
+    variable: str,
     further: tuple[str, ...],
     level: tuple[str, ...],
     known: set[str],
@@ -278,7 +317,8 @@ def _at_levels(
     """One field for each combination of positions along the further dimensions.
 
     Args:
-        array: the variable.
+        array: the variable, with the name that its fields get.
+        variable: its name in the file.
         further: its dimensions other than time and grid.
         level: the levels that the user chose.
         known: further dimensions of all variables.
@@ -322,15 +362,17 @@ def _at_levels(
         indices = {dim: _place(array, dim, v, path) for dim, v in places.items()}
         several = [v for dim, v in places.items() if len(chosen[dim]) > 1]
         name = "_".join([str(array.name), *several])
-        units, standard_name = (
-            str(array.attrs.get(key, "")).strip() for key in ("units", "standard_name")
+        units, standard_name, long_name = (
+            str(array.attrs.get(key, "")).strip()
+            for key in ("units", "standard_name", "long_name")
         )
         fields.append(
             Field(
                 name,
-                str(array.name),
+                variable,
                 units,
                 standard_name,
+                long_name,
                 fixed | indices,
                 versions,
             )

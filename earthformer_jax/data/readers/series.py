@@ -44,6 +44,8 @@ class Cube:
         south_first: whether row 0 is the southernmost.
         codings: of the channels: how numbers are stored (in the first file); () if
             unknown.
+        standard_names: of the channels in the CF conventions; () if unknown.
+        long_names: of the channels, human-readable; () if unknown.
         notes: assumptions, and what was left out.
         splits: first frame and end of each split, if the file says.
     """
@@ -60,6 +62,8 @@ class Cube:
     longitude: np.ndarray | None = None
     south_first: bool = False
     codings: tuple[Coding, ...] = ()
+    standard_names: tuple[str, ...] = ()
+    long_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -67,6 +71,24 @@ class Cube:
     def minutes(self) -> np.ndarray | None:
         """int64 `[t]` since 1970-01-01 UTC; None if unknown."""
         return None if self.times is None else self.times.minutes
+
+    def channels(self, places: Sequence[int]) -> "Cube":
+        """The same series with these channels, in this order."""
+
+        def chosen(of_channels: tuple) -> tuple:
+            return tuple(of_channels[i] for i in places) if of_channels else ()
+
+        if list(places) == list(range(len(self.names))):
+            return self
+        return dataclasses.replace(
+            self,
+            names=chosen(self.names),
+            units=chosen(self.units),
+            codings=chosen(self.codings),
+            standard_names=chosen(self.standard_names),
+            long_names=chosen(self.long_names),
+            frames=self.frames.channels(places),
+        )
 
     def period(self, first: int, stop: int) -> str:
         """ "2008-01-01..2015-09-13" of frames first..stop - 1, or "frames 0..69"."""
@@ -87,6 +109,7 @@ def open_cube(
     region: tuple[float, ...] = (),
     space_step: int = 1,
     time_step: int = 1,
+    phase: int | None = None,
 ) -> Cube:
     """Opens the files at a path or pattern as a series; fields are read later.
 
@@ -101,6 +124,8 @@ def open_cube(
         region: (south, north, west, east) in degrees; () for all.
         space_step: n × n cells are averaged into one.
         time_step: use every n-th frame.
+        phase: minutes since 1970-01-01 UTC of a frame that would be used if the series
+            held it; None: the first frame of every stretch without gaps is used.
 
     Raises:
         FileNotFoundError: if `path` does not exist.
@@ -114,7 +139,7 @@ def open_cube(
     times, segments = parts[0].times, parts[0].segments()
     tables = [part.table for part in parts]
     if time_step > 1:
-        pieces = [np.arange(start, stop, time_step) for start, stop in segments]
+        pieces = _thinned_steps(segments, times, time_step, phase)
         chosen = np.concatenate(pieces)
         ends = np.cumsum([len(piece) for piece in pieces])
         segments = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
@@ -134,6 +159,10 @@ def open_cube(
     names = [name for layout in leading for name in layout.names]
     units = [unit for layout in leading for unit in layout.units]
     codings = [coding for layout in leading for coding in layout.codings]
+    standard_names, long_names = (
+        [name for layout in leading for name in _described(layout, kind)]
+        for kind in ("standard_names", "long_names")
+    )
     cadence = times_lib.cadence(times)
     if times is not None and len(segments) > 1:
         notes.append(_gaps_text(times, segments, cadence))
@@ -150,6 +179,8 @@ def open_cube(
         longitude=longitude,
         south_first=_south_first(latitude),
         codings=tuple(codings[i] for i in channels),
+        standard_names=tuple(standard_names[i] for i in channels),
+        long_names=tuple(long_names[i] for i in channels),
         notes=tuple(notes),
         splits=splits,
     )
@@ -211,6 +242,11 @@ def _notes(of_files: Sequence[Sequence[str]]) -> list[str]:
     more = len(others) - MOST_NOTES
     shown = first + others[:MOST_NOTES]
     return shown + ([f"{more} more notes like these"] if more > 0 else [])
+
+
+def _described(layout: Layout, kind: str) -> tuple[str, ...]:
+    """Standard or long names of all channels; "" where unknown."""
+    return getattr(layout, kind) or ("",) * len(layout.names)
 
 
 def _label(path: str, count: int, first: Layout) -> str:
@@ -292,6 +328,22 @@ def _cut(
         longitude = np.concatenate([longitude[part] for part in columns])
         longitude = np.unwrap(longitude, period=360.0)
     return cut, _thinned(latitude, space_step), _thinned(longitude, space_step)
+
+
+def _thinned_steps(
+    segments: np.ndarray, times: Times | None, step: int, phase: int | None
+) -> list[np.ndarray]:
+    """Every n-th frame of stretches without gaps, in step with `phase` if given."""
+    pieces = [np.arange(start, stop, step) for start, stop in segments]
+    cadence = times_lib.cadence(times)
+    if times is None or phase is None or not cadence or times_lib.is_monthly(cadence):
+        return pieces
+    found = []
+    for piece, (start, stop) in zip(pieces, segments, strict=True):
+        late = np.rint((times.minutes[start] - phase) / cadence).astype(int)
+        first = start + -late % step
+        found.append(np.arange(first, stop, step) if first < stop else piece[:0])
+    return found
 
 
 def _thinned(x: np.ndarray, step: int) -> np.ndarray:

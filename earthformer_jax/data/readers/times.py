@@ -152,6 +152,15 @@ def frame_name(minutes: float) -> str:
     return f"{minutes:g} min"
 
 
+def frame_minutes(name: str) -> float:
+    """A cadence in minutes from `frame_name`, of a month about; 0 if unknown."""
+    if not name:
+        return 0.0
+    count, unit = name.split()
+    sizes = {"month": sum(MONTH) / 2, "year": sum(YEAR) / 2, "day": DAY, "hour": 60}
+    return float(count) * sizes.get(unit.removesuffix("s"), 1)
+
+
 def text(minutes: int) -> str:
     """ "2016-09-28", or "2016-09-28 14:45" if it is not midnight."""
     moment = str(np.datetime64(int(minutes), "m")).replace("T", " ")

@@ -39,6 +39,8 @@ class Layout:
         frame: time from one frame to the next, "day"; "" if unknown.
         latitude: degrees north `[h]` or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
+        standard_names: of the channels in the CF conventions, "" where unknown; () if
+            none is known.
     """
 
     channels: tuple[str, ...]
@@ -47,6 +49,7 @@ class Layout:
     frame: str = ""
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
+    standard_names: tuple[str, ...] = ()
 
     def differences(self, other: "Layout") -> list[str]:
         """Lines that say how another layout differs, "grid: 8 x 8 cells, now 6 x 8".
@@ -174,6 +177,8 @@ def to_dataset(state: DataState) -> xr.Dataset:
     layout = state.layout
     dataset = state.fitted.assign_coords(channel=list(layout.channels))
     dataset["units"] = ("channel", list(layout.units))
+    if any(layout.standard_names):
+        dataset["standard_names"] = ("channel", list(layout.standard_names))
     splits = list(state.examples)
     dataset = dataset.assign_coords(split=splits)
     dataset["examples"] = ("split", [state.examples[s] for s in splits])
@@ -232,7 +237,12 @@ def from_dataset(dataset: xr.Dataset) -> DataState:
         if f"checksums_{s}" in dataset
     }
     own = ["units", "examples", "frames", "period", "channel", "split"]
-    own += ["latitude", "longitude", *(f"checksums_{s}" for s in splits)]
+    own += [
+        "latitude",
+        "longitude",
+        "standard_names",
+        *(f"checksums_{s}" for s in splits),
+    ]
     coordinates = {
         name: dataset[name].values if name in dataset.variables else None
         for name in ("latitude", "longitude")
@@ -245,6 +255,9 @@ def from_dataset(dataset: xr.Dataset) -> DataState:
             units=tuple(str(x) for x in dataset["units"].values),
             size=(height, width),
             frame=attributes["frame"],
+            standard_names=tuple(str(x) for x in dataset["standard_names"].values)
+            if "standard_names" in dataset
+            else (),
             **coordinates,
         ),
         input_shape=tuple(int(n) for n in attributes["input_shape"]),

@@ -7,6 +7,7 @@ north to south, and longitudes begin anywhere on the circle.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,6 +52,8 @@ class Arranged:
             latitude=like.latitude,
             longitude=like.longitude,
             codings=tuple(old.codings[i] for i in places) if old.codings else (),
+            standard_names=like.standard_names,
+            long_names=like.long_names,
         )
 
     def open(self):
@@ -138,7 +141,13 @@ def on_grid(
     like = first
     if channels is None:
         channels = tuple(range(len(layout.names)))
-        like = dataclasses.replace(first, names=layout.names, units=layout.units)
+        like = dataclasses.replace(
+            first,
+            names=layout.names,
+            units=layout.units,
+            standard_names=layout.standard_names,
+            long_names=layout.long_names,
+        )
     same = channels == tuple(range(len(layout.names))) and like.names == layout.names
     if same and not flip and columns is None:
         return file
@@ -148,6 +157,35 @@ def on_grid(
 def plain(name: str) -> str:
     """A name without what may differ in its spelling: "t2m" of "T_2M"."""
     return re.sub(r"[\W_]", "", name).lower()
+
+
+def find_alike(
+    name: str, standard_name: str, variables: Mapping[str, str]
+) -> str | None:
+    """The variable that is meant by a name, perhaps spelt in another way.
+
+    Args:
+        name: that is wanted.
+        standard_name: of the wanted variable; "" if unknown.
+        variables: standard names of the variables that there are, by name.
+
+    Returns:
+        the one of this name; or the only one whose name differs in nothing but case and
+        punctuation; or the only one with the standard name; None if there is none.
+    """
+    if name in variables:
+        return name
+    spelt = [n for n in variables if plain(n) == plain(name)]
+    standard = [n for n, s in variables.items() if standard_name and s == standard_name]
+    for found in (spelt, standard):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def renamed_note(name: str, found: str) -> str:
+    """A note that a variable has another name in the file."""
+    return f"{name!r} is the variable {found!r} of the file"
 
 
 def _orientation(

@@ -8,6 +8,12 @@ import unicodedata
 import numpy as np
 
 KELVIN, CELSIUS, FAHRENHEIT, OTHER, UNKNOWN = "K", "degC", "degF", "other", ""
+# Kelvins in a degree, and kelvins at its zero.
+ZEROS = {
+    KELVIN: (1.0, 0.0),
+    CELSIUS: (1.0, 273.15),
+    FAHRENHEIT: (5 / 9, 459.67 * 5 / 9),
+}
 # Words for degrees of temperature, in lower case; others may stand beside them.
 WORDS = {
     KELVIN: ("k", "kelvin", "kelvins"),
@@ -78,6 +84,47 @@ def _words(text: str) -> list[str]:
     """The words of a unit in lower case, without "degrees"."""
     found = re.findall(r"[^\W\d_]+", _plain(text))
     return [re.sub("^deg(ree)?s?", "", word) for word in found]
+
+
+def conversion(
+    a: str, b: str, *, difference: bool = False
+) -> tuple[float, float] | None:
+    """How values in one unit become values in another: value * factor + offset.
+
+    Mass of water per area and its depth are converted into each other by its density of
+    1000 kg m-3, as is usual for precipitation.
+
+    Args:
+        a: unit of the values.
+        b: the other unit.
+        difference: whether the values are differences, such as anomalies, for which
+            the zero of a temperature scale does not matter.
+
+    Returns:
+        factor and offset; None if one cannot be converted into the other, or a text is
+        not a unit.
+    """
+    if a.strip() and b.strip() and same_units(a, b):
+        return 1.0, 0.0
+    if not a.strip() or not b.strip():
+        return None
+    kinds = temperature_unit(a), temperature_unit(b)
+    if all(kind in ZEROS for kind in kinds):
+        (step_a, zero_a), (step_b, zero_b) = (ZEROS[kind] for kind in kinds)
+        offset = 0.0 if difference else (zero_a - zero_b) / step_b
+        return step_a / step_b, offset
+    density = _registry().Quantity(1000.0, "kg/m^3")
+    for change in (lambda x: x, lambda x: x / density, lambda x: x * density):
+        try:
+            low, one, two = (
+                change(_registry().Quantity(x, _meant(a))).to(_meant(b)).magnitude
+                for x in (0.0, 1.0, 2.0)
+            )
+        except Exception:  # the registry has an exception for every way to be no unit
+            continue
+        if np.isclose(two - one, one - low, rtol=1e-9):
+            return float(one - low), float(low)
+    return None
 
 
 def _meant(text: str) -> str:
