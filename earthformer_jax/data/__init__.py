@@ -64,7 +64,11 @@ def load(
 
 
 def beginnings(
-    config: Mapping[str, Any], state: DataState, starts: Starts = LAST
+    config: Mapping[str, Any],
+    state: DataState,
+    starts: Starts = LAST,
+    *,
+    allow_other_grid: bool = False,
 ) -> Beginnings:
     """What forecasts of the files of a config begin from.
 
@@ -72,6 +76,7 @@ def beginnings(
         config: as for `load`.
         state: of the data that the model was trained on.
         starts: which windows they begin with.
+        allow_other_grid: accept fields of another size than those of the training.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -86,7 +91,7 @@ def beginnings(
             f"name={config['name']!r}: forecasts are written for series of fields "
             f"({able}), not for this data set"
         )
-    return module.beginnings(config, state, starts)
+    return module.beginnings(config, state, starts, allow_other_grid=allow_other_grid)
 
 
 def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:

@@ -19,7 +19,7 @@ from earthformer_jax.data.readers import series
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.times import Times
 from earthformer_jax.data.source import Example
-from earthformer_jax.data.state import DataState
+from earthformer_jax.data.state import DataState, Layout
 from earthformer_jax.data.windows import (
     HALF_DAY,
     Windows,
@@ -95,7 +95,7 @@ def find(
         last=last,
         reference=cube.times[last] if cube.times is not None else None,
         following=following if cube.times is not None else None,
-        variables=variables(cube)[:targets],
+        variables=_variables(cube, state.layout)[:targets],
         decode=normalizer.decode,
         anomalies=normalizer.departures if normalizer.climatology else None,
         advance=advance if can_advance else None,
@@ -110,16 +110,20 @@ def find(
     )
 
 
-def variables(cube: Cube) -> tuple[Variable, ...]:
+def _variables(cube: Cube, layout: Layout) -> tuple[Variable, ...]:
     """The channels of a series as the variables of a forecast."""
-    unknown = ("",) * len(cube.names)
+
+    def either(own: tuple[str, ...], trained: tuple[str, ...]) -> list[str]:
+        unknown = ("",) * len(cube.names)
+        return [a or b for a, b in zip(own or unknown, trained or unknown, strict=True)]
+
     return tuple(
         map(
             Variable,
             cube.names,
-            cube.units,
-            cube.standard_names or unknown,
-            cube.long_names or unknown,
+            either(cube.units, layout.units),
+            either(cube.standard_names, layout.standard_names),
+            either(cube.long_names, ()),
         )
     )
 

@@ -38,21 +38,6 @@ def layout_of(cube: Cube) -> Layout:
     )
 
 
-def check_layout(cube: Cube, state: DataState) -> None:
-    """Rejects a series that a trained model cannot be given.
-
-    Raises:
-        ValueError: with what differs.
-    """
-    different = state.layout.differences(layout_of(cube))
-    if different:
-        raise ValueError(
-            f"{cube.label} does not match the data that the model was trained on: "
-            f"{'; '.join(different)}. Use data with the same variables, grid and "
-            "cadence, or another --workdir to train on these"
-        )
-
-
 def pack(normalizer: Normalizer, fitted: Fitted) -> xr.Dataset:
     """Statistics as they are kept in the state of the data."""
     dataset = xr.Dataset(

@@ -43,8 +43,8 @@ def choose(cube: Cube, in_len: int, starts: Starts) -> np.ndarray:
         first = max(a for a, _ in cube.segments.tolist() if a <= last)
         raise ValueError(
             f"in_len={in_len} frames without a gap are needed up to "
-            f"{cube.period(last, last + 1)}; there are {last - first + 1} "
-            f"({there})"
+            f"{cube.period(last, last + 1).partition('..')[0]}; there are "
+            f"{last - first + 1} ({there})"
         )
     return np.array([last - in_len + 1], np.int64)
 
