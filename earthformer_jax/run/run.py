@@ -97,6 +97,8 @@ class Run:
             pass
         workdir_lib.check_same_config(self.config, self.workdir)
         self._check_same_data()
+        examples = len(self.dataset.data.train)
+        workdir_lib.check_steps(self._settings.train, self.workdir, examples)
         self.rehearse()
         complete = loop.train(
             self.config,

@@ -15,12 +15,16 @@ from earthformer_jax.run.config import completed
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
-from earthformer_jax.training.settings import FREE_TO_CHANGE
+from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.settings import FREE_TO_CHANGE, TrainSettings
 
 BEGIN_FROM = (
     "another --workdir begins with the weights of this one by "
     "--config.train.init_from={}"
 )
+LONGER = "to train longer, set config.train.steps instead"
+# Fields that may differ when a training goes on; `check_steps` compares the other one.
+CAN_CHANGE = FREE_TO_CHANGE | {"train.steps"}
 # Settings of the data that decide what a model is fed with.
 PART_OF_THE_MODEL = tuple(
     f"data.{name}:"
@@ -77,8 +81,9 @@ def _draws_with_seed(saved: ml_collections.ConfigDict) -> bool:
 def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Refuses to resume training with a config other than the one it was started with.
 
-    Fields that do not change what is learned (`FREE_TO_CHANGE`) may differ. A workdir
-    without a config is always accepted.
+    Fields that do not change what is learned (`FREE_TO_CHANGE`) may differ, and so may
+    `train.steps`, within the limits of `check_steps`. A workdir without a config is
+    always accepted.
 
     Raises:
         ConfigError: naming the fields that differ.
@@ -89,16 +94,38 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
         different = [
             line
             for line in differences(read_config(workdir), completed(config))
-            if line.split(":")[0] not in FREE_TO_CHANGE
+            if line.split(":")[0] not in CAN_CHANGE
         ]
-        is_another_model = any(line.startswith("model.") for line in different)
-        _refuse(
-            different,
-            f"{workdir} was started with another config",
-            "use another --workdir, or the same values to continue"
-            + ("" if is_another_model else f"; {BEGIN_FROM.format(workdir)}"),
-        )
+        advice = "use another --workdir, or the same values to continue"
+        if any(line.startswith("train.epochs:") for line in different):
+            advice += f"; {LONGER}"
+        if not any(line.startswith("model.") for line in different):
+            advice += f"; {BEGIN_FROM.format(workdir)}"
+        _refuse(different, f"{workdir} was started with another config", advice)
     check_checkpoints(config, workdir, "that of the command")
+
+
+def check_steps(train: TrainSettings, workdir: pathlib.Path, examples: int) -> None:
+    """Refuses a training that is shorter than what has been trained already.
+
+    Args:
+        train: settings of the training.
+        workdir: that it goes on in.
+        examples: size of the training split.
+
+    Raises:
+        ConfigError: with both numbers of steps.
+    """
+    done = max(Checkpoints(workdir / "checkpoints").steps(), default=0)
+    total = make_plan(train, examples).total_steps
+    if total < done:
+        field = f"steps={train.steps}"
+        if not train.steps:
+            field = f"epochs={train.epochs:g} ({total} steps)"
+        raise ConfigError(
+            f"config.train.{field}: {workdir} has been trained for {done} steps "
+            "already; expected more, or another --workdir"
+        )
 
 
 def check_checkpoints(
@@ -126,9 +153,7 @@ def check_checkpoints(
             [
                 f"{name}: {json.dumps(before[name])}, now {json.dumps(now[name])}"
                 for name in before
-                if name in now
-                and name not in FREE_TO_CHANGE
-                and before[name] != now[name]
+                if name in now and name not in CAN_CHANGE and before[name] != now[name]
             ],
             f"{checkpoints.path(step)} was trained with another config than {where}",
             "correct the config, or move a checkpoint that does not belong here away",

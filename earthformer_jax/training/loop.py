@@ -35,7 +35,12 @@ from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
 from earthformer_jax.training.disk.claim import claim
 from earthformer_jax.training.optimizer import make_optimizer
-from earthformer_jax.training.plan import Plan, make_plan
+from earthformer_jax.training.plan import (
+    Plan,
+    change_length,
+    make_plan,
+    planned_steps,
+)
 from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 from earthformer_jax.training.scalars import ScalarLog
@@ -157,6 +162,9 @@ def _train(
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
+        before = planned_steps(checkpoints.config(progress.step), len(data.train))
+        if before is not None and before != plan.total_steps > progress.step:
+            change_length(progress, plan, before, learning_rate)
     complete = plan.is_complete(progress) and not progress.validation_due
     if not complete and (share := final_teaching(model, plan.total_steps)) > 0:
         logger.warning(TAUGHT_TO_THE_END, plan.total_steps, config.model.name, share)

@@ -1,12 +1,16 @@
 """When a training logs, validates, saves and ends."""
 
 import dataclasses
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Progress
-from earthformer_jax.training.settings import TrainSettings
+from earthformer_jax.training.settings import TrainSettings, from_config
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,3 +95,48 @@ def make_plan(train: TrainSettings, examples: int) -> Plan:
         patience=train.early_stop_patience,
         patient_until=train.simulated_steps,
     )
+
+
+def planned_steps(config: Mapping[str, Any] | None, examples: int) -> int | None:
+    """Length of the training of a config; None if it is not known.
+
+    Args:
+        config: that a checkpoint was saved with.
+        examples: size of the training split.
+    """
+    if config is None:
+        return None
+    try:
+        return make_plan(from_config(config).train, examples).total_steps
+    except ConfigError:  # of another version
+        return None
+
+
+def change_length(
+    progress: Progress, plan: Plan, before: int, learning_rate: Callable[[int], Any]
+) -> None:
+    """Says that a training goes on with a schedule of another length.
+
+    Who makes an ended training longer does not want it to end at once: the validations
+    without improvement count from the beginning again.
+
+    Args:
+        progress: of the training; changed in this respect.
+        plan: from here on.
+        before: number of steps planned until here.
+        learning_rate: of a step, from here on.
+    """
+    logger.info(
+        "the training has %d steps in all, and not %d as before: the learning rate is "
+        "that of the new schedule from here on, %.3g at first",
+        plan.total_steps,
+        before,
+        float(learning_rate(progress.step)),
+    )
+    if 0 < plan.patience <= progress.validations_since_best:
+        logger.info(
+            "it had ended after %d validations without improvement; these count from "
+            "the beginning again",
+            progress.validations_since_best,
+        )
+        progress.validations_since_best = 0

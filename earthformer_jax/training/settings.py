@@ -72,7 +72,8 @@ class TrainSettings:
         batch_size: examples per optimiser step.
         micro_batch: examples per gradient; the gradients add up.
         epochs: passes through the training split, to which `simulated_steps` are added.
-        steps: optimiser steps in all; 0: from epochs.
+        steps: optimiser steps in all; 0: from epochs. A training can be continued with
+            more, or fewer than planned; its schedule then follows the new number.
         simulated_steps: first steps, on simulated examples only.
         simulated_fraction: share of simulated examples afterwards.
         validate_every: steps between validations; 0: an epoch.

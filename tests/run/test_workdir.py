@@ -11,6 +11,7 @@ from earthformer_jax.run.config import completed
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
+from earthformer_jax.training.settings import TrainSettings
 from earthformer_jax.training.workdir import config_hash, to_json, write_config
 
 
@@ -57,8 +58,10 @@ class TestSameConfig:
     def test_free_fields_may_change(self, tmp_path):
         free = dict(train=dict(log_every=1, num_threads=0), eval=dict(clusters=3))
         self.check(config(), config(**free), tmp_path)
-        with pytest.raises(ConfigError, match="train.steps: 0, now 5"):
-            self.check(config(), config(train=dict(log_every=1, steps=5)), tmp_path)
+        with pytest.raises(
+            ConfigError, match="(?s)epochs: 100.0, now 5.0.*train.steps"
+        ):
+            self.check(config(), config(train=dict(log_every=1, epochs=5)), tmp_path)
 
     def test_a_new_workdir(self, tmp_path):
         lib.check_same_config(config(), tmp_path / "new")
@@ -68,6 +71,35 @@ class TestSameConfig:
         (tmp_path / "file").write_text("")
         with pytest.raises(ConfigError, match="file is not a folder"):
             lib.check_same_config(config(), tmp_path / "file")
+
+
+class TestSteps:
+    """A training can become longer, but not shorter than what has been done."""
+
+    @pytest.fixture
+    @staticmethod
+    def trained(tmp_path):
+        with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+            checkpoints.save({"step": np.zeros(())}, Progress(step=8))
+        return tmp_path
+
+    @pytest.mark.parametrize("changes", [{"steps": 8}, {"steps": 9}, {"epochs": 2}])
+    def test_as_many_or_more(self, trained, changes):
+        lib.check_steps(TrainSettings(batch_size=4, **changes), trained, 16)
+        lib.check_same_config(config(train=changes), trained)
+
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"steps": 7}, "config.train.steps=7: "),
+            ({"epochs": 1.5}, r"config.train.epochs=1.5 \(6 steps\): "),
+        ],
+    )
+    def test_less_than_was_done(self, trained, changes, named):
+        settings = TrainSettings(batch_size=4, **changes)
+        with pytest.raises(ConfigError, match=f"^{named}.* trained for 8 steps alr"):
+            lib.check_steps(settings, trained, 16)
+        lib.check_steps(settings, trained / "new", 16)
 
 
 class TestSeedOfTheData:

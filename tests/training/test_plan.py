@@ -1,10 +1,12 @@
 """When things happen, and which validation is the best."""
 
+import logging
+
 import numpy as np
 import pytest
 
 from earthformer_jax.training.checkpoint import Progress
-from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.plan import change_length, make_plan, planned_steps
 from earthformer_jax.training.settings import TrainSettings
 
 
@@ -78,3 +80,35 @@ class TestJudge:
         p = plan(early_stop_patience=2, simulated_steps=3)
         assert not p.is_complete(self.run(p, [1.0, 2.0, 2.0, 2.0]))
         assert p.is_complete(self.run(p, [1.0, 2.0, 2.0, 2.0, 2.0]))
+
+
+class TestAnotherLength:
+    def test_patience_begins_anew(self, caplog):
+        """A training that had ended early goes on, and may end early again."""
+        caplog.set_level(logging.INFO)
+        longer = plan(steps=20, early_stop_patience=2)
+        progress = Progress(step=8, best_step=4, validations_since_best=2)
+        assert longer.is_complete(progress)
+        change_length(progress, longer, 10, lambda step: 0.5 * step)
+        assert not longer.is_complete(progress)
+        first, second = caplog.messages
+        assert "has 20 steps in all, and not 10" in first and "4 at first" in first
+        assert "ended after 2 validations without improvement" in second
+
+    def test_patience_that_lasts(self, caplog):
+        caplog.set_level(logging.INFO)
+        progress = Progress(step=8, best_step=6, validations_since_best=1)
+        change_length(progress, plan(steps=20, early_stop_patience=2), 10, float)
+        assert progress.validations_since_best == 1 and len(caplog.messages) == 1
+
+    @pytest.mark.parametrize(
+        ("config", "steps"),
+        [
+            ({"train": {"steps": 7}}, 7),
+            ({"train": {"epochs": 2.0, "batch_size": 16}}, 12),
+            ({"train": {"steps": 7, "of_an_earlier_version": 1}}, None),
+            (None, None),
+        ],
+    )
+    def test_planned_before(self, config, steps):
+        assert planned_steps(config, 100) == steps
