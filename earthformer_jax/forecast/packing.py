@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,10 @@ def between(least: float, most: float) -> Packing:
 
 @contextlib.contextmanager
 def after_all(
-    pieces: Iterable[Piece], names: Collection[str], folder: Path
+    pieces: Iterable[Piece],
+    names: Collection[str],
+    folder: Path,
+    guard: Callable[[], contextlib.AbstractContextManager],
 ) -> Iterator[tuple[dict[str, Packing], Iterator[Piece]]]:
     """Waits for all pieces, so that the range of the values is known.
 
@@ -61,29 +64,30 @@ def after_all(
         pieces: parts of variables.
         names: of the variables to be packed.
         folder: on a disk with room for the values.
+        guard: context of all that can fail because of the disk.
 
     Yields:
         how each variable is packed, and the same pieces again.
-
-    Raises:
-        OSError: if the disk is full.
     """
     ranges = {name: (np.inf, -np.inf) for name in names}
     with tempfile.TemporaryFile(dir=folder) as file:
         kept: list[tuple[str, tuple[slice, ...]]] = []
         for name, where, values in pieces:
             kept.append((name, where))
-            np.lib.format.write_array(file, values, allow_pickle=False)
+            with guard():
+                np.lib.format.write_array(file, values, allow_pickle=False)
             known = values[~np.isnan(values)]
             if name in ranges and known.size:
                 least, most = ranges[name]
                 ends = min(least, float(known.min())), max(most, float(known.max()))
                 ranges[name] = ends
-        file.seek(0)
+        with guard():
+            file.seek(0)  # what is left in a buffer is written
 
         def again() -> Iterator[Piece]:
             for name, where in kept:
-                values = np.lib.format.read_array(file, allow_pickle=False)
+                with guard():
+                    values = np.lib.format.read_array(file, allow_pickle=False)
                 yield Piece(name, where, values)
 
         yield {name: between(*ends) for name, ends in ranges.items()}, again()

@@ -13,6 +13,7 @@ from earthformer_jax.forecast.entries import Entry
 from earthformer_jax.forecast.packing import MISSING, Packing
 
 FILL = np.float32(netCDF4.default_fillvals["f4"])
+CACHE = 2**22  # bytes per variable; by default it is more than most forecasts need
 FAST = 1  # level of compression: higher ones gain little for floats
 
 
@@ -65,6 +66,8 @@ class NetCDF:
         if entry.dims:
             options |= {"complevel": FAST, "chunksizes": chunks}
         variable = self._file.createVariable(entry.name, kind, entry.dims, **options)
+        if entry.dims:
+            variable.set_var_chunk_cache(size=CACHE)
         variable.set_auto_maskandscale(False)
         variable.setncatts(_attributes(entry, packing))
         if values is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import shutil
@@ -22,7 +23,7 @@ from earthformer_jax.forecast.unfinished import completed
 CONVENTIONS = "CF-1.11"
 FORMATS = {".nc": stores.NetCDF, ".zarr": stores.Zarr}
 LARGEST_PART = 2**18  # most values that are compressed together: 1 MiB of float32
-LEAST_FREE = 2**20  # bytes: a disk with fewer is full
+LEAST_FREE = 2**22  # bytes: a disk with fewer is full
 
 
 def write(
@@ -43,30 +44,33 @@ def write(
     """
     path = Path(path)
     check_path(path)
-    with completed(path) as unfinished:
+    guard = functools.partial(_one_error, path)
+    with contextlib.ExitStack() as stack:
+        with guard():
+            unfinished = stack.enter_context(completed(path))
         shape, chunks = _shape_of_first(outline, chunks)
         sizes, entries = outline.describe(shape[-3:-1])
-        with _one_error(path):
+        pieces, packings = _pieces(outline, chunks), {}
+        if outline.packed:
+            names = [entry.name for entry in entries if entry.packable]
+            packings, pieces = stack.enter_context(
+                packing_lib.after_all(pieces, names, unfinished.parent, guard)
+            )
+        with guard():
             store = FORMATS[path.suffix](unfinished, sizes, _attributes(outline))
         try:
-            pieces = _pieces(outline, chunks)
-            with contextlib.ExitStack() as stack:
-                packings = {}
-                if outline.packed:
-                    names = [entry.name for entry in entries if entry.packable]
-                    spool = packing_lib.after_all(pieces, names, unfinished.parent)
-                    packings, pieces = stack.enter_context(spool)
+            with guard():
                 _add(store, outline, shape, packings)
-                for name, where, values in pieces:
-                    if name in packings:
-                        values = packings[name].encode(values)
-                    with _one_error(path):
-                        store.put(name, where, values)
+            for name, where, values in pieces:
+                if name in packings:
+                    values = packings[name].encode(values)
+                with guard():
+                    store.put(name, where, values)
         except BaseException:
             with contextlib.suppress(RuntimeError, OSError):
                 store.close()  # a full disk fails here as well
             raise
-        with _one_error(path):
+        with guard():
             store.close()
 
 
@@ -193,7 +197,8 @@ def _one_error(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         code = getattr(error, "errno", None) or errno.EIO
-        reason = getattr(error, "strerror", None) or str(error)
+        unclear = f"{error}; the disk may be full, or a quota reached"
+        reason = getattr(error, "strerror", None) or unclear
         with contextlib.suppress(OSError):
             if shutil.disk_usage(path.parent).free < LEAST_FREE:
                 code, reason = errno.ENOSPC, os.strerror(errno.ENOSPC)
