@@ -148,7 +148,8 @@ def test_what_a_file_says_of_its_making(folder, model, write):
     assert "persistence of earthformer_jax" in made.attrs["source"]
     assert made.attrs["training_period"].count("..") == 1
     assert len(made.attrs["config_hash"]) == len(made.attrs["data_fingerprint"]) == 64
-    assert made.attrs == model.forecast(folder / "days.nc").attrs
+    again = model.forecast(folder / "days.nc").attrs
+    assert made.attrs | {"history": ""} == again | {"history": ""}
 
 
 @pytest.mark.parametrize(

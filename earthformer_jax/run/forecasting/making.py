@@ -10,13 +10,11 @@ import copy
 import dataclasses
 import functools
 import glob
-import hashlib
 import logging
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from typing import Literal, Protocol
 
 import jax.typing
@@ -35,8 +33,8 @@ from earthformer_jax.forecast.chunks import Chunk, chunks
 from earthformer_jax.forecast.outline import Outline
 from earthformer_jax.run import workdir
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.forecasting import attributes
 from earthformer_jax.settings import ConfigError, at_least, setting, settings_from
-from earthformer_jax.training.workdir import config_hash
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +177,7 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
                 several=wanted.several,
                 anomalies=wanted.anomalies,
                 packed=wanted.packed,
-                attributes=attributes(trained, found),
+                attributes=attributes.describe(trained, found),
             )
         yield Forecasts(found, outline, made)
 
@@ -257,27 +255,6 @@ def known_state(trained: Trained) -> DataState:
             "its training, because an earlier version began it; train again to forecast"
         )
     return trained.state
-
-
-def attributes(trained: Trained, found: Beginnings) -> dict[str, str]:
-    """Global attributes of forecasts: what they are, and which model made them."""
-    state = known_state(trained)
-    version = ""  # of a copy that is not installed
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        version = " " + metadata.version("earthformer-jax")
-    made = {
-        "title": "Forecast of " + ", ".join(x.name for x in found.variables),
-        "source": f"{trained.config.model.name} of earthformer_jax{version}, step "
-        f"{trained.step}, trained on {state.description}",
-        "history": "; ".join([f"made from {found.label}", *found.notes]),
-        "config_hash": config_hash(trained.config),
-    }
-    if "train" in state.minutes:
-        made["training_period"] = "..".join(map(times.text, state.minutes["train"]))
-    if state.checksums:
-        sums = b"".join(state.checksums[name].tobytes() for name in state.checksums)
-        made["data_fingerprint"] = hashlib.sha256(sums).hexdigest()
-    return made
 
 
 def _with_path(
