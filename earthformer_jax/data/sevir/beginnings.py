@@ -26,7 +26,7 @@ from earthformer_jax.data.forecasting.beginnings import (
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.readers.times import Times
 from earthformer_jax.data.sevir import catalog as catalog_lib
-from earthformer_jax.data.sevir import choosing, origin
+from earthformer_jax.data.sevir import choosing, origin, place
 from earthformer_jax.data.sevir.settings import Settings
 from earthformer_jax.data.sevir.windows import (
     MISSING,
@@ -53,6 +53,7 @@ class Events:
         notes: what was left out, and what is filled.
         time_step: stored frames from one frame of a window to the next.
         space_step: see `Settings`.
+        catalog: their rows; None if there is no catalog.
     """
 
     source: EventSource
@@ -61,6 +62,7 @@ class Events:
     notes: tuple[str, ...]
     time_step: int
     space_step: int
+    catalog: catalog_lib.Events | None = None
 
 
 def find(
@@ -102,6 +104,7 @@ def find(
         places=(last.event, last.number - (needed - 1)),
     )
     _check_size(settings, windows.size, state, events.label, allow_other_grid)
+    latitude, longitude = _place(events, last.event, windows.size, settings.crop)
 
     def following(window: int, count: int) -> Times:
         step = minutes[last.event[window]]
@@ -125,6 +128,8 @@ def find(
         variables=(VIL,),
         decode=normalization.decode,
         advance=advance,
+        latitude=latitude,
+        longitude=longitude,
         coordinates={"event": np.array([events.names[i] for i in last.event])},
         notes=(*events.notes, *note),
     )
@@ -206,7 +211,29 @@ def _of_files(settings: Settings) -> Events:
         tuple(notes),
         settings.time_step,
         settings.space_step,
+        there,
     )
+
+
+def _place(
+    events: Events, which: np.ndarray, size: tuple[int, int], crop: tuple[int, ...]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Latitudes and longitudes of the pixels, if known and the same for all events."""
+    if events.catalog is None:
+        return None, None
+    rows = events.catalog.take(np.unique(which))
+    if len(np.unique(rows.corners, axis=0)) > 1 or len(set(rows.projection)) > 1:
+        return None, None
+    found = place.pixels(rows.projection[0], rows.corners[0], size)
+    if found is None:
+        return None, None
+    cuts = [
+        slice((n - c) // 2, (n - c) // 2 + c)
+        for n, c in zip(size, crop or size, strict=True)
+    ]
+    if found[0].ndim == 1:
+        return found[0][cuts[0]], found[1][cuts[1]]
+    return found[0][*cuts], found[1][*cuts]
 
 
 def _steps(

@@ -26,7 +26,7 @@ IMG_TYPE = "vil"
 SPLITS = ("train", "validation", "test")
 REQUIRED = ("id", "file_name", "file_index", "img_type", "time_utc", "pct_missing")
 CORNERS = ("llcrnrlat", "llcrnrlon", "urcrnrlat", "urcrnrlon")
-OPTIONAL = ("minute_offsets", "episode_id", *CORNERS)
+OPTIONAL = ("minute_offsets", "episode_id", "proj", *CORNERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Events:
         pct_missing: `[n]`, the catalog's measure of missing pixels.
         row: int32 `[n]`, number of the catalog's row, from 0.
         episode: `[n]` names of the storms that events belong to; "" if unknown.
+        projection: `[n]` of the images, in the words of PROJ; "" if unknown.
     """
 
     id: np.ndarray
@@ -56,6 +57,7 @@ class Events:
     pct_missing: np.ndarray
     row: np.ndarray
     episode: np.ndarray
+    projection: np.ndarray
 
     def __len__(self) -> int:
         return len(self.id)
@@ -173,7 +175,8 @@ def read(path: Path) -> Events:
         corners=_numbers(path, table, CORNERS).astype(np.float32),
         pct_missing=_numbers(path, table, ["pct_missing"], required=True)[:, 0],
         row=table.index.to_numpy(np.int32),
-        episode=_episodes(table),
+        episode=_texts_or_none(table, "episode_id"),
+        projection=_texts_or_none(table, "proj"),
     )
 
 
@@ -343,10 +346,10 @@ def _texts(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
     return table[column].astype(str).to_numpy(object)
 
 
-def _episodes(table: pd.DataFrame) -> np.ndarray:
+def _texts_or_none(table: pd.DataFrame, column: str) -> np.ndarray:
     """Texts `[n]`; "" where the catalog has none."""
-    texts = table["episode_id"].astype(str)
-    return texts.where(table["episode_id"].notna(), "").to_numpy(object)
+    texts = table[column].astype(str)
+    return texts.where(table[column].notna(), "").to_numpy(object)
 
 
 def _file_index(path: Path, table: pd.DataFrame) -> np.ndarray:

@@ -213,6 +213,27 @@ def test_other_cadence_is_left_out(tmp_path, trained):
     assert note.startswith("left out: 1 events whose frames are 2 min apart")
 
 
+def test_pixels_have_latitudes_and_longitudes(tmp_path, trained):
+    table = sevir_layout.catalog()
+    table["proj"] = "+proj=longlat"
+    folder = sevir_layout.write(tmp_path, table=table)
+    south = table.loc[sevir_layout.row_of("S6"), "llcrnrlat"]
+    latitude, longitude = (
+        first + (np.arange(12) + 0.5) / n for first, n in ((south, 4), (-100, 3))
+    )
+    crop = (5, 8)
+    other = state_of(config(folder, crop=crop))
+    for found, rows, columns in (
+        (find(folder, trained), slice(None), slice(None)),
+        (find(folder, other, crop=crop), slice(3, 8), slice(2, 10)),
+    ):
+        assert found.latitude is not None and found.longitude is not None
+        np.testing.assert_allclose(found.latitude, latitude[rows])
+        np.testing.assert_allclose(found.longitude, longitude[columns])
+    # Events at different places have no common ones.
+    assert find(folder, trained, Starts("all")).latitude is None
+
+
 @pytest.mark.parametrize("normalization", ["01", "sevir"])
 def test_encoding(folder, trained, normalization):
     chosen = config(folder, normalization=normalization)
