@@ -10,7 +10,7 @@ import pytest
 
 import earthformer_jax as ef
 from earthformer_jax import data, models, reports
-from earthformer_jax.run import run as run_lib
+from earthformer_jax.training import loop
 from tests.training import toy
 
 NAMES = {
@@ -174,7 +174,7 @@ class TestWorkdirs:
         self, toy_parts, tmp_path, monkeypatch
     ):
         config = toy.config(train__micro_batch=8, train__steps=14)
-        stop = run_lib.loop.StopRequest
+        stop = loop.StopRequest
         with monkeypatch.context() as patch:
             patch.setattr(stop, "asked", lambda self, step: step == 5)
             trained = ef.train(config, tmp_path)

@@ -17,7 +17,7 @@ from absl.testing import flagsaver
 
 from earthformer_jax import data, main, models, reports
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames
-from earthformer_jax.run import run as run_lib
+from earthformer_jax.training import loop
 from tests.training import toy
 
 CONFIG = """
@@ -129,9 +129,9 @@ class TestTrainAndEvaluate:
         def full(*_):
             raise OSError(28, "No space left on device", "scores.json")
 
-        full.dispatch = run_lib.reports.score.dispatch
+        full.dispatch = reports.score.dispatch
         monkeypatch.setattr(models, "create_model", lambda *a, **k: toy.StillModel())
-        monkeypatch.setattr(run_lib.reports, "score", full)
+        monkeypatch.setattr(reports, "score", full)
         assert call(f"--config={config_file}", f"--workdir={tmp_path}/run") == 2
         assert "error: [Errno 28] No space left on device: 'scores" in (
             capsys.readouterr().err
@@ -174,7 +174,7 @@ class TestTrainAndEvaluate:
         assert saved["train"]["steps"] == 7
 
     def test_asked_to_stop(self, config_file, monkeypatch):
-        monkeypatch.setattr(run_lib.loop, "train", lambda *_, **__: False)
+        monkeypatch.setattr(loop, "train", lambda *_, **__: False)
         assert call(f"--config={config_file}") == 143
 
 

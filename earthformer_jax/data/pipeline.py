@@ -15,13 +15,12 @@ import numpy as np
 from absl import flags
 
 from earthformer_jax.data.dataset import Data
-from earthformer_jax.data.source import Batch, Example, Source
+from earthformer_jax.data.source import NUM_THREADS, Batch, Example, Source
 
 # Epochs of the training windows before the iterator ends. Grain can only append to data
 # of known length, and no training run comes near this many.
 EPOCHS = 1_000_000
 SEED_RANGE = 2**32
-NUM_THREADS = 2  # that read ahead
 _POSITION = "next_index"
 
 

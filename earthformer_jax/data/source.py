@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+NUM_THREADS = 2  # that read ahead
+
 Example = Mapping[str, np.ndarray]
 Batch = Mapping[str, np.ndarray]
 

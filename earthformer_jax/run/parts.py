@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from earthformer_jax import data, models, reports
+from earthformer_jax import data, models
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Forecaster, Variables
@@ -89,6 +89,8 @@ def check_report(
     Raises:
         ConfigError: with the reason.
     """
+    from earthformer_jax import reports  # slow to import; forecasts do not need it
+
     with as_config_error(f"model {config.model.name!r}", "data", config.data):
         reports.check(dataset.task, model)
 

@@ -10,7 +10,6 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from earthformer_jax import reports
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.splits import SPLITS
@@ -30,7 +29,6 @@ from earthformer_jax.run.parts import (
 from earthformer_jax.run.start import first_weights
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
-from earthformer_jax.training import evaluation, loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
@@ -93,6 +91,8 @@ class Run:
                 any more; the same call resumes training.
         """
         check_devices(self._settings, jax.device_count())
+        from earthformer_jax.training import loop  # slow; forecasts do not need it
+
         with claim(self.workdir):  # known before the data are read
             pass
         workdir_lib.check_same_config(self.config, self.workdir)
@@ -277,6 +277,10 @@ class Run:
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
         """Writes scores.json and figures; returns the scores."""
+        # Slow to import, and not needed for forecasts.
+        from earthformer_jax import reports
+        from earthformer_jax.training import evaluation
+
         make = functools.partial(
             evaluation.make_forecaster,
             trained.model,

@@ -69,6 +69,8 @@ class Checkpoints:
         self._config = config
         self._folder = pathlib.Path(folder).absolute()
         self._best: dict[int, int | None] = {}  # readable step -> its best step
+        # Of a file with this path, time and size; Orbax takes long to read it.
+        self._known: dict[tuple[pathlib.Path, int, int], _Metadata] = {}
         self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         orbax_log.drop_details()
@@ -305,6 +307,18 @@ class Checkpoints:
 
     def _metadata(self, step: int) -> _Metadata:
         """Tree of array descriptions, progress, and config if there is one."""
+        path, key = self.path(step), None
+        with contextlib.suppress(OSError):
+            status = (path / _METADATA).stat()
+            key = path, status.st_mtime_ns, status.st_size
+        if key in self._known:
+            return self._known[key]
+        found = self._read_metadata(step)
+        if key is not None:
+            self._known[key] = found
+        return found
+
+    def _read_metadata(self, step: int) -> _Metadata:
         path = self.path(step)
         with _reading(path), orbax_log.silenced():
             has_checksums = (path / checksums.FILE).exists()

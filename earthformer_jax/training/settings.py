@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from earthformer_jax.data import pipeline
 from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.source import NUM_THREADS
 from earthformer_jax.metrics.contract import scalar_scores
 from earthformer_jax.settings import (
     DECAY,
@@ -102,7 +102,7 @@ class TrainSettings:
     log_every: int = setting(20, at_least(1), free=True)
     checkpoint_every: int = setting(0, at_least(0), free=True)
     init_from: str = setting("", PATH)
-    num_threads: int = setting(pipeline.NUM_THREADS, at_least(0), free=True)
+    num_threads: int = setting(NUM_THREADS, at_least(0), free=True)
     num_workers: int = setting(0, at_least(0), free=True)
 
     def check(self) -> None:
