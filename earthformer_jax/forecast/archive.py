@@ -29,6 +29,7 @@ from flax import traverse_util
 
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.state import DataState
+from earthformer_jax.forecast.unfinished import completed
 from earthformer_jax.settings import ConfigError
 
 SUFFIX = ".efx"
@@ -70,7 +71,6 @@ def write(path: str | os.PathLike[str], archive: Archive) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    path = Path(path)
     metadata = {**archive.metadata, "version": VERSION}
     members = {
         METADATA: _to_json(metadata),
@@ -85,13 +85,8 @@ def write(path: str | os.PathLike[str], archive: Archive) -> None:
         members[f"{SELF_TEST}{name}.npy"] = _to_npy(values)
     content = _zipped(members)
     content += hashlib.sha256(content).hexdigest().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
+    with completed(Path(path)) as unfinished:
         unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> Archive:

@@ -1,0 +1,73 @@
+"""A forecaster as a StableHLO program: one function that needs only JAX.
+
+`jax.export` writes what `forecast.physical` computes, conversion of units included, in
+a form that later versions of JAX run on CPU, GPU and TPU. Weights are arguments, so that
+they need not be stored twice, and the number of examples is open.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.forecast.physical import physical
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+# JAX runs what it exported for this long after the release that exported it.
+# https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees
+MONTHS = 6
+
+
+def export(
+    apply: Callable[[Any, jax.Array], Any],
+    elsewhere: Callable[[Any, jax.Array], Any],
+    encoding: Encoding,
+    weights: Mapping[str, Any],
+    shape: tuple[int, int, int, int],
+    steps: int,
+) -> bytes:
+    """A program `(weights, inputs[, minutes]) -> forecast`, as `forecast.physical`.
+
+    Args:
+        apply: from weights and inputs in model units to forecasts, for CPUs.
+        elsewhere: the same for other devices.
+        encoding: how physical values become model units.
+        weights: arrays by name; only their shapes and types matter.
+        shape: (t, h, w, c) of the inputs in physical units.
+        steps: number of forecast frames; with an encoding that needs `minutes`, these
+            are int32 `[b, t + steps]`.
+
+    Returns:
+        what `jax.export.deserialize` reads. Of it, `call(weights, inputs, minutes)`
+        runs the program.
+    """
+
+    def choose(weights: Any, inputs: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(weights, inputs, cpu=apply, default=elsewhere)
+
+    (b,) = jax.export.symbolic_shape("b")
+    given = [jax.ShapeDtypeStruct((b, *shape), jnp.float32)]
+    if encoding.needs_minutes:
+        given.append(jax.ShapeDtypeStruct((b, shape[0] + steps), jnp.int32))
+    like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
+    function = jax.jit(physical(choose, encoding))
+    exported = jax.export.export(function, platforms=PLATFORMS)(like, *given)
+    return bytes(exported.serialize())
+
+
+def run(
+    program: bytes, weights: Mapping[str, Any], *arguments: np.ndarray
+) -> np.ndarray:
+    """The forecast of a program.
+
+    Args:
+        program: as `export` returns it.
+        weights: arrays by name.
+        *arguments: inputs and, where needed, minutes.
+    """
+    exported = jax.export.deserialize(bytearray(program))
+    return np.asarray(exported.call(dict(weights), *arguments))

@@ -1,0 +1,221 @@
+"""A trained model as one file that others can use: with this package, or only JAX."""
+
+import datetime
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import ml_collections
+import numpy as np
+
+import earthformer_jax
+from earthformer_jax import data
+from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.readers import times
+from earthformer_jax.data.state import DataState
+from earthformer_jax.forecast import archive, physical
+from earthformer_jax.forecast import program as program_lib
+from earthformer_jax.forecast.archive import Archive
+from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.ops.derivatives import forward_mode
+from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.settings import ConfigError
+from earthformer_jax.training.workdir import config_hash, to_json
+
+# Times of the self-test: months apart, so that the season changes.
+FIRST_MINUTE, STEP = 15_778_080, 30 * times.DAY  # from 2000-01-01
+
+
+class Trained(Protocol):
+    """What is used here of a trained model (`run.trained.TrainedModel`)."""
+
+    @property
+    def model(self) -> Forecaster: ...
+    @property
+    def variables(self) -> Variables: ...
+    @property
+    def config(self) -> ml_collections.ConfigDict: ...
+    @property
+    def state(self) -> DataState | None: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
+
+
+def export(
+    trained: Trained,
+    path: str | os.PathLike[str],
+    *,
+    program: bool = True,
+    card: str = "",
+    overwrite: bool = False,
+) -> pathlib.Path:
+    """Writes a model into one file, completely or not at all.
+
+    Args:
+        trained: the model.
+        path: of the file, which ends in ".efx".
+        program: add the program that runs without this package, and a self-test of it.
+            The model is compiled once for this.
+        card: a text for the users of the model: data and their terms, scores, limits.
+        overwrite: replace an existing file.
+
+    Returns:
+        the file.
+
+    Raises:
+        ConfigError: if the file exists, its name has another ending, the workdir is of
+            an earlier version that did not keep the state of its data, or physical
+            units are not known.
+        OSError: if it cannot be written.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.suffix != archive.SUFFIX:
+        raise ConfigError(
+            f"{path}: an exported model is a file that ends in {archive.SUFFIX}"
+        )
+    if path.exists() and not overwrite:
+        raise ConfigError(
+            f"{path} exists; choose another --output, or replace it with --overwrite"
+        )
+    archive.write(path, pack(trained, program=program, card=card))
+    return path
+
+
+def pack(trained: Trained, *, program: bool = True, card: str = "") -> Archive:
+    """What `export` writes.
+
+    Raises:
+        ConfigError: as `export`.
+    """
+    state = trained.state
+    if state is None:
+        raise ConfigError(
+            "the workdir holds no data.nc with the statistics of its training, because "
+            "an earlier version began it; train again to export"
+        )
+    config = json.loads(to_json(trained.config))
+    model = _portable(trained.model, config)
+    with as_config_error(f"data {config['data']['name']!r}"):
+        encoding = data.encoding(trained.config.data, state)
+    compiled, self_test = None, None
+    if program:
+        weights = archive.flatten(trained.variables)
+        self_test = _self_test(trained.model, trained.variables, encoding, state)
+        compiled = _program(model, trained.variables, weights, encoding, state)
+    return Archive(
+        config=config,
+        state=state,
+        variables=trained.variables,
+        metadata=_describe(trained, state, encoding, program, card),
+        program=compiled,
+        self_test=self_test,
+    )
+
+
+def _portable(model: Forecaster, config: dict[str, Any]) -> Forecaster:
+    """The model without what only runs on some devices; the config is changed, too."""
+    if config["model"].get("attn_implementation") != "cudnn":
+        return model
+    config["model"]["attn_implementation"] = "xla"  # with the same parameters
+    return model.clone(attn_implementation="xla")  # pyright: ignore
+
+
+def _program(
+    model: Forecaster,
+    variables: Variables,
+    weights: Mapping[str, np.ndarray],
+    encoding: Encoding,
+    state: DataState,
+) -> bytes:
+    """The model as a StableHLO program, with weights by name."""
+    types = jax.tree.map(lambda x: x.dtype, variables)
+
+    def apply(weights: Mapping[str, jax.Array], inputs: jax.Array) -> jax.Array:
+        given = {"params": {}} | archive.unflatten(weights)
+        given = jax.tree.map(lambda dtype, x: x.astype(dtype), types, given)
+        return model.apply(given, inputs, train=False)
+
+    def elsewhere(weights: Mapping[str, jax.Array], inputs: jax.Array) -> jax.Array:
+        with forward_mode():  # functions that are not tuned for the device at hand
+            return apply(weights, inputs)
+
+    t, h, w, _ = state.input_shape
+    shape = t, h, w, len(encoding.scale)
+    steps = state.target_shape[0]
+    return program_lib.export(apply, elsewhere, encoding, weights, shape, steps)
+
+
+def _self_test(
+    model: Forecaster, variables: Variables, encoding: Encoding, state: DataState
+) -> dict[str, np.ndarray]:
+    """Inputs with gaps, their times if needed, and what this package forecasts."""
+    t, h, w, _ = state.input_shape
+    times = FIRST_MINUTE + STEP * np.arange(t + state.target_shape[0], dtype=np.int32)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, t, h, w, len(encoding.scale))).astype(np.float32)
+    minutes = times[None] if encoding.needs_minutes else None
+    seen = None if minutes is None else jax.numpy.asarray(minutes[:, :t])
+    inputs = np.array(physical.decode(encoding, x, seen))  # pyright: ignore
+    inputs[rng.random(inputs.shape) < 0.05] = np.nan
+    apply = functools.partial(model.apply, train=False)
+    forecast = jax.jit(physical.physical(apply, encoding))(variables, inputs, minutes)
+    found = {"inputs": inputs, "forecast": np.asarray(forecast)}
+    return found if minutes is None else found | {"minutes": minutes}
+
+
+def _describe(
+    trained: Trained, state: DataState, encoding: Encoding, program: bool, card: str
+) -> dict[str, Any]:
+    """Facts about a model, in plain values."""
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    channels, units = state.layout.channels, state.layout.units
+    (t, h, w, _), (k, *_) = state.input_shape, state.target_shape
+    c = encoding.targets
+    described: dict[str, Any] = {
+        "earthformer_jax": earthformer_jax.__version__,
+        "jax": jax.__version__,
+        "created": now.isoformat(),
+        "config_hash": config_hash(trained.config),
+        "model": trained.config.model.name,
+        "step": trained.step,
+        "complete": trained.complete,
+        "data": state.description,
+        "frame": state.layout.frame,
+        "inputs": {
+            "shape": ["batch", t, h, w, len(encoding.scale)],
+            "channels": channels,
+            "units": units,
+        },
+        "forecast": {
+            "shape": ["batch", k, h, w, c],
+            "channels": channels[:c],
+            "units": units[:c],
+        },
+    }
+    if encoding.needs_minutes:
+        described["minutes"] = {
+            "shape": ["batch", t + k],
+            "meaning": "times of inputs and forecast since 1970-01-01 00:00 UTC",
+        }
+    if "train" in state.minutes:
+        described["training_period"] = [times.text(m) for m in state.minutes["train"]]
+    if program:
+        described["program"] = {
+            "platforms": program_lib.PLATFORMS,
+            "runs_with_jax_until": _months_later(now, program_lib.MONTHS),
+            "self_test_made_on": jax.default_backend(),
+        }
+    return described | ({"card": card} if card else {})
+
+
+def _months_later(now: datetime.datetime, months: int) -> str:
+    """The date some months later, the first of a month that is too short for it."""
+    years, month = divmod(now.month - 1 + months, 12)
+    first = datetime.date(now.year + years, month + 1, 1)
+    return (first + datetime.timedelta(days=now.day - 1)).isoformat()
