@@ -6,6 +6,7 @@ python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
     --config.data.path=later.nc
 python -m earthformer_jax.main --workdir=runs/mine --mode=forecast \
     --input='today/*.nc' --output=forecast.nc
+python -m earthformer_jax.main --workdir=runs/mine --mode=export --output=mine.efx
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
@@ -59,7 +60,7 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "forecast", "summary", "fields"],
+    ["train", "evaluate", "forecast", "export", "summary", "fields"],
     "Train and score, score only, forecast from the latest frames into a NetCDF or "
     "Zarr file, write the model into one file, print what the model consists of and "
     "costs, or list every field of the config with its meaning.",
@@ -121,6 +122,9 @@ def _use_trained(mode: str) -> None:
             raise ConfigError(f"--model={name}: leave out --config and --workdir")
         cache_compilations()
         trained, folder = loading.load(name), pathlib.Path()
+    if mode == "export":
+        command.export(trained, flags.FLAGS)
+        return
     command.forecast(trained, folder, flags.FLAGS)
 
 

@@ -167,7 +167,7 @@ def _zipped(members: Mapping[str, bytes]) -> bytes:
 
 
 def _to_json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(values, indent=1) + "\n").encode()
 
 
 def _to_npy(values: np.ndarray) -> bytes:

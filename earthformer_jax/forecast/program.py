@@ -1,8 +1,8 @@
 """A forecaster as a StableHLO program: one function that needs only JAX.
 
 `jax.export` writes what `forecast.physical` computes, conversion of units included, in
-a form that later versions of JAX run on CPU, GPU and TPU. Weights are arguments, so that
-they need not be stored twice, and the number of examples is open.
+a form that later versions of JAX run on CPU, GPU and TPU. Weights are arguments, so
+that they need not be stored twice, and the number of examples is open.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
-import numpy as np
 
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.forecast.physical import physical
@@ -57,17 +56,3 @@ def export(
     function = jax.jit(physical(choose, encoding))
     exported = jax.export.export(function, platforms=PLATFORMS)(like, *given)
     return bytes(exported.serialize())
-
-
-def run(
-    program: bytes, weights: Mapping[str, Any], *arguments: np.ndarray
-) -> np.ndarray:
-    """The forecast of a program.
-
-    Args:
-        program: as `export` returns it.
-        weights: arrays by name.
-        *arguments: inputs and, where needed, minutes.
-    """
-    exported = jax.export.deserialize(bytearray(program))
-    return np.asarray(exported.call(dict(weights), *arguments))

@@ -85,7 +85,7 @@ class Upsample(nn.Module):
         x, kernel, bias = promote_dtype(x, *weights, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
         frames = upsample_convolve(frames, kernel, self.plane) + bias
-        return einops.rearrange(frames, "(b t) h w c -> b t h w c", b=len(x))
+        return einops.rearrange(frames, "(b t) h w c -> b t h w c", t=x.shape[1])
 
 
 class _ConvWeights(nn.Module):

@@ -62,7 +62,7 @@ def library_attention(
             f"cuDNN's attention needs bfloat16 or float16; got {query.dtype}. Use "
             "implementation='xla'"
         )
-    b, width = len(query), value.shape[-1]
+    b, width = query.shape[0], value.shape[-1]
     widest = max(query.shape[-1], width)
     query, key, value = (
         _widened(einops.rearrange(x, "b n a q d -> (b n) q a d"), widest)

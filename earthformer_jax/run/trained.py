@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import physical
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.run.command_line import as_config_error
-from earthformer_jax.run.forecasting import making
+from earthformer_jax.run.forecasting import exporting, making
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
@@ -201,6 +202,35 @@ class TrainedModel:
             anomalies=anomalies,
         )
         return making.to_dataset(self, wanted)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        program: bool = True,
+        card: str = "",
+        overwrite: bool = False,
+    ) -> pathlib.Path:
+        """Writes the model into one file, completely or not at all.
+
+        Args:
+            path: of the file, which ends in ".efx".
+            program: add the program that runs without this package, and a self-test of
+                it. The model is compiled once for this.
+            card: a text for the users of the model.
+            overwrite: replace an existing file.
+
+        Returns:
+            the file.
+
+        Raises:
+            ConfigError: if the file exists, its name has another ending, or physical
+                units are not known.
+            OSError: if it cannot be written.
+        """
+        return exporting.export(
+            self, path, program=program, card=card, overwrite=overwrite
+        )
 
     @functools.cached_property
     def _physical(self) -> physical.Forecast:

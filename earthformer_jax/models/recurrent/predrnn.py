@@ -192,7 +192,9 @@ class PredRNN(nn.Module):
         ahead, *_, channels = self.target_shape
 
         seen, known, truth, truth_weights = inputs.astype(dtype), None, None, None
-        true = self._true(len(inputs), train, step, total_steps)[..., None, None, None]
+        true = self._true(inputs.shape[0], train, step, total_steps)[
+            ..., None, None, None
+        ]
         if targets is not None:
             seen, known, truth, truth_weights = self._sequence(
                 inputs, targets, weights, input_weights
@@ -241,7 +243,7 @@ class PredRNN(nn.Module):
         forecasts = forecasts.astype(jnp.promote_types(dtype, jnp.float32))
         if train:
             self._sow_losses(forecasts, truth, truth_weights, decoupling)
-        return forecasts[: len(inputs), -ahead:]
+        return forecasts[: inputs.shape[0], -ahead:]
 
     def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
         """Probability that a true frame is read in place of a forecast one."""
@@ -315,7 +317,7 @@ class PredRNN(nn.Module):
                 "train=True needs targets and step, because the model reads some of "
                 "the true frames in training; use train=False to forecast"
             )
-        want = (len(inputs), *self.target_shape)
+        want = (inputs.shape[0], *self.target_shape)
         if tuple(targets.shape) != want:
             raise ValueError(
                 f"targets need shape (batch, K, H, W, C) = {want}; "

@@ -10,7 +10,7 @@ from absl import flags
 
 from earthformer_jax.forecast.chunks import Chunk
 from earthformer_jax.forecast.outline import Outline
-from earthformer_jax.run.forecasting import making, watching
+from earthformer_jax.run.forecasting import exporting, making, watching
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import signals
@@ -171,6 +171,21 @@ def forecast(
     )
     assert path is not None  # it is not kept
     _written(path)
+
+
+def export(trained: TrainedModel, flag_values: flags.FlagValues) -> None:
+    """Exports a model as the flags say.
+
+    Raises:
+        ConfigError: if it cannot be exported.
+        OSError: if the file cannot be written.
+    """
+    if flag_values.output is None:
+        raise ConfigError("--output is missing, e.g. --output=model.efx")
+    path = exporting.export(
+        trained, flag_values.output, overwrite=flag_values.overwrite
+    )
+    print(f"model written: {path}", flush=True)
 
 
 def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:

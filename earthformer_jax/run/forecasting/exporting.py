@@ -1,7 +1,6 @@
 """A trained model as one file that others can use: with this package, or only JAX."""
 
 import datetime
-import functools
 import json
 import os
 import pathlib
@@ -9,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
+import jax.typing
 import ml_collections
 import numpy as np
 
@@ -45,6 +46,11 @@ class Trained(Protocol):
     def step(self) -> int: ...
     @property
     def complete(self) -> bool: ...
+    def apply(
+        self,
+        inputs: jax.typing.ArrayLike,
+        minutes: jax.typing.ArrayLike | None = None,
+    ) -> jax.Array: ...
 
 
 def export(
@@ -106,7 +112,7 @@ def pack(trained: Trained, *, program: bool = True, card: str = "") -> Archive:
     compiled, self_test = None, None
     if program:
         weights = archive.flatten(trained.variables)
-        self_test = _self_test(trained.model, trained.variables, encoding, state)
+        self_test = _self_test(trained, encoding, state)
         compiled = _program(model, trained.variables, weights, encoding, state)
     return Archive(
         config=config,
@@ -152,20 +158,20 @@ def _program(
 
 
 def _self_test(
-    model: Forecaster, variables: Variables, encoding: Encoding, state: DataState
+    trained: Trained, encoding: Encoding, state: DataState
 ) -> dict[str, np.ndarray]:
     """Inputs with gaps, their times if needed, and what this package forecasts."""
     t, h, w, _ = state.input_shape
-    times = FIRST_MINUTE + STEP * np.arange(t + state.target_shape[0], dtype=np.int32)
+    count = t + state.target_shape[0]
+    every = FIRST_MINUTE + STEP * np.arange(count, dtype=np.int32)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, t, h, w, len(encoding.scale))).astype(np.float32)
-    minutes = times[None] if encoding.needs_minutes else None
-    seen = None if minutes is None else jax.numpy.asarray(minutes[:, :t])
-    inputs = np.array(physical.decode(encoding, x, seen))  # pyright: ignore
+    minutes = every[None] if encoding.needs_minutes else None
+    seen = None if minutes is None else jnp.asarray(minutes[:, :t])
+    inputs = np.array(physical.decode(encoding, jnp.asarray(x), seen))
     inputs[rng.random(inputs.shape) < 0.05] = np.nan
-    apply = functools.partial(model.apply, train=False)
-    forecast = jax.jit(physical.physical(apply, encoding))(variables, inputs, minutes)
-    found = {"inputs": inputs, "forecast": np.asarray(forecast)}
+    forecast = np.asarray(trained.apply(inputs, minutes))
+    found = {"inputs": inputs, "forecast": forecast}
     return found if minutes is None else found | {"minutes": minutes}
 
 
@@ -215,7 +221,6 @@ def _describe(
 
 
 def _months_later(now: datetime.datetime, months: int) -> str:
-    """The date some months later, the first of a month that is too short for it."""
+    """The date some months later; at most the 28th, which every month has."""
     years, month = divmod(now.month - 1 + months, 12)
-    first = datetime.date(now.year + years, month + 1, 1)
-    return (first + datetime.timedelta(days=now.day - 1)).isoformat()
+    return datetime.date(now.year + years, month + 1, min(now.day, 28)).isoformat()

@@ -5,6 +5,7 @@ import pathlib
 
 import ml_collections
 
+from earthformer_jax.run.loading import exported
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
 
@@ -28,4 +29,7 @@ def load(
         CheckpointError: if a workdir holds no checkpoint that can be used.
     """
     del config
-    return Run.of(pathlib.Path(what).expanduser()).load()
+    path = pathlib.Path(what).expanduser()
+    if path.suffix == EXPORTED and not path.is_dir():
+        return exported.load(path)
+    return Run.of(path).load()

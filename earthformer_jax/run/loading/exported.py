@@ -17,6 +17,8 @@ from earthformer_jax.run.parts import check_model, load_data, make_model
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 
+MOST_LINES = 8  # of weights that differ
+
 
 def load(path: str | os.PathLike[str]) -> TrainedModel:
     """The model of an exported file, made from its config and weights.
@@ -56,14 +58,16 @@ def _matched(variables: Variables, like: Variables, path: pathlib.Path) -> Varia
         ConfigError: if names or shapes are not those of the model.
     """
     stored = archive.flatten(variables)
-    wanted = traverse_util.flatten_dict(like, sep="/")
+    wanted: dict[str, Any] = traverse_util.flatten_dict(like, sep="/")
     different = [
         f"{name}: {_shape(stored, name)}, expected {_shape(wanted, name)}"
         for name in sorted({*stored, *wanted})
         if _shape(stored, name) != _shape(wanted, name)
     ]
     if different:
-        lines = "".join(f"\n  {line}" for line in different)
+        more = len(different) - MOST_LINES
+        lines = "".join(f"\n  {line}" for line in different[:MOST_LINES])
+        lines += f"\n  and {more} more" if more > 0 else ""
         raise ConfigError(f"{path} holds weights of another model:{lines}")
     made = {name: jnp.asarray(stored[name], wanted[name].dtype) for name in stored}
     return {"params": {}} | archive.unflatten(made)
