@@ -166,7 +166,8 @@ def test_it_forecasts_files(folder, make):
     want = model.forecast(folder / "days.nc")
     got = ef.load(str(path)).forecast(folder / "days.nc")
     np.testing.assert_array_equal(got["P"].values, want["P"].values)
-    assert got.attrs == want.attrs
+    for name in ("source", "config_hash", "data_fingerprint"):
+        assert got.attrs[name] == want.attrs[name]
 
 
 def test_numbers_of_low_precision(folder, make):

@@ -10,10 +10,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import jax.typing
-import ml_collections
 import numpy as np
 
-import earthformer_jax
 from earthformer_jax import data
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.readers import times
@@ -24,6 +22,7 @@ from earthformer_jax.forecast.archive import Archive
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.ops.derivatives import forward_mode
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.forecasting import attributes, making
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.workdir import config_hash, to_json
 
@@ -31,19 +30,13 @@ from earthformer_jax.training.workdir import config_hash, to_json
 FIRST_MINUTE, STEP = 15_778_080, 30 * times.DAY  # from 2000-01-01
 
 
-class Trained(Protocol):
+class Trained(making.Trained, Protocol):
     """What is used here of a trained model (`run.trained.TrainedModel`)."""
 
     @property
     def model(self) -> Forecaster: ...
     @property
     def variables(self) -> Variables: ...
-    @property
-    def config(self) -> ml_collections.ConfigDict: ...
-    @property
-    def state(self) -> DataState | None: ...
-    @property
-    def step(self) -> int: ...
     @property
     def complete(self) -> bool: ...
     def apply(
@@ -99,12 +92,7 @@ def pack(trained: Trained, *, program: bool = True, card: str = "") -> Archive:
     Raises:
         ConfigError: as `export`.
     """
-    state = trained.state
-    if state is None:
-        raise ConfigError(
-            "the workdir holds no data.nc with the statistics of its training, because "
-            "an earlier version began it; train again to export"
-        )
+    state = making.known_state(trained)
     config = json.loads(to_json(trained.config))
     model = _portable(trained.model, config)
     with as_config_error(f"data {config['data']['name']!r}"):
@@ -184,7 +172,7 @@ def _describe(
     (t, h, w, _), (k, *_) = state.input_shape, state.target_shape
     c = encoding.targets
     described: dict[str, Any] = {
-        "earthformer_jax": earthformer_jax.__version__,
+        "earthformer_jax": attributes.version(),
         "jax": jax.__version__,
         "created": now.isoformat(),
         "config_hash": config_hash(trained.config),
@@ -192,6 +180,7 @@ def _describe(
         "step": trained.step,
         "complete": trained.complete,
         "data": state.description,
+        "data_fingerprint": attributes.fingerprint(state),
         "frame": state.layout.frame,
         "inputs": {
             "shape": ["batch", t, h, w, len(encoding.scale)],
