@@ -41,7 +41,7 @@ def describe(trained: Trained, found: Beginnings) -> dict[str, str]:
     """
     state, model = trained.state, trained.config.model.name
     assert state is not None
-    number = version()
+    number = package_version()
     version = f"earthformer_jax {number}".strip()
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = {
@@ -70,7 +70,7 @@ def fingerprint(state: DataState) -> str:
     return digest.hexdigest()
 
 
-def version() -> str:
+def package_version() -> str:
     """Of the installed package; "" for a copy that is not installed."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version("earthformer-jax")

@@ -172,7 +172,7 @@ def _describe(
     (t, h, w, _), (k, *_) = state.input_shape, state.target_shape
     c = encoding.targets
     described: dict[str, Any] = {
-        "earthformer_jax": attributes.version(),
+        "earthformer_jax": attributes.package_version(),
         "jax": jax.__version__,
         "created": now.isoformat(),
         "config_hash": config_hash(trained.config),
