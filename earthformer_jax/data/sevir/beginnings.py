@@ -24,6 +24,7 @@ from earthformer_jax.data.forecasting.beginnings import (
     Variable,
 )
 from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.times import Times
 from earthformer_jax.data.sevir import catalog as catalog_lib
 from earthformer_jax.data.sevir import choosing, origin, place
@@ -90,8 +91,14 @@ def find(
     minutes, fits, note = _steps(events, moments, state)
     frames = choosing.join(moments)
     needed = (settings.in_len - 1) * events.time_step + 1
+    notes = (*events.notes, *note)
     last = choosing.choose(
-        frames.take(fits[frames.event]), needed, starts, events.names, events.label
+        frames.take(fits[frames.event]),
+        needed,
+        starts,
+        events.names,
+        events.label,
+        notes,
     )
     normalization = NORMALIZATIONS[settings.normalization]
     windows = Windows(
@@ -105,6 +112,14 @@ def find(
     )
     _check_size(settings, windows.size, state, events.label, allow_other_grid)
     latitude, longitude = _place(events, last.event, windows.size, settings.crop)
+
+    filled = _Filled(windows, settings.crop)
+    if len(filled) == 1 and filled[0]["filled"] == 1:
+        raise ValueError(
+            f"event {events.names[last.event[0]]} of {events.label} has no observed "
+            f"pixel in the {settings.in_len} frames up to "
+            f"{times.text(int(last.minute[0]))}"
+        )
 
     def following(window: int, count: int) -> Times:
         step = minutes[last.event[window]]
@@ -121,7 +136,7 @@ def find(
 
     return Beginnings(
         label=events.label,
-        windows=_Filled(windows, settings.crop),
+        windows=filled,
         last=last.number,
         reference=_times(last.minute),
         following=following,
@@ -131,7 +146,7 @@ def find(
         latitude=latitude,
         longitude=longitude,
         coordinates={"event": np.array([events.names[i] for i in last.event])},
-        notes=(*events.notes, *note),
+        notes=notes,
     )
 
 

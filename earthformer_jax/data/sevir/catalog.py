@@ -152,7 +152,12 @@ def read(path: Path) -> Events:
     """
     try:
         table = pd.read_csv(path, low_memory=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path} is not a catalog but another kind of file; give the folder with "
+            "CATALOG.csv and data/, or a catalog"
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
         raise ValueError(
             f"{path} is not a catalog ({e}); expected a table of comma-separated "
             f"values with the columns {', '.join(REQUIRED)}"

@@ -56,7 +56,12 @@ def step(moments: np.ndarray) -> int:
 
 
 def choose(
-    frames: Frames, needed: int, starts: Starts, names: Sequence[str], label: str
+    frames: Frames,
+    needed: int,
+    starts: Starts,
+    names: Sequence[str],
+    label: str,
+    notes: Sequence[str] = (),
 ) -> Frames:
     """The last input frames of the windows that were asked for, in order of time.
 
@@ -66,12 +71,14 @@ def choose(
         starts: which windows; `every` counts within each event.
         names: of all events, for messages.
         label: of the files, for messages.
+        notes: what was left out, for messages.
 
     Raises:
         ValueError: if there are none; the message says what is missing.
     """
     period = choosing.period(starts)
     there = f"{label} has {times.period_text(np.sort(frames.minute))}"
+    there = "; ".join([there, *notes])
     if period is not None:
         begin, end = period
         frames = frames.take((begin <= frames.minute) & (frames.minute < end))

@@ -151,6 +151,17 @@ def test_missing_pixels_are_filled_and_counted(tmp_path, trained):
     assert np.all(example["inputs"][-1, :6] == 0)
 
 
+def test_nothing_to_forecast_from(tmp_path, trained):
+    codes = sevir_layout.codes()
+    codes["vil/2019/B.h5"][-1, ..., -3:] = 255
+    folder = sevir_layout.write(tmp_path, codes)
+    with pytest.raises(
+        ValueError, match="S6 .*no observed pixel in the 3 frames up to"
+    ):
+        find(folder, trained)
+    assert find(folder, trained, Starts("all")).windows[0]["filled"] == 0
+
+
 def test_a_forecast_fed_back(folder, trained):
     found = find(folder, trained)
     inputs = found.windows[0]["inputs"]
@@ -207,10 +218,13 @@ def test_other_cadence_is_left_out(tmp_path, trained):
     table = sevir_layout.catalog()
     minutes = ":".join(str(2 * k) for k in range(sevir_layout.FRAMES))
     table.loc[sevir_layout.row_of("S6"), "minute_offsets"] = minutes
-    found = find(sevir_layout.write(tmp_path, table=table), trained)
+    folder = sevir_layout.write(tmp_path, table=table)
+    found = find(folder, trained)
     assert found.coordinates["event"].tolist() == ["R5"]
     (note,) = found.notes
     assert note.startswith("left out: 1 events whose frames are 2 min apart")
+    with pytest.raises(ValueError, match="start=2020: .*; left out: 1 events whose"):
+        find(folder, trained, Starts("2020"))
 
 
 def test_pixels_have_latitudes_and_longitudes(tmp_path, trained):
