@@ -64,8 +64,10 @@ def main():
     rows = {"persistence": last}
     for model in models:
         frames = model.target_shape[0]
-        kind = "all at once" if frames == steps else "fed back"
-        rows[f"{frames} frames, {kind}"] = forecasts(model, minutes, steps)
+        kind = " at once" if frames == steps else ", fed back"
+        rows[f"{frames} frame{'s' * (frames > 1)}{kind}"] = forecasts(
+            model, minutes, steps
+        )
     print(f"{len(minutes)} test windows")
     print("| lead |", " | ".join(map(str, range(1, steps + 1))), "| mean |")
     print("|" + " --- |" * (steps + 2))

@@ -199,6 +199,8 @@ def labels(name: str, values: np.ndarray, dims: tuple[str, ...]) -> Entry:
     if values.dtype.kind == "i":
         values = values.astype(np.int32)
     attributes = {"long_name": f"{name} of the input frames"}
+    if values.dtype.kind in "iuf":
+        attributes["units"] = "1"
     if values.dtype.kind == "U" and not dims:
         return Entry(name, dims, attributes, str(values))
     return Entry(name, dims, attributes, values)
