@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from earthformer_jax.forecast.chunks import Chunk
 from earthformer_jax.forecast.entries import Axes, Entry
 
 FILLED = "filled_share"
+STANDARD_NAME = re.compile(r"[a-z]\w*( [a-z_]+)?", re.ASCII)  # others are not of CF
+# Words for the unit 1 that CF does not know.
+DIMENSIONLESS = ("-", "~", "none", "unitless", "dimensionless", "(0 - 1)", "0-1")
 RESERVED = (
     "time forecast_reference_time lead_time lead_month valid_time last_frame step "
     "realization lat lon y x filled_share start"
@@ -217,15 +221,19 @@ class Outline:
 
 def _attributes(variable: Variable) -> dict[str, str]:
     """Of the values themselves; spellings of temperatures as in CF, others as given."""
-    unit = units.named_temperature(variable.units) or variable.units
+    unit = units.named_temperature(variable.units) or variable.units.strip()
+    unit = "1" if unit.lower() in DIMENSIONLESS else unit
     names = variable.standard_name, variable.long_name, variable.name
     meaning = ""
     if unit in units.WORDS:
         are_anomalies = any("anomal" in name.lower() for name in names)
         on_scale = "on_scale" if variable.standard_name else ""  # otherwise unknown
         meaning = "difference" if are_anomalies else on_scale
+    standard_name = variable.standard_name
     attributes = {
-        "standard_name": variable.standard_name,
+        "standard_name": standard_name
+        if STANDARD_NAME.fullmatch(standard_name)
+        else "",
         "long_name": variable.long_name or variable.name,
         "units": unit,
         "units_metadata": f"temperature: {meaning}" if meaning else "",
@@ -236,7 +244,8 @@ def _attributes(variable: Variable) -> dict[str, str]:
 def _anomaly_attributes(variable: Variable) -> dict[str, str]:
     attributes = _attributes(variable)
     attributes.pop("standard_name", None)  # the departure is another quantity
-    attributes["long_name"] = "anomaly of " + attributes["long_name"]
+    if "anomal" not in attributes["long_name"].lower():
+        attributes["long_name"] = "anomaly of " + attributes["long_name"]
     unit = units.named_temperature(variable.units)
     if unit:
         attributes["units"] = "K" if unit == units.CELSIUS else unit
@@ -246,7 +255,7 @@ def _anomaly_attributes(variable: Variable) -> dict[str, str]:
 
 def _degrees(value: float, letters: str) -> str:
     value = (value + 180) % 360 - 180 if letters == "EW" else value
-    return f"{abs(value):g}{letters[int(value < 0)]}"
+    return f"{abs(value):g}{letters[int(value < 0)]}" if value else "0"
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

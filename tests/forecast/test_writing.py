@@ -181,7 +181,21 @@ def test_temperatures_and_their_differences():
     assert anomaly["units_metadata"] == "temperature: difference"
     assert "standard_name" not in anomaly
     region = dataset["nino34"].coords["nino34_region"].item()
-    assert region == "nino34: cells from 0N to 0N and from 30E to 60E"
+    assert region == "nino34: cells from 0 to 0 and from 30E to 60E"
+
+
+def test_what_cf_does_not_know_is_left_out():
+    found = (
+        Variable("cover", "(0 - 1)", "Cloud Cover"),
+        Variable("t", " K ", "air_temperature standard_error"),
+        Variable("ta", "degC", "", "temperature anomaly"),
+    )
+    outline = Outline(beginnings(1, variables=found), STEPS)
+    chunks = series.chunks(series.values(1, STEPS, channels=3))
+    cover, t, ta = (writing.to_dataset(outline, chunks)[x.name].attrs for x in found)
+    assert cover == {"long_name": "cover", "units": "1"}
+    assert (t["standard_name"], t["units"]) == ("air_temperature standard_error", "K")
+    assert ta["units_metadata"] == "temperature: difference"
 
 
 def test_names():

@@ -46,7 +46,9 @@ from earthformer_jax.data.windows import Windows
 
 INDICES = {"nino12": NINO12, "nino3": NINO3, "nino4": NINO4}
 REMEDY = "choose another `start`"
-SIMULATED = Variable("sst", "K", "sea_surface_temperature_anomaly")
+# The standard names of CF have no anomaly of the sea surface temperature.
+ANOMALY = "sea surface temperature anomaly"
+SIMULATED = Variable("sst", "K", "", ANOMALY)
 
 
 def find(
@@ -145,7 +147,7 @@ def _of_file(
         filled[begin:end], *_ = base_lib.fill_gaps(anomalies[begin:end], ocean)
     part = dataclasses.replace(cube, frames=ArrayFrames(filled[..., None]))
     if kind == ANOMALIES:
-        variable = Variable(cube.names[0], "K", "sea_surface_temperature_anomaly")
+        variable = Variable(cube.names[0], "K", "", ANOMALY)
     else:
         variable = Variable(cube.names[0], kind, "sea_surface_temperature")
     return _beginnings(
