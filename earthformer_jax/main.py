@@ -205,12 +205,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
+        command.check(flags.FLAGS, _MODE.value)
         if _MODE.value == "summary":
             print(_summary())
             return DONE
         if _ALL.value:
             raise ConfigError("--all needs --mode=summary")
-        command.check(flags.FLAGS, _MODE.value)
         if _MODE.value == "fields":
             print(list_fields(_choose()[0]))
             return DONE
