@@ -20,6 +20,8 @@ from earthformer_jax.forecast import physical
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import exporting, making
+from earthformer_jax.run.parts import check_model, make_model
+from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
@@ -134,6 +136,7 @@ class TrainedModel:
         members: int | None = None,
         *,
         anomalies: bool = False,
+        allow_other_grid: bool = False,
     ) -> xr.Dataset:
         """Forecasts what comes after frames of a series, in its units.
 
@@ -147,6 +150,8 @@ class TrainedModel:
             members: members of an ensemble. The models of this package draw nothing,
                 so that more than one is refused.
             anomalies: also give departures from the climatology of the training.
+            allow_other_grid: accept fields with other rows and columns than in the
+                training, if the weights of the model do not depend on their number.
 
         Returns:
             the forecast with its times, coordinates and attributes, as in the files of
@@ -157,7 +162,12 @@ class TrainedModel:
                 to forecast, or cannot be fed back; the message says what differs.
         """
         wanted = making.request(
-            source, start, steps=steps, members=members, anomalies=anomalies
+            source,
+            start,
+            steps=steps,
+            members=members,
+            anomalies=anomalies,
+            allow_other_grid=allow_other_grid,
         )
         return making.to_dataset(self, wanted)
 
@@ -171,6 +181,7 @@ class TrainedModel:
         steps: int | None = None,
         members: int | None = None,
         anomalies: bool = False,
+        allow_other_grid: bool = False,
     ) -> xr.Dataset:
         """Forecasts from many times of a series, in its units.
 
@@ -181,7 +192,7 @@ class TrainedModel:
             stop: date of the last forecast; a year or a month is used to its end.
                 None: that of `start`.
             every: use every n-th start.
-            steps, members, anomalies: as for `forecast`.
+            steps, members, anomalies, allow_other_grid: as for `forecast`.
 
         Returns:
             the forecasts, by `forecast_reference_time` and `lead_time`.
@@ -200,6 +211,7 @@ class TrainedModel:
             steps=steps,
             members=members,
             anomalies=anomalies,
+            allow_other_grid=allow_other_grid,
         )
         return making.to_dataset(self, wanted)
 
@@ -231,6 +243,46 @@ class TrainedModel:
         return exporting.export(
             self, path, program=program, card=card, overwrite=overwrite
         )
+
+    def resized(self, size: tuple[int, int]) -> "TrainedModel":
+        """The same weights in a model for fields of another size.
+
+        Args:
+            size: rows and columns.
+
+        Raises:
+            ConfigError: if the model cannot have this size, or its weights depend on
+                the size.
+        """
+        if size == self.input_shape[1:3]:
+            return self
+        shapes = [
+            (shape[0], *size, shape[-1])
+            for shape in (self.input_shape, self.target_shape)
+        ]
+        model = make_model(self.config, *shapes)
+        wanted = check_model(self.config, model, *shapes)
+        here, there = (
+            {jax.tree_util.keystr(path): x.shape for path, x in leaves}
+            for leaves in map(
+                jax.tree_util.tree_leaves_with_path, (self.variables, wanted)
+            )
+        )
+        if here != there:
+            name = min(n for n in {*here, *there} if here.get(n) != there.get(n))
+            trained, now = (
+                " x ".join(map(str, s)) for s in (self.input_shape[1:3], size)
+            )
+            raise ConfigError(
+                f"model {self.config.model.name!r} was trained on {trained} cells, and "
+                f"its weights depend on that, so that it cannot forecast {now}: "
+                f"{name} would have the shape {there.get(name)} instead of "
+                f"{here.get(name)}"
+            )
+        state = self.state and dataclasses.replace(
+            self.state, input_shape=shapes[0], target_shape=shapes[1]
+        )
+        return dataclasses.replace(self, model=model, state=state)
 
     @functools.cached_property
     def _physical(self) -> physical.Forecast:

@@ -1,6 +1,7 @@
 """Forecasts from files, without targets, with the statistics of the training."""
 
 import contextlib
+import dataclasses
 import shutil
 
 import jax
@@ -10,6 +11,7 @@ import xarray as xr
 
 from earthformer_jax.run import api
 from earthformer_jax.run.forecasting import making
+from earthformer_jax.run.parts import check_model, make_model
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from tests.data import cube_files
@@ -141,6 +143,30 @@ def test_physical_fields(folder, model):
         model.apply(inputs)
     with pytest.raises(ValueError, match="inputs have 3 frames; .* trained on 4"):
         model.apply(inputs[:, 1:], minutes[:, 1:])
+
+
+class TestOtherGrid:
+    def test_on_request(self, folder, model, tmp_path):
+        wide = cube_files.dataset(8, longitude=tuple(range(0, 70, 10)))
+        cube_files.write(wide, tmp_path / "wide.nc")
+        with pytest.raises(ConfigError, match="grid|cells|longitude"):
+            model.forecast(tmp_path / "wide.nc")
+        made = model.forecast(tmp_path / "wide.nc", allow_other_grid=True)
+        want = wide["T"].sortby("lat").values[-1]
+        np.testing.assert_allclose(made["T"].sortby("lat").values[1], want, rtol=1e-5)
+        assert made["lon"].values.tolist() == wide["lon"].values.tolist()
+
+    def test_weights_that_depend_on_the_size(self, folder, model):
+        config = api.load_config("custom:test", {"data.calendar": True})
+        shapes = model.input_shape, model.target_shape
+        attention = make_model(config, *shapes)
+        variables = check_model(config, attention, *shapes)
+        other = dataclasses.replace(
+            model, config=config, model=attention, variables=variables
+        )
+        assert other.resized(shapes[0][1:3]) is other
+        with pytest.raises(ConfigError, match=r"trained on 4 x 5 cells, and its wei"):
+            other.resized((8, 9))
 
 
 def test_what_a_file_says_of_its_making(folder, model, write):

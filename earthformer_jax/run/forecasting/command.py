@@ -148,6 +148,7 @@ def forecast(
         members=flag_values.members,
         anomalies=flag_values.anomalies,
         packed=flag_values.pack,
+        allow_other_grid=flag_values.allow_other_grid,
     )
     output = flag_values.output and os.path.expanduser(flag_values.output)
     if flag_values.watch:

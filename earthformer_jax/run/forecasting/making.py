@@ -55,6 +55,7 @@ class Trained(Protocol):
     @functools.cached_property
     def target_shape(self) -> tuple[int, ...]: ...
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array: ...
+    def resized(self, size: tuple[int, int]) -> "Trained": ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class Request:
         members: forecasts of each window; None: one, without a dimension of its own.
         anomalies: forecast departures from the climatology of the training.
         packed: values are packed into 16 bits.
+        allow_other_grid: fields may have another size than in the training.
     """
 
     source: Source | None = None
@@ -80,6 +82,7 @@ class Request:
     members: int | None = None
     anomalies: bool = False
     packed: bool = False
+    allow_other_grid: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,7 @@ def request(
     members: int | None = None,
     anomalies: bool = False,
     packed: bool = False,
+    allow_other_grid: bool = False,
 ) -> Request:
     """A checked request; dates may be texts, numbers or objects of any library.
 
@@ -144,6 +148,7 @@ def request(
         members=members,
         anomalies=anomalies,
         packed=packed,
+        allow_other_grid=allow_other_grid,
     )
 
 
@@ -161,9 +166,16 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
             if wanted.source is not None:
                 path = stack.enter_context(given.stored(wanted.source))
                 fields = _with_path(fields, path)
-            found = data.beginnings(fields, state, wanted.starts)
+            found = data.beginnings(
+                fields,
+                state,
+                wanted.starts,
+                allow_other_grid=wanted.allow_other_grid,
+            )
         for note in found.notes:
             logger.info("%s", note)
+        if wanted.allow_other_grid:
+            trained = trained.resized(found.windows[0]["inputs"].shape[1:3])
         out_len = trained.target_shape[0]
         steps = wanted.steps or out_len
         with as_config_error("forecast"):
