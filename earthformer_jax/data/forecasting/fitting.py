@@ -60,7 +60,7 @@ def fit(cube: Cube, layout: Layout, *, grid: Grid = "part") -> Cube:
     notes: list[str] = []
     places = _places(cube, layout, lines, notes)
     changes = _conversions(cube, layout, places, lines, notes)
-    cadence = _cadence(cube, layout, lines)
+    cadence = _cadence(cube, layout, lines, notes)
     part = None
     if grid != "any":
         part = grids.find_part(cube, layout, lines, notes, whole=grid == "same")
@@ -180,10 +180,15 @@ def _is_anomaly(cube: Cube, channel: int) -> bool:
     return any("anomal" in text.lower() for text in texts)
 
 
-def _cadence(cube: Cube, layout: Layout, lines: list[str]) -> float:
+def _cadence(cube: Cube, layout: Layout, lines: list[str], notes: list[str]) -> float:
     """Minutes from frame to frame, of the training if a single frame does not tell."""
     trained = times.frame_minutes(layout.frame)
-    if not trained or cube.times is None:
+    if not trained:
+        return cube.cadence
+    if cube.times is None:
+        notes.append(
+            f"without dates, frames are taken to be {layout.frame} apart, in order"
+        )
         return cube.cadence
     if not cube.cadence:
         return trained

@@ -69,6 +69,10 @@ def find_part(
         rows = _find_axis(cube.latitude, latitude, turn=0.0)
         columns = _find_axis(cube.longitude, longitude, turn=360.0)
         found = _joined(rows, columns)
+        if found is not None:
+            west = cube.longitude[found[1].index[0]]
+            if abs(west - longitude[0]) > 180:
+                notes.append(f"longitudes are counted from {longitude[0]:g}")
     else:
         found = _find_block(cube, layout)
     if found is None:

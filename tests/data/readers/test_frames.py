@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.readers import frames as frames_lib
-from earthformer_jax.data.readers.frames import ArrayFrames, FileFrames
+from earthformer_jax.data.readers.frames import (
+    ArrayFrames,
+    ConvertedFrames,
+    Cut,
+    FileFrames,
+)
 from earthformer_jax.data.readers.layout import Wanted
 from earthformer_jax.data.readers.series import open_cube
 from tests.data import cube_files
@@ -103,3 +108,44 @@ class TestFileFrames:
                 chosen.channels([1]).read(0, 40), swapped[..., 1:]
             )
             assert chosen.channels([1]).shape[-1] == 1
+
+
+CUTS = [
+    Cut(slice(1, 4), (slice(0, 3),)),
+    Cut(slice(0, 4), (slice(3, 5), slice(0, 2)), mirror=True),
+    Cut(slice(1, 3), (slice(1, 5),), flip=True, space_step=2),
+    Cut(slice(0, 3), (slice(4, 5), slice(0, 2)), space_step=2, pick=True),
+]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(
+    "first", [None, Cut(slice(0, 4), (slice(2, 5), slice(0, 2)), True, mirror=True)]
+)
+def test_parts_of_fields(ds, frames, cut, first):
+    """Cut once or twice, in files as in memory."""
+    in_memory = ArrayFrames(cube_files.stacked(ds))
+    if first is not None:
+        in_memory, frames = in_memory.cut(first), frames.cut(first)
+    expected = in_memory.cut(cut)
+    part = frames.cut(cut)
+    assert part.shape == expected.shape == part.read(0, 40).shape
+    np.testing.assert_array_equal(part.read(3, 7), expected.read(3, 7))
+    other = frames.channels([1]).cut(cut)
+    np.testing.assert_array_equal(other.read(3, 7), expected.read(3, 7)[..., 1:])
+
+
+def test_other_units(ds, frames):
+    """Converted when they are read, in files as in memory."""
+    expected = cube_files.stacked(ds) * [1, 86400.0] + [-273.15, 0]
+    for source in (frames, ArrayFrames(cube_files.stacked(ds))):
+        found = ConvertedFrames(source, (1, 86400), (-273.15, 0))
+        np.testing.assert_allclose(found.read(3, 7), expected[3:7], rtol=1e-6)
+        np.testing.assert_allclose(found.in_memory().values, expected, rtol=1e-6)
+        swapped = found.channels([1, 0]).cut(CUTS[0]).read(0, 2)
+        np.testing.assert_allclose(
+            swapped, expected[:2, 1:4, :3, ::-1], rtol=1e-6, atol=1e-4
+        )
+        assert found.unthinned().read(0, 1).dtype == np.float32
+        found.close()
+    assert pickle.loads(pickle.dumps(found)).shape == expected.shape

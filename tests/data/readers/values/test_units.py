@@ -8,6 +8,7 @@ from earthformer_jax.data.readers.values.units import (
     KELVIN,
     OTHER,
     UNKNOWN,
+    conversion,
     same_units,
     temperature_unit,
 )
@@ -66,3 +67,51 @@ def test_the_registry_says_nothing(caplog):
     """It would warn of every unit that CF defines in another way than pint."""
     assert same_units("kg m-2 day-1", "mm day-1") is False
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "factor", "offset"),
+    [
+        ("degC", "K", 1, 273.15),
+        ("K", "celsius", 1, -273.15),
+        ("degF", "degC", 5 / 9, -160 / 9),
+        ("K", "kelvin", 1, 0),
+        ("Pa", "hPa", 0.01, 0),
+        ("mb", "Pa", 100, 0),
+        ("m", "mm", 1000, 0),
+        ("kg m-2 s-1", "mm/day", 86400, 0),
+        ("mm h-1", "kg m**-2 s**-1", 1 / 3600, 0),
+        ("kg m-2", "mm", 1, 0),
+        ("m s**-1", "knots", 1.9438444924406, 0),
+        ("%", "1", 0.01, 0),
+        ("kg kg**-1", "g/kg", 1000, 0),
+        ("dBZ", "DBZ", 1, 0),
+    ],
+)
+def test_conversion(a, b, factor, offset):
+    assert conversion(a, b) == pytest.approx((factor, offset))
+    back = conversion(b, a)
+    assert back == pytest.approx((1 / factor, -offset / factor))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("K", "m"),
+        ("degC", "mm/day"),
+        ("W m-2", "J m-2"),
+        ("m2 s-2", "m"),
+        ("m", "mm/day"),
+        ("dBZ", "mm/h"),
+        ("apples", "m/s"),
+        ("K", ""),
+        ("", "K"),
+    ],
+)
+def test_no_conversion(a, b):
+    assert conversion(a, b) is None
+
+
+def test_differences_of_temperature():
+    assert conversion("degC", "K", difference=True) == (1, 0)
+    assert conversion("degF", "K", difference=True) == pytest.approx((5 / 9, 0))
