@@ -118,10 +118,13 @@ def _use_trained(mode: str) -> None:
         _prepare(config)
         trained, folder = Run(config, workdir, build).load(), workdir / "forecasts"
     else:
-        if _CONFIG.value is not None or _WORKDIR.value is not None:
-            raise ConfigError(f"--model={name}: leave out --config and --workdir")
+        takes_config = pathlib.Path(name).suffix.lower() in loading.WEIGHTS
+        config = _CONFIG.value if takes_config else None
+        if _CONFIG.value is not config or _WORKDIR.value is not None:
+            unused = "--workdir" if takes_config else "--config and --workdir"
+            raise ConfigError(f"--model={name}: leave out {unused}")
         cache_compilations()
-        trained, folder = loading.load(name), pathlib.Path()
+        trained, folder = loading.load(name, config), pathlib.Path()
     if mode == "export":
         command.export(trained, flags.FLAGS)
         return

@@ -1,6 +1,7 @@
 """Where the variables of forecasts are kept: NetCDF, Zarr or memory."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,7 +163,9 @@ class Memory:
     def dataset(self) -> xr.Dataset:
         """What xarray makes of a file with the same variables."""
         whole = xr.Dataset(self._variables, attrs=dict(self._attributes))
-        return xr.decode_cf(whole, decode_timedelta=False).load()
+        with warnings.catch_warnings():  # years such as 1 become cftime dates
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            return xr.decode_cf(whole, decode_timedelta=False).load()
 
 
 def _kind(entry: Entry, packing: Packing | None):

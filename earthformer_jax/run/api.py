@@ -91,7 +91,8 @@ def evaluate(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load(
-    what: str | os.PathLike[str], config: ml_collections.ConfigDict | None = None
+    what: str | os.PathLike[str],
+    config: str | os.PathLike[str] | ml_collections.ConfigDict | None = None,
 ) -> TrainedModel:
     """Reads a trained model.
 
@@ -100,7 +101,8 @@ def load(
             one that `eval.checkpoint` says; an exported file (`.efx`); a file of
             official weights (`.pt`, `.npz`, `.safetensors`); or the name of a model
             that comes with the package.
-        config: of the model, for official weights only, from `load_config`.
+        config: of the model, for official weights only: a name ("sevir:released"), a
+            file, also a yaml file of the reference implementation, or a config.
 
     Raises:
         ConfigError: if there is nothing of that name, or it cannot be used.

@@ -13,6 +13,7 @@ from collections.abc import Container, Sequence
 import ml_collections
 
 from earthformer_jax import data, models
+from earthformer_jax.interop import official_yaml
 from earthformer_jax.run import recipes
 from earthformer_jax.run.config import completed, defaults
 from earthformer_jax.settings import ConfigError
@@ -29,7 +30,8 @@ def load(name: str) -> ml_collections.ConfigDict:
             variant it may name another model, "enso:quick,unet", which gets its size
             for that variant and data set, or another data set, which takes over the
             values of all fields that it also has. The config.json of a workdir is the
-            config it was started with.
+            config it was started with. A yaml file of the reference implementation
+            gives model and data (`interop.official_yaml`).
 
     Raises:
         ConfigError: if there is no such file or variant.
@@ -37,6 +39,8 @@ def load(name: str) -> ml_collections.ConfigDict:
     if pathlib.Path(name).name == CONFIG_FILE and pathlib.Path(name).is_file():
         return completed(read_config(pathlib.Path(name).parent))
     file, _, variant = name.partition(":")
+    if pathlib.Path(file).suffix in official_yaml.SUFFIXES:
+        return _official(file, variant)
     parts = variant.split(",")
     model = _last(parts, models.names())
     data_set = _last(parts, data.MODULES)
@@ -72,6 +76,21 @@ def load(name: str) -> ml_collections.ConfigDict:
         if model and config.model.name != model:
             config.model = recipes.model_options(model, variant, data_set)
     return completed(config)
+
+
+def _official(file: str, variant: str) -> ml_collections.ConfigDict:
+    """The complete config that a yaml file of the reference describes.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    if variant:
+        raise ConfigError(f"{file} has no variants; got {variant!r}")
+    try:
+        fields = official_yaml.read(locate(file))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"config {file!r}: {error}") from error
+    return completed(ml_collections.ConfigDict(fields))
 
 
 def with_names(name: str, data_set: str | None, model: str | None) -> str:

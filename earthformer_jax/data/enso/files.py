@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from earthformer_jax.data import tfds_source
-from earthformer_jax.data.enso import gridded_sst, icar, icar_tfds
+from earthformer_jax.data.enso import gridded_sst, icar, icar_input, icar_tfds
 from earthformer_jax.data.enso.settings import Settings
 from earthformer_jax.data.readers import formats, layout
 from earthformer_jax.data.readers.layout import Wanted
@@ -21,6 +21,8 @@ def find_icar(settings: Settings, *, labels: bool = True) -> icar.Months | None:
         ValueError: if the files cannot be used, or the path is a folder without any.
     """
     path = Path(settings.path).expanduser()
+    if not labels and path.suffix == icar_input.SUFFIX and path.is_file():
+        return icar_input.read(path)
     if tfds_source.is_prepared(path):
         return icar_tfds.read(path)
     train = icar.find(path)

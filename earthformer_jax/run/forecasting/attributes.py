@@ -43,10 +43,11 @@ def describe(trained: Trained, found: Beginnings) -> dict[str, str]:
     assert state is not None
     number = package_version()
     version = f"earthformer_jax {number}".strip()
+    after = f" after {trained.step} training steps" if trained.step else ""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = {
         "title": "Forecast of " + ", ".join(x.name for x in found.variables),
-        "source": f"{model} of {version} after {trained.step} training steps",
+        "source": f"{model} of {version}{after}",
         "history": f"{now} {version}: forecast from {found.label}",
         "references": REFERENCES.get(model, ""),
         "earthformer_jax_version": number,

@@ -5,16 +5,18 @@ import pathlib
 
 import ml_collections
 
-from earthformer_jax.run.loading import exported
+from earthformer_jax.run.loading import exported, official
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
+from earthformer_jax.settings import ConfigError
 
 EXPORTED = ".efx"
-WEIGHTS = (".pt", ".npz", ".safetensors")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".npz", ".safetensors")
 
 
 def load(
-    what: str | os.PathLike[str], config: ml_collections.ConfigDict | None = None
+    what: str | os.PathLike[str],
+    config: str | os.PathLike[str] | ml_collections.ConfigDict | None = None,
 ) -> TrainedModel:
     """Reads a trained model.
 
@@ -22,14 +24,21 @@ def load(
         what: the workdir of a training; an exported file (`.efx`); a file of official
             weights (`.pt`, `.npz`, `.safetensors`); or the name of a model that comes
             with the package.
-        config: of the model, for official weights only.
+        config: of the model, for official weights only: a name ("sevir:released"), a
+            file, also a yaml file of the reference implementation, or a config.
 
     Raises:
         ConfigError: if there is nothing of that name, or it cannot be used.
         CheckpointError: if a workdir holds no checkpoint that can be used.
     """
-    del config
     path = pathlib.Path(what).expanduser()
+    if path.suffix.lower() in WEIGHTS and not path.is_dir():
+        return official.load(path, config)
+    if config is not None:
+        raise ConfigError(
+            f"{what} has a config of its own; `config` is for official weights "
+            f"({', '.join(WEIGHTS)})"
+        )
     if path.suffix == EXPORTED and not path.is_dir():
         return exported.load(path)
     return Run.of(path).load()
