@@ -173,24 +173,38 @@ class TestCommand:
                 **{x: cube_files.dataset(DAYS).sizes[x] for x in ("lat", "lon")},
             }
         printed = capsys.readouterr()
-        assert printed.out == f"forecast written: {output}\n"
+        written, *figures = printed.out.splitlines()
+        assert written == f"forecast written: {output}"
+        assert sorted(figures) == [f"figure: {tmp_path}/new_{x}.png" for x in "PT"]
+        assert (tmp_path / "new_T.png").stat().st_size > 1000
         assert "4 forecasts of 5 frames from days.nc" in printed.err
 
     def test_packed(self, call, folder, tmp_path):
         for name, more in (("a.nc", []), ("b.nc", ["--pack"])):
-            assert not call("--mode=forecast", f"--output={tmp_path / name}", *more)
+            assert not call(
+                "--mode=forecast", f"--output={tmp_path / name}", *more, "--nofigures"
+            )
         with xr.open_dataset(tmp_path / "b.nc") as packed:
             assert packed["T"].encoding["dtype"] == "int16"
+        assert not list(tmp_path.glob("*.png"))
 
     @pytest.mark.parametrize("mode", ["train", "summary"])
     @pytest.mark.parametrize(
         "flag",
         ["input=a.nc", "output=b.nc", "start=all", "stop=2000", "every=2", "steps=2"]
-        + ["members=2", "watch", "interval=3", "anomalies", "pack", "overwrite"],
+        + [
+            "members=2",
+            "watch",
+            "nofigures",
+            "interval=3",
+            "anomalies",
+            "pack",
+            "overwrite",
+        ],
     )
     def test_flags_of_another_mode(self, call, mode, flag, capsys):
         assert call(f"--mode={mode}", f"--{flag}") == 2
-        name = flag.partition("=")[0]
+        name = flag.partition("=")[0].removeprefix("no")
         assert f"error: --{name} needs --mode=forecast" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
@@ -220,7 +234,7 @@ class TestCommand:
         output = f"--output={tmp_path / 'there.nc'}"
         assert call("--mode=forecast", "--input=none.nc", output) == 2
         assert "there.nc exists; choose another --output" in capsys.readouterr().err
-        assert not call("--mode=forecast", output, "--overwrite")
+        assert not call("--mode=forecast", output, "--overwrite", "--nofigures")
         assert (tmp_path / "there.nc").read_bytes() != b"mine"
 
     def test_a_signal_leaves_nothing_behind(self, call, tmp_path, monkeypatch, capsys):

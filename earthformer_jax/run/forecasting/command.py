@@ -1,11 +1,13 @@
 """--mode=forecast and --mode=export: their flags, and what they do."""
 
+import logging
 import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 
 import tqdm
+import xarray as xr
 from absl import flags
 
 from earthformer_jax.forecast.chunks import Chunk
@@ -14,6 +16,8 @@ from earthformer_jax.run.forecasting import exporting, making, watching
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import signals
+
+logger = logging.getLogger(__name__)
 
 flags.disclaim_key_flags()  # --help names the command that calls `define`
 
@@ -31,6 +35,7 @@ _MODES = {
     "allow_other_grid": ("forecast",),
     "watch": ("forecast",),
     "interval": ("forecast",),
+    "figures": ("forecast",),
     "overwrite": ("forecast", "export"),
     "model": ("forecast", "export"),
     "init_from": ("train",),
@@ -48,8 +53,8 @@ def define(flag_values: flags.FlagValues) -> None:
             name, default, meaning, lower_bound=1, flag_values=flag_values
         )
 
-    def switch(name: str, meaning: str) -> None:
-        flags.DEFINE_bool(name, False, meaning, flag_values=flag_values)
+    def switch(name: str, meaning: str, default: bool = False) -> None:
+        flags.DEFINE_bool(name, default, meaning, flag_values=flag_values)
 
     text(
         "input",
@@ -96,6 +101,7 @@ def define(flag_values: flags.FlagValues) -> None:
         lower_bound=0.1,
         flag_values=flag_values,
     )
+    switch("figures", "Forecast: draw the first forecast next to the file.", True)
     switch("overwrite", "Forecast, export: replace an existing file.")
     text(
         "model",
@@ -151,6 +157,12 @@ def forecast(
         allow_other_grid=flag_values.allow_other_grid,
     )
     output = flag_values.output and os.path.expanduser(flag_values.output)
+
+    def written(path: pathlib.Path) -> None:
+        print(f"forecast written: {path}", flush=True)
+        if flag_values.figures:
+            draw(path)
+
     if flag_values.watch:
         watching.watch(
             trained,
@@ -159,7 +171,7 @@ def forecast(
             folder,
             interval=flag_values.interval,
             overwrite=flag_values.overwrite,
-            written=_written,
+            written=written,
             shown=shown,
         )
     path = making.write(
@@ -171,7 +183,7 @@ def forecast(
         shown=shown,
     )
     assert path is not None  # it is not kept
-    _written(path)
+    written(path)
 
 
 def export(trained: TrainedModel, flag_values: flags.FlagValues) -> None:
@@ -211,5 +223,17 @@ def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
             bar.update(len(chunk.filled) * chunk.values.shape[-4])
 
 
-def _written(path: pathlib.Path) -> None:
-    print(f"forecast written: {path}", flush=True)
+def draw(path: pathlib.Path) -> None:
+    """Draws the first forecast of a file next to it.
+
+    What cannot be drawn is said; the forecast is there all the same.
+    """
+    from earthformer_jax import plotting  # slow to import
+
+    opened = xr.open_zarr if path.suffix == ".zarr" else xr.open_dataset
+    try:
+        with opened(path, decode_timedelta=False) as forecast:
+            for figure in plotting.draw_forecast(forecast, path.with_suffix("")):
+                print(f"figure: {figure}", flush=True)
+    except (OSError, ValueError) as error:
+        logger.warning("no figure of %s: %s", path, error)
