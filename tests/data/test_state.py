@@ -165,7 +165,9 @@ def test_el_nino_of_an_earlier_version(tmp_path):
     now = first.state()
     state = dataclasses.replace(
         now,
-        layout=dataclasses.replace(now.layout, channels=("SST anomaly",), units=("K",)),
+        layout=dataclasses.replace(
+            now.layout, channels=("SST anomaly",), units=("K",), frame="month"
+        ),
         frames={},
         minutes={},
         calendar="",

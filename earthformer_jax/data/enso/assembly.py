@@ -10,7 +10,6 @@ from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.enso import icar
 from earthformer_jax.data.enso.examples import EnsoExamples
 from earthformer_jax.data.enso.learned import (
-    FRAME,
     Fitted,
     Learned,
     Series,
@@ -106,7 +105,7 @@ def assemble(
         loss_weights=loss_weights,
         normalization=normalization,
         coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
-        display=Display((_channel(normalization),), frame=FRAME, south_first=True),
+        display=Display((_channel(normalization),), frame="month", south_first=True),
         # The windows of the twin are independent of each other.
         spans={k: x.spans for k, x in found.windows.items() if isinstance(x, Windows)},
     )

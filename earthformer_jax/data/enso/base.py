@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from earthformer_jax.data.climatology import MONTHS, Climatology, fit_monthly
+from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.grid import NINO34, Grid, box_weights
 from earthformer_jax.data.readers.values import units
 
@@ -20,6 +21,7 @@ MAX_CARRY = 3
 BOX_CELSIUS = (20.0, 35.0)
 BOX_ANOMALY = 10.0
 KELVIN_OFFSET = 273.15
+SAME_BASE = 0.1  # K; observations of one period differ by less, base periods by more
 ANOMALIES = "anomalies"  # else the unit of the temperatures
 OFFSETS = {units.CELSIUS: 0.0, units.KELVIN: KELVIN_OFFSET}
 
@@ -97,6 +99,37 @@ def fit(
     weights = box_weights(grid)
     kind = kind_of(values, weights)
     return Base(kind, climatology, grid, weights)
+
+
+def check_base_period(
+    base: Base, anomalies: np.ndarray, minutes: np.ndarray, train: tuple[int, int]
+) -> None:
+    """Rejects anomalies of another base period, if it can be told.
+
+    From those of the training the climatology of its months was removed, so that their
+    mean over these months is 0.
+
+    Args:
+        base: what is learned from the training months.
+        anomalies: `[m, h, w]` in K, NaN where missing.
+        minutes: `[m]` since 1970.
+        train: first and last time of training.
+
+    Raises:
+        ValueError: if all training months are there, and their mean is not 0.
+    """
+    first, last = times.month_of(np.array(train))
+    months = times.month_of(minutes)
+    if base.kind != ANOMALIES or months[0] > first or months[-1] < last:
+        return
+    inside = (months >= first) & (months <= last)
+    mean = box_mean(anomalies[inside], base.nino_weights)
+    if abs(mean) > SAME_BASE:
+        raise ValueError(
+            f"over the training months these anomalies are {mean:+.2f} K from those "
+            f"that the model was trained on, on average over {NINO34}: they depart "
+            "from another base period. Use anomalies from the same one"
+        )
 
 
 def find_ocean(training: np.ndarray, climatology: Climatology) -> np.ndarray:

@@ -12,7 +12,11 @@ from earthformer_jax.data.climatology import MONTHS
 from earthformer_jax.data.enso import base as base_lib
 from earthformer_jax.data.enso import files, gridded_sst, icar, twin
 from earthformer_jax.data.enso.base import ANOMALIES, Base
-from earthformer_jax.data.enso.checks import check_months, check_values
+from earthformer_jax.data.enso.checks import (
+    check_departures,
+    check_months,
+    check_values,
+)
 from earthformer_jax.data.enso.examples import with_calendar
 from earthformer_jax.data.enso.learned import (
     Learned,
@@ -46,9 +50,11 @@ from earthformer_jax.data.windows import Windows
 
 INDICES = {"nino12": NINO12, "nino3": NINO3, "nino4": NINO4}
 REMEDY = "choose another `start`"
-# The standard names of CF have no anomaly of the sea surface temperature.
+# The standard names of CF have no anomaly of the sea surface temperature but this.
+CF_ANOMALY = "surface_temperature_anomaly"
 ANOMALY = "sea surface temperature anomaly"
 SIMULATED = Variable("sst", "K", "", ANOMALY)
+SST_NAME = "sea_surface_temperature"
 
 
 def find(
@@ -129,8 +135,7 @@ def _of_file(
 ) -> Beginnings:
     """Months of observed temperature, as departures from the training climatology."""
     wanted = files.wanted_of(settings)
-    cube = gridded_sst.read(settings.path, wanted, settings.region, gaps=True)
-    check_cells(cube.label, *gridded_sst.cells_of(cube), state)
+    cube = gridded_sst.read(settings.path, wanted, gaps=True, cells=state.layout)
     first = choosing.choose(cube, settings.in_len, starts)
     base = learned.base or without_climatology(learned)
     ocean, minutes = base.grid.ocean, gridded_sst.minutes_of(cube)
@@ -140,26 +145,40 @@ def _of_file(
         check_values(cube, values, settings.missing)
         kind = base_lib.kind_of(values, base.nino_weights)
         check_months(values[used, ..., 0], ocean, minutes[used], REMEDY)
-        anomalies = base.anomalies(base.of_this_kind(values, kind), minutes)
+        anomalies = gridded_sst.anomalies_of(cube, base, kind, state)
+        check_departures(anomalies[used][:, ocean], minutes[used])
     observed = np.isfinite(anomalies)
     filled = np.empty_like(anomalies)
     for begin, end in cube.segments.tolist():
         filled[begin:end], *_ = base_lib.fill_gaps(anomalies[begin:end], ocean)
     part = dataclasses.replace(cube, frames=ArrayFrames(filled[..., None]))
+    notes = cube.notes
     if kind == ANOMALIES:
-        variable = Variable(cube.names[0], "K", "", ANOMALY)
-    else:
-        variable = Variable(cube.names[0], kind, "sea_surface_temperature")
+        notes += ("anomalies are taken to be of the same base period as in training",)
     return _beginnings(
         settings,
         learned,
         part,
         first,
-        variable,
+        _variable(cube, kind),
         missing=1 - observed[:, ocean].mean(axis=1),
         decode=functools.partial(_full, learned.normalization, base, kind),
-        notes=cube.notes,
+        notes=notes,
     )
+
+
+def _variable(cube: Cube, kind: str) -> Variable:
+    """What is forecast, in the words of the file where they suit the kind of values."""
+    named = cube.standard_names[0] if cube.standard_names else ""
+    if kind == ANOMALIES:
+        name = named if named == CF_ANOMALY else ""
+    else:
+        name = SST_NAME if not named or "anomaly" in named else named
+    long_name = cube.long_names[0] if cube.long_names else ""
+    unit = "K" if kind == ANOMALIES else kind
+    if not long_name and kind == ANOMALIES:
+        long_name = ANOMALY
+    return Variable(cube.names[0], unit, name, long_name)
 
 
 def _of_models(
@@ -201,9 +220,8 @@ def _of_twin(
             f"start={starts.first}: the windows of the {label} have no dates; use last "
             "or all, or give a `path`"
         )
-    source = twin.TwinSource(
-        "test", settings.twin_test, settings.in_len, 1, settings.seed
-    )
+    lengths = settings.in_len, settings.out_len
+    source = twin.TwinSource("test", settings.twin_test, *lengths, settings.seed)
     chosen = np.arange(settings.twin_test)
     chosen = chosen[-1:] if starts.first == "last" else chosen[:: starts.every]
     return Beginnings(

@@ -13,6 +13,8 @@ from earthformer_jax.data.readers.values.missing import number_text
 # Larger values, in K or degrees Celsius, are undeclared fill values.
 LARGEST_TEMPERATURE = 400.0
 MOST_NAMED = 5
+# K from the mean of the calendar month: twice as far as any observed month.
+LARGEST_DEPARTURE = 20.0
 
 
 def check_values(cube: Cube, values: np.ndarray, missing: Sequence[float]) -> None:
@@ -62,6 +64,24 @@ def check_months(
             f"{flat.sum()} of {len(values)} months have the same value everywhere "
             f"({largest[np.argmax(flat)]:g} in {months_text(minutes[flat])}): the "
             f"file is damaged, or these are missing months; {remedy}"
+        )
+
+
+def check_departures(anomalies: np.ndarray, minutes: np.ndarray) -> None:
+    """Rejects values too far from the climatology of the training.
+
+    Args:
+        anomalies: `[m, n]` in K of ocean cells, NaN where missing.
+        minutes: `[m]` since 1970.
+    """
+    far = np.abs(anomalies) > LARGEST_DEPARTURE
+    if far.any():
+        month, cell = np.argwhere(far)[0]
+        raise ValueError(
+            f"{int(far.sum())} values are more than {LARGEST_DEPARTURE:g} K from the "
+            "climatology of the training, the first by "
+            f"{anomalies[month, cell]:+.1f} K in {months_text(minutes[[month]])}; if "
+            "they mark missing values, set `missing`, otherwise correct the file"
         )
 
 

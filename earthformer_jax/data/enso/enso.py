@@ -274,11 +274,10 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         gridded_sst.load if state is None else gridded_sst.load_trained,
         settings.path,
         wanted=files.wanted_of(settings),
-        region=settings.region,
         **lengths,
     )
     if state is None:
-        data, learned = read(dates=settings.dates), None
+        data, learned = read(dates=settings.dates, region=settings.region), None
     else:
         learned = _known(settings, state)
         by_date = bool(state.minutes)

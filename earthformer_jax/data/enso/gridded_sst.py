@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from earthformer_jax.data.enso import base as base_lib
 from earthformer_jax.data.enso.base import ANOMALIES, Base
 from earthformer_jax.data.enso.checks import check_months, check_values
-from earthformer_jax.data.enso.learned import check_cells
+from earthformer_jax.data.forecasting import fitting
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.grid import Grid, check_spacing, order_longitude
@@ -31,7 +31,7 @@ from earthformer_jax.data.splits import (
     split_periods,
     window_starts,
 )
-from earthformer_jax.data.state import DataState, series
+from earthformer_jax.data.state import DataState, Layout, series
 
 # Share of the months after training that is used for validation without dates.
 VALIDATION_SHARE = 1 / 3
@@ -52,6 +52,7 @@ SST = Quantity(
 )
 # The variable is found by standard name, usual name or units.
 ANY_SST = Wanted(quantity=SST)
+BLOCK = 12  # months of a finer grid that are checked at a time
 REMEDY = "set `train_from` or `test_until` to leave them out"
 
 
@@ -131,7 +132,6 @@ def load_trained(
     base: Base,
     wanted: Wanted = ANY_SST,
     *,
-    region: tuple[float, ...] = (),
     in_len: int,
     out_len: int,
     test_until: str = "",
@@ -143,7 +143,6 @@ def load_trained(
         state: of the data that the model was trained on.
         base: what anomalies were departures from.
         wanted: variable, level, missing values.
-        region: (south, north, west, east) in degrees; () for all.
         in_len: input months.
         out_len: target months.
         test_until: the last date of testing; empty: the last of the file.
@@ -153,9 +152,8 @@ def load_trained(
         ValueError: if the file cannot be used, does not fit the state, or has no window
             that the model has not learned from.
     """
-    cube = read(path, wanted, region)
-    note = _unseen(path, wanted, region) if wanted.missing else ""
-    check_cells(cube.label, *cells_of(cube), state)
+    cube = read(path, wanted, cells=state.layout)
+    note = _unseen(path, wanted, cells=state.layout) if wanted.missing else ""
     periods, starts = series.windows(
         cube, state, in_len=in_len, out_len=out_len, stride=1, test_until=test_until
     )
@@ -166,7 +164,7 @@ def load_trained(
     with naming(cube):
         check_values(cube, values_of(cube), wanted.missing)
         kind = base_lib.kind_of(values_of(cube), base.nino_weights)
-    return _in_kelvin(cube, base, kind, periods, starts, note)
+    return _in_kelvin(cube, base, kind, periods, starts, note, state)
 
 
 def read(
@@ -175,6 +173,7 @@ def read(
     region: tuple[float, ...] = (),
     *,
     gaps: bool = False,
+    cells: Layout | None = None,
 ) -> Cube:
     """Monthly temperature in memory, rows northwards, columns eastwards from 0..360.
 
@@ -183,6 +182,8 @@ def read(
         wanted: variable, level, missing values.
         region: (south, north, west, east) in degrees; () for all.
         gaps: whether months may be missing between the segments of the series.
+        cells: of a training, which are cut out of a larger region or a finer grid;
+            None: all there are.
 
     Raises:
         FileNotFoundError: if `path` does not exist.
@@ -202,7 +203,7 @@ def read(
             f"{cube.label}: {cube.names[0]!r} has units {cube.units[0]!r}; expected K "
             f"or degC{remedy}"
         )
-    latitude, longitude = cells_of(cube)
+    cells_of(cube)
     if cube.times is None:
         raise ValueError(
             f"{cube.label} has no times that can be decoded; expected a time axis with "
@@ -211,13 +212,50 @@ def read(
     try:
         for first, stop in cube.segments if gaps else [(0, len(cube.times))]:
             times.check_monthly(cube.times[first:stop])
-        check_spacing(latitude, "latitude")
-        order, longitude = order_longitude(longitude)
+        if cells is None:
+            return _ordered(cube)
     except ValueError as error:
         raise ValueError(f"{cube.label}: {error}") from None
+    return _fitted(cube, cells, wanted.missing)
+
+
+def _ordered(cube: Cube) -> Cube:
+    """The series in memory, columns eastwards.
+
+    Raises:
+        ValueError: if rows or columns are not evenly spaced.
+    """
+    latitude, longitude = cells_of(cube)
+    check_spacing(latitude, "latitude")
+    order, longitude = order_longitude(longitude)
     cube = in_memory(cube, math.inf)
-    frames = ArrayFrames(cube.frames.read(0, cube.frames.shape[0])[:, :, order])
+    frames = ArrayFrames(values_of(cube)[:, :, order])
     return dataclasses.replace(cube, frames=frames, longitude=longitude)
+
+
+def _fitted(cube: Cube, cells: Layout, missing: Sequence[float]) -> Cube:
+    """The cells of a training in memory.
+
+    Raises:
+        ValueError: if they are not among those of the series.
+    """
+    layout = dataclasses.replace(
+        cells,
+        channels=cube.names,
+        units=cube.units,
+        standard_names=cube.standard_names,
+        frame="",
+    )
+    cube = fitting.fit(cube, layout)
+    assert not isinstance(cube.frames, ArrayFrames)  # no values have been read so far
+    whole, count = cube.frames.unthinned(), cube.frames.shape[0]
+    if whole.shape != cube.frames.shape:  # a fill value would be lost in a mean
+        for first in range(0, count, BLOCK):
+            with naming(cube):
+                check_values(
+                    cube, whole.read(first, min(first + BLOCK, count)), missing
+                )
+    return in_memory(cube, math.inf)
 
 
 def cells_of(cube: Cube) -> tuple[np.ndarray, np.ndarray]:
@@ -277,6 +315,7 @@ def _in_kelvin(
     periods: Mapping[str, Period],
     starts: Mapping[str, np.ndarray],
     note: str,
+    state: DataState | None = None,
 ) -> GriddedSST:
     """Converts values of a kind to anomalies without gaps.
 
@@ -286,7 +325,7 @@ def _in_kelvin(
     ocean, minutes = base.grid.ocean, minutes_of(cube)
     with naming(cube):
         check_months(values_of(cube)[..., 0], ocean, minutes, REMEDY)
-        anomalies = base.anomalies(base.of_this_kind(values_of(cube), kind), minutes)
+        anomalies = anomalies_of(cube, base, kind, state)
     observed = np.isfinite(anomalies) & ocean
     filled, carried, reset = base_lib.fill_gaps(anomalies, ocean)
     text = f"; filled {carried + reset} missing values" if carried + reset else ""
@@ -311,9 +350,32 @@ def _in_kelvin(
     )
 
 
-def _unseen(path: str, wanted: Wanted, region: tuple[float, ...]) -> str:
+def anomalies_of(
+    cube: Cube, base: Base, kind: str, state: DataState | None
+) -> np.ndarray:
+    """Anomalies `[m, h, w]` in K of values of a kind, NaN where missing.
+
+    Raises:
+        ValueError: if they cannot be converted, or are anomalies of another base period
+            than those of the training that `state` is of.
+    """
+    minutes = minutes_of(cube)
+    anomalies = base.anomalies(base.of_this_kind(values_of(cube), kind), minutes)
+    if state is not None and "train" in state.minutes:
+        train = state.minutes["train"]
+        base_lib.check_base_period(base, anomalies, minutes, train)
+    return anomalies
+
+
+def _unseen(
+    path: str,
+    wanted: Wanted,
+    region: tuple[float, ...] = (),
+    cells: Layout | None = None,
+) -> str:
     """The part of a description that names missing values which occur nowhere."""
-    declared = read(path, dataclasses.replace(wanted, missing=()), region)
+    declared = dataclasses.replace(wanted, missing=())
+    declared = read(path, declared, region, cells=cells)
     values = declared.frames.read(0, declared.frames.shape[0])
     names, codings = declared.names, declared.codings
     numbers = undeclared.unseen(values, names, codings, wanted.missing)

@@ -20,7 +20,7 @@ from earthformer_jax.statistics.references import (
 )
 
 TWIN, ICAR, GRIDDED = "twin", "ICAR-ENSO", "gridded"
-FRAME = "month"
+FRAME = "1 month"
 _CELL = ("y", "x")
 
 Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more

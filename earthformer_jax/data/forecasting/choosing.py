@@ -41,10 +41,13 @@ def choose(cube: Cube, in_len: int, starts: Starts) -> np.ndarray:
             )
     if last - in_len + 1 not in every:
         first = max(a for a, _ in cube.segments.tolist() if a <= last)
+        when, after = (
+            cube.period(frame, frame + 1).partition("..")[0] for frame in (last, first)
+        )
+        gap = f" since the gap before {after}" if first else ""
         raise ValueError(
-            f"in_len={in_len} frames without a gap are needed up to "
-            f"{cube.period(last, last + 1).partition('..')[0]}; there are "
-            f"{last - first + 1} ({there})"
+            f"in_len={in_len} frames without a gap are needed up to {when}; there are "
+            f"{last - first + 1}{gap} ({there})"
         )
     return np.array([last - in_len + 1], np.int64)
 
