@@ -78,7 +78,10 @@ def variable_names(names: Iterable[str], reserved: Iterable[str] = ()) -> list[s
 
 
 def plane(
-    size: Sequence[int], latitude: np.ndarray | None, longitude: np.ndarray | None
+    size: Sequence[int],
+    latitude: np.ndarray | None,
+    longitude: np.ndarray | None,
+    south_first: bool = False,
 ) -> Axes:
     """Rows and columns: `lat` and `lon` of a regular grid, otherwise `y` and `x`.
 
@@ -86,6 +89,8 @@ def plane(
         size: number of rows and columns.
         latitude: degrees north `[h]` or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
+        south_first: whether `y` and `x` are numbered from the south and the west, which
+            programs draw upwards and to the right.
     """
     if longitude is not None and longitude.ndim == 1:
         # Those on both sides of 0 or 180 degrees east shall increase as well.
@@ -95,6 +100,11 @@ def plane(
     regular = len(known) == 2 and all(map(_is_monotonic, known.values()))
     dims = ("lat", "lon") if regular else ("y", "x")
     entries = []
+    if south_first and not regular:
+        for name, length, way in zip(dims, size, ("south", "west"), strict=True):
+            text = {"long_name": f"pixel, from the {way}", "units": "1"}
+            numbers = np.arange(length, dtype=np.int32)
+            entries.append(Entry(name, (name,), text, numbers))
     for name, values in known.items():
         own = dims if values.ndim == 2 else (dims[list(found).index(name)],)
         axis = {"axis": "Y" if name == "lat" else "X"} if regular else {}

@@ -105,7 +105,9 @@ class Outline:
         """
         found = self.beginnings
         time, members = self._time, entries_lib.realizations(self.members)
-        plane = entries_lib.plane(size, found.latitude, found.longitude)
+        plane = entries_lib.plane(
+            size, found.latitude, found.longitude, found.south_first
+        )
         dims = (*time.sizes, *members.sizes)
         labels = [
             entries_lib.labels(name, values, tuple(time.sizes)[:-1])

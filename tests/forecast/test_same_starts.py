@@ -1,5 +1,7 @@
 """Forecasts that begin at the same time, at different places."""
 
+import dataclasses
+
 import netCDF4
 import numpy as np
 import pytest
@@ -76,3 +78,13 @@ def test_a_single_one(tmp_path):
     with xr.open_dataset(tmp_path / "f.nc", decode_timedelta=False) as file:
         assert str(file["event"].astype(str).values) == "S1"
         assert file["vil"].dims[0] == "time"
+        assert "y" not in file.coords
+
+
+def test_rows_that_begin_in_the_south():
+    """They are numbered, so that programs draw the north above."""
+    outline, chunks = forecasts([600])
+    found = dataclasses.replace(outline.beginnings, south_first=True)
+    file = writing.to_dataset(dataclasses.replace(outline, beginnings=found), chunks)
+    assert file["y"].values.tolist() == [0, 1, 2]
+    assert file["y"].attrs["long_name"] == "pixel, from the south"

@@ -72,6 +72,7 @@ class Beginnings:
             that are forecast as well, by name.
         latitude: degrees north `[h]` or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
+        south_first: whether the first row is known to be the southernmost.
         coordinates: what tells windows apart besides their times, `[n]` by name, such
             as the names of their events.
         notes: how the input was changed to fit the training, "degC converted to K".
@@ -92,5 +93,6 @@ class Beginnings:
     indices: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
+    south_first: bool = False
     coordinates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -145,6 +145,7 @@ def find(
         advance=advance,
         latitude=latitude,
         longitude=longitude,
+        south_first=True,
         coordinates={"event": np.array([events.names[i] for i in last.event])},
         notes=notes,
     )
