@@ -57,8 +57,8 @@ def check_range(
         last: their last frames `[n]`; these ends of some windows are compared.
 
     Raises:
-        ValueError: if there is one whose unit is not known, in the series or in the
-            training: it is probably another one.
+        ValueError: if there is one whose unit is known in the training, but not in the
+            series: it is probably another one.
     """
     chosen = np.unique(np.linspace(0, len(first) - 1, SAMPLED_WINDOWS).astype(int))
     frames = np.unique(np.concatenate([first[chosen], last[chosen]]))
@@ -82,14 +82,12 @@ def check_range(
             f"more than {abs(middle):.3g} standard deviations "
             f"{'above' if middle > 0 else 'below'} its mean"
         )
-        stated = f"in {units[c]}" if is_stated(units[c]) else "in no known unit"
-        if is_stated(cube.units[c]) and is_stated(units[c]):
-            notes.append(text)
-            continue
-        raise ValueError(
-            f"{cube.label}: {text}, which were {stated}; give the variable the "
-            "attribute units, so that it can be converted"
-        )
+        if is_stated(units[c]) and not is_stated(cube.units[c]):
+            raise ValueError(
+                f"{cube.label}: {text}, which were in {units[c]}; give the variable "
+                "the attribute units, so that it can be converted"
+            )
+        notes.append(text)
     return tuple(notes)
 
 

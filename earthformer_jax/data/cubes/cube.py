@@ -69,6 +69,10 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
         normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
     else:
         normalizer, fitted = trained.unpack(state)
+        length = lengths["in_len"] + lengths["out_len"]
+        ends = starts["test"], starts["test"] + length - 1
+        far = checks.check_range(cube, normalizer, state.layout.units, *ends)
+        cube = dataclasses.replace(cube, notes=(*cube.notes, *far))
         units = "statistics of the training, from the workdir"
     present = {split: (a, b) for split, (a, b) in periods.items() if a < b}
     missing = checks.missing_share(cube, present, normalizer.counted)

@@ -122,6 +122,20 @@ def test_values_far_from_the_training_are_said(tmp_path, state):
     assert any("values of 'T' are far from those" in note for note in found.notes)
 
 
+def test_units_are_asked_for_in_evaluation_too(tmp_path, state):
+    later = steps(at(globe(30)), "D", "2002-01-01")
+    for offset, unit, match in ((-273.15, "", "in K; give .* units"), (60, "K", "")):
+        path = cube_files.write(units(later, T=(1, offset, unit)), tmp_path / "x.nc")
+        settings = cube.Settings(path=path, in_len=IN_LEN, out_len=3)
+        if match:
+            with pytest.raises(ValueError, match=match):
+                cube.load(settings, state)
+        else:
+            assert (
+                "values of 'T' are far" in cube.load(settings, state).data.description
+            )
+
+
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_single_frame(tmp_path, frames):
     """The time to the next is that of the training."""
