@@ -157,14 +157,15 @@ def _choose() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
                 "--config is missing, e.g. --config=configs/enso.py:quick"
             )
         workdir = pathlib.Path(os.path.expanduser(_WORKDIR.value))
-        return workdir_lib.read_config(workdir), workdir
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = _WORKDIR.value or _default_workdir(file)
-    config = _CONFIG.value
+        config = workdir_lib.read_config(workdir)
+    else:
+        file = config_flags.get_config_filename(flags.FLAGS["config"])
+        workdir = pathlib.Path(_WORKDIR.value or _default_workdir(file)).expanduser()
+        config = _CONFIG.value
     if flags.FLAGS.init_from is not None:
         with config.unlocked():
             config.train.init_from = flags.FLAGS.init_from
-    return config, pathlib.Path(os.path.expanduser(workdir))
+    return config, workdir
 
 
 def _summary() -> str:

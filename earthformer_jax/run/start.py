@@ -1,14 +1,16 @@
 """The weights that a training begins with instead of new ones."""
 
+import dataclasses
 import logging
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from flax import traverse_util
 
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.state import DataState
+from earthformer_jax.forecast import archive
 from earthformer_jax.interop import official
 from earthformer_jax.interop.transfer import Transfer, transfer
 from earthformer_jax.models.contract import Forecaster, Variables
@@ -28,8 +30,9 @@ def first_weights(
     """Weights of a workdir or of a file, as far as they fit a model; says what does.
 
     Args:
-        path: a workdir, whose best checkpoint is read as `load` reads it; or official
-            weights of an Earthformer, as `interop.official.read_state_dict` reads them.
+        path: a workdir, whose best checkpoint is read as `load` reads it; an exported
+            model (`.efx`); or official weights of an Earthformer, as
+            `interop.official.read_state_dict` reads them.
         model: to train.
         like: shapes and types of its variables.
         state: of the data that it is trained on; None if there is none.
@@ -42,33 +45,55 @@ def first_weights(
     """
     where = pathlib.Path(path).expanduser()
     try:
-        arrays, unused, source = _read(where, model)
-        found = transfer(arrays, model, like, unused)
+        source = _read(where, model)
+        found = transfer(source.arrays, model, like, source.unused)
     except (CheckpointError, ValueError, OSError, ImportError) as error:
         raise ConfigError(f"config.train.init_from={path}: {error}") from error
-    _say(found, source)
-    if where.is_dir() and state is not None:
-        _compare_data(where, state)
+    _say(found, source.label)
+    if source.state is not None and state is not None:
+        for line in source.state.layout.differences(state.layout):
+            logger.info("  data: %s", line)
     return found.variables
 
 
-def _read(
-    where: pathlib.Path, model: Forecaster
-) -> tuple[dict[str, Any], list[str], str]:
-    """Arrays by path, names of others, and where they come from."""
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Weights as they were found.
+
+    Attributes:
+        label: where they are from.
+        arrays: by path, "params/head/kernel".
+        unused: names of further arrays, which a model of this kind does not have.
+        state: of the data that they were trained on, if known.
+    """
+
+    label: str
+    arrays: Mapping[str, Any]
+    unused: Sequence[str] = ()
+    state: DataState | None = None
+
+
+def _read(where: pathlib.Path, model: Forecaster) -> _Source:
     if where.is_dir():
         variables, progress = Checkpoints(where / "checkpoints").restore_variables(
             "best"
         )
-        arrays = traverse_util.flatten_dict(variables, sep="/")
-        return arrays, [], f"{where}, step {progress.step}"
+        label = f"{where}, step {progress.step}"
+        return _Source(label, archive.flatten(variables), state=data_state.read(where))
+    if where.suffix == archive.SUFFIX:
+        exported = archive.read(where)
+        return _Source(
+            str(where), archive.flatten(exported.variables), state=exported.state
+        )
     if not isinstance(model, Earthformer):
         raise ValueError(
-            "expected a workdir; files of weights are read for an Earthformer only"
+            "expected a workdir or an exported model (.efx); other files of weights "
+            "are read for an Earthformer only"
         )
     state_dict = official.read_state_dict(where)
     arrays, unused = official.arrays_from_state_dict(state_dict, model)
-    return {f"params/{k}": v for k, v in arrays.items()}, unused, str(where)
+    named = {f"params/{name}": array for name, array in arrays.items()}
+    return _Source(str(where), named, unused)
 
 
 def _say(found: Transfer, source: str) -> None:
@@ -84,16 +109,3 @@ def _say(found: Transfer, source: str) -> None:
         logger.log(logging.INFO if i < SHOWN else logging.DEBUG, "  %s", line)
     if len(lines) > SHOWN:
         logger.info("  and %d more (--verbosity=1 lists all)", len(lines) - SHOWN)
-
-
-def _compare_data(workdir: pathlib.Path, state: DataState) -> None:
-    """Says how the data differ from those that the weights were trained on.
-
-    Raises:
-        ConfigError: if the workdir's state of the data cannot be read.
-    """
-    before = data_state.read(workdir)
-    if before is None:
-        return
-    for line in before.layout.differences(state.layout):
-        logger.info("  data: %s", line)

@@ -18,10 +18,7 @@ from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
 from earthformer_jax.training.settings import FREE_TO_CHANGE, TrainSettings
 
-BEGIN_FROM = (
-    "another --workdir begins with the weights of this one by "
-    "--config.train.init_from={}"
-)
+BEGIN_FROM = "another --workdir begins with the weights of this one by --init_from={}"
 LONGER = "to train longer, set config.train.steps instead"
 # Fields that may differ when a training goes on; `check_steps` compares the other one.
 CAN_CHANGE = FREE_TO_CHANGE | {"train.steps"}

@@ -83,8 +83,9 @@ class TrainSettings:
         monitor_mode: whether a small or a large score is good.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints; 0: at validations.
-        init_from: a workdir, or a file of official weights, whose weights training
-            begins with as far as they fit; empty (default): new ones.
+        init_from: a workdir, an exported model (.efx), or a file of official weights,
+            whose weights training begins with as far as they fit; empty (default): new
+            ones.
         num_threads: threads that read examples; 0: none.
         num_workers: processes that read examples; 0: none.
     """

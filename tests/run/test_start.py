@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from earthformer_jax import models
+from earthformer_jax.data.state import DataState, Layout
+from earthformer_jax.forecast import archive
 from earthformer_jax.interop import official
 from earthformer_jax.run import api
 from earthformer_jax.run.run import Run
@@ -74,6 +76,38 @@ def test_a_part(trained, caplog):
     assert levels == {"WARNING"}
 
 
+def test_an_exported_model(tmp_path, caplog):
+    """Another grid and other names of the data are said, and a damaged file refused."""
+    caplog.set_level(logging.INFO)
+    model = toy.ToyModel()
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(np.float32), like(model)
+    )
+    before, now = (
+        DataState(
+            name="custom",
+            description="",
+            layout=Layout(channels=(name,), units=("K",), size=(4, width)),
+            input_shape=toy.SHAPE,
+            target_shape=toy.SHAPE,
+            examples={"train": 1},
+        )
+        for name, width in (("t", 4), ("sst", 5))
+    )
+    path = tmp_path / "model.efx"
+    archive.write(path, archive.Archive(config={}, state=before, variables=variables))
+    read = first_weights(str(path), model, like(model), now)
+    jax.tree.map(np.testing.assert_array_equal, read, variables)
+    assert "data: variables: t, now sst" in caplog.text
+    assert "data: grid: 4 x 4 cells, now 4 x 5 cells" in caplog.text
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="init_from=.*is damaged or incomplete"):
+        first_weights(str(path), model, like(model))
+
+
 def test_a_part_and_new_arrays():
     """A state begins with its own arrays in place of those that are not given."""
     model = toy.ToyModel()
@@ -96,7 +130,11 @@ def test_a_part_and_new_arrays():
     ("name", "message"),
     [
         ("", "holds no checkpoint: train first"),
-        ("absent", "expected a workdir; files of weights are read for an Earthformer"),
+        (
+            "absent",
+            "expected a workdir or an exported model .* for an Earthformer only",
+        ),
+        ("absent.efx", "No such file"),
     ],
 )
 def test_no_weights(tmp_path, name, message):

@@ -51,7 +51,7 @@ class TestSameConfig:
         if "model" not in changes:
             advice += (
                 "; another --workdir begins with the weights of this one by "
-                f"--config.train.init_from={tmp_path / 'run'}"
+                f"--init_from={tmp_path / 'run'}"
             )
         assert str(error.value).splitlines()[1:] == [f"  {line}", advice]
 
