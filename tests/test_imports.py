@@ -37,6 +37,7 @@ ROOMS = {
     "statistics": "",
     "metrics": "checks settings",
     "plotting": "",
+    "pretrained": "",
     "data.readers": "",
     "data": "settings statistics metrics data.readers",
     "data.cubes": _HALL,
@@ -49,7 +50,7 @@ ROOMS = {
     "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",
     "forecast": _HALL,
     "look": f"{_HALL} {_WINGS} plotting",
-    "run": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} forecast",
+    "run": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} forecast pretrained",
     "__main__": "",
     "main": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} run",
 }

@@ -123,6 +123,15 @@ class TestWheel:
         assert name == "enso" and pathlib.Path(file).is_relative_to(programs.parent)
         assert pathlib.Path(file).with_name("py.typed").exists()
 
+    def test_a_trained_model_of_the_package(self, programs, tmp_path):
+        program = (
+            "import earthformer_jax as ef; model = ef.load('nbody-mnist'); "
+            "print(model.input_shape, model.step)"
+        )
+        done = run([programs / "python", "-c", program], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "(10, 32, 32, 1) 800\n"
+
     @pytest.mark.parametrize(
         "start",
         [

@@ -23,6 +23,7 @@ INPUT_COLOUR = "0.45"
 TICKS = 10  # dates along the axis of an index
 EL_NINO = 0.5  # K, above which NOAA speaks of El Niño conditions
 NINO34 = "nino34"
+INDICES = {NINO34: "Niño3.4", "nino3": "Niño3", "nino4": "Niño4", "nino12": "Niño1+2"}
 MOST_NORTH = 60.0  # degrees; further maps are stretched no more
 
 MEMBER = "realization"
@@ -164,6 +165,8 @@ def _dates(moments: list, monthly: bool) -> list[str]:
 
 
 def _name(values: xr.DataArray) -> str:
+    if values.name in INDICES:
+        return f"{INDICES[str(values.name)]} index"
     return str(values.attrs.get("long_name") or values.name)
 
 

@@ -102,7 +102,7 @@ def test_the_index_has_the_levels_of_el_nino(drawn):
     figures.draw(dated(sst()), "x")
     lines = drawn["x_nino34.png"].axes[0].lines
     assert [line.get_ydata()[0] for line in lines[:3]] == [0, -0.5, 0.5]
-    assert drawn["x_nino34.png"].axes[0].get_ylabel() == "nino34 (K)"
+    assert drawn["x_nino34.png"].axes[0].get_ylabel() == "Niño3.4 index (K)"
 
 
 def test_members_are_averaged_on_maps_and_lines_of_the_index(drawn):

@@ -5,10 +5,10 @@ import pathlib
 
 import ml_collections
 
-from earthformer_jax.run.loading import exported, official
+from earthformer_jax.run.loading import exported, official, shipped
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
-from earthformer_jax.settings import ConfigError
+from earthformer_jax.settings import ConfigError, nearest
 
 EXPORTED = ".efx"
 WEIGHTS = (".pt", ".pth", ".ckpt", ".npz", ".safetensors")
@@ -41,4 +41,10 @@ def load(
         )
     if path.suffix == EXPORTED and not path.is_dir():
         return exported.load(path)
+    if not path.exists():
+        name, known = os.fspath(what), shipped.names()
+        if name in known:
+            return shipped.load(name)
+        if near := nearest(name, known):
+            raise ConfigError(f"the workdir {name} does not exist{near}")
     return Run.of(path).load()

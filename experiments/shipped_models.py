@@ -1,0 +1,439 @@
+r"""The small trained models that come with the package, made again.
+
+    python experiments/shipped_models.py --sst=kaplan_pacific_ssta_1856_2014.nc
+    python experiments/shipped_models.py --only=nbody-mnist
+    python experiments/shipped_models.py --check     # are the files what is said here?
+
+Trains each model with the settings of `RECIPES` (a quarter of an hour on two idle CPU
+cores; a killed run resumes, a completed one is not repeated), scores it and simple
+references on its test split, and writes earthformer_jax/pretrained/NAME.efx, which
+contains its model card, and docs/pretrained.md with all cards. The test split is used
+for these scores alone.
+
+Intervals are the central 95 % of 1,000 bootstrap samples: of single test examples, or,
+where they are windows of one series, of blocks of consecutive windows.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+import earthformer_jax as ef
+from earthformer_jax import pretrained
+from earthformer_jax.data.references import persistence
+from earthformer_jax.data.source import Source
+from earthformer_jax.data.task import Forecast, Task
+from earthformer_jax.forecast import archive as archive_lib
+from earthformer_jax.reports import intervals
+from earthformer_jax.run.config import completed
+from earthformer_jax.run.forecasting import exporting
+from earthformer_jax.run.run import Run
+from earthformer_jax.run.trained import TrainedModel
+from earthformer_jax.training.workdir import config_hash
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "pretrained.md"
+SAMPLES = 1000  # of the bootstrap
+MOST_BYTES = 2_000_000
+TESTED = 4  # examples of the self-test
+TOLERANCE = 1e-4
+LABELS = {
+    "model": "**model**",
+    "persistence": "persistence",
+    "damped_persistence": "damped persistence",
+    "lim": "LIM",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A column of the table of a card.
+
+    Attributes:
+        key: of the metric's scores.
+        heading: of the column.
+        decimals: that are shown.
+        lead: which one of scores by lead, from 1; None: the score is one number.
+        higher_is_better: whether it is.
+        judged: whether the card says by how much the model is better or worse.
+    """
+
+    key: str
+    heading: str
+    decimals: int
+    lead: int | None = None
+    higher_is_better: bool = False
+    judged: bool = True
+
+    def of(self, scores: Mapping[str, Any]) -> float:
+        """The number in the scores of one forecast."""
+        value = scores[self.key]
+        return float(value if self.lead is None else value[self.lead - 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is made, and what its card says besides the scores.
+
+    Attributes:
+        title: one line.
+        config: of `ef.load_config`.
+        scores: columns of the table.
+        data: what the data are, and their terms.
+        limits: what the model cannot do.
+        choice: how settings were chosen; "": they are those of the config.
+        use: a command that forecasts with it; "" if there is none.
+        changes: fields of the config.
+        block: consecutive test examples that bootstrap samples keep together.
+        file: the file in `data.path`; "": the data are generated.
+        option: of this script that says where the file is.
+    """
+
+    title: str
+    config: str
+    scores: tuple[Score, ...]
+    data: str
+    limits: str
+    choice: str = ""
+    use: str = ""
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    block: int = 1
+    file: str = ""
+    option: str = ""
+
+    def configure(self, path: str = "") -> ml_collections.ConfigDict:
+        """The whole config.
+
+        Args:
+            path: of the data; "": as in the shipped file, without its folder.
+        """
+        changes = dict(self.changes)
+        if self.file:
+            changes["data.path"] = path or self.file
+        return completed(ef.load_config(self.config, changes))
+
+
+def measured(
+    recipe: Recipe, task: Task, examples: Source, forecasts: Mapping[str, Forecast]
+) -> dict[str, Any]:
+    """Scores with their intervals, and how far the model is ahead of the references.
+
+    Returns:
+        {"scores": {heading: {forecast: [value, low, high]}}, "ahead": {heading:
+        {reference: [value, low, high]}}}; "ahead" is the gain of the model, positive
+        where it is better.
+    """
+    sums = intervals.block_sums(task.metric, examples, forecasts, recipe.block)
+    sampled = {
+        name: intervals.sampled_scores(task.metric, own, SAMPLES, seed=0)
+        for name, own in sums.items()
+    }
+    scores, ahead = {}, {}
+    for score in recipe.scores:
+        values = {name: np.array([*map(score.of, x)]) for name, x in sampled.items()}
+        scores[score.heading] = {name: rounded(x) for name, x in values.items()}
+        ours, sign = values.pop("model"), 1 if score.higher_is_better else -1
+        ahead[score.heading] = {
+            n: rounded(sign * (ours - x)) for n, x in values.items()
+        }
+    return {"scores": scores, "ahead": ahead}
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """A score and its interval, in plain numbers."""
+    return [round(x, 6) for x in intervals.interval(values)]
+
+
+def make(name: str, recipe: Recipe, path: str, workdir: pathlib.Path) -> None:
+    """Trains and scores a model, and writes its file."""
+    run = Run(recipe.configure(path), workdir / name)
+    if not run.train():
+        raise SystemExit("interrupted; the same command resumes training")
+    trained, dataset = run.load(), run.dataset
+    test, task = dataset.data.test, dataset.task
+    out_len, *_, channels = trained.target_shape
+    forecasts: dict[str, Forecast] = {
+        "model": lambda batch: np.asarray(trained(batch["inputs"])),
+        "persistence": persistence(out_len, channels),
+        **{key: task.references[key] for key in LABELS if key in task.references},
+    }
+    state = dataset.data.state
+    assert state is not None, f"{name} has no state of its data"
+    shipped = dataclasses.replace(trained, config=recipe.configure(), state=state())
+    packed = exporting.pack(shipped, program=False)
+    facts = {
+        "parameters": sum(x.size for x in jax.tree.leaves(trained.variables["params"])),
+        **measured(recipe, task, test, forecasts),
+    }
+    metadata = {**packed.metadata, "facts": facts}
+    del metadata["created"]  # equal models are equal files
+    metadata["card"] = card(name, recipe, metadata)
+    archive_lib.write(
+        pretrained.path(name),
+        dataclasses.replace(
+            packed, metadata=metadata, self_test=self_test(trained, test)
+        ),
+    )
+
+
+def self_test(trained: TrainedModel, examples: Source) -> dict[str, np.ndarray]:
+    """Inputs and forecasts of a few test examples, in the units of the model."""
+    chosen = np.linspace(0, len(examples) - 1, TESTED).astype(int)
+    inputs = np.stack([examples[int(i)]["inputs"] for i in chosen])
+    return {"model_inputs": inputs, "model_forecast": np.asarray(trained(inputs))}
+
+
+def hash_of(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a config of plain values."""
+    return config_hash(ml_collections.ConfigDict(dict(config)))
+
+
+def command(name: str, recipe: Recipe) -> str:
+    """The command that makes a model again."""
+    file = f" --{recipe.option}={recipe.file}" if recipe.file else ""
+    return f"python experiments/shipped_models.py --only={name}{file}"
+
+
+def problems(name: str, recipe: Recipe) -> list[str]:
+    """What is wrong with the file of a model; empty if it is what the recipe says."""
+    path = pretrained.path(name)
+    if not path.exists():
+        return [f"{path} does not exist"]
+    found = []
+    if path.stat().st_size > MOST_BYTES:
+        found.append(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")
+    held = archive_lib.read(path)
+    expected = hash_of(recipe.configure().to_dict())
+    if not expected == hash_of(held.config) == held.metadata["config_hash"]:
+        found.append(f"{path} holds another config than its recipe; make it again")
+    if held.metadata["card"] != card(name, recipe, held.metadata):
+        found.append(f"{path} holds another card than its recipe; make it again")
+    test = held.self_test or {}
+    error = np.abs(ef.load(name)(test["model_inputs"]) - test["model_forecast"]).max()
+    if not error < TOLERANCE:
+        found.append(f"{path}: its forecast differs by {error:.2g} from the stored one")
+    return found
+
+
+def page() -> str:
+    """docs/pretrained.md: the cards in the files."""
+    files = [archive_lib.read(pretrained.path(name)) for name in RECIPES]
+    return "\n".join([INTRODUCTION, *(file.metadata["card"] for file in files)])
+
+
+def card(name: str, recipe: Recipe, metadata: Mapping[str, Any]) -> str:
+    """The card of a model, in Markdown.
+
+    Args:
+        name: of the model.
+        recipe: how it is made.
+        metadata: of its file.
+    """
+    facts, data = metadata["facts"], metadata["data"]
+    heads = [score.heading for score in recipe.scores]
+    rows = ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+    for name_of, label in LABELS.items():
+        if name_of in facts["scores"][heads[0]]:
+            cells = [
+                shown(facts["scores"][score.heading][name_of], score.decimals)
+                for score in recipe.scores
+            ]
+            rows.append(f"| {label} | " + " | ".join(cells) + " |")
+    judged = [score for score in recipe.scores if score.judged]
+    use = ["```bash", recipe.use, "```", ""] if recipe.use else []
+    return "\n".join(
+        [
+            f"## {recipe.title}: `{name}`",
+            "",
+            *use,
+            f"**Data.** {recipe.data}",
+            "",
+            f"**Split.** {data}.",
+            "",
+            "**Scores on test** (in brackets the central 95 % of bootstrap samples):",
+            "",
+            *rows,
+            "",
+            "The model is, by",
+            "",
+            *(verdict(score, facts["ahead"][score.heading]) for score in judged),
+            "",
+            f"**Limits.** {recipe.limits}",
+            "",
+            f"**Made by** `{command(name, recipe)}`: an Earthformer of "
+            f"{facts['parameters']:,} parameters after {metadata['step']:,} steps, one "
+            f"seed; SHA-256 of the config `{metadata['config_hash'][:16]}…`.",
+            *([recipe.choice] if recipe.choice else []),
+            "",
+        ]
+    )
+
+
+def shown(value: list[float], decimals: int) -> str:
+    """ "0.52 (0.41 to 0.63)"."""
+    point, low, high = (f"{x:.{decimals}f}".replace("-", "−") for x in value)
+    return f"{point} ({low} to {high})"
+
+
+def verdict(score: Score, ahead: Mapping[str, list[float]]) -> str:
+    """A sentence: is the model better than the references?"""
+    said = []
+    for name, label in LABELS.items():
+        if name not in ahead:
+            continue
+        gain, low, high = ahead[name]
+        if low > 0:
+            said.append(f"better than {label} by {shown(ahead[name], score.decimals)}")
+        elif high < 0:
+            by = shown([-gain, -high, -low], score.decimals)
+            said.append(f"worse than {label} by {by}")
+        else:
+            by = shown(ahead[name], score.decimals)
+            said.append(f"as good as {label} within the interval (gain {by})")
+    return f"- {score.heading}: {'; '.join(said)}"
+
+
+INTRODUCTION = """# Models in the package
+
+Three small models come with the package, each a file of less than 2 MB, so that a
+first forecast needs no training:
+
+```python
+import earthformer_jax as ef
+
+model = ef.load("nbody-mnist")
+forecast = model(model.data.test[0]["inputs"][None])
+```
+
+They show how the package is used, and a training can begin with their weights
+(`--init_from`). They are as good as minutes on two CPU cores allow; each card says
+where a simple reference is better. A file holds weights, config, statistics of the
+training data, the card, and a few inputs with their forecast.
+`python experiments/shipped_models.py` makes files and page; with `--check` it compares
+them with what it would make.
+"""
+
+_NINO = tuple(
+    Score("correlation_monthly", f"r at {lead} mo", 2, lead, True, judged=False)
+    for lead in (1, 3, 6, 9)
+)
+RECIPES = {
+    "enso-sst": Recipe(
+        title="El Niño from observed sea surface temperature",
+        config="enso:quick",
+        changes={
+            "data.train_until": "1979-12",
+            "data.validate_until": "1984-12",
+            "model.forecast_change": True,
+        },
+        choice=(
+            "Of two settings, with and without `forecast_change`, this one had the "
+            "higher C-Nino3.4-M on the validation period (0.30 against 0.25)."
+        ),
+        file="kaplan_pacific_ssta_1856_2014.nc",
+        option="sst",
+        block=24,  # two years: windows of 26 months that begin together are alike
+        scores=(
+            Score("c_nino34_m", "C-Nino3.4-M", 2, higher_is_better=True),
+            *_NINO,
+            Score("mse", "MSE (K²)", 3),
+        ),
+        data=(
+            "Monthly anomalies of sea surface temperature in the tropical Pacific, 12 "
+            "x 22 cells of 5 degrees, from Kaplan Extended SST v2 (Kaplan et al. 1998, "
+            "J. Geophys. Res. 103), 1856 to October 2014. NOAA PSL, Boulder, "
+            "distributes the data without restrictions "
+            "(https://psl.noaa.gov/data/gridded/data.kaplan_sst.html). The file was "
+            "repacked from the R package sinkr, whose code is under the GPL; neither "
+            "code nor data of it are part of this package, only weights and "
+            "statistics."
+        ),
+        limits=(
+            "Trained on anomalies of monthly means in this region, on this grid. "
+            "Values before about 1950 are reconstructed from few ships, and 30 years "
+            "of test hold about ten events, hence the wide intervals. Like every "
+            "forecast that minimises squared errors it is too weak at long leads, and "
+            "it says nothing about its own uncertainty. Not a substitute for "
+            "operational forecasts."
+        ),
+        use=(
+            "python -m earthformer_jax.main --mode=forecast --model=enso-sst \\\n"
+            "    --input=kaplan_pacific_ssta_1856_2014.nc --output=forecast.nc"
+        ),
+    ),
+    "nbody-mnist": Recipe(
+        title="Attracting digits",
+        config="nbody_mnist:quick",
+        scores=(
+            Score("mse", "MSE (sum over a frame)", 2),
+            Score("mae", "MAE (sum over a frame)", 1),
+            Score("ssim", "SSIM", 3, higher_is_better=True),
+        ),
+        data=(
+            "Sequences that the package generates: three digits that attract each "
+            "other, 32 x 32 pixels. The digits are the 8 x 8 ones in scikit-learn "
+            "(E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, "
+            "UCI Machine Learning Repository, CC BY 4.0)."
+        ),
+        limits=(
+            "Digits blur after a few frames: squared errors halve, but sharpness is "
+            "lost, so SSIM and absolute errors are worse than those of persistence. "
+            "Other speeds, sizes or numbers of digits were not trained."
+        ),
+    ),
+    "radar-twin": Recipe(
+        title="Synthetic radar images",
+        config="sevir:quick",
+        scores=(
+            Score("mse", "MSE", 4),
+            Score("csi_m", "CSI-M", 3, higher_is_better=True),
+        ),
+        data=(
+            "Radar images that the package generates in the layout of SEVIR "
+            "(vertically integrated liquid, 5 minutes), 48 x 48 pixels of 8 km. "
+            "Nothing in them was measured."
+        ),
+        limits=(
+            "The storms are simulated: they move and grow by simple rules. The model "
+            "has never seen a real radar image and its scores say nothing about "
+            "forecasts of rain."
+        ),
+    ),
+}
+
+
+def main() -> None:
+    """Makes the models that are asked for, or checks all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", default="runs/shipped", type=pathlib.Path)
+    parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument("--sst", default="", help="the file of enso-sst")
+    parser.add_argument("--page", action="store_true", help="write the page only")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    given = parser.parse_args()
+    wanted = given.only.split(",") if given.only else list(RECIPES)
+    if unknown := set(wanted) - set(RECIPES):
+        parser.error(f"--only: unknown {sorted(unknown)}; known: {', '.join(RECIPES)}")
+    if given.check:
+        found = [line for name in wanted for line in problems(name, RECIPES[name])]
+        if PAGE.read_text() != page():
+            found.append(f"{PAGE} differs from the cards; run --page")
+        raise SystemExit("\n".join(found) or 0)
+    for name in [] if given.page else wanted:
+        path = getattr(given, RECIPES[name].option, "")
+        if RECIPES[name].file and not path:
+            parser.error(f"{name} needs --{RECIPES[name].option}=FILE")
+        make(name, RECIPES[name], path, given.workdir)
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
