@@ -12,9 +12,9 @@ from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 
-# Each module has a dataclass `Settings` and a function `load(config) -> Dataset`.
-# One that fits statistics also takes the `state` that holds them. It is imported on
-# first use.
+# Each module has a dataclass `Settings` and the functions `load(config) -> Dataset`,
+# `beginnings` and `encoding` with the arguments of those below. `load` of one that fits
+# statistics also takes the `state` that holds them. It is imported on first use.
 MODULES = {
     "enso": "enso.enso",
     "moving_mnist": "mnist.moving_mnist",
@@ -80,17 +80,11 @@ def beginnings(
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if the data set is none of files with a series of fields, a file
-            cannot be used, does not match the state, or has no such window.
+        ValueError: if a file cannot be used, does not match the state, or has no such
+            window.
     """
     _check_name(config["name"], state)
     module = _module(config["name"])
-    if not hasattr(module, "beginnings"):
-        able = ", ".join(n for n in MODULES if hasattr(_module(n), "beginnings"))
-        raise ValueError(
-            f"name={config['name']!r}: forecasts are written for series of fields "
-            f"({able}), not for this data set"
-        )
     return module.beginnings(config, state, starts, allow_other_grid=allow_other_grid)
 
 
@@ -102,18 +96,10 @@ def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
         state: of the data that the model was trained on.
 
     Raises:
-        ValueError: if the inputs of the data set are not fields, or its settings do not
-            match the state.
+        ValueError: if the settings do not match the state.
     """
     _check_name(config["name"], state)
-    module = _module(config["name"])
-    if not hasattr(module, "encoding"):
-        able = ", ".join(n for n in MODULES if hasattr(_module(n), "encoding"))
-        raise ValueError(
-            f"name={config['name']!r}: physical units are known for {able}, not for "
-            "this data set"
-        )
-    return module.encoding(config, state)
+    return _module(config["name"]).encoding(config, state)
 
 
 def _check_name(name: str, state: DataState) -> None:
