@@ -15,7 +15,8 @@ from earthformer_jax.forecast.chunks import Chunk
 from earthformer_jax.forecast.entries import Axes, Entry
 
 FILLED = "filled_share"
-STANDARD_NAME = re.compile(r"[a-z]\w*( [a-z_]+)?", re.ASCII)  # others are not of CF
+# Others are not of CF; "unknown" is what conversions from GRIB write.
+STANDARD_NAME = re.compile(r"(?!unknown|none|undefined)[a-z]\w*( [a-z_]+)?", re.ASCII)
 # Words for the unit 1 that CF does not know.
 DIMENSIONLESS = ("-", "~", "none", "unitless", "dimensionless", "(0 - 1)", "0-1")
 RESERVED = (

@@ -188,7 +188,7 @@ def test_what_cf_does_not_know_is_left_out():
     found = (
         Variable("cover", "(0 - 1)", "Cloud Cover"),
         Variable("t", " K ", "air_temperature standard_error"),
-        Variable("ta", "degC", "", "temperature anomaly"),
+        Variable("ta", "degC", "unknown", "temperature anomaly"),
     )
     outline = Outline(beginnings(1, variables=found), STEPS)
     chunks = series.chunks(series.values(1, STEPS, channels=3))
@@ -196,6 +196,7 @@ def test_what_cf_does_not_know_is_left_out():
     assert cover == {"long_name": "cover", "units": "1"}
     assert (t["standard_name"], t["units"]) == ("air_temperature standard_error", "K")
     assert ta["units_metadata"] == "temperature: difference"
+    assert "standard_name" not in ta
 
 
 def test_names():
