@@ -100,8 +100,18 @@ def check_model(
     model: Forecaster,
     input_shape: tuple[int, ...],
     target_shape: tuple[int, ...],
+    *,
+    trained: bool = False,
 ) -> Variables:
     """Rejects a model that cannot forecast targets of a shape.
+
+    Args:
+        config: the whole config.
+        model: the model.
+        input_shape: (t, h, w, c) of an example.
+        target_shape: (k, h, w, c) of an example.
+        trained: it has been checked before its training, so that only its variables are
+            wanted; tracing a forecast takes long.
 
     Returns:
         shapes and types of the model's variables.
@@ -113,6 +123,8 @@ def check_model(
     memory.check_attention(config, model)
     try:
         variables = state_lib.abstract_variables(model, input_shape)
+        if trained:
+            return variables
         apply = functools.partial(model.apply, train=False)
         inputs = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
         forecast = jax.eval_shape(apply, variables, inputs).shape[1:]

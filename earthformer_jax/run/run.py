@@ -137,10 +137,11 @@ class Run:
             ConfigError: if the model cannot be used, or the workdir holds another one.
             CheckpointError: if no checkpoint can be used.
         """
-        workdir_lib.check_same_model(self.config, self.workdir)
+        checkpoints = Checkpoints(self.workdir / "checkpoints")
+        workdir_lib.check_same_model(self.config, self.workdir, checkpoints)
         return restore(
             self.config,
-            self.workdir,
+            checkpoints,
             open_dataset=lambda: self.dataset,
             state=self.state,
             model=self.model,
@@ -223,7 +224,8 @@ class Run:
             model = self._parts[1]
         else:
             model = make_model(self.config, *shapes)
-        return model, check_model(self.config, model, *shapes)
+        trained = self.state is not None
+        return model, check_model(self.config, model, *shapes, trained=trained)
 
     @functools.cached_property
     def _reported(self) -> Dataset:

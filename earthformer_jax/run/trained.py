@@ -298,7 +298,7 @@ class TrainedModel:
 
 def restore(
     config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    checkpoints: Checkpoints,
     *,
     open_dataset: Callable[[], Dataset],
     state: DataState | None,
@@ -309,7 +309,7 @@ def restore(
 
     Args:
         config: the whole config.
-        workdir: with checkpoints, unless the model has no parameters.
+        checkpoints: of a workdir; not read if the model has no parameters.
         open_dataset: returns the data set of the config.
         state: what the workdir keeps of the data it was trained on.
         model: the forecaster.
@@ -323,7 +323,6 @@ def restore(
     )
     if not like["params"]:
         return trained(variables={"params": {}}, step=0, complete=True)
-    checkpoints = Checkpoints(workdir / "checkpoints")
     everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
     variables, progress = checkpoints.restore_variables(
         config.eval.checkpoint, mesh_lib.abstract(like, everywhere)

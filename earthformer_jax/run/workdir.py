@@ -99,7 +99,8 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
         if not any(line.startswith("model.") for line in different):
             advice += f"; {BEGIN_FROM.format(workdir)}"
         _refuse(different, f"{workdir} was started with another config", advice)
-    check_checkpoints(config, workdir, "that of the command")
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    check_checkpoints(config, checkpoints, "that of the command")
 
 
 def check_steps(train: TrainSettings, workdir: pathlib.Path, examples: int) -> None:
@@ -126,7 +127,7 @@ def check_steps(train: TrainSettings, workdir: pathlib.Path, examples: int) -> N
 
 
 def check_checkpoints(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, where: str
+    config: ml_collections.ConfigDict, checkpoints: Checkpoints, where: str
 ) -> None:
     """Refuses checkpoints that were trained with another config.
 
@@ -134,13 +135,12 @@ def check_checkpoints(
 
     Args:
         config: that they should have been trained with.
-        workdir: that holds them.
+        checkpoints: of a workdir.
         where: the config comes from.
 
     Raises:
         ConfigError: naming the fields that differ.
     """
-    checkpoints = Checkpoints(workdir / "checkpoints")
     now = flatten(json.loads(workdir_lib.to_json(config)))
     for step in checkpoints.steps():
         before = {}
@@ -157,15 +157,24 @@ def check_checkpoints(
         )
 
 
-def check_same_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def check_same_model(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    checkpoints: Checkpoints | None = None,
+) -> None:
     """Refuses to score a checkpoint with a model other than the trained one.
+
+    Args:
+        config: the whole config.
+        workdir: of the training.
+        checkpoints: those of the workdir, if they are read afterwards.
 
     Raises:
         ConfigError: naming the fields that differ, or if the workdir has no config.
     """
     check_checkpoints(
         workdir_lib.read_config(workdir),
-        workdir,
+        checkpoints or Checkpoints(workdir / "checkpoints"),
         str(workdir / workdir_lib.CONFIG_FILE),
     )
     different = [
