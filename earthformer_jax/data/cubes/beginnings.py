@@ -76,11 +76,8 @@ def find(
         normalizer.counted,
     )
     last = first + settings.in_len - 1
-    if len(first) == 1 and windows[0]["filled"] == 1:
-        raise ValueError(
-            f"{cube.label}: all values of the {settings.in_len} frames "
-            f"{cube.period(int(first[0]), int(last[0]) + 1)} are missing"
-        )
+    if len(first) == 1:
+        _check_observed(cube, int(first[0]), int(last[0]) + 1, normalizer.counted)
 
     def following(window: int, count: int) -> Times:
         return choosing.following(cube, int(last[window]), count)
@@ -108,6 +105,17 @@ def find(
             *checks.check_range(cube, normalizer, state.layout.units, first, last),
         ),
     )
+
+
+def _check_observed(cube: Cube, first: int, stop: int, counted: np.ndarray) -> None:
+    """Rejects frames in which a variable has no value in any trained cell."""
+    known = np.isfinite(cube.frames.read(first, stop)) & counted
+    missing = [repr(n) for c, n in enumerate(cube.names) if not known[..., c].any()]
+    if missing:
+        raise ValueError(
+            f"{cube.label}: all values of {' and '.join(missing)} are missing in the "
+            f"{stop - first} frames {cube.period(first, stop)} to forecast from"
+        )
 
 
 def _variables(cube: Cube, layout: Layout) -> tuple[Variable, ...]:

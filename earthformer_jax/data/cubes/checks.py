@@ -58,7 +58,7 @@ def check_range(
 
     Raises:
         ValueError: if there is one whose unit is known in the training, but not in the
-            series: it is probably another one.
+            series, or that was converted: its unit is probably another one.
     """
     chosen = np.unique(np.linspace(0, len(first) - 1, SAMPLED_WINDOWS).astype(int))
     frames = np.unique(np.concatenate([first[chosen], last[chosen]]))
@@ -86,6 +86,11 @@ def check_range(
             raise ValueError(
                 f"{cube.label}: {text}, which were in {units[c]}; give the variable "
                 "the attribute units, so that it can be converted"
+            )
+        if cube.converted_from and cube.converted_from[c]:
+            raise ValueError(
+                f"{cube.label}: {text}, after they were converted from "
+                f"{cube.converted_from[c]} to {units[c]}; correct the attribute units"
             )
         notes.append(text)
     return tuple(notes)

@@ -80,8 +80,12 @@ def fit(cube: Cube, layout: Layout, *, grid: Grid = "part") -> Cube:
         fitted = dataclasses.replace(
             fitted, latitude=layout.latitude, longitude=layout.longitude
         )
-    pairs = zip(layout.units, fitted.units, strict=True)
+    pairs = list(zip(layout.units, fitted.units, strict=True))
     units = tuple(a if is_stated(a) and is_stated(b) else b for a, b in pairs)
+    was = tuple(
+        now if change != (1.0, 0.0) else ""
+        for (_, now), change in zip(pairs, changes, strict=True)
+    )
     return dataclasses.replace(
         fitted,
         names=names,
@@ -89,6 +93,7 @@ def fit(cube: Cube, layout: Layout, *, grid: Grid = "part") -> Cube:
         frames=frames,
         cadence=cadence,
         codings=() if converted else fitted.codings,
+        converted_from=was if converted else (),
         notes=(*cube.notes, *notes),
     )
 

@@ -46,6 +46,8 @@ class Cube:
             unknown.
         standard_names: of the channels in the CF conventions; () if unknown.
         long_names: of the channels, human-readable; () if unknown.
+        converted_from: units in the files of channels whose values are converted to
+            `units`, "" of others; () if none is.
         notes: assumptions, and what was left out.
         splits: first frame and end of each split, if the file says.
     """
@@ -64,6 +66,7 @@ class Cube:
     codings: tuple[Coding, ...] = ()
     standard_names: tuple[str, ...] = ()
     long_names: tuple[str, ...] = ()
+    converted_from: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -87,6 +90,7 @@ class Cube:
             codings=chosen(self.codings),
             standard_names=chosen(self.standard_names),
             long_names=chosen(self.long_names),
+            converted_from=chosen(self.converted_from),
             frames=self.frames.channels(places),
         )
 

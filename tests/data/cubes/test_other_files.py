@@ -245,7 +245,17 @@ REFUSED = {
     "no value": (
         lambda: days().where(days().time < np.datetime64("2001-02-06")),
         {},
-        r"all values of the 4 frames 2001-02-06\.\.2001-02-09 are missing",
+        r"all values of 'T' and 'P' are missing in the 4 frames 2001-02-06\.\.2001",
+    ),
+    "no value of a variable": (
+        lambda: days().assign(P=days()["P"] * np.nan),
+        {},
+        r"all values of 'P' are missing in the 4 frames",
+    ),
+    "the wrong unit": (
+        lambda: units(days(), T=(1, 0, "degC")),
+        {},
+        "after they were converted from degC to K; correct the attribute units",
     ),
     "no dates": (
         lambda: days().drop_vars("time"),
