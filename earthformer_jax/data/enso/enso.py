@@ -16,6 +16,7 @@ model, climatology, land, scale and reference forecasts are those of its trainin
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.data.splits import SPLITS, Period
+from earthformer_jax.data.splits import NO_DATES, SPLITS, Period
 from earthformer_jax.data.state import LEARNED, DataState, example_checksums, series
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.settings import settings_from
@@ -172,7 +173,9 @@ def _icar(
     lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
     if state is not None:
         check_cells(months.label, months.latitude, months.longitude, state)
-    data = icar_lib.divided(months, settings.dates, split=settings.split, **lengths)
+    # The splits of a trained model are those of its training.
+    dates = settings.dates if state is None else NO_DATES
+    data = icar_lib.divided(months, dates, split=settings.split, **lengths)
     index = {"nino34_three_month": data.three_month_index}
     make = functools.partial(_windows, settings, data.cube, beside=index)
     starts, periods = data.starts, data.periods
@@ -180,7 +183,8 @@ def _icar(
         learned = _learned_from_icar(settings, data)
     else:
         learned = _known(settings, state)
-        _check_dated(months.label, learned.origin == GRIDDED)
+        by_date = periods is not None
+        _check_dated(settings.path, by_date and learned.origin == GRIDDED)
         if periods is None:
             starts = _models_not_learned(make(starts), starts, state, months.label)
         else:
@@ -226,17 +230,17 @@ def _learned_from_icar(settings: Settings, data: icar_lib.IcarEnso) -> Learned:
     )
 
 
-def _check_dated(label: str, differ: bool) -> None:
+def _check_dated(path: str, differ: bool) -> None:
     """Rejects data whose dates say nothing about what a model has learned from.
 
     Raises:
-        ValueError: if one of them counts years of its own.
+        ValueError: if the model or the data count years of their own.
     """
     if differ:
         raise ValueError(
-            f"{label}: the months of an ICAR-ENSO reanalysis have no real dates, so it "
-            "cannot be known which of them the model has learned from as observations "
-            "of another file; it can be forecast from, but not scored"
+            f"{Path(path).name}: the years of ICAR-ENSO reanalyses are not real ones, "
+            "so it cannot be told which months of observations are the same; forecasts "
+            "can begin here, but the model cannot be scored here"
         )
 
 
@@ -281,7 +285,7 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
     else:
         learned = _known(settings, state)
         by_date = bool(state.minutes)
-        _check_dated(state.name, learned.origin == ICAR and by_date)
+        _check_dated(settings.path, by_date and learned.origin == ICAR)
         base = learned.base or without_climatology(learned)
         data = read(state=state, base=base, test_until=settings.test_until)
     first_month = _calendar_month(data.cube, 0)

@@ -14,7 +14,8 @@ from earthformer_jax.data.forecasting import fitting
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.grid import Grid, check_spacing, order_longitude
-from earthformer_jax.data.readers.layout import Quantity, Undecided, Wanted
+from earthformer_jax.data.readers.joining.matching import renamed_note
+from earthformer_jax.data.readers.layout import NoVariable, Quantity, Undecided, Wanted
 from earthformer_jax.data.readers.series import (
     Cube,
     check_regular,
@@ -190,7 +191,7 @@ def read(
         ValueError: if it cannot be read or is not a temperature, its grid is not
             regular, or its times are not monthly without gaps.
     """
-    cube = open_cube(path, wanted, region=region)
+    cube = _open(path, wanted, region, cells)
     if len(cube.names) != 1:
         raise ValueError(
             f"{cube.label}: expected one temperature, but {', '.join(cube.names)} were "
@@ -217,6 +218,30 @@ def read(
     except ValueError as error:
         raise ValueError(f"{cube.label}: {error}") from None
     return _fitted(cube, cells, wanted.missing)
+
+
+def _open(
+    path: str, wanted: Wanted, region: tuple[float, ...], cells: Layout | None
+) -> Cube:
+    """The series, not read yet; its variable may have another name than in training."""
+    trained = () if cells is None else cells.channels
+    try:
+        return open_cube(path, wanted, region=region)
+    except Undecided:  # of several, the one that was trained on
+        if not trained or wanted.variables:
+            raise
+        try:
+            named = dataclasses.replace(wanted, variables=trained)
+            return open_cube(path, named, region=region)
+        except NoVariable:
+            pass
+        raise
+    except NoVariable:  # of the name in the config of the training
+        if not trained or wanted.variables != trained:
+            raise
+        cube = open_cube(path, dataclasses.replace(wanted, variables=()), region=region)
+        note = renamed_note(trained[0], cube.names[0])
+        return dataclasses.replace(cube, notes=(*cube.notes, note))
 
 
 def _ordered(cube: Cube) -> Cube:

@@ -286,6 +286,22 @@ def test_old_gaps_do_not_matter(trained, whole, tmp_path):
     np.testing.assert_array_equal(begin(trained, path).windows[0]["inputs"], expected)
 
 
+def test_the_variable_by_another_name(trained, whole, tmp_path):
+    """By what it is; of several, by the name it had in training."""
+    expected = begin(trained, trained[0]["path"]).windows[0]["inputs"]
+    renamed = sst_files.write(whole.rename(sst="tos"), tmp_path / "tos.nc")
+    for settings in ({}, {"variable": "sst"}):
+        found = begin(trained, renamed, **settings)
+        np.testing.assert_array_equal(found.windows[0]["inputs"], expected)
+    assert "'sst' is the variable 'tos' of the file" in found.notes
+    with pytest.raises(ValueError, match="has no variable 'ssd'"):
+        begin(trained, renamed, variable="ssd")
+    two = whole.assign(anom=whole["sst"] - 27)
+    two["anom"].attrs["units"] = "K"
+    found = begin(trained, sst_files.write(two, tmp_path / "two.nc"))
+    np.testing.assert_array_equal(found.windows[0]["inputs"], expected)
+
+
 def test_another_grid_is_impossible(trained):
     config, _, state = trained
     with pytest.raises(ValueError, match="another grid cannot be used"):

@@ -209,6 +209,9 @@ def test_other_files_for_icar(icar_trained, tmp_path):
         MONTHS, absolute=False, latitude=LATITUDE, longitude=LONGITUDE
     )
     config = ICAR | {"path": sst_files.write(observed, tmp_path / "observed.nc")}
-    with pytest.raises(ValueError, match="have no real dates"):
+    with pytest.raises(ValueError, match="observed.nc: the years of ICAR-ENSO"):
         data.load(config, state=state)
     assert len(data.beginnings(config, state).windows) == 1
+    # Dates of the training do not divide other files.
+    dated = ICAR | {"path": longer, "train_until": "0099-12"}
+    assert len(data.load(dated, state=state).data.test) == len(other.data.test)
