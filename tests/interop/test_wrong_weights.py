@@ -1,9 +1,15 @@
 """Weights that do not fit, or are damaged: which entry, and what was expected."""
 
+import io
+import pickle
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from earthformer_jax.interop import (
     keras,
@@ -14,7 +20,7 @@ from earthformer_jax.interop import (
     torch_phydnet,
     torch_predrnn,
 )
-from earthformer_jax.interop.state_dict_file import as_weight
+from earthformer_jax.interop.state_dict_file import as_weight, read_state_dict
 from earthformer_jax.models.recurrent.conv_lstm import ConvLSTM
 
 TEMPLATE = {
@@ -150,3 +156,91 @@ def test_convolutions_of_torch(changes, message):
 
 def test_half_precision_is_a_number():
     assert as_weight("w", jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+class Code:
+    """Something that is run when it is unpickled."""
+
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+def npz(compressed=False, **arrays):
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def npy():
+    file = io.BytesIO()
+    np.save(file, KERNEL)
+    return file.getvalue()
+
+
+def flipped(content, share=0.5):
+    content = bytearray(content)
+    content[int(share * len(content))] ^= 0xFF
+    return bytes(content)
+
+
+BIG = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.npz", b""),
+        ("cut.npz", npz(a=BIG)[:500]),
+        ("end.npz", npz(a=BIG)[:-30]),
+        ("flipped.npz", flipped(npz(a=BIG))),
+        ("compressed.npz", flipped(npz(compressed=True, a=BIG))),
+        ("one.npz", npy()),
+        ("pickle.npz", pickle.dumps({"a": KERNEL})),
+        ("objects.npz", npz(a=np.array([{"code": 1}], object))),
+        ("code.safetensors", pickle.dumps(Code())),
+        ("empty.safetensors", b""),
+        ("cut.safetensors", save({"a": BIG})[:500]),
+        ("header.safetensors", flipped(save({"a": BIG}), 0.001)),
+        ("pickle.safetensors", pickle.dumps({"a": KERNEL})),
+    ],
+)
+def test_damaged_files(tmp_path, capsys, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is not a readable"):
+        read_state_dict(tmp_path / name)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.UnpicklingError("Weights only load failed: print"), "alone: Weights o"),
+        (RuntimeError("failed finding central directory\nmore"), "central directory$"),
+        (EOFError(), "a.pt is not a readable .* alone: it ends early"),
+        ([KERNEL], "expected a mapping from names to arrays"),
+        (KERNEL, "expected a mapping"),
+        ({"state_dict": [KERNEL]}, "expected a mapping"),
+        ({3: KERNEL}, "the name 3 is not text"),
+    ],
+)
+def test_files_of_torch(tmp_path, monkeypatch, content, message):
+    """What `torch.load` raises or returns for other files (PyTorch is optional)."""
+
+    def load(path, map_location, weights_only):
+        assert weights_only and map_location == "cpu"
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    (tmp_path / "a.pt").touch()
+    with pytest.raises(ValueError, match=message):
+        read_state_dict(tmp_path / "a.pt")
+
+
+def test_a_checkpoint_of_torch(tmp_path, monkeypatch):
+    whole = {"state_dict": {"a": KERNEL}, "epoch": 3}
+    torch = types.SimpleNamespace(load=lambda *_, **__: whole)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    (tmp_path / "a.PT").touch()
+    assert read_state_dict(tmp_path / "a.PT") == {"a": KERNEL}
