@@ -22,6 +22,7 @@ from earthformer_jax.forecast.unfinished import completed
 
 CONVENTIONS = "CF-1.11"
 FORMATS = {".nc": stores.NetCDF, ".zarr": stores.Zarr}
+ZARR = (".zgroup", ".zarray", "zarr.json")  # of stores, in formats 2 and 3
 LARGEST_PART = 2**18  # most values that are compressed together: 1 MiB of float32
 LEAST_FREE = 2**22  # bytes: a disk with fewer is full
 
@@ -98,7 +99,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: if the suffix is neither `.nc` nor `.zarr`, or if there is a folder
-            where a file should be, or the reverse.
+            where a file should be, the reverse, or a folder of other things.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
@@ -110,6 +111,12 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"output={str(path)!r} is a folder, not a file; use another")
     if path.suffix == ".zarr" and path.exists() and not path.is_dir():
         raise ValueError(f"output={str(path)!r} is a file, not a folder; use another")
+    if path.is_dir() and not any((path / name).exists() for name in ZARR):
+        if other := next(path.iterdir(), None):
+            raise ValueError(
+                f"output={str(path)!r} is a folder with other contents, such as "
+                f"{other.name}, not a Zarr store; use another"
+            )
 
 
 def _shape_of_first(

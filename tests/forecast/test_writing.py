@@ -278,11 +278,14 @@ def test_a_forecast_that_is_missing(tmp_path):
         ("f", r"end the name with one of the two"),
         ("folder.nc", "is a folder, not a file"),
         ("file.zarr", "is a file, not a folder"),
+        ("mine.zarr", "with other contents, such as notes.txt, not a Zarr store"),
     ],
 )
 def test_outputs_that_are_refused(tmp_path, name, message):
     (tmp_path / "folder.nc").mkdir()
     (tmp_path / "file.zarr").write_text("")
+    (tmp_path / "mine.zarr").mkdir()
+    (tmp_path / "mine.zarr" / "notes.txt").write_text("")
     outline = Outline(beginnings(1), STEPS)
     with pytest.raises(ValueError, match=message):
         writing.write(tmp_path / name, outline, parts(outline)[1])
