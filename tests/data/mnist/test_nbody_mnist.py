@@ -196,6 +196,19 @@ class TestDraws:
         drawn["path"] += "/nbody_val.npz"
         assert len(load(**drawn).data.test) == 2
 
+    def test_forecasts_begin_from_those_of_the_test(
+        self, tmp_path, reference, with_digits
+    ):
+        config = write_draws(tmp_path, reference) | {"name": "nbody_mnist"} | LENGTHS
+        dataset = data.load(config).data
+        assert dataset.state is not None
+        (tmp_path / "nbody_train.npz").unlink()
+        found = data.beginnings(config, dataset.state())
+        last = dataset.test[len(dataset.test) - 1]
+        frames = np.concatenate([last[x] for x in ("inputs", "targets")])
+        start = -LENGTHS["in_len"]
+        np.testing.assert_array_equal(found.windows[0]["inputs"], frames[start:])
+
     def test_without_digits(self, tmp_path, reference):
         drawn = write_draws(tmp_path, reference)
         with pytest.raises(ValueError, match="`digits` is not set; set it to"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax import data
+from earthformer_jax.data import tfds_source
 from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.sevir import sevir
@@ -39,7 +40,7 @@ def find(folder, state, starts=LAST, **settings: Any):
     return data.beginnings(config(folder, **settings), state, starts)
 
 
-def short(folder, frames, *, events=slice(None)):
+def short(folder, frames):
     """Files with the first frames of the events only."""
     table = sevir_layout.catalog()
     offsets = sevir_layout.OFFSETS.split(":")[:frames]
@@ -183,6 +184,24 @@ def test_the_twin():
     np.testing.assert_array_equal(found.windows[0]["inputs"], frames[-3:])
     assert found.reference is not None
     assert found.reference.minutes[0] == whole["time"][-1]
+
+
+def test_prepared_events_of_the_test_split(folder, trained, monkeypatch):
+    """They need no more frames than the inputs; names are rows of the catalog."""
+    splits = sevir.events({"path": str(folder)})
+    monkeypatch.setattr(tfds_source, "is_prepared", lambda path: True)
+    monkeypatch.setattr(tfds_source, "open_split", lambda path, split: splits[split])
+    found = find(folder, trained, in_len=3, out_len=60)
+    codes = found.decode(found.windows[0]["inputs"], None)
+    np.testing.assert_allclose(codes[..., 0], frames_of("S6")[-3:], atol=1e-4)
+    assert dates(found.reference) == ["2019-09-01 02:00"]
+
+
+def test_a_single_frame(tmp_path, folder):
+    """The time to the next one is then that of the training."""
+    found = find(short(tmp_path, 1), state_of(config(folder, in_len=1)), in_len=1)
+    assert dates(found.reference) == ["2019-08-31 22:00"]
+    assert following(found, 1) == ["2019-08-31 22:05"]
 
 
 @pytest.mark.parametrize(
