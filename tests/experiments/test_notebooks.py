@@ -7,13 +7,17 @@ import sys
 import venv
 from pathlib import Path
 
+import jax
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 import earthformer_jax
+from earthformer_jax.interop import official
+from earthformer_jax.run import parts
 from tests.test_wheel import copy_sources
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +30,7 @@ SMALL = {
     "1_quick_start": {"CONFIG": '"climate:test"'},
     "2_own_netcdf": {"CONFIG": '"custom:test,persistence"', "CHANGES": "{}"},
     "3_functional_api": {"GRID": "(4, 8, 8)", "STEPS": "3"},
+    "4_official_weights": {"WEIGHTS": '"small.npz"'},
 }
 
 
@@ -46,6 +51,17 @@ def run(notebook, folder, manager=None):
     client = nbclient.NotebookClient(notebook, manager, 600, resources=resources)
     client.execute()
     return notebook
+
+
+def random_weights():
+    """Weights with the names and shapes of the published ones for El Nino."""
+    shapes = (12, 24, 48, 1), (14, 24, 48, 1)
+    config = earthformer_jax.load_config("enso:released")
+    model = parts.make_model(config, *shapes)
+    like = parts.check_model(config, model, *shapes)
+    rng = np.random.default_rng(0)
+    draw = lambda x: rng.normal(0, 0.02, x.shape).astype(np.float32)  # noqa: E731
+    return official.state_dict_from_params(jax.tree.map(draw, like), model)
 
 
 def test_all_are_tested():
@@ -70,6 +86,8 @@ def test_what_is_stored(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if name == "4_official_weights":
+        np.savez(tmp_path / "small.npz", **random_weights())
     run(read(name, **SMALL[name]), tmp_path)
 
 
