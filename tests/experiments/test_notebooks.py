@@ -48,7 +48,9 @@ def read(name, **values):
 def run(notebook, folder, manager=None):
     """Runs every cell in a folder; an error in one of them fails."""
     resources = {"metadata": {"path": str(folder)}}
-    client = nbclient.NotebookClient(notebook, manager, 600, resources=resources)
+    client = nbclient.NotebookClient(
+        notebook, manager, timeout=600, resources=resources
+    )
     client.execute()
     return notebook
 
