@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from earthformer_jax.run import api
-from earthformer_jax.run.forecasting import making
+from earthformer_jax.run.forecasting import figures, making
 from earthformer_jax.run.parts import check_model, make_model
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
@@ -143,6 +143,16 @@ def test_physical_fields(folder, model):
         model.apply(inputs)
     with pytest.raises(ValueError, match="inputs have 3 frames; .* trained on 4"):
         model.apply(inputs[:, 1:], minutes[:, 1:])
+
+
+def test_inputs_for_figures(folder, model):
+    """The days before, in the units of the file."""
+    days = cube_files.dataset(DAYS).sortby("lat")
+    with making.opened(model, making.request(folder / "days.nc")) as forecasts:
+        made = figures.inputs(forecasts.outline)
+    assert made["time"].values.tolist() == days["time"].values[-4:].tolist()
+    np.testing.assert_allclose(made["T"].values, days["T"].values[-4:], rtol=1e-5)
+    assert set(made) == {"T", "P"}
 
 
 class TestOtherGrid:

@@ -57,7 +57,7 @@ def watch(folder, tmp_path):
                 None,
                 tmp_path / "out",
                 interval=3.0,
-                written=written.append,
+                written=lambda path, outline: written.append(path),
                 shown=lambda made, outline: made,
                 sleep=sleep,
                 **options,
@@ -127,7 +127,7 @@ def test_what_cannot_be_watched(folder, tmp_path):
             str(tmp_path / "one.nc"),
             tmp_path,
             interval=1,
-            written=print,
+            written=lambda path, outline: None,
             shown=lambda made, outline: made,
         )
 

@@ -1,23 +1,19 @@
 """--mode=forecast and --mode=export: their flags, and what they do."""
 
-import logging
 import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 
 import tqdm
-import xarray as xr
 from absl import flags
 
 from earthformer_jax.forecast.chunks import Chunk
 from earthformer_jax.forecast.outline import Outline
-from earthformer_jax.run.forecasting import exporting, making, watching
+from earthformer_jax.run.forecasting import exporting, figures, making, watching
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import signals
-
-logger = logging.getLogger(__name__)
 
 flags.disclaim_key_flags()  # --help names the command that calls `define`
 
@@ -158,10 +154,10 @@ def forecast(
     )
     output = flag_values.output and os.path.expanduser(flag_values.output)
 
-    def written(path: pathlib.Path) -> None:
+    def written(path: pathlib.Path, outline: Outline) -> None:
         print(f"forecast written: {path}", flush=True)
-        if flag_values.figures:
-            draw(path)
+        for figure in figures.draw(path, outline) if flag_values.figures else ():
+            print(f"figure: {figure}", flush=True)
 
     if flag_values.watch:
         watching.watch(
@@ -174,16 +170,15 @@ def forecast(
             written=written,
             shown=shown,
         )
-    path = making.write(
+    making.write(
         trained,
         wanted,
         output,
         folder,
         existing="replace" if flag_values.overwrite else "refuse",
         shown=shown,
+        written=written,
     )
-    assert path is not None  # it is not kept
-    written(path)
 
 
 def export(trained: TrainedModel, flag_values: flags.FlagValues) -> None:
@@ -221,19 +216,3 @@ def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
         while (chunk := stop.wait(next, chunks, None)) is not None:
             yield chunk
             bar.update(len(chunk.filled) * chunk.values.shape[-4])
-
-
-def draw(path: pathlib.Path) -> None:
-    """Draws the first forecast of a file next to it.
-
-    What cannot be drawn is said; the forecast is there all the same.
-    """
-    from earthformer_jax import plotting  # slow to import
-
-    opened = xr.open_zarr if path.suffix == ".zarr" else xr.open_dataset
-    try:
-        with opened(path, decode_timedelta=False) as forecast:
-            for figure in plotting.draw_forecast(forecast, path.with_suffix("")):
-                print(f"figure: {figure}", flush=True)
-    except (OSError, ValueError) as error:
-        logger.warning("no figure of %s: %s", path, error)

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 Existing = Literal["refuse", "replace", "keep"]
 Source = str | os.PathLike[str] | xr.Dataset
+Written = Callable[[pathlib.Path, Outline], None]
 Progress = Callable[[Iterable[Chunk], Outline], Iterable[Chunk]]
 
 
@@ -212,6 +213,7 @@ def write(
     *,
     existing: Existing = "refuse",
     shown: Progress = lambda made, outline: made,
+    written: Written = lambda path, outline: None,
 ) -> pathlib.Path | None:
     """Writes the forecasts that are asked for into a file, completely or not at all.
 
@@ -222,6 +224,7 @@ def write(
         folder: for files that are named after the input and its last frame.
         existing: what is done with an existing file.
         shown: shows the progress of the chunks that pass through it.
+        written: called with the file when it is complete.
 
     Returns:
         the file; None if an existing one is kept.
@@ -252,6 +255,7 @@ def write(
         made = shown(forecasts.chunks, forecasts.outline)
         with as_config_error("forecast"):
             writing.write(path, forecasts.outline, made)
+        written(path, forecasts.outline)
     return path
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from earthformer_jax.run.forecasting import making
 from earthformer_jax.run.forecasting.making import Request, Trained
@@ -24,10 +25,10 @@ def watch(
     *,
     interval: float,
     overwrite: bool = False,
-    written: Callable[[pathlib.Path], object],
+    written: making.Written,
     shown: making.Progress,
     sleep: Callable[[float], object] = time.sleep,
-) -> None:
+) -> NoReturn:
     """Forecasts when a file has appeared or changed, until a signal ends the program.
 
     Files are used once they have kept size and time of change for one interval. One
@@ -41,7 +42,7 @@ def watch(
         folder: for files that are named after the input and its last frame.
         interval: seconds from one look to the next.
         overwrite: replace existing files when their input has changed.
-        written: called with every file.
+        written: called with every file when it is complete.
         shown: shows the progress of the chunks that pass through it.
         sleep: waits for some seconds.
 
@@ -66,13 +67,14 @@ def watch(
         now = look(pattern)
         if now and now == before and now != used:
             try:
-                path = making.write(
+                making.write(
                     trained,
                     wanted,
                     output,
                     folder,
                     existing="replace" if overwrite else "keep",
                     shown=shown,
+                    written=written,
                 )
             except (ConfigError, OSError) as error:
                 if str(error) != named:
@@ -80,8 +82,6 @@ def watch(
                 named = str(error)
             else:
                 used, named = now, ""
-                if path is not None:
-                    written(path)
         before = now
         sleep(interval)
 
