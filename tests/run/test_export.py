@@ -16,6 +16,7 @@ import pytest
 import earthformer_jax as ef
 from earthformer_jax import data
 from earthformer_jax.forecast import archive
+from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.run import parts
 from earthformer_jax.run.config import completed
 from earthformer_jax.run.forecasting import exporting
@@ -168,6 +169,30 @@ def test_it_forecasts_files(folder, make):
     np.testing.assert_array_equal(got["P"].values, want["P"].values)
     for name in ("source", "config_hash", "data_fingerprint"):
         assert got.attrs[name] == want.attrs[name]
+
+
+def test_a_file_of_the_first_format_is_still_read():
+    """Made by `tests/golden/make_exported_v1.py`."""
+    path = pathlib.Path(__file__).parents[1] / "golden" / "exported_v1.efx"
+    found, model = archive.read(path), ef.load(path)
+    assert (found.metadata["version"], found.metadata["card"]) == (1, "# A test")
+    test = found.self_test
+    assert test is not None
+    got, want = model.apply(test["inputs"], test["minutes"]), test["forecast"]
+    np.testing.assert_allclose(got, want, atol=1e-6 * np.nanmax(want))
+    assert np.isnan(want[:, :, 0, 0]).all()
+    assert np.nanstd(want) > 0.1
+
+
+def test_a_file_does_not_need_the_device_it_was_made_on():
+    """cuDNN, which only GPUs have, computes what JAX's own attention computes."""
+    shape = (2, 8, 8, 1)
+    model = Earthformer(shape, shape, attn_implementation="cudnn")
+    config = {"model": {"name": "earthformer", "attn_implementation": "cudnn"}}
+    portable = exporting._portable(model, config)
+    assert config["model"]["attn_implementation"] == "xla"
+    assert portable == Earthformer(shape, shape, attn_implementation="xla")
+    assert exporting._portable(portable, config) is portable
 
 
 def test_numbers_of_low_precision(folder, make):
