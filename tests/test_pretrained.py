@@ -1,9 +1,11 @@
 """The trained models that come with the package."""
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,11 +15,13 @@ from earthformer_jax import data, pretrained
 from earthformer_jax.forecast import archive
 from earthformer_jax.run.forecasting import command, making
 from earthformer_jax.run.loading import shipped
+from earthformer_jax.run.start import first_weights
 from earthformer_jax.settings import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = pretrained.names()
 GENERATED = ("nbody-mnist", "radar-twin")
+PARTS = ("another config", "another card", "its forecast differs by")
 SST = "KAPLAN_SST"  # environment variable with the path of the file
 
 
@@ -102,6 +106,24 @@ def test_the_page_shows_the_cards(script):
     assert script.PAGE.read_text() == script.page()
 
 
+def test_the_check_names_what_differs(script, tmp_path, monkeypatch):
+    name = "enso-sst"
+    held = archive.read(pretrained.path(name))
+    config = {**held.config, "seed": held.config["seed"] + 1}
+    weights = jax.tree.map(lambda x: 1.01 * x, held.variables)
+    metadata = {**held.metadata, "card": held.metadata["card"].replace("El Niño", "")}
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert script.problems(name, script.RECIPES[name]) == [
+        f"{pretrained.path(name)} does not exist"
+    ]
+    changed = dataclasses.replace(
+        held, config=config, variables=weights, metadata=metadata
+    )
+    archive.write(pretrained.path(name), changed)
+    found = script.problems(name, script.RECIPES[name])
+    assert [part in line for part, line in zip(PARTS, found, strict=True)] == [True] * 3
+
+
 def test_no_file_knows_where_it_was_made():
     for name in NAMES:
         held = archive.read(pretrained.path(name))
@@ -135,6 +157,12 @@ def test_a_forecast_of_months_that_were_never_seen(trained, tmp_path, capsys):
 
 def test_a_name_is_all_that_is_needed():
     assert ef.load("nbody-mnist").input_shape == (10, 32, 32, 1)
+
+
+def test_a_training_can_begin_with_its_weights(trained):
+    model = trained["enso-sst"]
+    found = first_weights("enso-sst", model.model, model.variables)
+    jax.tree.map(np.testing.assert_array_equal, found, model.variables)
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):

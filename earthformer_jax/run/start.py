@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from earthformer_jax import pretrained
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import archive
@@ -31,8 +32,8 @@ def first_weights(
 
     Args:
         path: a workdir, whose best checkpoint is read as `load` reads it; an exported
-            model (`.efx`); or official weights of an Earthformer, as
-            `interop.official.read_state_dict` reads them.
+            model (`.efx`); the name of a model of the package; or official weights of
+            an Earthformer, as `interop.official.read_state_dict` reads them.
         model: to train.
         like: shapes and types of its variables.
         state: of the data that it is trained on; None if there is none.
@@ -44,6 +45,8 @@ def first_weights(
         ConfigError: with the reason, if there are no weights that fit.
     """
     where = pathlib.Path(path).expanduser()
+    if not where.exists() and path in pretrained.names():
+        where = pretrained.path(path)
     try:
         source = _read(where, model)
         found = transfer(source.arrays, model, like, source.unused)
