@@ -1,5 +1,7 @@
 """The latest frames of a series, and the times of what follows them."""
 
+import dataclasses
+
 import cftime
 import numpy as np
 import pytest
@@ -85,3 +87,37 @@ def test_a_model_that_restores_its_inputs(tmp_path):
     assert load_state is not None
     with pytest.raises(ValueError, match="out_len=0: .* cannot forecast"):
         beginnings.find(chosen, load_state())
+
+
+@pytest.mark.parametrize("step", ["D", "h"])
+def test_feeding_a_forecast_back(tmp_path, step):
+    """The inputs after a forecast are those of a file that holds it."""
+    data = cube_files.dataset(FRAMES, step=step)
+    data = data.where(data["lat"] > 11)  # the southern row is never observed
+    whole = find(tmp_path / "whole.nc", data, calendar=True)
+    chosen = cube.Settings(
+        path=str(tmp_path / "whole.nc"), in_len=4, out_len=3, calendar=True
+    )
+    load_state = cube.load(chosen).data.state
+    assert load_state is not None
+    cube_files.write(data.isel(time=slice(-3)), tmp_path / "cut.nc")
+    cut = dataclasses.replace(chosen, path=str(tmp_path / "cut.nc"))
+    found = beginnings.find(cut, load_state())
+    assert found.advance is not None and found.following is not None
+    inputs = whole.windows[0]["inputs"]
+    assert inputs.shape[-1] == 2 + (4 if step == "h" else 2)
+    forecast = np.where(data["lat"].values[:, None, None] > 11, inputs[-3:, ..., :2], 9)
+    minutes = found.following(0, 3).minutes
+    after = found.advance(found.windows[0]["inputs"], forecast, minutes)
+    assert after.dtype == np.float32
+    np.testing.assert_allclose(after, inputs, atol=1e-6)
+
+
+def test_names_in_the_file(tmp_path):
+    data = cube_files.dataset(FRAMES)
+    data["T"].attrs |= {"standard_name": "air_temperature", "long_name": "at 2 m"}
+    found = find(tmp_path / "x.nc", data)
+    assert found.variables == (
+        Variable("T", "K", "air_temperature", "at 2 m"),
+        Variable("P", "mm/day"),
+    )
