@@ -128,9 +128,6 @@ def _find_axis(now: np.ndarray, trained: np.ndarray, turn: float) -> list[_Axis]
         firsts = _nearest(degrees.mean(axis=1), trained, turn, of=far)
     if firsts is not None:
         chosen = blocks[firsts]
-        down = np.sign(_apart(degrees[0, 1], degrees[0, 0], turn))
-        down *= np.sign(_apart(trained[1], trained[0], turn))
-        chosen = chosen[:, ::-1] if down < 0 else chosen
         if _has_no_repeats(chosen):
             found.append(_Axis(chosen.ravel(), step))
     if index is not None:

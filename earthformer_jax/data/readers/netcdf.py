@@ -153,7 +153,11 @@ def find_fields(
     notes: tuple[str, ...] = ()
     asked: dict[str, str] = {}  # the name that was requested, by name in the file
     if wanted.variables:
-        names, notes = _requested(dataset, gridded, wanted)
+        names = list(wanted.variables)
+        if wanted.alike is not None:
+            there = {n: str(dataset[n].attrs.get("standard_name", "")) for n in gridded}
+            there |= {n: "" for n in names if n in dataset.variables}
+            names, notes = matching.all_alike(names, wanted.alike, there)
         asked = dict(zip(names, wanted.variables, strict=True))
         timed = any(cf.has_time(dataset[name]) for name in gridded)
         for name in names:
@@ -196,33 +200,6 @@ def find_fields(
         )
     ]
     return axes[first], fields, notes + _version_notes(dataset, fields)
-
-
-def _requested(
-    dataset: xr.Dataset, gridded: Sequence[str], wanted: Wanted
-) -> tuple[list[str], tuple[str, ...]]:
-    """Names in the file of the requested variables, and notes on other spellings.
-
-    A variable that there is not keeps its name.
-    """
-    if wanted.alike is None:
-        return list(wanted.variables), ()
-    there = {
-        name: str(dataset[name].attrs.get("standard_name", "")) for name in gridded
-    }
-    names, notes = [], []
-    for name in wanted.variables:
-        found = name
-        if name not in dataset.variables:
-            standard_name = wanted.alike.get(name, "")
-            alike = matching.find_alike(name, standard_name, there)
-            if alike is not None and alike not in wanted.variables:
-                found = alike
-                notes.append(matching.renamed_note(name, found))
-        names.append(found)
-    if len(set(names)) < len(names):  # one variable cannot be two
-        return list(wanted.variables), ()
-    return names, tuple(notes)
 
 
 def _gridded(dataset: xr.Dataset) -> list[str]:

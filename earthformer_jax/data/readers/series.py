@@ -340,14 +340,17 @@ def _thinned_steps(
     """Every n-th frame of stretches without gaps, in step with `phase` if given."""
     pieces = [np.arange(start, stop, step) for start, stop in segments]
     cadence = times_lib.cadence(times)
-    if times is None or phase is None or not cadence or times_lib.is_monthly(cadence):
+    if times is None or phase is None or not cadence:
         return pieces
-    found = []
-    for piece, (start, stop) in zip(pieces, segments, strict=True):
-        late = np.rint((times.minutes[start] - phase) / cadence).astype(int)
-        first = start + -late % step
-        found.append(np.arange(first, stop, step) if first < stop else piece[:0])
-    return found
+    if phase in times.minutes[np.concatenate(pieces)]:  # the series itself holds it
+        return pieces
+    late = (times.minutes[segments[:, 0]] - phase) / cadence
+    if times_lib.is_monthly(cadence):
+        months = times_lib.month_of(np.append(times.minutes[segments[:, 0]], phase))
+        late = months[:-1] - months[-1]
+    firsts = segments[:, 0] + -np.rint(late).astype(np.int64) % step
+    stops = segments[:, 1]
+    return [np.arange(*ends, step) for ends in zip(firsts, stops, strict=True)]
 
 
 def _thinned(x: np.ndarray, step: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.cubes import beginnings, cube
+from earthformer_jax.data.readers import times
 from tests.data import cube_files
 from tests.data.cubes.other_forms import (
     IN_LEN,
@@ -14,6 +15,7 @@ from tests.data.cubes.other_forms import (
     find,
     finer,
     globe,
+    holes,
     kelvin,
     steps,
     trained,
@@ -70,6 +72,27 @@ def test_time_step_of_the_training(tmp_path, first, thinned):
     np.testing.assert_allclose(
         kelvin(found)[-1], cube_files.stacked(wanted)[0], atol=1e-4, rtol=0
     )
+
+
+def test_months_of_the_training(tmp_path):
+    """Every twelfth month is the same one in a file that begins with another."""
+    state = trained(
+        tmp_path / "train.nc", at(steps(globe(540), "M", "1900-01")), time_step=12
+    )
+    later = at(steps(globe(60), "M", "2001-05"))
+    found = find(tmp_path / "x.nc", state, later, time_step=12)
+    assert found.reference is not None
+    assert times.text(found.reference.minutes[0]) == "2006-01-01"
+
+
+def test_the_series_of_the_training_is_thinned_as_it_was(tmp_path):
+    """Each piece begins with its first frame, also after a gap."""
+    hourly = holes(at(steps(globe(400), "h")), 201, 202, 203)
+    state = trained(tmp_path / "train.nc", hourly, time_step=6)
+    path = cube_files.write(hourly, tmp_path / "again.nc")
+    settings = cube.Settings(path=path, in_len=IN_LEN, out_len=3, time_step=6)
+    data = cube.load(settings, state).data
+    assert len(data.train) == state.examples["train"] > 0
 
 
 def test_levels_of_the_training(tmp_path):

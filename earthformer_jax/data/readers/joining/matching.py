@@ -7,7 +7,7 @@ north to south, and longitudes begin anywhere on the circle.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -181,6 +181,29 @@ def find_alike(
         if len(found) == 1:
             return found[0]
     return None
+
+
+def all_alike(
+    names: Sequence[str], standard_names: Mapping[str, str], there: Mapping[str, str]
+) -> tuple[list[str], tuple[str, ...]]:
+    """The variables that are meant by names (`find_alike`), and notes on spelling.
+
+    Args:
+        names: that are wanted; one that nothing is like is kept.
+        standard_names: of the wanted variables, by name.
+        there: standard names of the variables that there are, by name.
+    """
+    free = {n: s for n, s in there.items() if n not in names}
+    found = [
+        name
+        if name in there
+        else find_alike(name, standard_names.get(name, ""), free) or name
+        for name in names
+    ]
+    if len(set(found)) < len(found):  # one variable cannot be two
+        return list(names), ()
+    pairs = zip(names, found, strict=True)
+    return found, tuple(renamed_note(a, b) for a, b in pairs if a != b)
 
 
 def renamed_note(name: str, found: str) -> str:
