@@ -44,6 +44,7 @@ from earthformer_jax.data.readers.grid import (
 )
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.times import Times
+from earthformer_jax.data.readers.values import units
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import Windows
@@ -155,6 +156,11 @@ def _of_file(
     notes = cube.notes
     if kind == ANOMALIES:
         notes += ("anomalies are taken to be of the same base period as in training",)
+    elif units.temperature_unit(cube.units[0]) != kind:
+        stated = (
+            f"its units are {cube.units[0]!r}" if cube.units[0] else "it has no units"
+        )
+        notes += (f"{cube.names[0]!r}: {stated}; its values are in {kind}",)
     return _beginnings(
         settings,
         learned,

@@ -163,6 +163,22 @@ def test_units_are_those_of_the_file(trained, whole, tmp_path):
     np.testing.assert_allclose(difference[:, 1:], 273.15, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("stated", "note"),
+    [
+        ("K", "'sst': its units are 'K'; its values are in degC"),
+        ("", "'sst': it has no units; its values are in degC"),
+    ],
+)
+def test_units_that_are_wrong(trained, whole, tmp_path, stated, note):
+    """The mean of the values tells, as in training."""
+    wrong = whole.copy(deep=True)
+    wrong["sst"].attrs = {"units": stated} if stated else {}
+    found = begin(trained, sst_files.write(wrong, tmp_path / "wrong.nc"))
+    assert found.variables[0].units == "degC"
+    assert note in found.notes
+
+
 def test_gaps(trained, whole, tmp_path):
     """A value before the window is carried into it, for three months."""
     scale = trained[2].fitted["scale"].item()
