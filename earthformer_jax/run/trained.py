@@ -187,8 +187,8 @@ class TrainedModel:
 
         Args:
             source: as for `forecast`.
-            start: date of the first forecast, that of its last input frame; "all":
-                every forecast that the series allows.
+            start: date of the first forecast, that of its last input frame; "last":
+                the latest frames; "all": every forecast that the series allows.
             stop: date of the last forecast; a year or a month is used to its end.
                 None: that of `start`.
             every: use every n-th start.
@@ -200,7 +200,7 @@ class TrainedModel:
         Raises:
             ConfigError: as `forecast`.
         """
-        if stop is None and start != "all":
+        if stop is None and start not in ("all", "last"):
             stop = start
         wanted = making.request(
             source,

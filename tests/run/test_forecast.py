@@ -103,6 +103,8 @@ def test_hindcasts(folder, model):
     one = model.hindcast(folder / "days.nc", first)
     assert one["T"].dims == ("forecast_reference_time", "lead_time", "lat", "lon")
     assert model.hindcast(folder / "days.nc").equals(every)
+    last = model.hindcast(folder / "days.nc", "last", steps=np.int64(2), members=1)
+    xr.testing.assert_equal(last, every.isel(forecast_reference_time=[-1]))
 
 
 def test_roll_out_and_fewer_steps(folder, model):
@@ -252,3 +254,13 @@ def test_a_workdir_of_an_earlier_version(folder, tmp_path):
     old = Run(run_on(folder, "days.nc").config, tmp_path / "run").load()
     with pytest.raises(ConfigError, match="holds no data.nc .* train again"):
         old.forecast()
+
+
+def test_what_is_not_a_trained_model(folder, tmp_path):
+    for what, message in (
+        (folder / "days.nc", "days.nc is not a trained model; expected the workdir"),
+        (tmp_path / "none", r"none does not exist; .*\.efx.*\.pt.*comes with the pack"),
+        ("enso-st", "enso-st does not exist; did you mean `enso-sst`"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            api.load(what)

@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax.typing
 import ml_collections
@@ -70,7 +70,6 @@ class Request:
         several: forecasts are laid out by `forecast_reference_time`, even if there is
             just one.
         steps: frames of a forecast; None: as many as the model was trained on.
-        members: forecasts of each window; None: one, without a dimension of its own.
         anomalies: forecast departures from the climatology of the training.
         packed: values are packed into 16 bits.
         allow_other_grid: fields may have another size than in the training.
@@ -80,7 +79,6 @@ class Request:
     starts: Starts = LAST
     several: bool = False
     steps: int | None = None
-    members: int | None = None
     anomalies: bool = False
     packed: bool = False
     allow_other_grid: bool = False
@@ -125,6 +123,7 @@ def request(
     Raises:
         ConfigError: if an argument has a value that is not accepted, or no effect.
     """
+    every, steps, members = (_plain(x) for x in (every, steps, members))
     values = {"first": _date(start), "stop": _date(stop), "every": every}
     starts = settings_from(Starts, values, "a forecast")
     counts = {"steps": steps, "members": members}
@@ -146,7 +145,6 @@ def request(
         starts=starts,
         several=several,
         steps=steps,
-        members=members,
         anomalies=anomalies,
         packed=packed,
         allow_other_grid=allow_other_grid,
@@ -163,7 +161,9 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
     state = known_state(trained)
     fields, stack = trained.config.data, contextlib.ExitStack()
     with stack:
-        with as_config_error(f"data {fields.name!r}", "data", fields):
+        # The path of another source is not that of the config.
+        named = [x for x in fields if x != "path" or wanted.source is None]
+        with as_config_error(f"data {fields.name!r}", "data", named):
             if wanted.source is not None:
                 path = stack.enter_context(given.stored(wanted.source))
                 fields = _with_path(fields, path)
@@ -186,7 +186,6 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
             outline = Outline(
                 found,
                 steps,
-                members=wanted.members or 0,
                 several=wanted.several,
                 anomalies=wanted.anomalies,
                 packed=wanted.packed,
@@ -289,6 +288,11 @@ def _with_path(
         if "catalog_path" in fields:  # that of the files of the training
             fields.catalog_path = ""
     return fields
+
+
+def _plain(value: Any) -> Any:
+    """A whole number of NumPy as one of Python; anything else as it is."""
+    return value.item() if isinstance(value, np.integer) else value
 
 
 def _date(value: object) -> str:

@@ -41,10 +41,14 @@ def load(
         )
     if path.suffix == EXPORTED and not path.is_dir():
         return exported.load(path)
-    if not path.exists():
-        name, known = os.fspath(what), shipped.names()
-        if name in known:
-            return shipped.load(name)
-        if near := nearest(name, known):
-            raise ConfigError(f"the workdir {name} does not exist{near}")
-    return Run.of(path).load()
+    if path.is_dir():
+        return Run.of(path).load()
+    name, known = os.fspath(what), shipped.names()
+    if name in known:
+        return shipped.load(name)
+    problem = "is not a trained model" if path.exists() else "does not exist"
+    raise ConfigError(
+        f"{name} {problem}{nearest(name, known)}; expected the workdir of a training, "
+        f"an exported model ({EXPORTED}), official weights ({', '.join(WEIGHTS)}) with "
+        f"their config, or a model that comes with the package ({', '.join(known)})"
+    )
