@@ -45,6 +45,7 @@ class TrainedModel:
             `data`.
         step: number of optimiser steps after which the variables were saved.
         complete: False if training was interrupted; the same call resumes it.
+        card: a text for the users of the model, from the file it was exported into.
     """
 
     model: Forecaster
@@ -54,6 +55,7 @@ class TrainedModel:
     open_dataset: Callable[[], Dataset]
     step: int
     complete: bool
+    card: str = ""
 
     @functools.cached_property
     def data(self) -> Data:
@@ -220,7 +222,7 @@ class TrainedModel:
         path: str | os.PathLike[str],
         *,
         program: bool = True,
-        card: str = "",
+        card: str | None = None,
         overwrite: bool = False,
     ) -> pathlib.Path:
         """Writes the model into one file, completely or not at all.
@@ -229,7 +231,7 @@ class TrainedModel:
             path: of the file, which ends in ".efx".
             program: add the program that runs without this package, and a self-test of
                 it. The model is compiled once for this.
-            card: a text for the users of the model.
+            card: a text for the users of the model; None: the one it has.
             overwrite: replace an existing file.
 
         Returns:

@@ -224,8 +224,14 @@ def test_what_a_file_says_about_itself(exported, make):
     assert about["minutes"]["shape"] == ["batch", 6]
     assert about["training_period"] == ["2001-01-01", "2002-09-22"]
     assert len(about["config_hash"]) == 64
-    carded = exporting.pack(make("unet"), program=False, card="# Rain")
-    assert carded.metadata["card"] == "# Rain"
+    assert "card" not in about
+
+
+def test_the_card_stays_with_the_model(make, tmp_path):
+    first = make("unet").export(tmp_path / "a.efx", program=False, card="# Rain")
+    second = ef.load(first).export(tmp_path / "b.efx", program=False)
+    third = ef.load(second).export(tmp_path / "c.efx", program=False, card="")
+    assert [ef.load(x).card for x in (first, second, third)] == ["# Rain"] * 2 + [""]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class Trained(making.Trained, Protocol):
     def variables(self) -> Variables: ...
     @property
     def complete(self) -> bool: ...
+    @property
+    def card(self) -> str: ...
     def apply(
         self,
         inputs: jax.typing.ArrayLike,
@@ -51,7 +53,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     program: bool = True,
-    card: str = "",
+    card: str | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes a model into one file, completely or not at all.
@@ -61,7 +63,8 @@ def export(
         path: of the file, which ends in ".efx".
         program: add the program that runs without this package, and a self-test of it.
             The model is compiled once for this.
-        card: a text for the users of the model: data and their terms, scores, limits.
+        card: a text for the users of the model: data and their terms, scores, limits;
+            None: the one it has.
         overwrite: replace an existing file.
 
     Returns:
@@ -86,13 +89,14 @@ def export(
     return path
 
 
-def pack(trained: Trained, *, program: bool = True, card: str = "") -> Archive:
+def pack(trained: Trained, *, program: bool = True, card: str | None = None) -> Archive:
     """What `export` writes.
 
     Raises:
         ConfigError: as `export`.
     """
     state = making.known_state(trained)
+    card = trained.card if card is None else card
     config = json.loads(to_json(trained.config))
     model = _portable(trained.model, config)
     with as_config_error(f"data {config['data']['name']!r}"):
@@ -106,7 +110,8 @@ def pack(trained: Trained, *, program: bool = True, card: str = "") -> Archive:
         config=config,
         state=state,
         variables=trained.variables,
-        metadata=_describe(trained, state, encoding, program, card),
+        metadata=_describe(trained, state, encoding, program)
+        | ({"card": card} if card else {}),
         program=compiled,
         self_test=self_test,
     )
@@ -164,7 +169,7 @@ def _self_test(
 
 
 def _describe(
-    trained: Trained, state: DataState, encoding: Encoding, program: bool, card: str
+    trained: Trained, state: DataState, encoding: Encoding, program: bool
 ) -> dict[str, Any]:
     """Facts about a model, in plain values."""
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -206,7 +211,7 @@ def _describe(
             "runs_with_jax_until": _months_later(now, program_lib.MONTHS),
             "self_test_made_on": jax.default_backend(),
         }
-    return described | ({"card": card} if card else {})
+    return described
 
 
 def _months_later(now: datetime.datetime, months: int) -> str:

@@ -48,6 +48,7 @@ def load(path: str | os.PathLike[str]) -> TrainedModel:
         open_dataset=functools.partial(load_data, config, state),
         step=found.metadata.get("step", 0),
         complete=found.metadata.get("complete", True),
+        card=found.metadata.get("card", ""),
     )
 
 
