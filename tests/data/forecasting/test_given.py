@@ -36,7 +36,7 @@ def packed(tmp_path):
     """A file of int16 with a missing value and a valid range of packed numbers."""
     data = cube_files.dataset(FRAMES)
     data["T"][3, 1, 1] = np.nan
-    data["T"].attrs["valid_range"] = np.array([-20000, 20000], np.int16)
+    data["T"].attrs["valid_range"] = np.array([-20000, 3000], np.int16)  # up to 293 K
     how = dict(dtype="i2", scale_factor=0.001, add_offset=290.0, _FillValue=-32768)
     return cube_files.write(data, tmp_path / "x.nc", encoding={"T": how})
 
@@ -47,7 +47,7 @@ def packed(tmp_path):
 def test_an_open_file(packed, options):
     """What xarray decodes, or does not, is the same as what the file holds."""
     expected = opened(packed)
-    assert np.isnan(expected[1]).sum() == 1
+    assert np.isnan(expected[1]).sum() > 10
     with xr.open_dataset(packed, **options) as data:
         same(opened(data), expected)
 
