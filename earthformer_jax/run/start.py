@@ -20,6 +20,7 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 
 SHOWN = 12  # lines of the log about arrays that are not simply kept
+_CHECKPOINTS = "checkpoints"
 FEW = 0.5  # share of arrays that stay new, above which the log warns
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,16 @@ class _Source:
 
 
 def _read(where: pathlib.Path, model: Forecaster) -> _Source:
+    if not where.exists():
+        raise ValueError(
+            "does not exist; expected a workdir, an exported model (.efx), a file of "
+            f"official weights, or one of {', '.join(pretrained.names())}"
+        )
+    for folder in (where, where.parent):
+        if folder.name == _CHECKPOINTS:
+            raise ValueError(f"expected the workdir, {folder.parent}")
     if where.is_dir():
-        variables, progress = Checkpoints(where / "checkpoints").restore_variables(
+        variables, progress = Checkpoints(where / _CHECKPOINTS).restore_variables(
             "best"
         )
         label = f"{where}, step {progress.step}"

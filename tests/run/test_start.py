@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from earthformer_jax import models
+from earthformer_jax import models, pretrained
 from earthformer_jax.data.state import DataState, Layout
 from earthformer_jax.forecast import archive
 from earthformer_jax.interop import official
@@ -108,6 +108,21 @@ def test_an_exported_model(tmp_path, caplog):
         first_weights(str(path), model, like(model))
 
 
+def test_a_model_of_the_package(caplog):
+    """By name; its weights fit a model with other lengths and another grid."""
+    caplog.set_level(logging.INFO)
+    name = pretrained.names()[0]
+    held = archive.read(pretrained.path(name))
+    (t, h, w, c), (k, *_, out) = held.state.input_shape, held.state.target_shape
+    options = {k: v for k, v in held.config["model"].items() if k != "name"}
+    shapes = (t + 1, h, 2 * w, c), (k + 2, h, 2 * w, out)
+    model = models.create_model(held.config["model"]["name"], *shapes, **options)
+    shapes = state.abstract_variables(model, model.input_shape)
+    weights = first_weights(name, model, shapes)
+    assert len(jax.tree.leaves(weights)) == len(jax.tree.leaves(shapes))
+    assert "adapted" in caplog.text and " new" not in caplog.text
+
+
 def test_a_part_and_new_arrays():
     """A state begins with its own arrays in place of those that are not given."""
     model = toy.ToyModel()
@@ -129,17 +144,19 @@ def test_a_part_and_new_arrays():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "holds no checkpoint: train first"),
-        (
-            "absent",
-            "expected a workdir or an exported model .* for an Earthformer only",
-        ),
-        ("absent.efx", "No such file"),
+        ("", "00000008 is incomplete or damaged"),
+        ("absent", "does not exist; expected a workdir, an exported .* enso-sst"),
+        ("absent.efx", "does not exist; expected a workdir"),
+        ("w.npz", r"an exported model \(.efx\); other files .* for an Earthformer"),
+        ("checkpoints", "expected the workdir, .*test_no_weights[^/]*$"),
+        ("checkpoints/00000008", "expected the workdir, .*test_no_weights[^/]*$"),
     ],
 )
 def test_no_weights(tmp_path, name, message):
     model = toy.ToyModel()
-    with pytest.raises(ConfigError, match=message):
+    (tmp_path / "checkpoints" / "00000008").mkdir(parents=True)
+    (tmp_path / "w.npz").touch()
+    with pytest.raises(ConfigError, match=f"init_from=.*{message}"):
         first_weights(str(tmp_path / name), model, like(model))
 
 
@@ -177,7 +194,7 @@ class TestOfficialWeights:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("absent.npz", None, "no weight file at"),
+            ("absent.npz", None, "does not exist"),
             ("w.npz", b"cut", "is not a readable .npz file"),
             ("w.safetensors", b"cut", "is not a readable safetensors file"),
             ("w.txt", b"", "weights are read from .npz"),
