@@ -53,7 +53,8 @@ def find(
     if (h, w) != (rows, columns) and not allow_other_grid:
         raise ValueError(
             f"the frames of {label} have {h} x {w} pixels, those that the model was "
-            f"trained on {rows} x {columns} (see `space_step`)"
+            f"trained on {rows} x {columns} (see `space_step`; some models take other "
+            "sizes with allow_other_grid=True)"
         )
     if starts.stop or starts.first not in ("last", "all"):
         name = "stop" if starts.stop else "start"

@@ -293,7 +293,8 @@ def _check_size(
     if (h, w) != (rows, columns) and not allow_other_grid:
         raise ValueError(
             f"the fields of {label} have {h} x {w} pixels, those that the model was "
-            f"trained on {rows} x {columns} (see `space_step` and `crop`)"
+            f"trained on {rows} x {columns} (see `space_step` and `crop`; some models "
+            "take other sizes with allow_other_grid=True)"
         )
 
 

@@ -329,5 +329,6 @@ def _check_event(root: Path, events: Events, i: int, layout: Layout, span: int) 
     if frame_offsets(events.offsets[i], layout.frames) is None:
         raise ValueError(
             f"event {event!r} has {len(events.offsets[i])} minute_offsets in the "
-            f"catalog, but {layout.frames} frames in {root / name}"
+            f"catalog, but {layout.frames} frames in {root / name}; list those of "
+            "these frames only"
         )

@@ -81,6 +81,12 @@ def test_targets_are_not_needed(tmp_path, trained, count):
     np.testing.assert_array_equal(found.windows[0]["inputs"], expected)
 
 
+def test_other_sizes_on_request(path, trained):
+    small = config(path, space_step=2)
+    found = data.beginnings(small, trained, allow_other_grid=True)
+    assert found.windows[0]["inputs"].shape == (3, 8, 8, 1)
+
+
 def test_prepared(tmp_path, trained):
     folder = tfds_folder.write(
         tmp_path / "moving_mnist" / "1.0.0",

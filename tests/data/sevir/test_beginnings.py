@@ -222,6 +222,13 @@ def test_refused(folder, trained, first, stop, settings, message):
         find(folder, trained, Starts(first, stop), **settings)
 
 
+def test_other_sizes_on_request(folder, trained):
+    found = data.beginnings(
+        config(folder, space_step=2), trained, allow_other_grid=True
+    )
+    assert found.windows[0]["inputs"].shape == (3, 6, 6, 1)
+
+
 def test_an_event_with_a_gap(tmp_path, trained):
     """A frame is missing before the last two."""
     table = sevir_layout.catalog()
