@@ -22,6 +22,8 @@ STATE = DataState(
         frame="1 day",
         latitude=np.array([0.0, 1.0]),
         longitude=np.array([5.0, 6.0, 7.0]),
+        standard_names=("air_temperature", ""),
+        flipped=True,
     ),
     input_shape=(4, 2, 3, 2),
     target_shape=(1, 2, 3, 1),
@@ -44,6 +46,8 @@ def test_it_is_read_as_written(tmp_path):
             xr.testing.assert_identical(got, want)
         elif field.name == "layout":
             assert not want.differences(got) and want.channels == got.channels
+            assert want.standard_names == got.standard_names
+            assert want.flipped == got.flipped
             np.testing.assert_array_equal(want.longitude, got.longitude)
         elif field.name == "checksums":
             np.testing.assert_array_equal(got["train"], want["train"])

@@ -35,6 +35,7 @@ def layout_of(cube: Cube) -> Layout:
         latitude=cube.latitude,
         longitude=cube.longitude,
         standard_names=cube.standard_names if any(cube.standard_names) else (),
+        flipped=cube.flipped,
     )
 
 

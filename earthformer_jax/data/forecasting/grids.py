@@ -70,6 +70,8 @@ def find_part(
         columns = _find_axis(cube.longitude, longitude, turn=360.0)
         found = _joined(rows, columns)
         if found is not None:
+            if layout.flipped not in (None, cube.flipped):
+                notes.append("latitudes run the other way than in the training")
             west = cube.longitude[found[1].index[0]]
             if abs(west - longitude[0]) > 180:
                 notes.append(f"longitudes are counted from {longitude[0]:g}")

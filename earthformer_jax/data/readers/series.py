@@ -42,6 +42,7 @@ class Cube:
         latitude: degrees north `[h]`, ascending, or `[h, w]`; None if unknown.
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
         south_first: whether row 0 is the southernmost.
+        flipped: whether rows run the other way in the files.
         codings: of the channels: how numbers are stored (in the first file); () if
             unknown.
         standard_names: of the channels in the CF conventions; () if unknown.
@@ -63,6 +64,7 @@ class Cube:
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
     south_first: bool = False
+    flipped: bool = False
     codings: tuple[Coding, ...] = ()
     standard_names: tuple[str, ...] = ()
     long_names: tuple[str, ...] = ()
@@ -182,6 +184,7 @@ def open_cube(
         latitude=latitude,
         longitude=longitude,
         south_first=_south_first(latitude),
+        flipped=cut.flip,
         codings=tuple(codings[i] for i in channels),
         standard_names=tuple(standard_names[i] for i in channels),
         long_names=tuple(long_names[i] for i in channels),

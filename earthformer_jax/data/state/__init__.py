@@ -41,6 +41,7 @@ class Layout:
         longitude: degrees east `[w]` or `[h, w]`; None if unknown.
         standard_names: of the channels in the CF conventions, "" where unknown; () if
             none is known.
+        flipped: whether rows run the other way in the files; None if unknown.
     """
 
     channels: tuple[str, ...]
@@ -50,6 +51,7 @@ class Layout:
     latitude: np.ndarray | None = None
     longitude: np.ndarray | None = None
     standard_names: tuple[str, ...] = ()
+    flipped: bool | None = None
 
     def differences(self, other: "Layout") -> list[str]:
         """Lines that say how another layout differs, "grid: 8 x 8 cells, now 6 x 8".
@@ -198,6 +200,8 @@ def to_dataset(state: DataState) -> xr.Dataset:
             dims = (axis,) if values.ndim == 1 else ("y", "x")
             attributes = {"standard_name": name, "units": units}
             dataset = dataset.assign_coords({name: (dims, values, attributes)})
+    if layout.flipped is not None:
+        dataset.attrs["rows_flipped"] = int(layout.flipped)
     return dataset.assign_attrs(
         Conventions="CF-1.11",
         title="What a model was trained with",
@@ -258,6 +262,9 @@ def from_dataset(dataset: xr.Dataset) -> DataState:
             standard_names=tuple(str(x) for x in dataset["standard_names"].values)
             if "standard_names" in dataset
             else (),
+            flipped=bool(attributes["rows_flipped"])
+            if "rows_flipped" in attributes
+            else None,
             **coordinates,
         ),
         input_shape=tuple(int(n) for n in attributes["input_shape"]),

@@ -63,14 +63,17 @@ FORMS = {
         lambda: units(days(), T=(1, 0, "")),
         "'T' has no units and is taken to be in K",
     ),
-    "latitudes reversed": (lambda: days().isel(lat=slice(None, None, -1)), ""),
+    "latitudes reversed": (
+        lambda: days().isel(lat=slice(None, None, -1)),
+        "latitudes run the other way",
+    ),
     "longitudes reversed": (
         lambda: days().isel(lon=slice(None, None, -1)),
         "columns are put in the order",
     ),
     "longitudes -180..180": (
         lambda: days().assign_coords(lon=(days().lon + 180) % 360 - 180),
-        "",
+        "longitudes are counted from 340",
     ),
     "longitudes sorted": (lambda: days().sortby("lon"), "columns are put in the order"),
     "the globe": (globe, "4 x 5 of the 4 x 36 cells are used"),
