@@ -27,6 +27,9 @@ from earthformer_jax.data.windows import (
     in_range,
 )
 
+# Bytes of a series; more would make memory grow with the number of forecasts.
+MOST_IN_MEMORY = 2**24
+
 
 def find(
     settings: Settings,
@@ -58,7 +61,7 @@ def find(
     normalizer = _normalizer(cube, state)
     first = choosing.choose(cube, settings.in_len, starts)
     if len(first) * settings.in_len >= cube.frames.shape[0]:
-        cube = series.in_memory(cube)  # otherwise most frames are never read
+        cube = series.in_memory(cube, MOST_IN_MEMORY)  # else most are never read
     targets = state.target_shape[-1]
     time_of_day = 0 < cube.cadence < HALF_DAY
     windows = _Filled(

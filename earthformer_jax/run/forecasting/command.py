@@ -55,8 +55,8 @@ def define(flag_values: flags.FlagValues) -> None:
     text(
         "input",
         None,
-        "Forecast: a file, folder or pattern ('today/*.nc') with the latest frames; "
-        "default: the files of the config.",
+        "Forecast: a file, Zarr store or pattern ('today/*.nc') with the latest "
+        "frames; default: the files of the config.",
     )
     text(
         "output",

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Protocol
 
+import jax
 import jax.typing
 import ml_collections
 import numpy as np
@@ -38,6 +39,8 @@ from earthformer_jax.settings import ConfigError, at_least, setting, settings_fr
 
 logger = logging.getLogger(__name__)
 
+# Windows at once on a CPU, where more take memory and no less time.
+MOST_ON_CPU = 8
 Existing = Literal["refuse", "replace", "keep"]
 Source = str | os.PathLike[str] | xr.Dataset
 Written = Callable[[pathlib.Path, Outline], None]
@@ -180,9 +183,10 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
         out_len = trained.target_shape[0]
         steps = wanted.steps or out_len
         with as_config_error("forecast"):
-            made = chunks(
-                trained, found, steps, trained.config.eval.batch_size, out_len=out_len
-            )
+            size = trained.config.eval.batch_size
+            if jax.default_backend() == "cpu":
+                size = min(size, MOST_ON_CPU)
+            made = chunks(trained, found, steps, size, out_len=out_len)
             outline = Outline(
                 found,
                 steps,
