@@ -164,6 +164,14 @@ def test_a_name_is_all_that_is_needed():
     assert ef.load("nbody-mnist").input_shape == (10, 32, 32, 1)
 
 
+def test_without_the_data_of_its_training_it_needs_an_input(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="kaplan.*is not here; name a file .* --inpu"):
+        trained["enso-sst"].forecast()
+
+
 def test_a_training_can_begin_with_its_weights(trained):
     model = trained["enso-sst"]
     found = first_weights("enso-sst", model.model, model.variables)

@@ -163,6 +163,12 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
     """
     state = known_state(trained)
     fields, stack = trained.config.data, contextlib.ExitStack()
+    own = os.path.expanduser(fields.get("path") or "")
+    if wanted.source is None and own and not glob.glob(own):
+        raise ConfigError(
+            f"{own}, which the model was trained on, is not here; name a file with the "
+            "latest frames by --input (in Python: `source`)"
+        )
     with stack:
         # The path of another source is not that of the config.
         named = [x for x in fields if x != "path" or wanted.source is None]
@@ -249,9 +255,11 @@ def write(
         if path.exists() and existing == "keep":
             return None
         _check_not_input(path, wanted.source or trained.config.data.get("path"))
+        count = len(forecasts.beginnings.last)
         logger.info(
-            "%d forecasts of %d frames from %s",
-            len(forecasts.beginnings.last),
+            "%d forecast%s of %d frames from %s",
+            count,
+            "" if count == 1 else "s",
             forecasts.outline.steps,
             forecasts.beginnings.label,
         )
