@@ -43,6 +43,8 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         inputs: jax.typing.ArrayLike,
         minutes: jax.typing.ArrayLike | None = None,
     ) -> jax.Array:
+        if isinstance(inputs, np.ma.MaskedArray):  # JAX would use what is masked
+            inputs = np.ma.filled(inputs.astype(np.float32), np.nan)
         inputs = jnp.asarray(inputs, jnp.float32)
         _check_inputs(inputs, encoding)
         b, t = inputs.shape[:2]
@@ -211,6 +213,11 @@ def _moments(
                 f"minutes reach from {minutes.min()} to {minutes.max()}; expected "
                 f"numbers between -2**31 and 2**31: {expected}"
             )
+    if np.dtype(minutes.dtype).kind == "M":
+        raise ValueError(
+            f"minutes have the type {minutes.dtype}; give "
+            f"times.astype('datetime64[m]').astype(int), {expected}"
+        )
     if np.dtype(minutes.dtype).kind not in "iu":
         raise ValueError(f"minutes have the type {minutes.dtype}; expected {expected}")
     b, t = leading

@@ -166,6 +166,13 @@ def test_it_is_compiled_mapped_and_differentiated(daily):
     np.testing.assert_allclose(gradient[0, -1, ..., 0][known], 2, rtol=1e-6)
 
 
+def test_what_is_masked_is_missing(daily):
+    function, inputs, minutes = daily
+    masked = np.ma.masked_invalid(inputs)
+    masked.data[masked.mask] = 1e20
+    np.testing.assert_array_equal(function(masked, minutes), function(inputs, minutes))
+
+
 def test_the_inverse_restores_the_fields(daily):
     _, values, minutes = daily
     encoding = Encoding(
@@ -200,7 +207,7 @@ def test_shapes_that_are_refused(daily, shape, message):
     [
         (None, "minutes are needed"),
         (np.zeros((1, T)), "minutes have the type float64; expected whole minutes"),
-        (np.zeros((1, T), "datetime64[m]"), "have the type datetime64"),
+        (np.zeros((1, T), "datetime64[m]"), "give times.astype"),
         (np.zeros(T, int), r"minutes have the shape \(4,\) for 1 × 4 input frames"),
         (np.zeros((2, T), int), "minutes have the shape"),
         (np.zeros((1, T - 1), int), "minutes have the shape"),
