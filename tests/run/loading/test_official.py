@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import earthformer_jax as ef
+from earthformer_jax.data.enso import learned
 from earthformer_jax.data.enso.icar import SST_MAX, SST_MIN
 from earthformer_jax.interop import official as interop
 from earthformer_jax.run.parts import example_shapes, load_data, make_model
@@ -107,3 +108,30 @@ def test_data_whose_units_a_training_decides(radar, config, changes):
 def test_a_config_that_is_not_needed(tmp_path):
     with pytest.raises(ConfigError, match="has a config of its own"):
         ef.load(tmp_path, "sevir:released")
+
+
+def test_land_counts_as_in_the_reference(radar):
+    """No cell of ICAR-ENSO is masked: the embedded data have another coast."""
+    config = ef.load_config(
+        "enso:released",
+        {
+            "model.base_units": 16,
+            "model.num_heads": 2,
+            "data.normalization": "official",
+        },
+    )
+    shapes = example_shapes(config, load_data(config))
+    model = make_model(config, *shapes)
+    variables = jax.tree.map(
+        lambda x: np.zeros(x.shape, np.float32),
+        state.abstract_variables(model, shapes[0]),
+    )
+    path = radar[1].with_name("enso.npz")
+    arrays: dict = interop.state_dict_from_params(variables, model)
+    np.savez(path, **arrays)
+    trained = ef.load(path, config)
+    assert trained.state.fitted["ocean"].values.all()
+    assert trained.state.fitted["scale"].attrs["land_counts"] == 1
+    np.testing.assert_allclose(trained.state.fitted["offset"], SST_MIN)
+    known = learned.unpack(trained.state)
+    assert known.origin == learned.ICAR and known.fitted is None
