@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import earthformer_jax as ef
 from earthformer_jax import data
@@ -162,11 +163,17 @@ def test_the_lasting_form_is_the_model(exported, make, folder):
 
 
 def test_it_forecasts_files(folder, make):
+    """As the model that was exported, and as arrays in physical units."""
     model = make("persistence")
     path = exporting.export(model, folder / "kept.efx", program=False)
     want = model.forecast(folder / "days.nc")
     got = ef.load(str(path)).forecast(folder / "days.nc")
     np.testing.assert_array_equal(got["P"].values, want["P"].values)
+    fields = xr.open_dataset(folder / "days.nc").isel(time=slice(-4, None))
+    minutes = fields["time"].values.astype("datetime64[m]").astype(int)
+    inputs = cube_files.stacked(fields, ("P", "T"))
+    array = model.apply(inputs[None], minutes[None])[0, ..., 0]
+    np.testing.assert_allclose(array, want["P"].values, atol=1e-5)
     for name in ("source", "config_hash", "data_fingerprint"):
         assert got.attrs[name] == want.attrs[name]
 
