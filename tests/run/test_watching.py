@@ -1,6 +1,7 @@
 """Forecasts when new files appear, and flags of the command."""
 
 import logging
+import signal
 import sys
 from unittest import mock
 
@@ -14,6 +15,7 @@ from earthformer_jax.run import api
 from earthformer_jax.run.forecasting import making, watching
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
+from earthformer_jax.training import signals
 from earthformer_jax.training.signals import Stopped
 from tests.data import cube_files
 
@@ -148,7 +150,10 @@ def call(folder, monkeypatch):
                 flags.FLAGS.mark_as_parsed()
 
     monkeypatch.setattr(main.cpu, "use_cores", lambda sizes: None)
+    handlers = {number: signal.getsignal(number) for number in signals._SIGNALS}
     yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     package_logger = logging.getLogger("earthformer_jax")
     package_logger.handlers.clear()
     package_logger.propagate = True
@@ -244,5 +249,8 @@ class TestCommand:
 
         monkeypatch.setattr(making, "chunks", stopping)
         output = tmp_path / "new.nc"
+        before = signal.getsignal(signal.SIGTERM)
         assert call("--mode=forecast", f"--output={output}") == 143
         assert not list(tmp_path.iterdir())
+        # The one of before may end the program while files are removed.
+        assert signal.getsignal(signal.SIGTERM) != before

@@ -1,5 +1,6 @@
 """--mode=forecast and --mode=export: their flags, and what they do."""
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -205,7 +206,7 @@ def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
     chunks = iter(made)
     total = len(outline.beginnings.last) * outline.steps
     with (
-        signals.StopRequest() as stop,
+        contextlib.ExitStack() as handlers,
         tqdm.tqdm(
             total=total,
             unit="frame",
@@ -213,6 +214,13 @@ def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
             dynamic_ncols=True,
         ) as bar,
     ):
-        while (chunk := stop.wait(next, chunks, None)) is not None:
-            yield chunk
-            bar.update(len(chunk.filled) * chunk.values.shape[-4])
+        stop = handlers.enter_context(signals.StopRequest())
+        try:
+            while (chunk := stop.wait(next, chunks, None)) is not None:
+                yield chunk
+                bar.update(len(chunk.filled) * chunk.values.shape[-4])
+        except signals.Stopped:
+            # The handlers stay: with those of before, the program would end before
+            # what was begun is removed.
+            handlers.pop_all()
+            raise
