@@ -173,7 +173,7 @@ def test_data_that_do_not_fit(days, trained, tmp_path, change, message):
     ("change", "message"),
     [
         (lambda x: x * 1.5, "train values: 42 of 42 checksums differ"),
-        (lambda x: x.isel(lat=slice(3)), "grid: 4 x 5 cells .*, now 3 x 5 cells"),
+        (lambda x: x.isel(lat=slice(3)), "grid: 4 x 5 cells, now 3 x 5"),
         (lambda x: x.isel(time=slice(5, None)), "train period: 2001-01-01..2001-02-11"),
     ],
 )
