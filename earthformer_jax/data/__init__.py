@@ -3,18 +3,21 @@
 import dataclasses
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.dataset import Data, Dataset, DataSettings
 from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState, Layout, example_checksums
+from earthformer_jax.settings import settings_from
 
-# Each module has a dataclass `Settings` and the functions `load(config) -> Dataset`,
-# `beginnings` and `encoding` with the arguments of those below. `load` of one that fits
-# statistics also takes the `state` that holds them. It is imported on first use.
+# Each module has a dataclass `Settings` and a function `load(config) -> Dataset`. One
+# that fits statistics also takes the `state` that holds them. For forecasts it has
+# `beginnings` and `encoding`, which take settings where those below take a config. It
+# is imported on first use.
 MODULES = {
     "enso": "enso.enso",
     "moving_mnist": "mnist.moving_mnist",
@@ -83,9 +86,8 @@ def beginnings(
         ValueError: if a file cannot be used, does not match the state, or has no such
             window.
     """
-    _check_name(config["name"], state)
-    module = _module(config["name"])
-    return module.beginnings(config, state, starts, allow_other_grid=allow_other_grid)
+    find, own = _of_trained("beginnings", config, state)
+    return find(own, state, starts, allow_other_grid=allow_other_grid)
 
 
 def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
@@ -98,8 +100,29 @@ def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
     Raises:
         ValueError: if the settings do not match the state.
     """
-    _check_name(config["name"], state)
-    return _module(config["name"]).encoding(config, state)
+    find, own = _of_trained("encoding", config, state)
+    return find(own, state)
+
+
+def _of_trained(
+    function: str, config: Mapping[str, Any], state: DataState
+) -> tuple[Callable, DataSettings]:
+    """A function of a data set and its settings, for a model trained on such data.
+
+    Raises:
+        ValueError: if a setting is invalid, the model was trained on data of another
+            kind, or the data set has no such function.
+    """
+    name = config["name"]
+    _check_name(name, state)
+    module = _module(name)
+    if not hasattr(module, function):
+        raise ValueError(
+            f"name={name!r}: models of this data set cannot be forecast with or "
+            f"exported yet, because {module.__name__} has no function `{function}`"
+        )
+    own = settings_from(module.Settings, config, f"the {name} data")
+    return getattr(module, function), own
 
 
 def _check_name(name: str, state: DataState) -> None:
@@ -161,19 +184,10 @@ def _state(data: Data, stored: bool) -> DataState:
         stored: whether the values come from files. Values that are generated follow
             from the settings, and may differ in the last digit between machines.
     """
-    example = data.example()
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    return DataState(
-        name=data.name,
-        description=data.description,
-        layout=_layout(data),
-        input_shape=example["inputs"].shape,
-        target_shape=example["targets"].shape,
-        examples={split: len(source) for split, source in splits.items()},
-        checksums={split: example_checksums(source) for split, source in splits.items()}
-        if stored
-        else {},
-    )
+    checksums = {}
+    if stored:
+        checksums = {s: example_checksums(getattr(data, s)) for s in SPLITS}
+    return data.described(_layout(data), checksums=checksums)
 
 
 def settings(name: str) -> type:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from earthformer_jax.data import leaks
 from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.normalization import Affine, Normalization
 from earthformer_jax.data.source import Example, Source
-from earthformer_jax.data.state import DataState
+from earthformer_jax.data.splits import SPLITS
+from earthformer_jax.data.state import DataState, Layout
 from earthformer_jax.data.task import Task
 from earthformer_jax.settings import UINT32_MOST, at_least, setting
 
@@ -126,6 +128,24 @@ class Data:
                 return source[0]
         raise ValueError(
             "the validation split is empty: there is nothing to validate on"
+        )
+
+    def described(self, layout: Layout, **more: Any) -> DataState:
+        """What is kept of these data in the workdir.
+
+        Args:
+            layout: what a model is fed with.
+            **more: fields of `DataState` that do not follow from the examples.
+        """
+        example = self.example()
+        return DataState(
+            name=self.name,
+            description=self.description,
+            layout=layout,
+            input_shape=example["inputs"].shape,
+            target_shape=example["targets"].shape,
+            examples={split: len(getattr(self, split)) for split in SPLITS},
+            **more,
         )
 
 

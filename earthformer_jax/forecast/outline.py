@@ -183,8 +183,7 @@ class Outline:
             for name, weights in zip(
                 self.index_names, found.indices.values(), strict=True
             ):
-                weighted = np.where(weights != 0, departures[..., 0] * weights, 0)
-                yield Piece(name, where, _finite(weighted.sum(axis=(-2, -1))))
+                yield Piece(name, where, _finite(area_mean(departures, weights)))
         filled = np.asarray(chunk.filled, np.float32)
         yield Piece(FILLED, before, filled[0] if self.is_single else filled)
 
@@ -220,6 +219,17 @@ class Outline:
         south, north = (_degrees(x, "NS") for x in (rows.min(), rows.max()))
         west, east = (_degrees(x, "EW") for x in (columns[0], columns[-1]))
         return f"{label}: cells from {south} to {north} and from {west} to {east}"
+
+
+def area_mean(anomalies: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """An index `[...]`: the mean over an area of the first channel.
+
+    Args:
+        anomalies: `[..., h, w, c]`; NaN outside of the area does not count.
+        weights: `[h, w]`, which add up to 1.
+    """
+    weighted = np.where(weights != 0, anomalies[..., 0] * weights, 0)
+    return weighted.sum(axis=(-2, -1))
 
 
 def _attributes(variable: Variable) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Exported models: the same numbers elsewhere, with and without this package."""
 
 import dataclasses
-import datetime
 import json
 import pathlib
 import subprocess
@@ -270,12 +269,3 @@ def test_what_cannot_be_loaded(exported, tmp_path):
     with pytest.raises(ConfigError, match=message) as error:
         ef.load(other)
     assert str(error.value).endswith("and 24 more")
-
-
-@pytest.mark.parametrize(
-    ("today", "later"),
-    [("2026-11-27", "2027-05-27"), ("2026-06-30", "2026-12-28")],
-)
-def test_half_a_year_later(today, later):
-    now = datetime.datetime.fromisoformat(today)
-    assert exporting._months_later(now, 6) == later

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from earthformer_jax.data.cubes import custom
 from earthformer_jax.run import api
 from earthformer_jax.run.forecasting import figures, making
 from earthformer_jax.run.parts import check_model, make_model
@@ -155,6 +156,24 @@ def test_inputs_for_figures(folder, model):
     assert made["time"].values.tolist() == days["time"].values[-4:].tolist()
     np.testing.assert_allclose(made["T"].values, days["T"].values[-4:], rtol=1e-5)
     assert set(made) == {"T", "P"}
+
+
+def test_inputs_for_figures_in_other_calendars(folder, model, tmp_path):
+    """There is no 29th of February, although 2004 has one."""
+    days = cube_files.dataset(DAYS).isel(time=slice(-4, None))
+    attributes = {"units": "days since 2004-02-27", "calendar": "noleap"}
+    days = days.assign_coords(time=("time", np.arange(4), attributes))
+    cube_files.write(days, tmp_path / "days.nc")
+    with making.opened(model, making.request(tmp_path / "days.nc")) as forecasts:
+        made = figures.inputs(forecasts.outline)
+    dates = [str(x)[5:10] for x in made["time"].values]
+    assert dates == ["02-27", "02-28", "03-01", "03-02"]
+
+
+def test_data_that_cannot_be_forecast_yet(folder, model, monkeypatch):
+    monkeypatch.delattr(custom, "beginnings")
+    with pytest.raises(ConfigError, match="'custom': .* has no function `beginnings`"):
+        model.forecast(folder / "days.nc")
 
 
 class TestOtherGrid:

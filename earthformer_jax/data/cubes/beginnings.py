@@ -52,10 +52,7 @@ def find(
         ValueError: if the series cannot be used, does not fit the state, or has no such
             window; the message says why.
     """
-    if settings.restores:
-        raise ValueError(
-            "out_len=0: this model restores its inputs, it cannot forecast"
-        )
+    checks.check_forecasts(settings)
     cube = opening.open_fitting(settings, state, allow_other_grid=allow_other_grid)
     opening.check_dates(settings, cube, fits_anew=False)
     normalizer = _normalizer(cube, state)
@@ -183,7 +180,8 @@ class _Filled:
         example = self._windows[index]
         known = example["inputs_observed"]
         share = np.sum(known) / (len(known) * np.sum(self._counted))
-        return {"inputs": example["inputs"], "filled": np.array(1 - share, np.float32)}
+        made = {"inputs": example["inputs"], "filled": np.array(1 - share, np.float32)}
+        return made | {k: example[k] for k in ("time",) if k in example}
 
 
 def _advance(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.cubes.statistics import Normalizer
 from earthformer_jax.data.forecasting.fitting import is_stated
 from earthformer_jax.data.readers import times
@@ -19,6 +20,18 @@ SAMPLED_FRAMES, MORE_FRAMES = 12, 500
 SAMPLED_WINDOWS = 4
 FAR = 10.0  # standard deviations of the training, for half of the values
 TYPE_ENDS = (255.0, 65535.0)  # largest uint8 and uint16
+
+
+def check_forecasts(settings: Settings) -> None:
+    """Rejects settings of a model that does not forecast.
+
+    Raises:
+        ValueError: if it restores its inputs.
+    """
+    if settings.restores:
+        raise ValueError(
+            "out_len=0: this model restores its inputs, it cannot forecast"
+        )
 
 
 def raw_sample(cube: Cube, count: int = SAMPLED_FRAMES) -> np.ndarray:

@@ -18,8 +18,6 @@ from earthformer_jax.data.cubes import cube
 from earthformer_jax.data.cubes import encoding as encode
 from earthformer_jax.data.cubes import settings as cube_settings
 from earthformer_jax.data.dataset import Dataset
-from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
-from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import settings_from
 
@@ -38,18 +36,5 @@ def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     return cube.load(settings_from(Settings, config, "the climate data"), state)
 
 
-def beginnings(
-    config: Mapping[str, Any],
-    state: DataState,
-    starts: Starts,
-    *,
-    allow_other_grid: bool = False,
-) -> Beginnings:
-    """What forecasts begin from (`data.cubes.beginnings.find`)."""
-    settings = settings_from(Settings, config, "the climate data")
-    return begin.find(settings, state, starts, allow_other_grid=allow_other_grid)
-
-
-def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
-    """How fields become what a model sees (`data.cubes.encoding.find`)."""
-    return encode.find(settings_from(Settings, config, "the climate data"), state)
+beginnings = begin.find
+encoding = encode.find

@@ -1,6 +1,6 @@
 """How the fields of a series become what a trained model sees, as arrays."""
 
-from earthformer_jax.data.cubes import trained
+from earthformer_jax.data.cubes import checks, trained
 from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState
@@ -19,10 +19,7 @@ def find(settings: Settings, state: DataState) -> Encoding:
     Raises:
         ValueError: if the model restores its inputs.
     """
-    if settings.restores:
-        raise ValueError(
-            "out_len=0: this model restores its inputs, it cannot forecast"
-        )
+    checks.check_forecasts(settings)
     normalizer, _ = trained.unpack(state)
     return Encoding(
         scale=normalizer.scale,

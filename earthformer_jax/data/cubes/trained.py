@@ -15,7 +15,6 @@ from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.splits import (
-    SPLITS,
     Period,
 )
 from earthformer_jax.data.state import DataState, Layout, series
@@ -96,22 +95,9 @@ def make_state(
         generated: whether the values follow from the settings alone; they are then not
             compared, since they may differ in the last digit between machines.
     """
-    example = data.example()
-    return DataState(
-        name=data.name,
-        description=data.description,
-        layout=layout_of(cube),
-        input_shape=example["inputs"].shape,
-        target_shape=example["targets"].shape,
-        examples={split: len(getattr(data, split)) for split in SPLITS},
-        frames=periods,
-        minutes=series.minutes_of(cube, periods),
-        calendar="" if cube.times is None else cube.times.calendar,
-        checksums={}
-        if generated
-        else {
-            split: series.checksums_of(cube, period)
-            for split, period in periods.items()
-        },
+    checksums = {} if generated else series.checksums_of(cube, periods)
+    return data.described(
+        layout_of(cube),
+        **series.kept(cube, periods, checksums),
         fitted=pack(normalizer, fitted()),
     )

@@ -180,18 +180,7 @@ def _lim(fitted: Callable[[], Fitted]) -> Callable:
 
 def _state(data: Data, learned: Learned, kept: Callable[[], Mapping]) -> DataState:
     """The state of the data that a model is trained on."""
-    example = data.example()
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    return DataState(
-        name=data.name,
-        description=data.description,
-        layout=layout_of(learned),
-        input_shape=example["inputs"].shape,
-        target_shape=example["targets"].shape,
-        examples={split: len(source) for split, source in splits.items()},
-        fitted=pack(learned),
-        **kept(),
-    )
+    return data.described(layout_of(learned), fitted=pack(learned), **kept())
 
 
 def _channel(normalization: Affine) -> Channel:

@@ -330,7 +330,9 @@ class _Inputs:
             if month is None:
                 month = times.month_of(window["time"][-1]) + 1
             inputs = with_calendar(inputs, int(month) % MONTHS)
-        return {"inputs": inputs, "filled": np.array(self._filled[index], np.float32)}
+        filled = np.array(self._filled[index], np.float32)
+        made = {"inputs": inputs, "filled": filled}
+        return made | {k: window[k] for k in ("time",) if k in window}
 
 
 class _Chosen:

@@ -43,8 +43,6 @@ from earthformer_jax.data.enso.learned import (
     without_climatology,
 )
 from earthformer_jax.data.enso.settings import Settings
-from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
-from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.series import Cube
@@ -54,7 +52,7 @@ from earthformer_jax.data.windows import Windows
 from earthformer_jax.settings import settings_from
 from earthformer_jax.statistics import simulation
 
-__all__ = ["OFFICIAL", "Settings", "beginnings", "load"]
+__all__ = ["OFFICIAL", "Settings", "beginnings", "encoding", "load"]
 
 MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none of them is stored
 TWIN_SERIES_MONTHS = 12 * 400  # reference forecasts of the twin are fitted to these
@@ -82,22 +80,8 @@ def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     return _gridded(settings, state)
 
 
-def beginnings(
-    config: Mapping[str, Any],
-    state: DataState,
-    starts: Starts,
-    *,
-    allow_other_grid: bool = False,
-) -> Beginnings:
-    """What forecasts begin from (`data.enso.beginnings.find`)."""
-    settings = settings_from(Settings, config, "the ENSO data")
-    return begin.find(settings, state, starts, allow_other_grid=allow_other_grid)
-
-
-def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
-    """How fields become what a model sees (`data.enso.beginnings.encoding`)."""
-    settings = settings_from(Settings, config, "the ENSO data")
-    return begin.encoding(settings, state)
+beginnings = begin.find
+encoding = begin.encoding
 
 
 def _twin(settings: Settings, state: DataState | None) -> Dataset:
@@ -196,8 +180,8 @@ def _icar(
 
     def kept() -> dict[str, Any]:
         if periods is not None:
-            of = {k: series.checksums_of(data.cube, x) for k, x in periods.items()}
-            return _kept(data.cube, periods, of)
+            checksums = series.checksums_of(data.cube, periods)
+            return series.kept(data.cube, periods, checksums)
         return {"checksums": {k: example_checksums(x) for k, x in windows.items()}}
 
     found = Found(
@@ -331,7 +315,7 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         complete=data.observed is None,
         dates=_dates(data.cube, data.periods),
         simulated=simulated,
-        kept=lambda: _kept(data.cube, data.periods, data.checksums),
+        kept=lambda: series.kept(data.cube, data.periods, data.checksums),
     )
     return assemble(settings, found, learned, anew=state is None)
 
@@ -343,18 +327,6 @@ def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Window
         split: Windows(cube.frames, cube.minutes, starts[split], **lengths, **more)
         for split in SPLITS
     }
-
-
-def _kept(
-    cube: Cube, periods: Mapping[str, Period], checksums: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """What the state of the data holds of a series that is divided by date."""
-    return dict(
-        frames=periods,
-        minutes=series.minutes_of(cube, periods),
-        calendar="" if cube.times is None else cube.times.calendar,
-        checksums=checksums,
-    )
 
 
 def _calendar_month(cube: Cube, frame: int) -> int:

@@ -26,7 +26,6 @@ from earthformer_jax.data.readers.values import undeclared, units
 from earthformer_jax.data.readers.values.missing import number_text
 from earthformer_jax.data.splits import (
     NO_DATES,
-    SPLITS,
     Dates,
     Period,
     split_periods,
@@ -364,9 +363,7 @@ def _in_kelvin(
         base=base,
         periods=periods,
         starts=starts,
-        checksums={
-            split: series.checksums_of(cube, periods[split]) for split in SPLITS
-        },
+        checksums=series.checksums_of(cube, periods),
         description=(
             f"{cube.label}: {what} {cube.names[0]!r} on {base.grid}, training "
             f"climatology removed{text}{note}"

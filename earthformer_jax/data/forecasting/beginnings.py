@@ -54,7 +54,8 @@ class Beginnings:
     Attributes:
         label: human-readable name of the file or files.
         windows: source of examples with `inputs` `[t, h, w, c]` in the units that the
-            model sees, and `filled`, the share of their values that were filled.
+            model sees, `filled`, the share of their values that were filled, and their
+            `time` in minutes `[t]` since 1970-01-01 UTC where they have dates.
         last: int64 `[n]`, number of the last input frame of each window in its series.
         reference: the times `[n]` of those frames; None if the series has no dates.
         following: the times `[k]` of the k frames after window i, `(i, k) -> times`;

@@ -7,28 +7,24 @@ test.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts, Variable
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
 
 BRIGHTNESS = Variable("brightness", "1", "", "brightness, 0 to 1")
-# Brightness is what a model sees.
-ENCODING = Encoding(
-    scale=np.ones(1, np.float32), offset=np.zeros(1, np.float32), targets=1
-)
 
 
 def find(
     sequences: Source,
-    settings: Any,
+    label: str,
+    in_len: int,
     state: DataState,
     starts: Starts,
-    label: str,
     *,
     allow_other_grid: bool,
 ) -> Beginnings:
@@ -37,10 +33,10 @@ def find(
     Args:
         sequences: examples with the whole sequences as `inputs`, all equally long and
             of at least `in_len` frames.
-        settings: with in_len.
+        label: of the files.
+        in_len: number of input frames.
         state: of the data that the model was trained on.
         starts: which windows.
-        label: of the files.
         allow_other_grid: whether the frames may have another size.
 
     Raises:
@@ -48,7 +44,6 @@ def find(
             the message says why.
     """
     frames, h, w, _ = sequences[0]["inputs"].shape
-    in_len = settings.in_len
     rows, columns = state.layout.size
     if (h, w) != (rows, columns) and not allow_other_grid:
         raise ValueError(
@@ -77,6 +72,14 @@ def find(
         decode=lambda values, minutes: values,
         advance=_advance,
         coordinates={"sequence": sequence},
+    )
+
+
+def encoding(settings: DataSettings, state: DataState) -> Encoding:
+    """How brightness becomes model units: it is what a model sees."""
+    del settings, state
+    return Encoding(
+        scale=np.ones(1, np.float32), offset=np.zeros(1, np.float32), targets=1
     )
 
 

@@ -27,7 +27,6 @@ import numpy as np
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Dataset, DataSettings
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
-from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import moving_generator, video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
@@ -102,24 +101,19 @@ def load(config: Mapping[str, Any]) -> Dataset:
 
 
 def beginnings(
-    config: Mapping[str, Any],
+    settings: Settings,
     state: DataState,
     starts: Starts,
     *,
     allow_other_grid: bool = False,
 ) -> Beginnings:
     """What forecasts begin from (`data.mnist.beginnings.find`)."""
-    settings = settings_from(Settings, config, "the MovingMNIST data")
-    sequences, label = _whole(settings)
-    return begin.find(
-        sequences, settings, state, starts, label, allow_other_grid=allow_other_grid
-    )
+    whole = _whole(settings)
+    size = dict(allow_other_grid=allow_other_grid)
+    return begin.find(*whole, settings.in_len, state, starts, **size)
 
 
-def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
-    """How brightness becomes model units: as it is."""
-    del config, state
-    return begin.ENCODING
+encoding = begin.encoding
 
 
 def split_numbers(count: int) -> dict[str, np.ndarray]:

@@ -103,6 +103,12 @@ def month_of(minutes: np.ndarray) -> np.ndarray:
     return moments.astype("datetime64[M]").astype(np.int64)
 
 
+def of_minutes(minutes: np.ndarray) -> Times:
+    """Times in the Gregorian calendar, of minutes since 1970-01-01 00:00 UTC."""
+    minutes = np.asarray(minutes, np.int64)
+    return Times(60.0 * minutes, minutes)
+
+
 def of_months(months: np.ndarray) -> Times:
     """Times of the beginnings of months, counted since January 1970."""
     moments = np.asarray(months, np.int64).astype("datetime64[M]")

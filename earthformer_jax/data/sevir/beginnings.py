@@ -123,7 +123,7 @@ def find(
 
     def following(window: int, count: int) -> Times:
         step = minutes[last.event[window]]
-        return _times(last.minute[window] + step * np.arange(1, count + 1))
+        return times.of_minutes(last.minute[window] + step * np.arange(1, count + 1))
 
     low, high = normalization.encode(np.array([0, MISSING - 1], np.float32))
 
@@ -138,7 +138,7 @@ def find(
         label=events.label,
         windows=filled,
         last=last.number,
-        reference=_times(last.minute),
+        reference=times.of_minutes(last.minute),
         following=following,
         variables=(VIL,),
         decode=normalization.decode,
@@ -151,8 +151,9 @@ def find(
     )
 
 
-def encoding(settings: Settings) -> Encoding:
+def encoding(settings: Settings, state: DataState) -> Encoding:
     """How codes become model units; they are the same whatever a model learned."""
+    del state
     normalization = NORMALIZATIONS[settings.normalization]
     return Encoding(
         scale=np.array([normalization.scale], np.float32),
@@ -178,7 +179,11 @@ class _Filled:
             height, width = self._crop
             example = center_crop(example, (height, width))
         filled = 1 - np.mean(example["inputs_observed"])
-        return {"inputs": example["inputs"], "filled": np.array(filled, np.float32)}
+        return {
+            "inputs": example["inputs"],
+            "filled": np.array(filled, np.float32),
+            "time": example["time"],
+        }
 
 
 def _events(settings: Settings) -> Events:
@@ -296,8 +301,3 @@ def _check_size(
             f"trained on {rows} x {columns} (see `space_step` and `crop`; some models "
             "take other sizes with allow_other_grid=True)"
         )
-
-
-def _times(minutes: np.ndarray) -> Times:
-    minutes = np.asarray(minutes, np.int64)
-    return Times(60.0 * minutes, minutes)

@@ -117,8 +117,8 @@ def _within_event(event: np.ndarray) -> np.ndarray:
 
 def _lengths(moments: np.ndarray) -> np.ndarray:
     """Number of frames of an event without a gap that end with each frame."""
-    minutes = times.interruptions(times.Times(60.0 * moments, moments))
+    after_gap = times.interruptions(times.of_minutes(moments))
     number = np.arange(len(moments))
     first = np.zeros(len(moments), np.int64)
-    first[minutes] = minutes
+    first[after_gap] = after_gap
     return number - np.maximum.accumulate(first) + 1

@@ -26,8 +26,6 @@ import numpy as np
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
-from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
-from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.references import persistence
 from earthformer_jax.data.sevir import beginnings as begin
 from earthformer_jax.data.sevir import division
@@ -45,7 +43,6 @@ from earthformer_jax.data.sevir.origin import (
 from earthformer_jax.data.sevir.settings import Settings
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
 from earthformer_jax.data.source import Example, Source
-from earthformer_jax.data.state import DataState
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.precipitation import RainScores
 from earthformer_jax.settings import settings_from
@@ -162,22 +159,8 @@ def load(config: Mapping[str, Any]) -> Dataset:
     return Dataset(data, task)
 
 
-def beginnings(
-    config: Mapping[str, Any],
-    state: DataState,
-    starts: Starts,
-    *,
-    allow_other_grid: bool = False,
-) -> Beginnings:
-    """What forecasts begin from (`data.sevir.beginnings.find`)."""
-    settings = settings_from(Settings, config, "the SEVIR data")
-    return begin.find(settings, state, starts, allow_other_grid=allow_other_grid)
-
-
-def encoding(config: Mapping[str, Any], state: DataState) -> Encoding:
-    """How codes become model units (`data.sevir.beginnings.encoding`)."""
-    del state  # the settings say everything
-    return begin.encoding(settings_from(Settings, config, "the SEVIR data"))
+beginnings = begin.find
+encoding = begin.encoding
 
 
 def _cropped(source: Source, crop: Sequence[int]) -> Source:

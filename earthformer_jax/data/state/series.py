@@ -5,6 +5,7 @@ the model did not learn from become test data.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,24 @@ from earthformer_jax.data.splits import Period, starts_between, window_starts
 from earthformer_jax.data.state import LEARNED, DataState, checksums
 
 FRAMES_CHECKED = 64  # per split, of series that are not in memory
+
+
+def kept(
+    cube: Cube, periods: Mapping[str, Period], checksums: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What a state of the data holds of a series: fields of `DataState`.
+
+    Args:
+        cube: the series.
+        periods: of the splits.
+        checksums: of their frames.
+    """
+    return dict(
+        frames=periods,
+        minutes=minutes_of(cube, periods),
+        calendar="" if cube.times is None else cube.times.calendar,
+        checksums=checksums,
+    )
 
 
 def minutes_of(cube: Cube, periods: Mapping[str, Period]) -> dict[str, tuple[int, int]]:
@@ -141,13 +160,17 @@ def _find(cube: Cube, state: DataState, split: str) -> Period | None:
     if stop > cube.frames.shape[0]:
         return None
     saved = state.checksums.get(split)
-    if saved is None or np.array_equal(saved, checksums_of(cube, (first, stop))):
+    if saved is None or np.array_equal(saved, _checksums(cube, (first, stop))):
         return first, stop
     return None
 
 
-def checksums_of(cube: Cube, period: Period) -> np.ndarray:
-    """Checksums of the frames of a period: of all in memory, else of some."""
+def checksums_of(cube: Cube, periods: Mapping[str, Period]) -> dict[str, np.ndarray]:
+    """Checksums of the frames of each period: of all in memory, else of some."""
+    return {split: _checksums(cube, period) for split, period in periods.items()}
+
+
+def _checksums(cube: Cube, period: Period) -> np.ndarray:
     first, stop = period
     chosen = np.arange(first, stop)
     if not isinstance(cube.frames, ArrayFrames):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.typing
 import numpy as np
+import pandas as pd
 
 from earthformer_jax import data
 from earthformer_jax.data.forecasting.encoding import Encoding
@@ -206,15 +207,10 @@ def _describe(
     if "train" in state.minutes:
         described["training_period"] = [times.text(m) for m in state.minutes["train"]]
     if program:
+        until = pd.Timestamp(now) + pd.DateOffset(months=program_lib.MONTHS)
         described["program"] = {
             "platforms": program_lib.PLATFORMS,
-            "runs_with_jax_until": _months_later(now, program_lib.MONTHS),
+            "runs_with_jax_until": f"{until:%Y-%m-%d}",
             "self_test_made_on": jax.default_backend(),
         }
     return described
-
-
-def _months_later(now: datetime.datetime, months: int) -> str:
-    """The date some months later; at most the 28th, which every month has."""
-    years, month = divmod(now.month - 1 + months, 12)
-    return datetime.date(now.year + years, month + 1, min(now.day, 28)).isoformat()

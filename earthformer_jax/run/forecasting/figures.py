@@ -6,9 +6,7 @@ import pathlib
 import numpy as np
 import xarray as xr
 
-from earthformer_jax.data.forecasting.beginnings import Beginnings
-from earthformer_jax.data.readers import times
-from earthformer_jax.forecast.outline import Outline
+from earthformer_jax.forecast.outline import Outline, area_mean
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +43,11 @@ def inputs(outline: Outline) -> xr.Dataset | None:
         without dates.
     """
     found = outline.beginnings
-    seen = found.windows[0]["inputs"][..., : len(found.variables)]
-    minutes = _minutes(found, len(seen))
-    if minutes is None:
+    window = found.windows[0]
+    if found.reference is None or "time" not in window:
         return None
+    seen = window["inputs"][..., : len(found.variables)]
+    minutes = window["time"].astype(np.int64)
     plane = ("y", "x")
     if found.latitude is not None and found.latitude.ndim == 1:
         plane = ("lat", "lon")
@@ -64,21 +63,6 @@ def inputs(outline: Outline) -> xr.Dataset | None:
         for name, weights in zip(
             outline.index_names, found.indices.values(), strict=True
         ):
-            weighted = np.where(weights != 0, departures[..., 0] * weights, 0)
-            made[name] = (("time",), weighted.sum(axis=(-2, -1)))
+            made[name] = (("time",), area_mean(departures, weights))
     moments = minutes.astype("datetime64[m]").astype("datetime64[ns]")
     return xr.Dataset(made, {"time": moments})
-
-
-def _minutes(found: Beginnings, count: int) -> np.ndarray | None:
-    """Minutes since 1970 of the last `count` inputs of the first forecast."""
-    if found.reference is None or found.following is None:
-        return None
-    last = int(found.reference.minutes[0])
-    step = int(found.following(0, 1).minutes[0]) - last
-    back = np.arange(1 - count, 1)
-    if not times.is_monthly(step):
-        return last + step * back
-    month = np.datetime64(last, "m").astype("datetime64[M]")
-    day = np.datetime64(last, "m") - month.astype("datetime64[m]")
-    return ((month + back).astype("datetime64[m]") + day).astype(np.int64)

@@ -47,15 +47,9 @@ Written = Callable[[pathlib.Path, Outline], None]
 Progress = Callable[[Iterable[Chunk], Outline], Iterable[Chunk]]
 
 
-class Trained(Protocol):
+class Trained(attributes.Trained, Protocol):
     """What is used here of a trained model (`run.trained.TrainedModel`)."""
 
-    @property
-    def config(self) -> ml_collections.ConfigDict: ...
-    @property
-    def state(self) -> DataState | None: ...
-    @property
-    def step(self) -> int: ...
     @functools.cached_property
     def target_shape(self) -> tuple[int, ...]: ...
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array: ...

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from earthformer_jax import data
-from earthformer_jax.data.enso import enso, twin
+from earthformer_jax.data.enso import twin
 from earthformer_jax.data.forecasting.beginnings import Starts, Variable
 from tests.data import sst_files
 
@@ -321,7 +321,7 @@ def test_the_variable_by_another_name(trained, whole, tmp_path):
 def test_another_grid_is_impossible(trained):
     config, _, state = trained
     with pytest.raises(ValueError, match="another grid cannot be used"):
-        enso.beginnings(config, state, Starts(), allow_other_grid=True)
+        data.beginnings(config, state, allow_other_grid=True)
 
 
 def test_state_of_an_earlier_version(trained):

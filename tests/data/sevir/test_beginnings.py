@@ -277,7 +277,7 @@ def test_pixels_have_latitudes_and_longitudes(tmp_path, trained):
 @pytest.mark.parametrize("normalization", ["01", "sevir"])
 def test_encoding(folder, trained, normalization):
     chosen = config(folder, normalization=normalization)
-    encoding = sevir.encoding(chosen, trained)
+    encoding = data.encoding(chosen, trained)
     codes = frames_of("S6")[-3:, ..., None]
     inputs = data.beginnings(chosen, trained).windows[0]["inputs"]
     encoded = (codes - encoding.offset) / encoding.scale
