@@ -7,8 +7,10 @@ r"""The small trained models that come with the package, made again.
 Trains each model with the settings of `RECIPES` (a quarter of an hour on two idle CPU
 cores; a killed run resumes, a completed one is not repeated), scores it and simple
 references on its test split, and writes earthformer_jax/pretrained/NAME.efx, which
-contains its model card, and docs/pretrained.md with all cards. The test split is used
-for these scores alone.
+contains its model card, and docs/pretrained.md with all cards. Where a recipe has
+several settings, each is trained first on a part of the training period, and what comes
+after it, before the test period, chooses. The test split is used for the scores of the
+chosen one alone.
 
 Intervals are the central 95 % of 1,000 bootstrap samples: of single test examples, or,
 where they are windows of one series, of blocks of consecutive windows.
@@ -30,7 +32,7 @@ from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.forecast import archive as archive_lib
-from earthformer_jax.reports import intervals
+from earthformer_jax.reports import intervals, scoring
 from earthformer_jax.run.config import completed
 from earthformer_jax.run.forecasting import exporting
 from earthformer_jax.run.run import Run
@@ -87,7 +89,10 @@ class Recipe:
         scores: columns of the table.
         data: what the data are, and their terms.
         limits: what the model cannot do.
-        choice: how settings were chosen; "": they are those of the config.
+        settings: further changes of the config to choose from, by what they are called.
+        chosen_by: the score on the validation split that chooses among them.
+        chosen_on: changes of the config for trainings that only serve this choice.
+        choosing: which data these are validated on, for the card.
         use: a command that forecasts with it; "" if there is none.
         changes: fields of the config.
         block: consecutive test examples that bootstrap samples keep together.
@@ -100,20 +105,31 @@ class Recipe:
     scores: tuple[Score, ...]
     data: str
     limits: str
-    choice: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {"": {}}
+    )
+    chosen_by: Score | None = None
+    chosen_on: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    choosing: str = ""
     use: str = ""
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     block: int = 1
     file: str = ""
     option: str = ""
 
-    def configure(self, path: str = "") -> ml_collections.ConfigDict:
+    def configure(
+        self, setting: str, path: str = "", *, choosing: bool = False
+    ) -> ml_collections.ConfigDict:
         """The whole config.
 
         Args:
+            setting: one of `settings`.
             path: of the data; "": as in the shipped file, without its folder.
+            choosing: whether the training only serves to choose among the settings.
         """
-        changes = dict(self.changes)
+        changes = {**self.changes, **self.settings[setting]}
+        if choosing:
+            changes |= self.chosen_on
         if self.file:
             changes["data.path"] = path or self.file
         return completed(ef.load_config(self.config, changes))
@@ -152,9 +168,13 @@ def rounded(values: np.ndarray) -> list[float]:
 
 def make(name: str, recipe: Recipe, path: str, workdir: pathlib.Path) -> None:
     """Trains and scores a model, and writes its file."""
-    run = Run(recipe.configure(path), workdir / name)
-    if not run.train():
-        raise SystemExit("interrupted; the same command resumes training")
+    validated = {}
+    for i, tried in enumerate(recipe.settings if recipe.chosen_by else ()):
+        config = recipe.configure(tried, path, choosing=True)
+        run = completely_trained(config, workdir / f"{name}-choice-{i}")
+        validated[tried] = validation(run, recipe.chosen_by)
+    setting = chosen(recipe, validated)
+    run = completely_trained(recipe.configure(setting, path), workdir / name)
     trained, dataset = run.load(), run.dataset
     test, task = dataset.data.test, dataset.task
     out_len, *_, channels = trained.target_shape
@@ -165,10 +185,13 @@ def make(name: str, recipe: Recipe, path: str, workdir: pathlib.Path) -> None:
     }
     state = dataset.data.state
     assert state is not None, f"{name} has no state of its data"
-    shipped = dataclasses.replace(trained, config=recipe.configure(), state=state())
+    shipped = dataclasses.replace(
+        trained, config=recipe.configure(setting), state=state()
+    )
     packed = exporting.pack(shipped, program=False)
     facts = {
         "parameters": sum(x.size for x in jax.tree.leaves(trained.variables["params"])),
+        **({"validation": validated} if validated else {}),
         **measured(recipe, task, test, forecasts),
     }
     metadata = {**packed.metadata, "facts": facts}
@@ -182,10 +205,51 @@ def make(name: str, recipe: Recipe, path: str, workdir: pathlib.Path) -> None:
     )
 
 
+def completely_trained(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
+    """A run, trained to its end; ends the program if it was interrupted."""
+    run = Run(config, workdir)
+    if not run.train():
+        raise SystemExit("interrupted; the same command resumes training")
+    return run
+
+
+def validation(run: Run, score: Score) -> float:
+    """A score of a trained model on its validation split."""
+    trained, dataset = run.load(), run.dataset
+    forecasts = {"model": lambda batch: np.asarray(trained(batch["inputs"]))}
+    found = scoring.evaluate(
+        dataset.task.metric,
+        dataset.data.validation,
+        forecasts,
+        run.config.eval.batch_size,
+    )
+    return score.of(found["model"])
+
+
+def chosen(recipe: Recipe, validated: Mapping[str, float]) -> str:
+    """The setting with the best score on the validation split."""
+    if recipe.chosen_by is None:
+        return next(iter(recipe.settings))
+    best = max if recipe.chosen_by.higher_is_better else min
+    return best(validated, key=validated.__getitem__)
+
+
+def choice(recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
+    """The sentence of a card that says how its settings were chosen, if they were."""
+    score = recipe.chosen_by
+    if score is None:
+        return []
+    tried = " and ".join(
+        f"{name} ({value:.{score.decimals}f})"
+        for name, value in facts["validation"].items()
+    )
+    return [f"Settings were chosen by {score.heading} on {recipe.choosing}: {tried}."]
+
+
 def self_test(trained: TrainedModel, examples: Source) -> dict[str, np.ndarray]:
     """Inputs and forecasts of a few test examples, in the units of the model."""
-    chosen = np.linspace(0, len(examples) - 1, TESTED).astype(int)
-    inputs = np.stack([examples[int(i)]["inputs"] for i in chosen])
+    numbers = np.linspace(0, len(examples) - 1, TESTED).astype(int)
+    inputs = np.stack([examples[int(i)]["inputs"] for i in numbers])
     return {"model_inputs": inputs, "model_forecast": np.asarray(trained(inputs))}
 
 
@@ -209,7 +273,8 @@ def problems(name: str, recipe: Recipe) -> list[str]:
     if path.stat().st_size > MOST_BYTES:
         found.append(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")
     held = archive_lib.read(path)
-    expected = hash_of(recipe.configure().to_dict())
+    setting = chosen(recipe, held.metadata["facts"].get("validation", {}))
+    expected = hash_of(recipe.configure(setting).to_dict())
     if not expected == hash_of(held.config) == held.metadata["config_hash"]:
         found.append(f"{path} holds another config than its recipe; make it again")
     if held.metadata["card"] != card(name, recipe, held.metadata):
@@ -269,7 +334,7 @@ def card(name: str, recipe: Recipe, metadata: Mapping[str, Any]) -> str:
             f"**Made by** `{command(name, recipe)}`: an Earthformer of "
             f"{facts['parameters']:,} parameters after {metadata['step']:,} steps, one "
             f"seed; SHA-256 of the config `{metadata['config_hash'][:16]}…`.",
-            *([recipe.choice] if recipe.choice else []),
+            *choice(recipe, facts),
             "",
         ]
     )
@@ -319,6 +384,7 @@ training data, the card, and a few inputs with their forecast.
 them with what it would make.
 """
 
+C_NINO34_M = Score("c_nino34_m", "C-Nino3.4-M", 2, higher_is_better=True)
 _NINO = tuple(
     Score("correlation_monthly", f"r at {lead} mo", 2, lead, True, judged=False)
     for lead in (1, 3, 6, 9)
@@ -330,17 +396,19 @@ RECIPES = {
         changes={
             "data.train_until": "1979-12",
             "data.validate_until": "1984-12",
-            "model.forecast_change": True,
         },
-        choice=(
-            "Of two settings, with and without `forecast_change`, this one had the "
-            "higher C-Nino3.4-M on the validation period (0.30 against 0.25)."
-        ),
+        settings={
+            "with `forecast_change`": {"model.forecast_change": True},
+            "without": {"model.forecast_change": False},
+        },
+        chosen_by=C_NINO34_M,
+        chosen_on={"data.train_until": "1959-12"},
+        choosing="1960 to 1984, by trainings that end in 1959 and serve nothing else",
         file="kaplan_pacific_ssta_1856_2014.nc",
         option="sst",
         block=24,  # two years: windows of 26 months that begin together are alike
         scores=(
-            Score("c_nino34_m", "C-Nino3.4-M", 2, higher_is_better=True),
+            C_NINO34_M,
             *_NINO,
             Score("mse", "MSE (K²)", 3),
         ),

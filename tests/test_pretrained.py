@@ -95,11 +95,18 @@ def test_it_is_better_than_persistence_on_the_observations(trained):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_config_is_that_of_the_recipe(script, name):
-    held = archive.read(pretrained.path(name))
-    assert script.hash_of(held.config) == script.hash_of(
-        script.RECIPES[name].configure().to_dict()
-    )
+    held, recipe = archive.read(pretrained.path(name)), script.RECIPES[name]
+    setting = script.chosen(recipe, held.metadata["facts"].get("validation", {}))
+    expected = script.hash_of(recipe.configure(setting).to_dict())
+    assert script.hash_of(held.config) == expected
     assert held.metadata["config_hash"] == script.hash_of(held.config)
+
+
+def test_validation_alone_chooses(script):
+    recipe = script.RECIPES["enso-sst"]
+    first, second = recipe.settings
+    assert script.chosen(recipe, {first: 0.2, second: 0.3}) == second
+    assert script.chosen(recipe, {first: 0.3, second: 0.2}) == first
 
 
 def test_the_page_shows_the_cards(script):
