@@ -47,8 +47,10 @@ def load(
     if name in known:
         return shipped.load(name)
     problem = "is not a trained model" if path.exists() else "does not exist"
+    hint = nearest(name, known)
+    expected = f"{hint} Expected" if hint else "; expected"
     raise ConfigError(
-        f"{name} {problem}{nearest(name, known)}; expected the workdir of a training, "
-        f"an exported model ({EXPORTED}), official weights ({', '.join(WEIGHTS)}) with "
-        f"their config, or a model that comes with the package ({', '.join(known)})"
+        f"{name} {problem}{expected} the workdir of a training, an exported model "
+        f"({EXPORTED}), official weights ({', '.join(WEIGHTS)}) with their config, or "
+        f"a model that comes with the package ({', '.join(known)})"
     )
