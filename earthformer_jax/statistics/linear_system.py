@@ -272,8 +272,8 @@ class LinearSystem:
         transition[:, :k] = blocks.reshape(MONTHS, k, lags * k)
         transition[:, k:, :-k] = np.eye((lags - 1) * k)
         noise = np.zeros_like(transition)
-        noise[:, :k, :k] = _innovation_covariance(residual, months)
-        return cls(_stabilised(transition, k), noise, np.eye(k, lags * k))
+        noise[:, :k, :k] = innovation_covariance(residual, months)
+        return cls(stabilised(transition, k), noise, np.eye(k, lags * k))
 
 
 def annual_factor(transition: np.ndarray) -> float:
@@ -282,7 +282,7 @@ def annual_factor(transition: np.ndarray) -> float:
     return float(np.max(np.abs(np.linalg.eigvals(year))))
 
 
-def _stabilised(transition: np.ndarray, k: int) -> np.ndarray:
+def stabilised(transition: np.ndarray, k: int) -> np.ndarray:
     """Damps lag l by g**l, with g <= 1 so that the annual factor is allowed."""
     g = min(1.0, (MAX_ANNUAL_FACTOR / annual_factor(transition)) ** (1 / MONTHS))
     damping = np.repeat(g ** np.arange(1, transition.shape[-1] // k + 1), k)
@@ -291,7 +291,7 @@ def _stabilised(transition: np.ndarray, k: int) -> np.ndarray:
     return damped
 
 
-def _innovation_covariance(residual: np.ndarray, months: np.ndarray) -> np.ndarray:
+def innovation_covariance(residual: np.ndarray, months: np.ndarray) -> np.ndarray:
     """Residual covariance by month, smoothed and definite: `[12, k, k]`."""
     k = residual.shape[1]
     monthly = np.stack(

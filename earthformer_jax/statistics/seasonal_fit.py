@@ -1,0 +1,111 @@
+"""Ridge regression of month-to-month changes, with coefficients that follow the season.
+
+    x[m + 1] - x[m] = sum_k c_k(m) B_k x[m] + noise,   c = 1, cos 2 pi t, sin 2 pi t
+
+t is the middle of month m in years. The regressors are scaled to unit mean square, and
+`ridge` times the number of months is added to the diagonal of the normal equations.
+Sums over months are kept apart from solving, so that fits of a part of the state, or
+with another ridge, need no further pass over the months.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from earthformer_jax.statistics.linear_system import (
+    MONTHS,
+    LinearSystem,
+    harmonics_of,
+    innovation_covariance,
+    stabilised,
+)
+
+SEASON = harmonics_of(np.arange(MONTHS) + 0.5, 1)  # [12, 3]
+WAVES = SEASON.shape[1]
+ROWS_PER_COEFFICIENT = 2  # fewer months than this are too few
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sums:
+    """Sums over months for the regression of n state variables.
+
+    Attributes:
+        gram: `[3 n, 3 n]`, products of regressors; the harmonic varies slowest.
+        cross: `[3 n, n]`, products of regressors and changes.
+        count: months.
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, states, calendar, pairs) -> "Sums":
+        """Adds up months.
+
+        Args:
+            states: `[m, n]`.
+            calendar: `[m]`, calendar month of each.
+            pairs: indices of the months whose next one is used, too.
+        """
+        columns = _columns(states[pairs], calendar[pairs])
+        change = states[pairs + 1] - states[pairs]
+        return cls(columns.T @ columns, columns.T @ change, len(pairs))
+
+    def part(self, chosen) -> "Sums":
+        """The sums for a part of the state, given as indices."""
+        chosen, n = np.asarray(chosen), self.cross.shape[1]
+        rows = (np.arange(WAVES)[:, None] * n + chosen).ravel()
+        return Sums(
+            self.gram[np.ix_(rows, rows)], self.cross[np.ix_(rows, chosen)], self.count
+        )
+
+    def coefficients(self, ridges) -> np.ndarray:
+        """`[c, 3 n, n]` for each of c ridges."""
+        square = np.diag(self.gram) / self.count
+        scale = np.sqrt(np.where(square > 0, square, 1.0))
+        penalty = np.asarray(ridges)[:, None, None] * self.count
+        gram = self.gram / (scale[:, None] * scale)
+        gram = gram + penalty * np.eye(len(gram))
+        return np.linalg.solve(gram, self.cross / scale[:, None]) / scale[:, None]
+
+
+def transitions(coefficients) -> np.ndarray:
+    """`[..., 3 n, n]` coefficients to `[..., 12, n, n]`, from a month to the next."""
+    n = coefficients.shape[-1]
+    waves = coefficients.reshape(*coefficients.shape[:-2], WAVES, n, n)
+    return np.eye(n) + np.einsum("mk,...kij->...mji", SEASON, waves)
+
+
+def fit_system(states, calendar, pairs, ridge: float) -> LinearSystem:
+    """Fits dynamics and noise by calendar month; arguments as of `Sums.of`.
+
+    Raises:
+        ValueError: if there are too few months.
+    """
+    check_enough(len(pairs), states.shape[1])
+    sums = Sums.of(states, calendar, pairs)
+    (coefficients,) = sums.coefficients([ridge])
+    fitted = _columns(states[pairs], calendar[pairs]) @ coefficients
+    residual = states[pairs + 1] - states[pairs] - fitted
+    transition = stabilised(transitions(coefficients), states.shape[1])
+    return LinearSystem(transition, innovation_covariance(residual, calendar[pairs]))
+
+
+def check_enough(months: int, n: int) -> None:
+    """Rejects fewer months than the coefficients of n state variables need.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if months < ROWS_PER_COEFFICIENT * WAVES * n:
+        raise ValueError(
+            f"{months} months are too few for {WAVES * n} coefficients of each of {n} "
+            f"state variables; at least {ROWS_PER_COEFFICIENT * WAVES * n} are needed"
+        )
+
+
+def _columns(states, calendar) -> np.ndarray:
+    """Regressors `[m, 3 n]`, the harmonic varying slowest."""
+    columns = SEASON[calendar][:, :, None] * states[:, None, :]
+    return columns.reshape(len(states), -1)
