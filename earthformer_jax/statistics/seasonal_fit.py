@@ -9,9 +9,11 @@ with another ridge, need no further pass over the months.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
+from earthformer_jax.statistics.eof import on_grid
 from earthformer_jax.statistics.linear_system import (
     MONTHS,
     LinearSystem,
@@ -19,10 +21,30 @@ from earthformer_jax.statistics.linear_system import (
     innovation_covariance,
     stabilised,
 )
+from earthformer_jax.statistics.memory import RATES
+from earthformer_jax.statistics.record import Record
+from earthformer_jax.statistics.state_model import StateModel
 
 SEASON = harmonics_of(np.arange(MONTHS) + 0.5, 1)  # [12, 3]
 WAVES = SEASON.shape[1]
 ROWS_PER_COEFFICIENT = 2  # fewer months than this are too few
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What is chosen before a system is fitted.
+
+    Attributes:
+        ridge: penalty on the coefficients (equations at the top of the file).
+        rate: of the memory per year, one of `RATES`.
+        skip: months left out at the beginning.
+        modes: EOFs of the state; 0: it has none.
+    """
+
+    ridge: float
+    rate: float
+    skip: int = 0
+    modes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,6 +112,48 @@ def fit_system(states, calendar, pairs, ridge: float) -> LinearSystem:
     residual = states[pairs + 1] - states[pairs] - fitted
     transition = stabilised(transitions(coefficients), states.shape[1])
     return LinearSystem(transition, innovation_covariance(residual, calendar[pairs]))
+
+
+def fit_model(
+    record: Record,
+    choices: Choices,
+    projection: np.ndarray,
+    patterns: Callable[[np.ndarray], np.ndarray],
+    out_len: int,
+) -> StateModel:
+    """Fits a model whose last state variable is the standardised memory.
+
+    Args:
+        record: the training months.
+        choices: ridge, rate and skipped months.
+        projection: `[cells, n - 1]`, from a field in K to the rest of the state.
+        patterns: makes `[n, cells]` K of the states `[m, n]` of the kept months.
+        out_len: months of the forecast.
+
+    Raises:
+        ValueError: if there are too few months, or the memory is always the same.
+    """
+    kept = np.arange(len(record)) >= choices.skip
+    memory = record.memory[:, RATES.index(choices.rate)]
+    mean, std = float(memory[kept].mean()), float(memory[kept].std())
+    if std == 0:
+        raise ValueError("the memory is the same in all months; no system has it")
+    standardised = ((memory - mean) / std)[:, None]
+    states = np.concatenate([record.cells @ projection, standardised], axis=1)
+    n = states.shape[1]
+    pairs = record.pairs(kept)
+    projection = np.pad(projection, ((0, 0), (0, 1)))
+    return StateModel(
+        projection=np.moveaxis(on_grid(projection.T, record.ocean_mask), 0, -1),
+        memory_gain=np.eye(n)[-1],
+        rate=choices.rate,
+        memory_mean=mean,
+        memory_std=std,
+        patterns=on_grid(patterns(states[kept]), record.ocean_mask),
+        system=fit_system(states, record.calendar, pairs, choices.ridge),
+        out_len=out_len,
+        choices=dataclasses.asdict(choices),
+    )
 
 
 def check_enough(months: int, n: int) -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 
 from earthformer_jax.statistics.memory import RATES
-from earthformer_jax.statistics.memory_system import Choices, fit_memory_system
+from earthformer_jax.statistics.memory_system import fit_memory_system
+from earthformer_jax.statistics.seasonal_fit import Choices
 from tests.statistics import small_ocean
 
 TWO = Choices(modes=2, ridge=1e-8, rate=small_ocean.RATE)
