@@ -93,6 +93,9 @@ class Data:
             values; None: what `data.load` finds out by itself.
         spans: when and where the windows of each split are; empty if every example is
             drawn independently of the others.
+        bases: by name, simple forecasts that a network can correct (`models.bases`).
+            Each function returns the arrays of one, in model units, as learned from the
+            training period. Those that learn nothing need no entry.
 
     Raises:
         ValueError: if a target of validation or test is also in a window of an earlier
@@ -112,6 +115,9 @@ class Data:
     display: Display = Display()
     state: Callable[[], DataState] | None = None
     spans: Mapping[str, Spans] = dataclasses.field(default_factory=dict)
+    bases: Mapping[str, Callable[[], Mapping[str, np.ndarray]]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         if self.spans:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from flax.core import FrozenDict
 
-from earthformer_jax.checks import DTYPES, FLOATING, check_value
+from earthformer_jax.checks import DTYPES, FLOATING, check_value, shown
+from earthformer_jax.models import bases
 from earthformer_jax.models.contract import NamedForecaster
+from earthformer_jax.models.hybrid import Hybrid
 from earthformer_jax.models.shapes import check_shapes
 
 # The module and class of each model; it is imported when it is asked for.
@@ -31,6 +33,23 @@ _MODELS = {
     "rainformer": (f"{__name__}.rainformer.model", "Rainformer"),
     "conv_autoencoder": (f"{__name__}.recurrent.conv_autoencoder", "ConvAutoencoder"),
 }
+# Not networks that could correct the forecast of a base.
+_WITHOUT_BASE = {
+    "persistence": "has nothing to learn; choose another model, and base=persistence",
+    "conv_autoencoder": "restores its inputs and makes no forecast",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonOptions:
+    """Options that every model has.
+
+    Attributes:
+        base: simple forecast that the network corrects (`models.bases`), which the
+            model is before it is trained; empty: the network forecasts by itself.
+    """
+
+    base: str = ""
 
 
 def names() -> tuple[str, ...]:
@@ -46,7 +65,8 @@ def fields(name: str) -> dict[str, dataclasses.Field]:
     """
     return {
         field.name: field
-        for field in dataclasses.fields(model_class(name))
+        for options in (model_class(name), CommonOptions)
+        for field in dataclasses.fields(options)
         if field.name not in ("input_shape", "target_shape", "parent", "name")
     }
 
@@ -61,7 +81,8 @@ def create_model(
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out).
         **options: attributes of the model; lists become tuples, and names such as
-            "bfloat16" become types.
+            "bfloat16" become types. With a `base` the model is a
+            `models.hybrid.Hybrid`, whose network has linear outputs.
 
     Raises:
         ValueError: for an unknown name or option (the nearest ones are named), or
@@ -77,10 +98,18 @@ def create_model(
                 f"model {name!r} has no option {option!r}; did you mean "
                 f"{', '.join(close)}?"
             )
+    base = options.pop("base", CommonOptions.base)
+    has_base = not (isinstance(base, str) and base == "")
     options = {k: _plain(k, v) for k, v in options.items()}
+    if has_base and name in _WITHOUT_BASE:
+        raise ValueError(f"base={shown(base)}: model {name!r} {_WITHOUT_BASE[name]}")
+    if has_base and "output" in known:
+        options["output"] = "linear"  # a correction has both signs
     model = model_class(name)(input_shape=shapes[0], target_shape=shapes[1], **options)
     model.check()
-    return model
+    if not has_base:
+        return model
+    return Hybrid(shapes[0], shapes[1], model, bases.create_base(base, *shapes))
 
 
 def model_class(name: str) -> type[Any]:

@@ -1,5 +1,6 @@
 """Persistence, the forecast of no change: the baseline every other has to beat."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,12 +31,7 @@ class Persistence(nn.Module):
         """Raises ValueError for inconsistent shapes."""
         check_shapes(self.input_shape, self.target_shape)
         check_fields(self)
-        if self.target_shape[3] > self.input_shape[3]:
-            raise ValueError(
-                f"persistence cannot forecast {self.target_shape[3]} channels from "
-                f"inputs of {self.input_shape[3]}; the targets must be the first "
-                "channels of the inputs"
-            )
+        check_channels(self.input_shape, self.target_shape)
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
@@ -58,3 +54,16 @@ class Persistence(nn.Module):
         last = inputs[:, -1:, ..., :channels]
         forecast = jnp.repeat(last, steps, axis=1)
         return forecast.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+
+
+def check_channels(input_shape: Sequence[int], target_shape: Sequence[int]) -> None:
+    """Rejects targets that cannot be the first channels of the inputs.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if target_shape[3] > input_shape[3]:
+        raise ValueError(
+            f"persistence cannot forecast {target_shape[3]} channels from inputs of "
+            f"{input_shape[3]}; the targets must be the first channels of the inputs"
+        )

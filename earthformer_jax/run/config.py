@@ -107,10 +107,23 @@ def list_fields(config: ml_collections.ConfigDict) -> str:
     lines = []
     for name, value in flatten(completed(config)).items():
         section, _, field = name.rpartition(".")
-        source = described(section, config.get(section, {}).get("name"))
-        meaning = meanings(source).get(field) if source else None
+        meaning = meanings_of(section, config.get(section, {}).get("name")).get(field)
         lines.append(f"--config.{name}={value}" + (f"  {meaning}" if meaning else ""))
     return "\n".join(lines)
+
+
+def meanings_of(section: str, name: str | None = None) -> dict[str, str]:
+    """What each field of a section means.
+
+    Args:
+        section: one of `SECTIONS`, or "" for the fields outside them.
+        name: of the data set or the model; an unknown one has no fields.
+    """
+    source = described(section, name)
+    if source is None:
+        return {}
+    shared = meanings(models.CommonOptions) if section == "model" else {}
+    return shared | meanings(source)
 
 
 def described(section: str, name: str | None = None) -> type | None:

@@ -9,6 +9,7 @@ import ml_collections
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.models.earthformer.sizes import AttentionSize, attention_sizes
+from earthformer_jax.models.hybrid import network_of
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training.mesh import device_bytes, host_bytes, size_text
 from earthformer_jax.training.settings import Settings
@@ -38,6 +39,7 @@ def check_attention(
     Raises:
         ConfigError: with the memory that is needed, what there is, and what to change.
     """
+    model = network_of(model)
     if not isinstance(model, Earthformer):
         return
     fields = flatten(config)

@@ -10,6 +10,7 @@ import numpy as np
 from earthformer_jax import data, models
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.state import DataState
+from earthformer_jax.models import bases
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
@@ -17,6 +18,14 @@ from earthformer_jax.run import memory
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state as state_lib
+
+# Settings of the data that a base needs where a data set has them.
+BASE_NEEDS = {
+    "damped_persistence": {"anomalies": True},
+    "lim": {"calendar": True},
+    "lim_memory": {"calendar": True, "memory": "index"},
+    "oscillator": {"calendar": True, "memory": "index"},
+}
 
 MakeParts = Callable[[ml_collections.ConfigDict], tuple[Dataset, Forecaster]]
 
@@ -45,6 +54,7 @@ def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:
         ConfigError: with the reason, if one of them cannot be made.
     """
     dataset = load_data(config)
+    check_base(config, dataset)
     model = make_model(config, *example_shapes(config, dataset))
     check_report(config, dataset, model)
     return dataset, model
@@ -78,6 +88,36 @@ def make_model(
     with as_config_error(f"model {name!r}", "model", config.model):
         return models.create_model(
             name, input_shape=input_shape, target_shape=target_shape, **options
+        )
+
+
+def check_base(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Rejects a base of a hybrid model that the data set cannot give.
+
+    Raises:
+        ConfigError: with the setting that is missing, or the bases that there are.
+    """
+    base = config.model.get("base", "")
+    if base not in bases.names():  # none, or one that `make_model` refuses
+        return
+    given = f"config.model.base={base}"
+    if config.data.get("out_len") == 0:
+        raise ConfigError(
+            f"{given} is for forecasts; with config.data.out_len=0 the targets are the "
+            "inputs"
+        )
+    missing = [
+        f"config.data.{field}={value}"
+        for field, value in BASE_NEEDS.get(base, {}).items()
+        if config.data.get(field, value) != value
+    ]
+    if missing:
+        raise ConfigError(f"{given} needs {' and '.join(missing)}")
+    offered = [*bases.LEARNS_NOTHING, *dataset.data.bases]
+    if base not in offered:
+        raise ConfigError(
+            f"{given}: data {dataset.data.name!r} have no such forecast; expected one "
+            f"of {', '.join(offered)}"
         )
 
 
@@ -147,6 +187,5 @@ def summarize(config: ml_collections.ConfigDict) -> str:
     config_lib.check(config)
     dataset, model = build(config)
     shapes = example_shapes(config, dataset)
-    return summary.describe(
-        model, *shapes, f"{config.model.name} on {dataset.data.name}"
-    )
+    name = config.model.name + (f" + {config.model.base}" if config.model.base else "")
+    return summary.describe(model, *shapes, f"{name} on {dataset.data.name}")

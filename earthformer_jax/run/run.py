@@ -14,19 +14,21 @@ from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
+from earthformer_jax.models.bases import LEARNS_NOTHING
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.parts import (
     MakeParts,
+    check_base,
     check_model,
     check_report,
     example_shapes,
     load_data,
     make_model,
 )
-from earthformer_jax.run.start import first_weights
+from earthformer_jax.run.start import first_weights, with_base
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
@@ -217,6 +219,7 @@ class Run:
     def _built(self) -> tuple[Forecaster, Variables]:
         """The checked model, and the shapes of its variables."""
         if self.state is None:
+            check_base(self.config, self.dataset)
             shapes = example_shapes(self.config, self.dataset)
         else:
             shapes = self.state.input_shape, self.state.target_shape
@@ -239,11 +242,15 @@ class Run:
         Raises:
             ConfigError: with the reason, if there are no weights that fit.
         """
-        path = self._settings.train.init_from
-        if not path or Checkpoints(self.workdir / "checkpoints").steps():
+        if Checkpoints(self.workdir / "checkpoints").steps():
             return None
-        now = self.dataset.data.state
-        return first_weights(path, *self._built, None if now is None else now())
+        weights, data = None, self.dataset.data
+        if path := self._settings.train.init_from:
+            now = None if data.state is None else data.state()
+            weights = first_weights(path, *self._built, now)
+        if (base := self.config.model.get("base")) and base not in LEARNS_NOTHING:
+            weights = with_base(weights, base, self._built[1], data)
+        return weights
 
     def _check_same_data(self) -> None:
         """Refuses to continue a training with other data.

@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from earthformer_jax import pretrained
 from earthformer_jax.data import state as data_state
+from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import archive
 from earthformer_jax.interop import official
 from earthformer_jax.interop.transfer import Transfer, transfer
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.earthformer.model import Earthformer
+from earthformer_jax.models.hybrid import Hybrid, network_of
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 
 SHOWN = 12  # lines of the log about arrays that are not simply kept
 _CHECKPOINTS = "checkpoints"
+_NETWORK, _BASE, _GAIN = "network", "base", "params/gain"  # parts of a hybrid
 FEW = 0.5  # share of arrays that stay new, above which the log warns
 
 logger = logging.getLogger(__name__)
@@ -49,8 +54,8 @@ def first_weights(
     if not where.exists() and path in pretrained.names():
         where = pretrained.path(path)
     try:
-        source = _read(where, model)
-        found = transfer(source.arrays, model, like, source.unused)
+        source = _read(where, network_of(model))
+        found = _transfer(source, model, like)
     except (CheckpointError, ValueError, OSError, ImportError) as error:
         raise ConfigError(f"config.train.init_from={path}: {error}") from error
     _say(found, source.label)
@@ -58,6 +63,49 @@ def first_weights(
         for line in source.state.layout.differences(state.layout):
             logger.info("  data: %s", line)
     return found.variables
+
+
+def with_base(
+    weights: Variables | None, base: str, like: Variables, data: Data
+) -> Variables:
+    """Weights with the constants of the base of a hybrid model.
+
+    Args:
+        weights: {"params": ..., "batch_stats": ...}, or a part of them, or None.
+        base: name of a base that the data have arrays of.
+        like: shapes and types of the variables of the model.
+        data: the data that it is trained on.
+
+    Raises:
+        ConfigError: if the data have no such base, or it cannot be learned from them.
+    """
+    given = f"config.model.base={base}"
+    if base not in data.bases:
+        raise ConfigError(f"{given}: data {data.name!r} have no such forecast")
+    try:
+        arrays = {k: np.asarray(v) for k, v in data.bases[base]().items()}
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{given}: {error}") from error
+    wanted = like["batch_stats"][_BASE]
+    different = [
+        f"{name} {arrays[name].shape if name in arrays else 'absent'}, expected "
+        f"{wanted[name].shape if name in wanted else 'none'}"
+        for name in sorted({*arrays, *wanted})
+        if name not in arrays
+        or name not in wanted
+        or arrays[name].shape != wanted[name].shape
+    ]
+    different += [
+        f"{name} has values that are not finite"
+        for name, array in arrays.items()
+        if not np.isfinite(array).all()
+    ]
+    if different:
+        raise ConfigError(f"{given}: the arrays do not fit: {'; '.join(different)}")
+    weights = dict(weights or {})
+    made = {k: jnp.asarray(v, wanted[k].dtype) for k, v in arrays.items()}
+    weights["batch_stats"] = {**weights.get("batch_stats", {}), _BASE: made}
+    return weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +154,33 @@ def _read(where: pathlib.Path, model: Forecaster) -> _Source:
     arrays, unused = official.arrays_from_state_dict(state_dict, model)
     named = {f"params/{name}": array for name, array in arrays.items()}
     return _Source(str(where), named, unused)
+
+
+def _transfer(source: _Source, model: Forecaster, like: Variables) -> Transfer:
+    """What a model takes; a hybrid also takes the network of a model without a base."""
+    if not isinstance(model, Hybrid):
+        return transfer(source.arrays, model, like, source.unused)
+    parts = {kind: tree[_NETWORK] for kind, tree in like.items() if _NETWORK in tree}
+    network = {
+        name.replace(f"/{_NETWORK}/", "/", 1): array
+        for name, array in source.arrays.items()
+        if name.split("/")[1] == _NETWORK
+    }
+    is_hybrid = _GAIN in source.arrays
+    found = transfer(
+        network if is_hybrid else source.arrays, model.network, parts, source.unused
+    )
+    taken = {kind: {_NETWORK: tree} for kind, tree in found.variables.items()}
+    kept, new = [*found.kept], {**found.new}
+    gain, wanted = source.arrays.get(_GAIN), like["params"]["gain"]
+    if gain is not None and np.shape(gain) == wanted.shape:
+        taken.setdefault("params", {})["gain"] = jnp.asarray(gain, wanted.dtype)
+        kept.append(_GAIN)
+    elif gain is None:
+        new[_GAIN] = "absent from the weights"
+    else:
+        new[_GAIN] = f"{np.shape(gain)} in the weights, {wanted.shape} here"
+    return dataclasses.replace(found, variables=taken, kept=kept, new=new)
 
 
 def _say(found: Transfer, source: str) -> None:

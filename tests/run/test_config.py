@@ -127,8 +127,5 @@ def test_every_data_setting_has_a_meaning(section, name):
 # The options that the layers of the Earthformer share are described with the layers.
 @pytest.mark.parametrize("name", [n for n in models.names() if n != "earthformer"])
 def test_every_model_option_has_a_meaning(name):
-    described = lib.described("model", name)
-    missing = [
-        f for f in lib.defaults("model", name) if not lib.meanings(described).get(f)
-    ]
-    assert missing == []
+    meanings = lib.meanings_of("model", name)
+    assert [f for f in lib.defaults("model", name) if not meanings.get(f)] == []

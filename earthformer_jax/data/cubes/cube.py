@@ -16,7 +16,7 @@ import numpy as np
 from earthformer_jax.data.augment import Augment
 from earthformer_jax.data.cubes import checks, trained
 from earthformer_jax.data.cubes.opening import check_dates, open_fitting, open_series
-from earthformer_jax.data.cubes.references import Fitted, fit, references
+from earthformer_jax.data.cubes.references import Fitted, bases, fit, references
 from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
@@ -121,6 +121,7 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
             south_first=cube.south_first,
         ),
         spans={split: windows[split].spans for split in SPLITS},
+        bases=bases(learned, normalizer, (settings.out_len, *weights.shape[1:])),
     )
     make_state = functools.partial(
         trained.make_state,

@@ -111,6 +111,29 @@ def references(
     }
 
 
+def bases(
+    fitted: Callable[[], Fitted], normalizer: Normalizer, shape: tuple[int, ...]
+) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
+    """Forecasts that a network can correct (`data.dataset.Data.bases`).
+
+    Damped persistence is one where the values are anomalies, whose climatology is 0. A
+    climatology that changes with the date is not among the arrays of a model.
+
+    Args:
+        fitted: returns what the reference forecasts have learned; called on first use.
+        normalizer: conversion to model units.
+        shape: of the targets, (k, h, w, c); k is 0 if the targets are the inputs.
+    """
+    if normalizer.climatology is None or shape[0] == 0:
+        return {}
+
+    def arrays() -> dict[str, np.ndarray]:
+        factors = np.broadcast_to(fitted().damping[:, None, None, :], shape)
+        return {"factors": factors, "center": np.zeros(shape[-1], np.float32)}
+
+    return {"damped_persistence": arrays}
+
+
 def damping(train: Source, base: Climatologies, targets: int) -> np.ndarray:
     """Regression of each target frame on the last input frame, both as anomalies.
 

@@ -48,6 +48,12 @@ def load(
         config = config_files.load(os.fspath(config))
     config = config_lib.completed(config)
     config_lib.check(config)
+    if base := config.model.get("base"):
+        raise ConfigError(
+            f"{path}: config.model.base={base}: expected none, since official weights "
+            "are of a network alone. A hybrid can be trained that begins with these "
+            "weights (train.init_from)"
+        )
     state = _state(config, pathlib.Path(path).name)
     shapes = state.input_shape, state.target_shape
     model = make_model(config, *shapes)
