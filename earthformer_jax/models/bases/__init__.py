@@ -19,8 +19,9 @@ _BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lim": ("models.bases.linear", "LinearBase", {"uses_memory": False}),
     "lim_memory": ("models.bases.linear", "LinearBase", {"uses_memory": True}),
     "oscillator": ("models.bases.linear", "LinearBase", {"uses_memory": True}),
+    "advection": ("models.bases.advection", "Advection", {}),
 }
-LEARNS_NOTHING = ("persistence",)
+LEARNS_NOTHING = ("persistence", "advection")
 
 
 def names() -> tuple[str, ...]:
