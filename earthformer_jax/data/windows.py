@@ -40,6 +40,7 @@ class Windows:
         calendar: bool = False,
         time_of_day: bool = False,
         beside: Mapping[str, np.ndarray] = types.MappingProxyType({}),
+        behind: Mapping[str, np.ndarray] = types.MappingProxyType({}),
     ):
         """Makes a source.
 
@@ -57,13 +58,14 @@ class Windows:
             time_of_day: include the time of day as well.
             beside: further values of every frame `[t, ...]`, returned for the target
                 frames.
+            behind: the same, returned for the input frames.
         """
         self._frames, self._minutes, self._starts = frames, minutes, starts
         self._in_len, self._out_len = in_len, out_len
         self._normalizer, self._targets = normalizer, targets
         self._observed = observed
         self._calendar, self._time_of_day = calendar, time_of_day
-        self._beside = dict(beside)
+        self._beside, self._behind = dict(beside), dict(behind)
 
     @property
     def spans(self) -> Spans:
@@ -104,6 +106,8 @@ class Windows:
             example["time"] = minutes.astype(np.int32)
         for name, more in self._beside.items():
             example[name] = more[target:stop]
+        for name, more in self._behind.items():
+            example[name] = more[start : start + seen]
         if "observed" in self._beside:
             example["inputs_observed"] = self._beside["observed"][start : start + seen]
         return example

@@ -16,7 +16,16 @@ from earthformer_jax.data.task import Forecast
 from earthformer_jax.metrics.contract import Metric, Scores
 
 # Forecasts come in this order in files and tables; all others follow.
-ORDER = ("model", "persistence", "damped_persistence", "lim", "ceiling")
+ORDER = (
+    "model",
+    "persistence",
+    "damped_persistence",
+    "lim",
+    "oscillator",
+    "lim_memory",
+    "lim_field_memory",
+    "ceiling",
+)
 
 Watch = Callable[[Batch, Mapping[str, np.ndarray]], None]
 

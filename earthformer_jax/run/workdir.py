@@ -25,7 +25,7 @@ CAN_CHANGE = FREE_TO_CHANGE | {"train.steps"}
 # Settings of the data that decide what a model is fed with.
 PART_OF_THE_MODEL = tuple(
     f"data.{name}:"
-    for name in ("in_len", "out_len", "targets", "anomalies", "calendar")
+    for name in ("in_len", "out_len", "targets", "anomalies", "calendar", "memory")
     + ("normalization", "scale")
 )
 

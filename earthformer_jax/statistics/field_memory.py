@@ -1,10 +1,11 @@
 """The seasonal linear inverse model with a memory of every cell.
 
-    H[m] = exp(-RATE / 12) H[m - 1] - x[m - 1]
+    H[m] = -sum over j = 1 .. REACH of exp(-RATE / 12)^(j - 1) x[m - j]
 
 x is the anomaly of a cell in K and H, in K months, a leaky integral of what came before
-(`statistics.memory`, which has that of Nino3.4 alone). The state are the amplitudes of
-the leading EOFs, and the standardised memories of Nino3.4 and of the first few EOFs.
+(`statistics.memory`, which has that of Nino3.4 alone, without an end). The state are
+the amplitudes of the leading EOFs, and the standardised memories of Nino3.4 and of the
+first few EOFs.
 
 The forecast is the mean of systems fitted to the whole record and to later parts of it:
 early months have more noise, late ones are few, and neither kind is the best choice
@@ -19,30 +20,39 @@ import numpy as np
 
 from earthformer_jax.statistics.eof import fit_eofs, on_grid
 from earthformer_jax.statistics.linear_system import MONTHS, LinearSystem
-from earthformer_jax.statistics.memory import Months, leaky_integrals
+from earthformer_jax.statistics.memory import Months
 from earthformer_jax.statistics.record import Record
 from earthformer_jax.statistics.seasonal_fit import fit_system
 
 RATE = 0.75  # per year; the skill hardly depends on it
+REACH = 36  # months that are remembered; older ones would have a weight below a tenth
+KEPT = float(np.exp(-RATE / MONTHS))  # from a month to the next
 PARTS = (1.0, 2 / 3, 1 / 2, 1 / 4)  # the last parts of the record that are fitted
 SHORTEST = 360  # months of a part, unless it is the whole record
 # Cross-validation: withheld blocks, the latest months that they cover, leads, and the
 # EOFs that it works with in place of cells.
 BLOCKS, RECENT, LEADS, COMPONENTS = 5, 720, 12, 40
+LONGEST = 4000  # latest months that cross-validation uses
 
 
-def memory_of_cells(fields, start=None) -> np.ndarray:
-    """The memory of every cell.
+def memory_of_cells(fields, reach: int = REACH) -> np.ndarray:
+    """The memory of every cell; months before the first one count as 0.
 
     Args:
         fields: `[m, h, w]` anomalies in K of consecutive months, finite.
-        start: `[h, w]` memory of the first month; None: 0.
+        reach: months that are remembered.
 
     Returns:
         float32 `[m, h, w]` in K months; that of month m knows the months up to m - 1.
     """
-    begin = None if start is None else np.asarray(start)[..., None]
-    return leaky_integrals(fields, (RATE,), begin)[..., 0].astype(np.float32)
+    memory = np.zeros(np.shape(fields), np.float32)
+    now = np.zeros(memory.shape[1:])
+    for m in range(1, len(memory) if reach else 0):
+        now = KEPT * now - fields[m - 1]
+        if m > reach:
+            now += KEPT**reach * fields[m - 1 - reach]
+        memory[m] = now
+    return memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,7 +188,8 @@ def fit_field_memory(
     everything = np.ones(len(record), bool)
     if choices is None:
         _fit_part(record, memory, everything, latitude, Choices())  # long enough?
-        choices = chosen(*_reduced(record, memory, latitude))
+        late = slice(-LONGEST, None)
+        choices = chosen(*_reduced(record.part(late), memory[late], latitude))
     parts = _fit_parts(record, memory, everything, latitude, choices)
     return FieldMemoryModel(parts, out_len, choices)
 

@@ -214,7 +214,7 @@ class LinearSystem:
     def fit(
         cls,
         series,
-        first_month: int,
+        first_month: int | Sequence[int],
         *,
         lags: int = 3,
         harmonics: int = 2,
@@ -231,8 +231,8 @@ class LinearSystem:
         temperature (12 EOFs, correlation of Nino3.4 at leads of 1 to 12 months).
 
         Args:
-            series: `[months, k]` or a list of them, all beginning in `first_month`.
-            first_month: calendar month of the first row.
+            series: `[months, k]` or a list of them.
+            first_month: calendar month of the first row, one for all or one for each.
             lags: months of history in the state.
             harmonics: annual harmonics of A; 0 is no seasonal modulation.
             seasonal_ridge: penalty on the coefficients of the harmonics, in units of
@@ -306,19 +306,20 @@ def innovation_covariance(residual: np.ndarray, months: np.ndarray) -> np.ndarra
     return total / weight[:, None, None] + floor * np.eye(k)
 
 
-def _design(series: Sequence[np.ndarray], first_month: int, lags: int):
+def _design(series: Sequence[np.ndarray], first_month: int | Sequence[int], lags: int):
     """Predictors `[r, lags, k]` (newest first), targets `[r, k]`, their months `[r]`.
 
     The month is that of the newest predictor; no row reaches across two series.
     """
     rows, targets, months = [], [], []
-    for z in series:
+    first_months = np.broadcast_to(first_month, len(series))
+    for z, first in zip(series, first_months, strict=True):
         if len(z) <= lags:
             raise ValueError(f"a series of {len(z)} months cannot give {lags} lags")
         newest = np.arange(lags - 1, len(z) - 1)
         rows.append(np.stack([z[newest - lag] for lag in range(lags)], axis=1))
         targets.append(z[newest + 1])
-        months.append((first_month + newest) % MONTHS)
+        months.append((first + newest) % MONTHS)
     return np.concatenate(rows), np.concatenate(targets), np.concatenate(months)
 
 

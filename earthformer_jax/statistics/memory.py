@@ -20,13 +20,20 @@ from earthformer_jax.statistics.linear_system import MONTHS
 RATES = (0.5, 0.75, 1.0, 1.5)  # per year
 
 
-def leaky_integrals(index, rates: Sequence[float] = RATES, start=None) -> np.ndarray:
+def leaky_integrals(
+    index,
+    rates: Sequence[float] = RATES,
+    start=None,
+    *,
+    reach: int | None = None,
+) -> np.ndarray:
     """The memory of an index for several rates of forgetting.
 
     Args:
         index: `[m]` monthly anomalies in K, of consecutive months; or `[m, ...]`.
         rates: r rates per year.
         start: `[..., r]` memory of the first month; None: 0.
+        reach: months that are remembered; None: all.
 
     Returns:
         float64 `[m, ..., r]` in K months; that of month m knows the index up to m - 1.
@@ -43,6 +50,8 @@ def leaky_integrals(index, rates: Sequence[float] = RATES, start=None) -> np.nda
         memory[0] = start
     for m in range(1, len(index)):
         memory[m] = kept * memory[m - 1] - index[m - 1, ..., None]
+    if reach is not None and reach < len(index):
+        memory[reach:] -= kept**reach * memory[: len(index) - reach].copy()
     return memory
 
 

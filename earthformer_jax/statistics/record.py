@@ -82,6 +82,13 @@ class Record:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def part(self, chosen: slice) -> "Record":
+        """Some of the months, in their order."""
+        by_month = ("cells", "memory", "index", "calendar", "series")
+        return dataclasses.replace(
+            self, **{name: getattr(self, name)[chosen] for name in by_month}
+        )
+
     def pairs(self, kept) -> np.ndarray:
         """Indices of kept months whose next month is kept, and of the same series."""
         both = kept[:-1] & kept[1:] & (self.series[:-1] == self.series[1:])

@@ -6,6 +6,7 @@ month. `damping_factors` are for damped persistence.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class LinearInverseModel:
 def fit_lim(
     series_K,
     ocean_mask,
-    first_month: int,
+    first_month: int | Sequence[int],
     out_len: int,
     *,
     latitude,
@@ -52,10 +53,11 @@ def fit_lim(
     """Fits the linear inverse model.
 
     Args:
-        series_K: `[months, h, w]` anomalies in K, or a list of such series, each
-            beginning in calendar month `first_month`; finite over the ocean.
+        series_K: `[months, h, w]` anomalies in K, or a list of such series; finite over
+            the ocean.
         ocean_mask: `[h, w]` bool.
-        first_month: calendar month of the first row, 0 is January.
+        first_month: calendar month of the first row, 0 is January; one for all series
+            or one for each.
         out_len: months of the forecast.
         latitude: `[h]`, degrees north.
         modes: EOFs of the model (fewer if the data have fewer).

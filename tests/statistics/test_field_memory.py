@@ -52,12 +52,11 @@ class TestMemoryOfCells:
         expected = -(fields[2] + KEPT * fields[1] + KEPT**2 * fields[0])
         np.testing.assert_allclose(memory_of_cells(fields)[3], expected, rtol=1e-6)
 
-    def test_continues_a_memory(self):
-        fields = np.random.default_rng(1).standard_normal((7, *SIZE))
-        whole = memory_of_cells(fields)
-        np.testing.assert_allclose(
-            memory_of_cells(fields[4:], whole[4]), whole[4:], rtol=1e-5
-        )
+    def test_reaches_no_further(self):
+        fields = np.random.default_rng(1).standard_normal((9, *SIZE))
+        late, whole = (memory_of_cells(x, reach=4)[-1] for x in (fields[4:], fields))
+        np.testing.assert_allclose(whole, late, rtol=1e-5)
+        assert not memory_of_cells(fields, reach=0).any()
 
 
 class TestForecast:

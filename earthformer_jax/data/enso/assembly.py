@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -10,24 +10,26 @@ from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.enso import icar
 from earthformer_jax.data.enso.examples import EnsoExamples
 from earthformer_jax.data.enso.learned import (
-    Fitted,
     Learned,
     Series,
     layout_of,
     pack,
 )
 from earthformer_jax.data.enso.settings import Settings
+from earthformer_jax.data.enso.systems.bases import bases
+from earthformer_jax.data.enso.systems.fitting import Fitted
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.references import damped_persistence, persistence
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.state import DataState
-from earthformer_jax.data.task import ForecastNino
+from earthformer_jax.data.task import Forecast, ForecastNino
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.metrics.enso import NinoSkill
 
 # The reference implementation's scaling to 0..1.
 OFFICIAL = Affine(scale=icar.SST_MAX - icar.SST_MIN, offset=icar.SST_MIN)
 OFFICIAL_UNITS = "(official ICAR-ENSO units, 0..1)^2"
+_USED = ("start_month", "memory", "cell_memory")  # by reference forecasts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ def assemble(
             nino_weights,
             settings.calendar,
             not found.complete,
+            learned.memory_scale,
         )
 
     def fitted() -> Fitted:
@@ -82,13 +85,24 @@ def assemble(
         return learned.fitted()
 
     zero = np.array([normalization.encode(0.0)])
-    references = {"persistence": persistence(out_len, channels=1)}
-    in_kelvin = dict(found.references)
-    if learned.fitted is not None:
-        references["damped_persistence"] = damped_persistence(
+    own = {
+        name: _from_inputs(forecast, normalization)
+        for name, forecast in found.references.items()
+    }
+
+    def references() -> dict[str, Forecast]:
+        simple = {"persistence": persistence(out_len, channels=1)}
+        if learned.fitted is None:
+            return simple | own
+        simple["damped_persistence"] = damped_persistence(
             out_len, 1, lambda: fitted().damping[..., None], lambda batch: (zero, zero)
         )
-        in_kelvin = {"lim": lambda *inputs: _lim(fitted)(*inputs)} | in_kelvin
+        systems = {
+            name: _in_model_units(forecast, normalization)
+            for name, forecast in fitted().forecasts.items()
+        }
+        return simple | systems | own
+
     counted = np.ones_like(grid.ocean) if learned.land_counts else grid.ocean
     loss_weights = counted[None, :, :, None].astype(np.float32)
     units = units_text(normalization) + ("" if anew else ", as in the training")
@@ -108,6 +122,15 @@ def assemble(
         display=Display((_channel(normalization),), frame="month", south_first=True),
         # The windows of the twin are independent of each other.
         spans={k: x.spans for k, x in found.windows.items() if isinstance(x, Windows)},
+        bases=bases(
+            fitted,
+            normalization,
+            learned.memory_scale,
+            calendar=settings.calendar,
+            memory=settings.memory,
+        )
+        if learned.fitted is not None
+        else {},
     )
     state = functools.cache(functools.partial(_state, data, learned, found.kept))
     task = ForecastNino(
@@ -120,11 +143,7 @@ def assemble(
             pixel_weights=loss_weights,
             mse_in_kelvin=normalization != OFFICIAL,
         ),
-        references=references
-        | {
-            name: _in_model_units(forecast, normalization)
-            for name, forecast in in_kelvin.items()
-        },
+        references=_References(references),
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
         nino_weights=nino_weights,
         ocean=np.asarray(grid.ocean, bool),
@@ -169,13 +188,20 @@ def units_text(normalization: Affine) -> str:
     return f"anomalies / {normalization.scale:.3g} K"
 
 
-def _lim(fitted: Callable[[], Fitted]) -> Callable:
-    lim = fitted().lim
-    if lim is None:
-        raise ValueError(
-            "the training months are too few for the reference forecast `lim`"
-        )
-    return lim
+class _References(Mapping[str, Forecast]):
+    """Reference forecasts, which are fitted when they are first looked at."""
+
+    def __init__(self, make: Callable[[], dict[str, Forecast]]):
+        self._make = functools.cache(make)
+
+    def __getitem__(self, name: str) -> Forecast:
+        return self._make()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make())
+
+    def __len__(self) -> int:
+        return len(self._make())
 
 
 def _state(data: Data, learned: Learned, kept: Callable[[], Mapping]) -> DataState:
@@ -194,14 +220,21 @@ def _channel(normalization: Affine) -> Channel:
     )
 
 
-def _in_model_units(forecast: Callable, normalization: Affine) -> Callable:
-    """Turns a forecast from K to K into one from a batch to model units."""
+def _from_inputs(forecast: Callable, normalization: Affine) -> Forecast:
+    """A forecast of the inputs and the calendar month, see `_in_model_units`."""
+    return _in_model_units(
+        lambda batch: forecast(batch["inputs"], batch["start_month"]), normalization
+    )
+
+
+def _in_model_units(forecast: Callable, normalization: Affine) -> Forecast:
+    """Turns a forecast from a batch in K to K into one in model units."""
 
     def from_batch(batch: Batch) -> np.ndarray:
         sst = np.asarray(batch["inputs"], np.float64)[..., :1]
-        kelvin = normalization.decode(sst)
-        forecast_kelvin = forecast(kelvin, np.asarray(batch["start_month"]))
-        return normalization.encode(forecast_kelvin).astype(np.float32)
+        kelvin = {k: np.asarray(x) for k, x in batch.items() if k in _USED}
+        kelvin["inputs"] = normalization.decode(sst)
+        return normalization.encode(forecast(kelvin)).astype(np.float32)
 
     return from_batch
 

@@ -35,14 +35,19 @@ from earthformer_jax.data.enso.learned import (
     GRIDDED,
     ICAR,
     TWIN,
-    Fitted,
     Learned,
     check_cells,
-    fit_references,
     unpack,
     without_climatology,
 )
 from earthformer_jax.data.enso.settings import Settings
+from earthformer_jax.data.enso.systems.fitting import (
+    Fitted,
+    Past,
+    Training,
+    fit,
+    past_of,
+)
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.series import Cube
@@ -113,6 +118,7 @@ def _twin(settings: Settings, state: DataState | None) -> Dataset:
                 settings, training, grid.ocean, official=True
             ),
             index_months=3,
+            memory_scale=_memory_scale(settings, _twin_months(settings), grid),
             fitted=_twin_references(settings),
         )
     else:
@@ -133,14 +139,60 @@ def _twin_training(seed: int) -> Callable[[], list[np.ndarray]]:
     return functools.cache(lambda: [twin.training_series(seed, TWIN_SERIES_MONTHS)])
 
 
-def _twin_references(settings: Settings) -> Callable[[], Fitted]:
-    training = _twin_training(settings.seed)
+@functools.lru_cache(maxsize=1)
+def _twin_months_of(seed: int, in_len: int) -> Training:
+    """The months that reference forecasts of the twin are fitted to.
+
+    They remember as many months as those of a window, which are independent of others.
+    """
+    (series,) = _twin_training(seed)()
     grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
+    past = past_of(series, point_weights(grid), [(0, len(series))], reach=in_len - 1)
+    return Training([series], [series], [past], [0])
 
-    def fit() -> Fitted:
-        return fit_references(training(), training(), grid, 0, settings.out_len)
 
-    return functools.cache(fit)
+def _twin_months(settings: Settings) -> Callable[[], Training]:
+    return lambda: _twin_months_of(settings.seed, settings.in_len)
+
+
+def _twin_references(settings: Settings) -> Callable[[], Fitted]:
+    grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
+    return _fitting(_twin_months(settings), grid, point_weights(grid), settings)
+
+
+def _fitting(
+    training: Callable[[], Training],
+    grid: Grid,
+    nino_weights: np.ndarray,
+    settings: Settings,
+) -> Callable[[], Fitted]:
+    """Fits the reference forecasts, once, when they are asked for."""
+
+    def fitted() -> Fitted:
+        return fit(training(), grid, nino_weights, settings.out_len)
+
+    return functools.cache(fitted)
+
+
+def _memory_scale(
+    settings: Settings, training: Callable[[], Training], grid: Grid
+) -> float:
+    """The standard deviation of the memory of the ocean's cells, if it is an input.
+
+    Raises:
+        ValueError: if there is no memory.
+    """
+    if not settings.memory:
+        return 0.0
+    pieces = [past.cells[:, grid.ocean] for past in training().past]
+    squares = sum(np.sum(np.square(x, dtype=np.float64)) for x in pieces)
+    scale = float(np.sqrt(squares / max(sum(x.size for x in pieces), 1)))
+    if not scale:
+        raise ValueError(
+            f"memory=True: the training months remember nothing (in_len="
+            f"{settings.in_len}); use more months, or memory=False"
+        )
+    return scale
 
 
 def _known(settings: Settings, state: DataState) -> Learned:
@@ -161,10 +213,14 @@ def _icar(
     dates = settings.dates if state is None else NO_DATES
     data = icar_lib.divided(months, dates, split=settings.split, **lengths)
     index = {"nino34_three_month": data.three_month_index}
-    make = functools.partial(_windows, settings, data.cube, beside=index)
+    months_K = gridded_sst.values_of(data.cube)[..., 0]
+    past = past_of(months_K, data.nino_weights, data.cube.segments)
+    make = functools.partial(
+        _windows, settings, data.cube, beside=index, behind=past.behind
+    )
     starts, periods = data.starts, data.periods
     if state is None:
-        learned = _learned_from_icar(settings, data)
+        learned = _learned_from_icar(settings, data, past)
     else:
         learned = _known(settings, state)
         by_date = periods is not None
@@ -193,24 +249,26 @@ def _icar(
     return assemble(settings, found, learned, anew=state is None)
 
 
-def _learned_from_icar(settings: Settings, data: icar_lib.IcarEnso) -> Learned:
-    month = _calendar_month(data.cube, data.periods["train"][0] if data.periods else 0)
-    training = data.training
-
-    def fit() -> Fitted:
-        return fit_references(training, training, data.grid, month, settings.out_len)
-
+def _learned_from_icar(
+    settings: Settings, data: icar_lib.IcarEnso, past: Past
+) -> Learned:
+    pieces = data.training_pieces
+    first = [_calendar_month(data.cube, begin) for begin, _ in pieces]
+    known = data.training
+    training = Training(known, known, [past.between(*p) for p in pieces], first)
+    grid, weights = data.grid, data.nino_weights
     return Learned(
         origin=ICAR,
         variable=data.cube.names[0],
-        grid=data.grid,
-        nino_weights=data.nino_weights,
+        grid=grid,
+        nino_weights=weights,
         normalization=normalization_of(
-            settings, lambda: training, data.grid.ocean, official=True
+            settings, lambda: known, grid.ocean, official=True
         ),
         index_months=3,
+        memory_scale=_memory_scale(settings, lambda: training, grid),
         land_counts=True,
-        fitted=functools.cache(fit),
+        fitted=_fitting(lambda: training, grid, weights, settings),
     )
 
 
@@ -272,40 +330,34 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         _check_dated(settings.path, by_date and learned.origin == ICAR)
         base = learned.base or without_climatology(learned)
         data = read(state=state, base=base, test_until=settings.test_until)
-    first_month = _calendar_month(data.cube, 0)
-    training, known, more = [], [], {}
-    if len(data.starts["train"]):
-        training = [data.cube.frames.read(*data.periods["train"])[..., 0]]
-        known = training
+    anomalies = gridded_sst.values_of(data.cube)[..., 0]
+    past = past_of(anomalies, data.nino_weights, data.cube.segments)
+    more = {"behind": past.behind}
     if data.observed is not None:
         more["beside"] = {"observed": data.observed[..., None]}
-        if training:
-            seen = data.observed[slice(*data.periods["train"])]
-            land = ~data.grid.ocean
-            known = [np.where(seen | land, training[0], np.float32(np.nan))]
+    training = _gridded_training(data, anomalies, past)
     if learned is None:
-        fit = functools.partial(
-            fit_references, training, known, data.grid, first_month, settings.out_len
-        )
+        grid, weights = data.grid, data.nino_weights
         learned = Learned(
             origin=GRIDDED,
             variable=data.cube.names[0],
-            grid=data.grid,
-            nino_weights=data.nino_weights,
+            grid=grid,
+            nino_weights=weights,
             normalization=normalization_of(
-                settings, lambda: known, data.grid.ocean, official=False
+                settings, lambda: training.known, grid.ocean, official=False
             ),
             index_months=1,
+            memory_scale=_memory_scale(settings, lambda: training, grid),
             base=data.base,
-            fitted=functools.cache(fit),
+            fitted=_fitting(lambda: training, grid, weights, settings),
         )
     simulated = None
-    if settings.simulated and training:
+    if settings.simulated and training.fields:
         simulated = simulation.simulated_source(
-            training,
+            training.fields,
             data.grid.ocean,
             data.grid.latitude,
-            first_month,
+            training.first_months[0],
             **lengths,
             seed=settings.seed,
         )
@@ -318,6 +370,23 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         kept=lambda: series.kept(data.cube, data.periods, data.checksums),
     )
     return assemble(settings, found, learned, anew=state is None)
+
+
+def _gridded_training(
+    data: gridded_sst.GriddedSST, anomalies: np.ndarray, past: Past
+) -> Training:
+    """The training months; none if the data are there for testing alone."""
+    pieces = [data.periods["train"]] if len(data.starts["train"]) else []
+    fields = [anomalies[first:stop] for first, stop in pieces]
+    known = fields
+    if data.observed is not None:
+        land = ~data.grid.ocean
+        known = [
+            np.where(data.observed[a:b] | land, x, np.float32(np.nan))
+            for x, (a, b) in zip(fields, pieces, strict=True)
+        ]
+    months = [_calendar_month(data.cube, first) for first, _ in pieces]
+    return Training(fields, known, [past.between(*p) for p in pieces], months)
 
 
 def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Windows]:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from earthformer_jax.data.enso.systems.fitting import Past, past_of
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.source import Source
+from earthformer_jax.data.source import Example, Source
 
 MIN_OBSERVED = 0.5  # least share of the index's weights, else the index is unknown
 
@@ -15,8 +16,13 @@ class EnsoExamples:
     These are `nino34` `[k]`, the monthly index, and `nino34_three_month` `[k - 2]`, the
     mean of each month and the next two, both in K. The latter is taken from the window
     if it has one, `[k]`. With `calendar` the inputs have the channels SST, cosine and
-    sine of the calendar month. A window must have either `start_month`, the calendar
-    month of its first target, or the `time` of its months.
+    sine of the calendar month, and with `memory_scale` (K months per unit) the memory
+    of each cell. A window must have either `start_month`, the calendar month of its
+    first target, or the `time` of its months.
+
+    `memory` `[r]` and `cell_memory` `[h, w]` are what the last input month remembers of
+    those before it, of Nino3.4 and of every cell (`enso.systems.fitting.Past`), in K
+    months. A window that has neither remembers its own months only.
 
     With `observed`, targets that are not observed are 0 K and do not count: the index
     is the mean over the observed cells, and NaN (unknown) in months where these have
@@ -31,12 +37,14 @@ class EnsoExamples:
         nino_weights: np.ndarray,
         calendar: bool = False,
         observed: bool = False,
+        memory_scale: float = 0.0,
     ):
         self._windows = windows
         self._normalization = normalization
         self._weights = nino_weights
         self._calendar = calendar
         self._observed = observed
+        self._memory_scale = memory_scale
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -63,12 +71,17 @@ class EnsoExamples:
             start_month = times.month_of(window["time"][len(inputs)]) % 12
         if self._calendar:
             inputs = with_calendar(inputs, int(start_month))
+        past = past_of_window(window, self._weights)
+        if self._memory_scale:
+            inputs = with_memory(inputs, past, self._memory_scale)
         example = {
             "inputs": inputs,
             "targets": self._scaled(targets),
             "start_month": np.asarray(start_month, np.int32),
             "nino34": monthly.astype(np.float32),
             "nino34_three_month": three_month.astype(np.float32),
+            "memory": past.index[-1],
+            "cell_memory": past.cells[-1],
         }
         if observed is not None:
             complete = np.ones(window["inputs"].shape, bool)
@@ -78,6 +91,29 @@ class EnsoExamples:
 
     def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
         return np.asarray(self._normalization.encode(kelvin), np.float32)
+
+
+def past_of_window(window: Example, nino_weights: np.ndarray) -> Past:
+    """What the input months of a window remember; of the window alone if need be."""
+    inputs = window["inputs"]
+    own = None
+    if "memory" not in window or "cell_memory" not in window:
+        own = past_of(inputs[..., 0], nino_weights, [(0, len(inputs))])
+    return Past(
+        np.asarray(window["memory"] if own is None else own.index, np.float32),
+        np.asarray(window["cell_memory"] if own is None else own.cells, np.float32),
+    )
+
+
+def with_memory(inputs: np.ndarray, past: Past, scale: float) -> np.ndarray:
+    """Adds the memory of the cells to inputs `[t, h, w, c]`, as one more channel.
+
+    Args:
+        inputs: `[t, h, w, c]`.
+        past: of the same months.
+        scale: K months per unit.
+    """
+    return np.concatenate([inputs, past.cells[..., None] / np.float32(scale)], axis=-1)
 
 
 def with_calendar(inputs: np.ndarray, start_month: int) -> np.ndarray:

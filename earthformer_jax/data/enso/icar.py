@@ -68,6 +68,7 @@ class IcarEnso:
         three_month_index: `[m]`, the label's mean of month, next and second next, K.
         starts: per split, first input frame `[n]` of its windows.
         training: the months of the training split `[m, h, w]`, one array per model.
+        training_pieces: their first frames and ends.
         grid: the cells; land is where sst is 0 throughout training.
         nino_weights: weights `[h, w]` of the monthly Nino3.4 index.
         periods: first frame and end of each split; None when split by model.
@@ -78,6 +79,7 @@ class IcarEnso:
     three_month_index: np.ndarray
     starts: dict[str, np.ndarray]
     training: list[np.ndarray]
+    training_pieces: list[Period]
     grid: Grid
     nino_weights: np.ndarray
     periods: Mapping[str, Period] | None
@@ -304,7 +306,9 @@ def divided(
         }
         periods = None
         starts, repeated = without_repeats(cube, starts, in_len, out_len)
-        training = [x for x, p in zip(fields, places["train"], strict=True) if len(p)]
+        used = [i for i, p in enumerate(places["train"]) if len(p)]
+        training = [fields[i] for i in used]
+        pieces = [(int(a), int(b)) for a, b in cube.segments[used]]
         how = (
             f"{len(training)} models to train, 1 to validate, 1 to test, {split} "
             f"windows{f', {repeated}' if repeated else ''}"
@@ -312,6 +316,7 @@ def divided(
     else:
         periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
         starts = window_starts(cube, periods, in_len, out_len)
+        pieces = [periods["train"]]
         training = [fields[0][slice(*periods["train"])]]
         how = "split by date"
     ocean = np.any([np.any(x != 0, axis=0) for x in training], axis=0)
@@ -321,6 +326,7 @@ def divided(
         three_month_index=np.concatenate(data.three_month_index),
         starts=starts,
         training=training,
+        training_pieces=pieces,
         grid=grid,
         nino_weights=point_weights(grid),
         periods=periods,

@@ -8,35 +8,17 @@ import xarray as xr
 
 from earthformer_jax.data.climatology import MONTHS, Climatology
 from earthformer_jax.data.enso.base import ANOMALIES, Base
+from earthformer_jax.data.enso.systems import packing
+from earthformer_jax.data.enso.systems.fitting import Fitted
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers.grid import Grid
 from earthformer_jax.data.state import DataState, Layout
-from earthformer_jax.statistics.eof import EofBasis
-from earthformer_jax.statistics.linear_system import LinearSystem
-from earthformer_jax.statistics.references import (
-    LinearInverseModel,
-    damping_factors,
-    fit_lim,
-)
 
 TWIN, ICAR, GRIDDED = "twin", "ICAR-ENSO", "gridded"
 FRAME = "1 month"
 _CELL = ("y", "x")
 
 Series = Sequence[np.ndarray]  # `[m, h, w]` anomalies in K, one or more
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Fitted:
-    """What the reference forecasts have learned from the training months.
-
-    Attributes:
-        damping: float64 `[k, h, w]`, factors of the anomaly for each lead.
-        lim: the linear inverse model; None if there are too few months for it.
-    """
-
-    damping: np.ndarray
-    lim: LinearInverseModel | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,6 +32,8 @@ class Learned:
         nino_weights: weights `[h, w]` of the monthly Nino3.4 index.
         normalization: from K to what the model sees.
         index_months: months that the scored index is averaged over.
+        memory_scale: K months per unit of the memory that the model sees; 0: it sees
+            none.
         land_counts: whether land is part of loss and MSE.
         base: what anomalies of observed temperature are departures from; None if the
             files hold anomalies of simulations.
@@ -63,6 +47,7 @@ class Learned:
     nino_weights: np.ndarray
     normalization: Affine
     index_months: int
+    memory_scale: float = 0.0
     land_counts: bool = False
     base: Base | None = None
     fitted: Callable[[], Fitted] | None = None
@@ -105,32 +90,6 @@ def check_cells(
         )
 
 
-def fit_references(
-    training: Series,
-    known: Series,
-    grid: Grid,
-    first_month: int,
-    out_len: int,
-) -> Fitted:
-    """Fits the reference forecasts.
-
-    Args:
-        training: the training months in K; each series begins in `first_month`.
-        known: the same months, NaN where the ocean was not observed.
-        grid: the cells.
-        first_month: calendar month, January = 0.
-        out_len: longest lead.
-    """
-    damping = damping_factors(known, grid.ocean, out_len)
-    try:
-        lim = fit_lim(
-            training, grid.ocean, first_month, out_len, latitude=grid.latitude
-        )
-    except ValueError:  # training needs no reference forecast
-        lim = None
-    return Fitted(damping, lim)
-
-
 def pack(learned: Learned) -> xr.Dataset:
     """What is learned as it is kept in the state of the data."""
     origin = {
@@ -139,6 +98,7 @@ def pack(learned: Learned) -> xr.Dataset:
         "origin": learned.origin,
         "index_months": learned.index_months,
         "land_counts": int(learned.land_counts),
+        "memory_scale": learned.memory_scale,
     }
     zero = {"long_name": "anomaly that is 0 in model units", "units": "K"}
     weights = {"long_name": "weights of the Nino3.4 index", "units": "1"}
@@ -157,16 +117,8 @@ def pack(learned: Learned) -> xr.Dataset:
         dataset["climatology"] = (("month", *_CELL), means, attributes)
     if learned.fitted is None or learned.origin == TWIN:
         return dataset  # what is learned from the twin follows from its seed
-    fitted = learned.fitted()
-    dataset["damping"] = (("lead", *_CELL), fitted.damping)
-    if fitted.lim is not None:
-        basis, system = fitted.lim.basis, fitted.lim.system
-        dataset["lim_patterns"] = (("mode", "cell"), basis.patterns)
-        dataset["lim_projection"] = (("cell", "mode"), basis.projection)
-        dataset["lim_variance"] = ("mode", basis.variance)
-        step = ("month", "mode", "mode_before")
-        dataset["lim_transition"] = (step, system.transition)
-        dataset["lim_noise"] = (step, system.noise)
+    for name, variable in packing.pack(learned.fitted()).items():
+        dataset[name] = variable
     return dataset
 
 
@@ -183,7 +135,7 @@ def unpack(state: DataState) -> Learned:
         means = dataset["climatology"]
         climatology = Climatology(means.values[..., None], monthly=True)
         base = Base(means.attrs["kind"], climatology, grid, weights)
-    fitted = _unpacked_fit(dataset, ocean) if "damping" in dataset else None
+    fitted = packing.unpack(dataset, ocean)
     return Learned(
         origin=scale.attrs["origin"],
         variable=layout.channels[0],
@@ -191,6 +143,7 @@ def unpack(state: DataState) -> Learned:
         nino_weights=weights,
         normalization=Affine(float(scale[0]), float(dataset["offset"][0])),
         index_months=int(scale.attrs["index_months"]),
+        memory_scale=float(scale.attrs.get("memory_scale", 0.0)),
         land_counts=bool(scale.attrs["land_counts"]),
         base=base,
         fitted=None if fitted is None else lambda: fitted,
@@ -202,15 +155,3 @@ def without_climatology(learned: Learned) -> Base:
     shape = (MONTHS, *learned.grid.ocean.shape, 1)
     zero = Climatology(np.zeros(shape, np.float32), monthly=True)
     return Base(ANOMALIES, zero, learned.grid, learned.nino_weights)
-
-
-def _unpacked_fit(dataset: xr.Dataset, ocean: np.ndarray) -> Fitted:
-    lim, damping = None, dataset["damping"].values
-    if "lim_patterns" in dataset:
-        patterns, projection, variance, transition, noise = (
-            dataset[f"lim_{name}"].values
-            for name in ("patterns", "projection", "variance", "transition", "noise")
-        )
-        basis = EofBasis(ocean, patterns, projection, variance)
-        lim = LinearInverseModel(basis, LinearSystem(transition, noise), len(damping))
-    return Fitted(damping, lim)

@@ -51,6 +51,9 @@ class Settings(DataSettings):
         scale: in K; 0: the standard deviation of the training months.
         calendar: give the model two more input channels, cosine and sine of the
             calendar month.
+        memory: give the model one more input channel, the memory of each cell: a leaky
+            integral of its past anomalies, of months before the input as well
+            (`statistics.field_memory`).
         simulated: provide simulated months for pre-training: further months of the
             twin, or of a linear system fitted to the training months of a gridded file
             (none for ICAR-ENSO files, which are simulations themselves).
@@ -78,6 +81,7 @@ class Settings(DataSettings):
     normalization: str = setting("auto", choice(*NORMALIZATIONS))
     scale: float = setting(0.0, NOT_NEGATIVE)
     calendar: bool = False
+    memory: bool = False
     simulated: bool = True
     twin_train: int = setting(5205, at_least(1))
     twin_validation: int = setting(334, at_least(1))

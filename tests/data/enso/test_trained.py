@@ -80,7 +80,14 @@ def test_the_same_file_is_the_same_data(trained, whole, score):
             for name, values in a[i].items():
                 np.testing.assert_array_equal(b[i][name], values)
     batch = next(iter(pipeline.evaluation_batches(first.data.test, 4)))
-    assert list(again.task.references) == ["persistence", "damped_persistence", "lim"]
+    assert list(again.task.references) == [
+        "persistence",
+        "damped_persistence",
+        "lim",
+        "lim_memory",
+        "lim_field_memory",
+        "oscillator",
+    ]
     for name, forecast in first.task.references.items():
         np.testing.assert_array_equal(
             again.task.references[name](batch), forecast(batch)
@@ -103,8 +110,8 @@ def test_later_months_alone(trained, whole, score):
             later.data.test[i],
             first.data.test[len(first.data.test) - count + i],
         )
-        for name, values in theirs.items():
-            np.testing.assert_array_equal(ours[name], values)
+        for name in theirs.keys() - {"memory", "cell_memory"}:
+            np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_a_grown_file(trained, whole, score):

@@ -1,0 +1,1 @@
+"""Linear systems that are fitted to the training months, as references and as bases."""
