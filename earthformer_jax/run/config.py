@@ -126,6 +126,12 @@ def meanings_of(section: str, name: str | None = None) -> dict[str, str]:
     return shared | meanings(source)
 
 
+def model_label(config: ml_collections.ConfigDict) -> str:
+    """The model of a config for readers: "unet", or "unet + lim" with a base."""
+    base = config.model.get("base")
+    return f"{config.model.name} + {base}" if base else config.model.name
+
+
 def described(section: str, name: str | None = None) -> type | None:
     """The class whose fields and docstring describe a section.
 

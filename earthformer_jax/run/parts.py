@@ -187,5 +187,5 @@ def summarize(config: ml_collections.ConfigDict) -> str:
     config_lib.check(config)
     dataset, model = build(config)
     shapes = example_shapes(config, dataset)
-    name = config.model.name + (f" + {config.model.base}" if config.model.base else "")
-    return summary.describe(model, *shapes, f"{name} on {dataset.data.name}")
+    title = f"{config_lib.model_label(config)} on {dataset.data.name}"
+    return summary.describe(model, *shapes, title)

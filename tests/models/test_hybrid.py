@@ -83,7 +83,7 @@ def test_every_network(name):
 @pytest.mark.parametrize(
     "name, base, message",
     [
-        ("unet", "persistance", "base='persistance': .*did you mean `persistence`"),
+        ("unet", "persistance", "base='persistance': .*did you mean persistence"),
         ("unet", 3, "base=3: expected an empty text or one of persistence, "),
         ("unet", None, "base=None: expected an empty text or one of persistence, "),
         ("persistence", "lim", "base='lim': model 'persistence' has nothing to learn"),

@@ -39,7 +39,7 @@ def create_base(
             base cannot have.
     """
     if not isinstance(name, str) or name not in _BASES:
-        hint = nearest(name, _BASES) if isinstance(name, str) else ""
+        hint = nearest(name, _BASES).replace("`", "") if isinstance(name, str) else ""
         raise ValueError(
             f"base={shown(name)}: expected an empty text or one of "
             f"{', '.join(_BASES)}{hint}"

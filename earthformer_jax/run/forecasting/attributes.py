@@ -11,6 +11,7 @@ import ml_collections
 from earthformer_jax.data.forecasting.beginnings import Beginnings
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.state import DataState
+from earthformer_jax.run.config import model_label
 from earthformer_jax.training.workdir import config_hash
 
 REFERENCES = {"earthformer": "Gao et al. 2022, https://arxiv.org/abs/2207.05833"}
@@ -47,7 +48,7 @@ def describe(trained: Trained, found: Beginnings) -> dict[str, str]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = {
         "title": "Forecast of " + ", ".join(x.name for x in found.variables),
-        "source": f"{model} of {version}{after}",
+        "source": f"{model_label(trained.config)} of {version}{after}",
         "history": f"{now} {version}: forecast from {found.label}",
         "references": REFERENCES.get(model, ""),
         "earthformer_jax_version": number,

@@ -23,6 +23,7 @@ from earthformer_jax.forecast.archive import Archive
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.ops.derivatives import forward_mode
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.config import model_label
 from earthformer_jax.run.forecasting import attributes, making
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.workdir import config_hash, to_json
@@ -182,7 +183,7 @@ def _describe(
         "jax": jax.__version__,
         "created": now.isoformat(),
         "config_hash": config_hash(trained.config),
-        "model": trained.config.model.name,
+        "model": model_label(trained.config),
         "step": trained.step,
         "complete": trained.complete,
         "data": state.description,
