@@ -302,6 +302,12 @@ def innovation_covariance(residual: np.ndarray, months: np.ndarray) -> np.ndarra
     for shift, share in SEASONAL_KERNEL:
         total += share * np.roll(monthly, shift, axis=0)
         weight += share * np.roll(counts, shift)
+    if not weight.all():
+        unknown = ", ".join(str(m + 1) for m in np.flatnonzero(weight == 0))
+        raise ValueError(
+            f"the months that follow calendar months {unknown} are never observed; "
+            "the noise of these steps cannot be estimated"
+        )
     floor = MIN_NOISE_FRACTION * np.mean(residual**2)
     return total / weight[:, None, None] + floor * np.eye(k)
 

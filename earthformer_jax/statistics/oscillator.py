@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from earthformer_jax.statistics.memory import Months
+from earthformer_jax.statistics.cross_validation import (
+    ENOUGH_MONTHS,
+    RIDGES,
+    Candidate,
+    Space,
+    best_choices,
+)
+from earthformer_jax.statistics.memory import RATES, Months
 from earthformer_jax.statistics.record import Record
 from earthformer_jax.statistics.seasonal_fit import Choices, fit_model
 from earthformer_jax.statistics.state_model import StateModel
@@ -49,7 +56,8 @@ def fit_oscillator(
         longitude: `[w]`, degrees east.
         index_weights: `[h, w]` of the Nino3.4 index.
         out_len: months of the forecast.
-        choices: ridge, rate and skipped months.
+        choices: ridge, rate and skipped months; None: by withheld blocks of the
+            training (`statistics.cross_validation`).
 
     Raises:
         ValueError: if there are too few months.
@@ -58,13 +66,44 @@ def fit_oscillator(
     boxes = box_means(record.ocean_mask, latitude, longitude)
     projection = np.stack([record.index_weights, *boxes.values()], axis=1)
     if choices is None:
-        choices = Choices(ridge=0.01, rate=1.0)
+        choices = _cross_validated(record, projection, out_len)
     cells = record.cells[choices.skip :]
 
     def patterns(states: np.ndarray) -> np.ndarray:
         return np.linalg.lstsq(states, cells, rcond=None)[0]
 
     return fit_model(record, choices, projection, patterns, out_len)
+
+
+def _cross_validated(record: Record, projection: np.ndarray, out_len: int) -> Choices:
+    """Chooses ridge, rate and skipped months."""
+    record = record.thinned(ENOUGH_MONTHS)
+    means = record.cells @ projection
+    cells = record.cells * record.root_area
+    count = means.shape[1]
+
+    def space(kept: np.ndarray) -> Space:
+        memory = record.memory - record.memory[kept].mean(axis=0)
+        states = np.append(means, memory, axis=1)
+        gram, cross = states[kept].T @ states[kept], states[kept].T @ cells[kept]
+        candidates = []
+        for r, rate in enumerate(RATES):
+            chosen = np.append(np.arange(count), count + r)
+            maps = np.linalg.lstsq(
+                gram[np.ix_(chosen, chosen)], cross[chosen], rcond=None
+            )[0]
+            candidates.append(
+                Candidate(
+                    Choices(ridge=0.0, rate=rate),
+                    chosen,
+                    maps @ (record.index_weights / record.root_area),
+                    maps @ maps.T,
+                    cells @ maps.T,
+                )
+            )
+        return Space(states, candidates)
+
+    return best_choices(record, space, Choices(max(RIDGES), 1.0), out_len)
 
 
 def box_means(ocean_mask: np.ndarray, latitude, longitude) -> dict[str, np.ndarray]:

@@ -93,3 +93,18 @@ class Record:
         """Indices of kept months whose next month is kept, and of the same series."""
         both = kept[:-1] & kept[1:] & (self.series[:-1] == self.series[1:])
         return np.flatnonzero(both)
+
+    def thinned(self, months: int) -> "Record":
+        """Every k-th series, so that about `months` are left of many more."""
+        step = max(round(len(self) / months), 1)
+        if self.series[-1] < step:
+            return self
+        kept = self.series % step == 0
+        return dataclasses.replace(
+            self,
+            cells=self.cells[kept],
+            memory=self.memory[kept],
+            index=self.index[kept],
+            calendar=self.calendar[kept],
+            series=self.series[kept] // step,
+        )

@@ -28,6 +28,7 @@ from earthformer_jax.statistics.state_model import StateModel
 SEASON = harmonics_of(np.arange(MONTHS) + 0.5, 1)  # [12, 3]
 WAVES = SEASON.shape[1]
 ROWS_PER_COEFFICIENT = 2  # fewer months than this are too few
+ROUNDING = 1e-20  # of the largest mean square; less is that of a variable without any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Sums:
     def coefficients(self, ridges) -> np.ndarray:
         """`[c, 3 n, n]` for each of c ridges."""
         square = np.diag(self.gram) / self.count
-        scale = np.sqrt(np.where(square > 0, square, 1.0))
+        scale = np.sqrt(np.where(square > ROUNDING * square.max(), square, 1.0))
         penalty = np.asarray(ridges)[:, None, None] * self.count
         gram = self.gram / (scale[:, None] * scale)
         gram = gram + penalty * np.eye(len(gram))
@@ -156,13 +157,18 @@ def fit_model(
     )
 
 
+def is_enough(months: int, n: int) -> bool:
+    """Whether months suffice for the coefficients of n state variables."""
+    return months >= ROWS_PER_COEFFICIENT * WAVES * n
+
+
 def check_enough(months: int, n: int) -> None:
     """Rejects fewer months than the coefficients of n state variables need.
 
     Raises:
         ValueError: with both numbers.
     """
-    if months < ROWS_PER_COEFFICIENT * WAVES * n:
+    if not is_enough(months, n):
         raise ValueError(
             f"{months} months are too few for {WAVES * n} coefficients of each of {n} "
             f"state variables; at least {ROWS_PER_COEFFICIENT * WAVES * n} are needed"
