@@ -159,6 +159,11 @@ def _read(where: pathlib.Path, model: Forecaster) -> _Source:
 def _transfer(source: _Source, model: Forecaster, like: Variables) -> Transfer:
     """What a model takes; a hybrid also takes the network of a model without a base."""
     if not isinstance(model, Hybrid):
+        if any(name.startswith(f"params/{_NETWORK}/") for name in source.arrays):
+            raise ValueError(
+                "these are weights of a network that corrects a base, and forecasts "
+                "only departures from it; choose a base (config.model.base)"
+            )
         return transfer(source.arrays, model, like, source.unused)
     parts = {kind: tree[_NETWORK] for kind, tree in like.items() if _NETWORK in tree}
     network = {

@@ -258,6 +258,12 @@ class TestFirstWeights:
         shapes, wanted = (jax.tree.map(np.shape, x) for x in (merged, like(model)))
         assert shapes == wanted
 
+    def test_of_a_hybrid_for_a_network_alone(self, monkeypatch):
+        """Departures are no forecast."""
+        model = hybrid()
+        with pytest.raises(ConfigError, match="init_from=there: .*choose a base"):
+            self.taken(monkeypatch, weights_of(model), network_of(model))
+
     def test_of_a_hybrid_with_other_leads(self, monkeypatch, caplog):
         """Tables of an Earthformer are adapted, and the gain begins at 0."""
         caplog.set_level("INFO")
