@@ -1,6 +1,7 @@
 """Any number of windows of simulated months, on the grid of the original data."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def simulated_source(
     series,
     ocean_mask,
     latitude,
-    first_month: int,
+    first_month: int | Sequence[int],
     *,
     in_len: int,
     out_len: int,
@@ -128,11 +129,11 @@ def simulated_source(
     """Fits a seasonal system with memory to training anomalies, to draw windows from.
 
     Args:
-        series: list of `[months, h, w]` anomalies in K, finite over the ocean, each
-            beginning in calendar month `first_month`.
+        series: list of `[months, h, w]` anomalies in K, finite over the ocean.
         ocean_mask: `[h, w]` bool.
         latitude: `[h]`, degrees north.
-        first_month: 0 is January.
+        first_month: calendar month of the first row of all series, or of each; 0 is
+            January.
         in_len, out_len: months of input and of target in a window.
         seed: of the random numbers.
         size: number of windows.

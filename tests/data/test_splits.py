@@ -1,15 +1,17 @@
 """The periods of training, validation and test, and the windows in them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from earthformer_jax.data import splits
+from earthformer_jax.data import leaks, splits
 from earthformer_jax.data.splits import Dates
 from tests.data.cube_files import series
 
 
-def split(data, in_len=4, out_len=2, share=1 / 2, **dates):
-    return splits.split_periods(data, Dates(**dates), in_len, out_len, share)
+def split(data, in_len=4, out_len=2, share=1 / 2, fold=splits.NO_FOLD, **dates):
+    return splits.split_periods(data, Dates(**dates), in_len, out_len, share, fold)
 
 
 class TestPeriods:
@@ -102,6 +104,134 @@ class TestPeriods:
         )
         with pytest.raises(ValueError, match=message):
             split(series(9))
+
+
+class TestFolds:
+    def test_blocks_cover_the_training_period(self):
+        edges = [0]
+        for i in range(3):
+            periods = split(series(), fold=splits.Fold(3, i))
+            assert periods["train"] == (0, 70)
+            assert periods["test"] == (85, 100)
+            begin, end = periods["validation"]
+            assert begin == edges[-1]
+            edges.append(end)
+        assert edges == [0, 23, 46, 70]
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_no_training_window_meets_the_block(self, number):
+        data = series()
+        periods = split(data, fold=splits.Fold(4, number))
+        starts = splits.window_starts(data, periods, 4, 2)
+        first, stop = periods["validation"]
+        used = starts["train"][:, None] + np.arange(6)
+        assert not np.any((used >= first) & (used < stop))
+        pieces = splits.training_pieces(periods)
+        assert len(starts["train"]) == sum(b - a - 5 for a, b in pieces)
+        assert sum(b - a for a, b in pieces) == 70 - (stop - first)
+        targets = starts["validation"][:, None] + 4 + np.arange(2)
+        assert targets.min() == max(first, 4)
+        assert targets.max() == stop - 1
+        spans = {k: leaks.of_starts(x, 4, 2) for k, x in starts.items()}
+        leaks.check_apart("series", spans)
+
+    def test_no_folds(self):
+        periods = split(series())
+        assert splits.training_pieces(periods) == [periods["train"]]
+
+    def test_blocks_of_less_than_a_window(self):
+        message = (
+            "folds=12 divides .* into blocks of 5 frames, .* in_len=4 and out_len=2"
+        )
+        with pytest.raises(ValueError, match=message):
+            split(series(), fold=splits.Fold(12, 11))
+
+    def test_months_between_training_and_test_are_not_used(self):
+        dates: dict[str, Any] = dict(
+            train_until="2001-02-19", validate_until="2001-03-01"
+        )
+        periods = split(series(), fold=splits.Fold(2, 1), **dates)
+        assert periods == {"train": (0, 50), "validation": (25, 50), "test": (60, 100)}
+        periods = split(
+            series(),
+            fold=splits.Fold(2, 0),
+            train_until="2001-02-19",
+            test_from="2001-02-20",
+        )
+        assert periods == {"train": (0, 50), "validation": (0, 25), "test": (50, 100)}
+
+
+class TestTestFrom:
+    def test_after_validation(self):
+        periods = split(series(), train_until="2001-02-19", test_from="2001-03-12")
+        assert periods == {"train": (0, 50), "validation": (50, 70), "test": (70, 100)}
+        periods = split(
+            series(),
+            train_until="2001-02-19",
+            validate_until="2001-03-01",
+            test_from="2001-03-12",
+            test_until="2001-03-31",
+        )
+        assert periods == {"train": (0, 50), "validation": (50, 60), "test": (70, 90)}
+
+    def test_before_training(self):
+        dates: dict[str, Any] = dict(train_from="2001-02-10", train_until="2001-03-12")
+        early: dict[str, Any] = dict(test_from="2001-01-11")
+        data = series()
+        periods = split(data, **dates, **early)
+        expected = {"train": (40, 71), "validation": (71, 100), "test": (10, 40)}
+        assert periods == expected
+        assert splits.tests_before(periods)
+        starts = splits.window_starts(data, periods, 4, 2)
+        assert [int(x[0]) for x in starts.values()] == [40, 67, 6]
+        assert int(starts["test"][-1]) + 6 == 40
+        early["test_until"] = "2001-01-31"
+        periods = split(data, validate_until="2001-04-01", **dates, **early)
+        assert periods == {"train": (40, 71), "validation": (71, 91), "test": (10, 31)}
+        periods = split(data, fold=splits.Fold(2, 0), **dates, **early)
+        starts = splits.window_starts(data, periods, 4, 2)
+        assert int(starts["validation"][0]) == 40  # not the last of the test period
+
+    def test_training_is_a_segment_of_its_own_after_testing(self):
+        data = series()
+        periods = split(data, train_from="2001-02-10", test_from="2001-01-11")
+        assert splits.parted(data, periods).segments.tolist() == [[0, 40], [40, 100]]
+        assert splits.parted(data, split(data)) is data
+
+    @pytest.mark.parametrize(
+        ("dates", "message"),
+        [
+            (
+                dict(train_until="2001-02", test_from="2001-02-10"),
+                "test_from=2001-02-10 must come after train_until=2001-02",
+            ),
+            (
+                dict(validate_until="2001-03-20", test_from="2001-03-18"),
+                "test_from=2001-03-18 lies in the time of training and validation, "
+                "2001-01-01..2001-03-20; choose a date after it",
+            ),
+            (
+                dict(train_from="2001-02-10", test_from="2001-01-11")
+                | dict(test_until="2001-02-20"),
+                "test_until=2001-02-20 must come before train_from=2001-02-10, as "
+                "test_from=2001-01-11 does",
+            ),
+            (
+                dict(train_from="2001-02-10", test_from="2001-01-11")
+                | dict(test_until="2001-01-10"),
+                "test_until=2001-01-10 must come after test_from=2001-01-11",
+            ),
+            (dict(test_from="2002"), "test_from=2002 is outside the data"),
+            (
+                dict(train_from="2001-02-10", train_until="2001-04-10")
+                | dict(test_from="2001-01-11"),
+                "train_until=2001-04-10 leaves no frames for validation",
+            ),
+        ],
+    )
+    def test_impossible(self, dates, message):
+        with pytest.raises(ValueError, match=message):
+            split(series(), **dates)
 
 
 class TestStarts:

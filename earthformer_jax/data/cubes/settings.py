@@ -38,7 +38,10 @@ class Settings(DataSettings):
             first date of the data.
         train_until: last training date; empty (default): 70 % of the frames.
         validate_until: last validation date; empty (default): half of the rest.
-        test_until: last test date; empty (default): the last date of the data.
+        test_from: first test date, after validation or before training; empty
+            (default): the one after validation.
+        test_until: last test date; empty (default): the last date of the data, or the
+            last one before training.
         anomalies: remove the mean annual and daily cycles of every cell, estimated from
             the training period, rather than only the mean of every variable.
         calendar: give the model the cosine and sine of the season, and of the time of
@@ -66,6 +69,7 @@ class Settings(DataSettings):
     train_from: str = ""
     train_until: str = ""
     validate_until: str = ""
+    test_from: str = ""
     test_until: str = ""
     anomalies: bool = False
     calendar: bool = False

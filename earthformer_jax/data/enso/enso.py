@@ -15,7 +15,7 @@ model, climatology, land, scale and reference forecasts are those of its trainin
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,14 @@ from earthformer_jax.data.enso.systems.fitting import (
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.grid import Grid, point_weights
 from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.data.splits import NO_DATES, SPLITS, Period
+from earthformer_jax.data.splits import (
+    NO_DATES,
+    NO_FOLD,
+    SPLITS,
+    Period,
+    parted,
+    training_pieces,
+)
 from earthformer_jax.data.state import LEARNED, DataState, example_checksums, series
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.settings import settings_from
@@ -211,27 +218,25 @@ def _icar(
         check_cells(months.label, months.latitude, months.longitude, state)
     # The splits of a trained model are those of its training.
     dates = settings.dates if state is None else NO_DATES
-    data = icar_lib.divided(months, dates, split=settings.split, **lengths)
-    index = {"nino34_three_month": data.three_month_index}
-    months_K = gridded_sst.values_of(data.cube)[..., 0]
-    past = past_of(months_K, data.nino_weights, data.cube.segments)
-    make = functools.partial(
-        _windows, settings, data.cube, beside=index, behind=past.behind
-    )
+    fold = settings.block if state is None else NO_FOLD
+    data = icar_lib.divided(months, dates, split=settings.split, **lengths, fold=fold)
     starts, periods = data.starts, data.periods
-    if state is None:
-        learned = _learned_from_icar(settings, data, past)
-    else:
-        learned = _known(settings, state)
-        by_date = periods is not None
-        _check_dated(settings.path, by_date and learned.origin == GRIDDED)
-        if periods is None:
-            starts = _models_not_learned(make(starts), starts, state, months.label)
-        else:
-            until = settings.test_until
-            periods, starts = series.windows(
-                data.cube, state, **lengths, stride=1, test_until=until
-            )
+    learned = None if state is None else _known(settings, state)
+    if state is not None and learned is not None and periods is not None:
+        _check_dated(settings.path, learned.origin == GRIDDED)
+        until = settings.test_until
+        periods, starts = series.windows(
+            data.cube, state, **lengths, stride=1, test_until=until
+        )
+    cube = parted(data.cube, periods) if periods else data.cube
+    index = {"nino34_three_month": data.three_month_index}
+    months_K = gridded_sst.values_of(cube)[..., 0]
+    past = past_of(months_K, data.nino_weights, cube.segments)
+    make = functools.partial(_windows, settings, cube, beside=index, behind=past.behind)
+    if state is not None and periods is None:
+        starts = _models_not_learned(make(starts), starts, state, months.label)
+    if learned is None:
+        learned = _learned_from_icar(settings, data, months_K, past)
     windows = make(starts)
 
     def kept() -> dict[str, Any]:
@@ -250,12 +255,12 @@ def _icar(
 
 
 def _learned_from_icar(
-    settings: Settings, data: icar_lib.IcarEnso, past: Past
+    settings: Settings, data: icar_lib.IcarEnso, months_K: np.ndarray, past: Past
 ) -> Learned:
+    months = functools.partial(_months, data.cube, months_K, months_K, past)
     pieces = data.training_pieces
-    first = [_calendar_month(data.cube, begin) for begin, _ in pieces]
-    known = data.training
-    training = Training(known, known, [past.between(*p) for p in pieces], first)
+    training = months(pieces)
+    whole = months([data.periods["train"]] if data.periods else pieces)
     grid, weights = data.grid, data.nino_weights
     return Learned(
         origin=ICAR,
@@ -263,10 +268,10 @@ def _learned_from_icar(
         grid=grid,
         nino_weights=weights,
         normalization=normalization_of(
-            settings, lambda: known, grid.ocean, official=True
+            settings, lambda: whole.known, grid.ocean, official=True
         ),
         index_months=3,
-        memory_scale=_memory_scale(settings, lambda: training, grid),
+        memory_scale=_memory_scale(settings, lambda: whole, grid),
         land_counts=True,
         fitted=_fitting(lambda: training, grid, weights, settings),
     )
@@ -323,7 +328,8 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         **lengths,
     )
     if state is None:
-        data, learned = read(dates=settings.dates, region=settings.region), None
+        where = dict(region=settings.region, fold=settings.block)
+        data, learned = read(dates=settings.dates, **where), None
     else:
         learned = _known(settings, state)
         by_date = bool(state.minutes)
@@ -335,7 +341,7 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
     more = {"behind": past.behind}
     if data.observed is not None:
         more["beside"] = {"observed": data.observed[..., None]}
-    training = _gridded_training(data, anomalies, past)
+    training, whole = _gridded_training(data, anomalies, past)
     if learned is None:
         grid, weights = data.grid, data.nino_weights
         learned = Learned(
@@ -344,10 +350,10 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
             grid=grid,
             nino_weights=weights,
             normalization=normalization_of(
-                settings, lambda: training.known, grid.ocean, official=False
+                settings, lambda: whole.known, grid.ocean, official=False
             ),
             index_months=1,
-            memory_scale=_memory_scale(settings, lambda: training, grid),
+            memory_scale=_memory_scale(settings, lambda: whole, grid),
             base=data.base,
             fitted=_fitting(lambda: training, grid, weights, settings),
         )
@@ -357,7 +363,7 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
             training.fields,
             data.grid.ocean,
             data.grid.latitude,
-            training.first_months[0],
+            training.first_months,
             **lengths,
             seed=settings.seed,
         )
@@ -374,19 +380,36 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
 
 def _gridded_training(
     data: gridded_sst.GriddedSST, anomalies: np.ndarray, past: Past
-) -> Training:
-    """The training months; none if the data are there for testing alone."""
-    pieces = [data.periods["train"]] if len(data.starts["train"]) else []
-    fields = [anomalies[first:stop] for first, stop in pieces]
-    known = fields
+) -> tuple[Training, Training]:
+    """The months that are trained on, and all of the training period.
+
+    With folds, a block of the period is not trained on. There are no such months if the
+    data are there for testing alone.
+    """
+    known = anomalies
     if data.observed is not None:
-        land = ~data.grid.ocean
-        known = [
-            np.where(data.observed[a:b] | land, x, np.float32(np.nan))
-            for x, (a, b) in zip(fields, pieces, strict=True)
-        ]
-    months = [_calendar_month(data.cube, first) for first, _ in pieces]
-    return Training(fields, known, [past.between(*p) for p in pieces], months)
+        seen = data.observed | ~data.grid.ocean
+        known = np.where(seen, anomalies, np.float32(np.nan))
+    months = functools.partial(_months, data.cube, anomalies, known, past)
+    if not len(data.starts["train"]):
+        return months([]), months([])
+    return months(training_pieces(data.periods)), months([data.periods["train"]])
+
+
+def _months(
+    cube: Cube,
+    fields: np.ndarray,
+    known: np.ndarray,
+    past: Past,
+    pieces: Sequence[Period],
+) -> Training:
+    """Some pieces of a series, as months to fit on."""
+    return Training(
+        [fields[first:stop] for first, stop in pieces],
+        [known[first:stop] for first, stop in pieces],
+        [past.between(*piece) for piece in pieces],
+        [_calendar_month(cube, first) for first, _ in pieces],
+    )
 
 
 def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Windows]:
@@ -405,8 +428,12 @@ def _calendar_month(cube: Cube, frame: int) -> int:
 
 def _dates(cube: Cube, periods: Mapping[str, Period] | None) -> dict[str, str]:
     """ "1856-01..1979-12" of each split that is a period."""
-    return {
-        split: cube.period(first, stop)
-        for split, (first, stop) in (periods or {}).items()
-        if first < stop
+    if not periods:
+        return {}
+    pieces = {split: [period] for split, period in periods.items()}
+    pieces["train"] = training_pieces(periods)
+    texts = {
+        split: " and ".join(cube.period(a, b) for a, b in parts if a < b)
+        for split, parts in pieces.items()
     }
+    return {split: text for split, text in texts.items() if text}

@@ -26,9 +26,13 @@ from earthformer_jax.data.readers.values import undeclared, units
 from earthformer_jax.data.readers.values.missing import number_text
 from earthformer_jax.data.splits import (
     NO_DATES,
+    NO_FOLD,
     Dates,
+    Fold,
     Period,
+    parted,
     split_periods,
+    tests_before,
     window_starts,
 )
 from earthformer_jax.data.state import DataState, Layout, series
@@ -53,6 +57,7 @@ SST = Quantity(
 # The variable is found by standard name, usual name or units.
 ANY_SST = Wanted(quantity=SST)
 BLOCK = 12  # months of a finer grid that are checked at a time
+PAST = 120  # months before an early test period, for what is remembered of them
 REMEDY = "set `train_from` or `test_until` to leave them out"
 
 
@@ -98,6 +103,7 @@ def load(
     region: tuple[float, ...] = (),
     in_len: int = 1,
     out_len: int = 1,
+    fold: Fold = NO_FOLD,
 ) -> GriddedSST:
     """Reads monthly SST, or SST anomalies, as anomalies from the training climatology.
 
@@ -108,6 +114,8 @@ def load(
         region: (south, north, west, east) in degrees; () for all.
         in_len: input months.
         out_len: target months.
+        fold: the block of the training period to validate on. Climatology and land are
+            those of the whole period, so that all folds are in the same units.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -115,8 +123,8 @@ def load(
     """
     cube = read(path, wanted, region)
     note = _unseen(path, wanted, region) if wanted.missing else ""
-    periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
-    cube, periods = _cropped(cube, periods, periods["train"][0])
+    periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE, fold)
+    cube, periods = _cropped(cube, periods, _first_month(periods, in_len))
     training = slice(*periods["train"])
     values, minutes = values_of(cube), minutes_of(cube)
     with naming(cube):
@@ -158,7 +166,7 @@ def load_trained(
         cube, state, in_len=in_len, out_len=out_len, stride=1, test_until=test_until
     )
     # The months of the training begin where its anomalies did.
-    first = periods["train"][0] if len(starts["train"]) else 0
+    first = _first_month(periods, in_len) if len(starts["train"]) else 0
     starts = {split: frames - first for split, frames in starts.items()}
     cube, periods = _cropped(cube, periods, first)
     with naming(cube):
@@ -314,11 +322,22 @@ def naming(cube: Cube) -> Iterator[None]:
         raise ValueError(f"{cube.label}: {cube.names[0]!r}: {error}") from None
 
 
+def _first_month(periods: Mapping[str, Period], in_len: int) -> int:
+    """The month that the data begin with: of training, or before those of testing."""
+    if tests_before(periods):
+        return max(periods["test"][0] - in_len - PAST, 0)
+    return periods["train"][0]
+
+
 def _cropped(
     cube: Cube, periods: Mapping[str, Period], first: int
 ) -> tuple[Cube, dict[str, Period]]:
-    """The months from the first to the last of testing, and the periods among them."""
-    last = periods["test"][1]
+    """The months from the first to the last of a split, and the periods among them.
+
+    Where testing comes before training, the months of training are a segment of their
+    own.
+    """
+    last = max(stop for _, stop in periods.values())
     assert cube.times is not None  # as `read` checks
     cut = dataclasses.replace(
         cube,
@@ -329,7 +348,7 @@ def _cropped(
     shifted = {
         k: (a - first, b - first) if a < b else (0, 0) for k, (a, b) in periods.items()
     }
-    return cut, shifted
+    return parted(cut, shifted), shifted
 
 
 def _in_kelvin(

@@ -28,10 +28,13 @@ from earthformer_jax.data.readers.netcdf import NamedFile
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.splits import (
     NO_DATES,
+    NO_FOLD,
     Dates,
+    Fold,
     Period,
     split_periods,
     starts_between,
+    training_pieces,
     window_starts,
 )
 
@@ -68,7 +71,7 @@ class IcarEnso:
         three_month_index: `[m]`, the label's mean of month, next and second next, K.
         starts: per split, first input frame `[n]` of its windows.
         training: the months of the training split `[m, h, w]`, one array per model.
-        training_pieces: their first frames and ends.
+        training_pieces: first frames and ends of those that are not validated on.
         grid: the cells; land is where sst is 0 throughout training.
         nino_weights: weights `[h, w]` of the monthly Nino3.4 index.
         periods: first frame and end of each split; None when split by model.
@@ -277,6 +280,7 @@ def divided(
     split: str = "paper",
     in_len: int = 12,
     out_len: int = 14,
+    fold: Fold = NO_FOLD,
 ) -> IcarEnso:
     """Divides series into training, validation and test windows.
 
@@ -286,6 +290,7 @@ def divided(
         split: "paper" or "released", if divided by climate model.
         in_len: input months.
         out_len: target months.
+        fold: the block of the training period to validate on, if divided by date.
 
     Raises:
         ValueError: if the settings cannot be used.
@@ -293,6 +298,7 @@ def divided(
     cube, fields = data.cube, data.fields
     if data.by_model:
         given = [f"`{k}`" for k, date in dataclasses.asdict(dates).items() if date]
+        given += ["`folds`"] if fold.count else []
         if given:
             raise ValueError(
                 f"{data.label} is split by climate model (split={split!r}); "
@@ -314,9 +320,9 @@ def divided(
             f"windows{f', {repeated}' if repeated else ''}"
         )
     else:
-        periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE)
+        periods = split_periods(cube, dates, in_len, out_len, VALIDATION_SHARE, fold)
         starts = window_starts(cube, periods, in_len, out_len)
-        pieces = [periods["train"]]
+        pieces = training_pieces(periods)
         training = [fields[0][slice(*periods["train"])]]
         how = "split by date"
     ocean = np.any([np.any(x != 0, axis=0) for x in training], axis=0)

@@ -5,7 +5,7 @@ import dataclasses
 from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.data.enso import icar
 from earthformer_jax.data.readers import layout
-from earthformer_jax.data.splits import Dates
+from earthformer_jax.data.splits import Dates, Fold
 from earthformer_jax.settings import (
     NOT_NEGATIVE,
     ConfigError,
@@ -39,8 +39,18 @@ class Settings(DataSettings):
         train_from: first training month, "YYYY-MM"; empty (default): the first month of
             the data.
         train_until: last training month; empty (default): 70 % of the months.
-        validate_until: last validation month; empty (default): a third of the rest.
-        test_until: last test month; empty (default): the last month of the data.
+        validate_until: last validation month; empty (default): a third of the rest, or
+            the last month before `test_from`.
+        test_from: first test month, after validation or before training; empty
+            (default): the one after validation.
+        test_until: last test month; empty (default): the last month of the data, or the
+            last one before training.
+        folds: number of blocks of equal length that the training period is divided
+            into, to validate on one of them and train on the others; 0 (default): none,
+            the validation period is the one after training. With folds, nothing of the
+            months from training to testing is used, except as the past of test months.
+            For files that are divided by date.
+        fold: number of the block to validate on, from 0.
         in_len: number of input months.
         out_len: number of target months; the Nino3.4 skill is that of three-month
             means.
@@ -74,7 +84,10 @@ class Settings(DataSettings):
     train_from: str = ""
     train_until: str = ""
     validate_until: str = ""
+    test_from: str = ""
     test_until: str = ""
+    folds: int = setting(0, at_least(0))
+    fold: int = setting(0, at_least(0))
     in_len: int = setting(12, at_least(1))
     out_len: int = setting(14, at_least(MIN_OUT_LEN))
     split: str = setting("paper", choice(*icar.SPLITS))
@@ -99,6 +112,11 @@ class Settings(DataSettings):
         """The settings that divide a file by date."""
         return Dates.of(self)
 
+    @property
+    def block(self) -> Fold:
+        """The settings that choose a block of the training period to validate on."""
+        return Fold(self.folds, self.fold)
+
     def check(self) -> None:
         """Rejects values that are valid individually but not in combination.
 
@@ -109,6 +127,24 @@ class Settings(DataSettings):
             raise ConfigError(
                 f"scale={self.scale} has no effect with normalization='official'; use "
                 "'anomaly', or leave it 0"
+            )
+        if self.folds == 1:
+            raise ConfigError(
+                "folds=1 leaves nothing to train on; use at least 2, or 0 to validate "
+                "on the period after training"
+            )
+        if self.fold and self.fold >= self.folds:
+            raise ConfigError(
+                f"fold={self.fold}: expected a number from 0 to {self.folds - 1}, as "
+                f"folds={self.folds}"
+                if self.folds
+                else f"fold={self.fold} has no effect with folds=0; set `folds`"
+            )
+        if self.folds and not self.path:
+            raise ConfigError(
+                f"folds={self.folds} divides the training period of a file, and the "
+                "embedded twin has none: its windows are independent of each other. "
+                "Set `path`, or leave `folds` 0"
             )
         problem = layout.region_problem(self.region)
         if problem:

@@ -73,8 +73,9 @@ def windows(
 
     Training and validation are those of the training if the series contains them,
     with the same values; they are empty otherwise. The test windows are those after
-    validation, or, in other files, all whose targets the model has not learned from:
-    by date, or by comparing values where there are no dates.
+    validation (or before training, if that is where the model was to be tested), or, in
+    other files, all whose targets the model has not learned from: by date, or by
+    comparing values where there are no dates.
 
     Args:
         cube: the series.
@@ -93,8 +94,12 @@ def windows(
     learned = {split: _find(cube, state, split) for split in LEARNED}
     if all(period is not None for period in learned.values()):
         periods = {split: period for split, period in learned.items() if period}
-        begin = periods["validation"][1]
-        begin += state.frames["test"][0] - state.frames["validation"][1]
+        begin, stop = state.frames["test"]
+        if splits.tests_before(state.frames):
+            moved = periods["train"][0] - state.frames["train"][0]
+            begin, end = max(begin + moved, 0), min(stop + moved, end)
+        else:
+            begin += periods["validation"][1] - state.frames["validation"][1]
         periods["test"] = (begin, max(begin, end))
         starts = window_starts(cube, periods, in_len, out_len, stride)
         return periods, starts
@@ -123,14 +128,19 @@ def _learned_text(state: DataState) -> str:
     """ " (2000-01-01..2000-02-20)", or "" if dates are unknown."""
     if any(split not in state.minutes for split in LEARNED):
         return ""
-    first, last = state.minutes["train"][0], state.minutes["validation"][1]
-    return f" ({times.text(first)}..{times.text(last)})"
+    return f" ({'..'.join(map(times.text, _learned_between(state)))})"
+
+
+def _learned_between(state: DataState) -> tuple[int, int]:
+    """First and last time of training and validation, which may be inside training."""
+    first, last = state.minutes["train"]
+    return first, max(last, state.minutes["validation"][1])
 
 
 def _learned(cube: Cube, state: DataState) -> np.ndarray:
     """bool `[t]`: the frames of a series that training or validation has used."""
     if cube.minutes is not None and all(split in state.minutes for split in LEARNED):
-        ends = np.array([state.minutes["train"][0], state.minutes["validation"][1]])
+        ends = np.array(_learned_between(state))
         if times.is_monthly(cube.cadence):
             months, (first, last) = times.month_of(cube.minutes), times.month_of(ends)
             return (months >= first) & (months <= last)
