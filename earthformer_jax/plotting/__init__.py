@@ -11,13 +11,16 @@ from earthformer_jax.plotting.fields import render_frames
 from earthformer_jax.plotting.forecast import draw as draw_forecast
 from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
 from earthformer_jax.plotting.maps import forecast_maps
+from earthformer_jax.plotting.nino import SkillPage, called, skill_page
 from earthformer_jax.plotting.regimes import field_table, projection, regime_calendar
 from earthformer_jax.plotting.skill import lead_curves, skill_curves
 from earthformer_jax.plotting.style import look, save, step_of
 
 __all__ = [
     "AttentionRow",
+    "SkillPage",
     "attention_maps",
+    "called",
     "contact_sheet",
     "draw_forecast",
     "field_table",
@@ -32,5 +35,6 @@ __all__ = [
     "save",
     "save_animation",
     "skill_curves",
+    "skill_page",
     "step_of",
 ]

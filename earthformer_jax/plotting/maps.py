@@ -106,7 +106,7 @@ def _map(panel, field, latitude, longitude, ocean_mask, limit) -> None:
         rasterized=True,
     )
     panel.add_collection(
-        LineCollection(_coastline(x, y, ocean_mask), colors="0.3", linewidths=0.7)
+        LineCollection(coastline(x, y, ocean_mask), colors="0.3", linewidths=0.7)
     )
     panel.add_patch(
         Rectangle(
@@ -122,7 +122,7 @@ def _map(panel, field, latitude, longitude, ocean_mask, limit) -> None:
         spine.set_linewidth(0.6)
 
 
-def _coastline(x, y, ocean_mask) -> list:
+def coastline(x, y, ocean_mask) -> list:
     """Segments between cells of which exactly one is ocean."""
     across = [
         [(x[j + 1], y[i]), (x[j + 1], y[i + 1])]

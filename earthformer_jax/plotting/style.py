@@ -31,7 +31,7 @@ LOOKS = {
     "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
     "persistence": ("Persistence", "0.55", "-", 1.6),
 }
-OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#35978f")
+OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#c51b7d")
 GREY = "0.82"  # land and unknown values
 
 
@@ -54,13 +54,23 @@ def ordered(names) -> list[str]:
     return known + [name for name in names if name not in LOOKS]
 
 
-def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a figure as PNG; readers never see a partial file."""
+def save(figure: Figure, path: str | os.PathLike, *, cut: bool = True) -> None:
+    """Writes a figure as PNG; readers never see a partial file.
+
+    Args:
+        figure: what to write.
+        path: of the file.
+        cut: whether to cut empty margins off; False: the figure is a page.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
     figure.savefig(
-        unfinished, format="png", dpi=DPI, facecolor="white", bbox_inches="tight"
+        unfinished,
+        format="png",
+        dpi=DPI,
+        facecolor="white",
+        bbox_inches="tight" if cut else None,
     )
     os.replace(unfinished, path)
 

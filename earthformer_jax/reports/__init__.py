@@ -9,7 +9,8 @@ import os
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames, ForecastNino, Task
 from earthformer_jax.models.contract import Embedder, Forecaster
-from earthformer_jax.reports import embedding, enso, frames
+from earthformer_jax.reports import embedding, frames
+from earthformer_jax.reports.nino import report as nino
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 
@@ -41,7 +42,7 @@ def score(
 
 
 score.register(ForecastFrames, frames.score)
-score.register(ForecastNino, enso.score)
+score.register(ForecastNino, nino.score)
 score.register(EmbedSeries, embedding.score)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from earthformer_jax import plotting
 from earthformer_jax.plotting.degrees import edges, longitude_text
-from earthformer_jax.plotting.maps import _coastline
+from earthformer_jax.plotting.maps import coastline
 
 LATITUDE = np.arange(-30.0, 31.0, 10.0)
 LONGITUDE = np.arange(160.0, 291.0, 10.0)
@@ -50,9 +50,9 @@ def test_index_is_written_on_the_maps():
     assert "Niño3.4 +5.0 K" in texts and "Niño3.4 -5.0 K" in texts
 
 
-def test_coastline_lies_between_land_and_ocean():
+def testcoastline_lies_between_land_and_ocean():
     x, y = edges(LONGITUDE), edges(LATITUDE)
-    segments = _coastline(x, y, OCEAN)
+    segments = coastline(x, y, OCEAN)
     assert len(segments) == 3 + 3
     assert all(p[0] == 265 for s in segments[:3] for p in s)
     assert all(p[1] == 5 for s in segments[3:] for p in s)

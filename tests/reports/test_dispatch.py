@@ -8,7 +8,8 @@ import pytest
 from earthformer_jax import models, reports
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames, ForecastNino, Task
 from earthformer_jax.metrics.pixel import PixelError
-from earthformer_jax.reports import embedding, enso, frames
+from earthformer_jax.reports import embedding, frames
+from earthformer_jax.reports.nino import report as enso
 
 SHAPE = (2, 8, 8, 1)
 

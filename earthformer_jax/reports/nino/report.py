@@ -1,7 +1,8 @@
-"""The report on ENSO forecasts: scores.json, a table, and two figures.
+"""The report on ENSO forecasts: scores.json, skill.nc, a table, and figures.
 
 Every forecast (the model and the references of the task) is scored on the same test
-windows by the metric of the task.
+windows by the metric of the task; intervals and all other skill come from the indices
+of single windows, see `nino.windows`.
 """
 
 import os
@@ -14,9 +15,12 @@ from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.task import Forecast, ForecastNino
 from earthformer_jax.reports import scoring
+from earthformer_jax.reports.nino import archive, page
+from earthformer_jax.reports.nino import skill as skill_lib
+from earthformer_jax.reports.nino.skill import TABLE_LEADS, Skill
+from earthformer_jax.reports.nino.windows import Gatherer
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
-TABLE_LEADS = 12  # columns of the table, and leads in "correlation_mean"
 MAP_LEADS = (1, 3, 6, 9, 12)
 EVENT_LEAD = 6  # the maps show the window with the strongest event at this lead
 MAP_ROWS = (
@@ -49,30 +53,44 @@ def score(
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     forecasts = {"model": model.forecast, **task.references}
-    results, event = evaluate(task, data, forecasts, settings.batch_size)
-    scores = {"data": describe(task, data, results), "forecasts": results}
+    results, skill, event = evaluate(task, data, forecasts, settings.batch_size)
+    for name, added in skill_lib.added_scores(skill).items():
+        results[name] |= added
+    scores = {
+        "data": describe(task, data, results) | {"intervals": skill_lib.about(skill)},
+        "forecasts": results,
+    }
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
-    print(table(scores), flush=True)
+    archive.write(settings.output(workdir, "skill.nc"), skill, data)
+    print("\n".join([table(scores), *skill_lib.summary(skill)]), flush=True)
     figures = settings.output(workdir, "figures")
     plotting.save(skill_figure(scores), figures / "skill.png")
+    plotting.save(
+        plotting.skill_page(page.content(skill, data, index_name(task.index_months))),
+        figures / "nino_skill.png",
+        cut=False,
+    )
     plotting.save(map_figure(task, data, event), figures / "forecast_maps.png")
     return scores
 
 
 def evaluate(
     task: ForecastNino, data: Data, forecasts: Mapping[str, Forecast], batch_size: int
-) -> tuple[dict[str, dict], dict]:
+) -> tuple[dict[str, dict], Skill, dict]:
     """Runs all forecasts over the test windows once.
 
     Returns:
-        scores by name in the order of the report, and the event for the maps: the
-        window with the largest three-month index at lead `EVENT_LEAD` (model units,
-        one window without batch axis, forecasts under "forecasts").
+        scores by name in the order of the report, the skill with its samples, and the
+        event for the maps: the window with the largest three-month index at lead
+        `EVENT_LEAD` (model units, one window without batch axis, forecasts under
+        "forecasts").
     """
     strongest, event = -np.inf, {}
+    gatherer = Gatherer(task, data)
 
     def watch(batch, fields):
         nonlocal strongest, event
+        gatherer.add(batch, fields)
         index = np.asarray(batch["nino34_three_month"])
         amplitude = np.abs(index[:, min(EVENT_LEAD, index.shape[1]) - 1])
         amplitude = np.nan_to_num(amplitude)  # unknown where too little was observed
@@ -86,7 +104,9 @@ def evaluate(
     for scores in results.values():
         leading = np.asarray(scores["correlation"])[:TABLE_LEADS]
         scores["correlation_mean"] = float(np.mean(leading))
-    return results, event
+    block = skill_lib.block_of(data)
+    skill = skill_lib.compute(gatherer.windows(), task.index_months, block)
+    return results, skill, event
 
 
 def describe(task: ForecastNino, data: Data, results: Mapping[str, Mapping]) -> dict:

@@ -7,7 +7,8 @@ from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.task import ForecastNino
 from earthformer_jax.metrics.enso import NinoSkill
-from earthformer_jax.reports import ModelFunctions, Settings, enso
+from earthformer_jax.reports import ModelFunctions, Settings
+from earthformer_jax.reports.nino import report as enso
 
 LATITUDE = np.arange(-10.0, 11.0, 5.0)
 LONGITUDE = np.arange(180.0, 251.0, 10.0)
@@ -105,13 +106,14 @@ def test_scores_file_table_and_figures(tmp_path, capsys):
     assert scores["data"]["test_windows"] == WINDOWS
     table = capsys.readouterr().out
     assert "signal and noise" in table and "three-month mean Niño3.4" in table
-    assert [line.split()[0] for line in table.splitlines()[3:]] == [
+    assert [line.split()[0] for line in table.splitlines()[3:-2]] == [
         "model",
         "persistence",
         "lim",
     ]
+    assert "better than the strongest reference, lim" in table.splitlines()[-1]
     figures = sorted(p.name for p in (tmp_path / "figures").iterdir())
-    assert figures == ["forecast_maps.png", "skill.png"]
+    assert figures == ["forecast_maps.png", "nino_skill.png", "skill.png"]
 
 
 def third(batch):
@@ -130,14 +132,14 @@ def test_batch_size_makes_no_difference():
 
 def test_monthly_index_has_more_leads():
     task = enso_task(index_months=1)
-    results, _ = enso.evaluate(task, enso_data(), {"model": perfect}, 4)
+    results, *_ = enso.evaluate(task, enso_data(), {"model": perfect}, 4)
     data = enso.describe(task, enso_data(), results)
     assert data["leads"] == list(range(1, OUT_LEN + 1))
     assert data["index"] == "monthly Niño3.4" and data["index_months"] == 1
 
 
 def test_maps_show_the_strongest_event():
-    _, event = enso.evaluate(enso_task(), enso_data(), {"model": perfect}, 4)
+    *_, event = enso.evaluate(enso_task(), enso_data(), {"model": perfect}, 4)
     np.testing.assert_array_equal(event["targets"], Source()[4]["targets"])
     assert event["start_month"] == 4
     assert "valid" in event and list(event["forecasts"]) == ["model"]
