@@ -258,6 +258,17 @@ def hash_of(config: Mapping[str, Any]) -> str:
     return config_hash(ml_collections.ConfigDict(dict(config)))
 
 
+def follows(recipe: Recipe, held: archive_lib.Archive) -> bool:
+    """Whether a model was trained with the config of its recipe.
+
+    Fields that have been added to configs since then have their defaults.
+    """
+    setting = chosen(recipe, held.metadata["facts"].get("validation", {}))
+    now = completed(ml_collections.ConfigDict(dict(held.config))).to_dict()
+    is_whole = held.metadata["config_hash"] == hash_of(held.config)
+    return is_whole and hash_of(now) == hash_of(recipe.configure(setting).to_dict())
+
+
 def command(name: str, recipe: Recipe) -> str:
     """The command that makes a model again."""
     file = f" --{recipe.option}={recipe.file}" if recipe.file else ""
@@ -273,9 +284,7 @@ def problems(name: str, recipe: Recipe) -> list[str]:
     if path.stat().st_size > MOST_BYTES:
         found.append(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")
     held = archive_lib.read(path)
-    setting = chosen(recipe, held.metadata["facts"].get("validation", {}))
-    expected = hash_of(recipe.configure(setting).to_dict())
-    if not expected == hash_of(held.config) == held.metadata["config_hash"]:
+    if not follows(recipe, held):
         found.append(f"{path} holds another config than its recipe; make it again")
     if held.metadata["card"] != card(name, recipe, held.metadata):
         found.append(f"{path} holds another card than its recipe; make it again")
