@@ -32,7 +32,8 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         `(variables, inputs, minutes=None) -> forecast`. Inputs are float32
         `[b, t, h, w, c]` in the units of the data, NaN where missing; the forecast is
         `[b, k, h, w, c]` of the target channels, NaN where never observed in the
-        training. `minutes` are whole minutes since 1970-01-01 UTC of the inputs
+        training. A model with a memory also needs the `encoding.before` frames before
+        its inputs. `minutes` are whole minutes since 1970-01-01 UTC of the inputs
         `[b, t]` or, exact in every calendar, of inputs and forecast `[b, t + k]`;
         encodings without cycles (`encoding.needs_minutes`) ignore them. ValueError if a
         shape is not as expected, or times are needed and not given.
@@ -65,11 +66,11 @@ def encode(
 
     Args:
         encoding: how physical values become model units.
-        values: float32 `[b, t, h, w, c]`, NaN where missing.
-        minutes: int32 `[b, t]`; needed if `encoding.needs_minutes`.
+        values: float32 `[b, before + t, h, w, c]`, NaN where missing.
+        minutes: int32 `[b, before + t]`; needed if `encoding.needs_minutes`.
 
     Returns:
-        `[b, t, h, w, c + calendar channels]`.
+        `[b, t, h, w, c + calendar channels + memory]`.
     """
     x = (values - _base(encoding, values.shape[-1], minutes)) / encoding.scale
     known = jnp.isfinite(x)
@@ -77,8 +78,11 @@ def encode(
         known &= encoding.counted
     fill = 0 if encoding.fill is None else encoding.fill
     x = _fill_forward(x, known, encoding.most_carried, fill)
+    memory = [] if encoding.memory is None else [_memory(encoding, x)]
+    x = x[:, encoding.before :]
     if not encoding.calendar or minutes is None:
-        return x
+        return jnp.concatenate([x, *memory], axis=-1)
+    minutes = minutes[:, encoding.before :]
     waves = {
         "season": [dates.waves_of_year(minutes, 1)],
         "season and day": [
@@ -90,7 +94,22 @@ def encode(
     channels = jnp.concatenate([wave[..., 1:] for wave in waves], axis=-1)
     channels = channels[:, :, None, None, :]
     shape = (*x.shape[:-1], channels.shape[-1])
-    return jnp.concatenate([x, jnp.broadcast_to(channels, shape)], axis=-1)
+    season = jnp.broadcast_to(channels, shape)
+    return jnp.concatenate([x, season, *memory], axis=-1)
+
+
+def _memory(encoding: Encoding, x: jax.Array) -> jax.Array:
+    """The memory `[b, t, h, w, 1]` of frames `[b, before + t, h, w, c]`."""
+    memory = encoding.memory
+    assert memory is not None  # as the caller has checked
+    now = np.arange(memory.before, x.shape[1])[:, None]
+    before = now - np.arange(x.shape[1])  # months from a frame to that of the memory
+    used = (before >= 1) & (before <= memory.reach)
+    weights = np.where(used, -(memory.kept ** np.maximum(before - 1, 0.0)), 0)
+    zero = 0 if encoding.fill is None else encoding.fill[0]
+    anomaly = (x[..., 0] - zero) * (encoding.scale[0] / memory.scale)
+    made = jnp.einsum("tr,brhw->bthw", weights, anomaly, precision="highest")
+    return made[..., None].astype(x.dtype)
 
 
 def decode(

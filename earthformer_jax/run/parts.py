@@ -23,8 +23,7 @@ from earthformer_jax.training import state as state_lib
 BASE_NEEDS = {
     "damped_persistence": {"anomalies": True},
     "lim": {"calendar": True},
-    "lim_memory": {"calendar": True, "memory": "index"},
-    "oscillator": {"calendar": True, "memory": "index"},
+    "lim_field_memory": {"calendar": True, "memory": True},
 }
 
 MakeParts = Callable[[ml_collections.ConfigDict], tuple[Dataset, Forecaster]]

@@ -15,6 +15,7 @@ import xarray as xr
 
 from earthformer_jax import data
 from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import physical
 from earthformer_jax.models.contract import Forecaster, Variables
@@ -109,7 +110,8 @@ class TrainedModel:
 
         Args:
             inputs: `[b, t, h, w, c]` in the units of the data (`state.layout` has the
-                channels and their units), NaN where missing.
+                channels and their units), NaN where missing. Models of El Niño with
+                `data.memory` also need the 36 months before those they were trained on.
             minutes: whole minutes since 1970-01-01 UTC, of the inputs `[b, t]` or of
                 inputs and forecast `[b, t + k]`; needed only where the model knows the
                 season, or a climatology is removed.
@@ -124,9 +126,12 @@ class TrainedModel:
                 needed and not given.
         """
         frames, given = self.input_shape[0], jnp.shape(inputs)[1:2]
-        if given and given != (frames,):
+        before = self._encoding.before
+        if given and given != (before + frames,):
+            more = f", and remembers the {before} before them" if before else ""
             raise ValueError(
                 f"inputs have {given[0]} frames; the model was trained on {frames}"
+                f"{more}"
             )
         return self._physical(self.variables, inputs, minutes)
 
@@ -287,11 +292,14 @@ class TrainedModel:
         return dataclasses.replace(self, model=model, state=state)
 
     @functools.cached_property
-    def _physical(self) -> physical.Forecast:
+    def _encoding(self) -> Encoding:
         state = making.known_state(self)
         with as_config_error(f"data {self.config.data.name!r}"):
-            encoding = data.encoding(self.config.data, state)
-        return physical.physical(self._compiled, encoding)
+            return data.encoding(self.config.data, state)
+
+    @functools.cached_property
+    def _physical(self) -> physical.Forecast:
+        return physical.physical(self._compiled, self._encoding)
 
     @functools.cached_property
     def _compiled(self):

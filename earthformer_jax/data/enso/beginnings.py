@@ -17,14 +17,20 @@ from earthformer_jax.data.enso.checks import (
     check_months,
     check_values,
 )
-from earthformer_jax.data.enso.examples import with_calendar
+from earthformer_jax.data.enso.examples import (
+    past_of_window,
+    with_calendar,
+    with_memory,
+)
 from earthformer_jax.data.enso.learned import (
+    TWIN,
     Learned,
     check_cells,
     unpack,
     without_climatology,
 )
 from earthformer_jax.data.enso.settings import Settings
+from earthformer_jax.data.enso.systems.fitting import past_of
 from earthformer_jax.data.forecasting import choosing
 from earthformer_jax.data.forecasting.beginnings import (
     LAST,
@@ -32,7 +38,7 @@ from earthformer_jax.data.forecasting.beginnings import (
     Starts,
     Variable,
 )
-from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.forecasting.encoding import Encoding, Memory
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
@@ -48,6 +54,7 @@ from earthformer_jax.data.readers.values import units
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import Windows
+from earthformer_jax.statistics.field_memory import KEPT, REACH
 
 INDICES = {"nino12": NINO12, "nino3": NINO3, "nino4": NINO4}
 REMEDY = "choose another `start`"
@@ -115,7 +122,17 @@ def encoding(settings: Settings, state: DataState) -> Encoding:
         calendar="month" if settings.calendar else "",
         most_carried=base_lib.MAX_CARRY,
         fill=np.array([normalization.encode(0.0)], np.float32),
+        memory=_memory(learned),
     )
+
+
+def _memory(learned: Learned) -> Memory | None:
+    """The memory of the cells as an input, if it is one."""
+    if not learned.memory_scale:
+        return None
+    # Windows of the twin stand alone.
+    before = 0 if learned.origin == TWIN else REACH
+    return Memory(reach=REACH, before=before, kept=KEPT, scale=learned.memory_scale)
 
 
 def _check_kept(state: DataState) -> None:
@@ -270,8 +287,18 @@ def _beginnings(
         notes: as in `Beginnings`.
     """
     last = first + settings.in_len - 1
+    behind = {}
+    if learned.memory_scale:
+        fields = gridded_sst.values_of(cube)[..., 0]
+        behind = past_of(fields, learned.nino_weights, cube.segments).behind
+        notes += _short_memory(cube, last)
     windows = Windows(
-        cube.frames, cube.minutes, first, in_len=settings.in_len, out_len=0
+        cube.frames,
+        cube.minutes,
+        first,
+        in_len=settings.in_len,
+        out_len=0,
+        behind=behind,
     )
     share = missing[first[:, None] + np.arange(settings.in_len)].mean(axis=1)
 
@@ -293,13 +320,25 @@ def _beginnings(
     )
 
 
+def _short_memory(cube: Cube, last: np.ndarray) -> tuple[str, ...]:
+    """A note if there are fewer months before the last input than are remembered."""
+    begin = cube.segments[:, 0]
+    before = last - begin[np.searchsorted(begin, last, side="right") - 1]
+    short = before < REACH
+    if not short.any():
+        return ()
+    return (
+        f"memory: {int(short.sum())} of {len(last)} forecasts have fewer than {REACH} "
+        f"months before the last input ({int(before.min())} at the least); those "
+        "missing count as 0, which makes these forecasts weaker",
+    )
+
+
 def _shared(settings: Settings, learned: Learned) -> dict[str, Any]:
     """What all beginnings of a model have in common."""
     return dict(
         anomalies=functools.partial(_anomalies, learned),
-        advance=functools.partial(
-            _advance, learned.normalization, learned.grid.ocean, settings.calendar
-        ),
+        advance=functools.partial(_advance, learned, settings.calendar),
         indices=_indices(learned),
         latitude=learned.grid.latitude,
         longitude=learned.grid.longitude,
@@ -317,19 +356,24 @@ class _Inputs:
         self, windows: Source, settings: Settings, learned: Learned, filled: np.ndarray
     ):
         self._windows, self._filled = windows, filled
-        self._calendar, self._normalization = settings.calendar, learned.normalization
+        self._calendar, self._learned = settings.calendar, learned
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> Example:
         window = self._windows[index]
-        inputs = np.asarray(self._normalization.encode(window["inputs"]), np.float32)
+        learned = self._learned
+        inputs = learned.normalization.encode(window["inputs"])
+        inputs = np.asarray(inputs, np.float32)
         if self._calendar:
             month = window.get("start_month")
             if month is None:
                 month = times.month_of(window["time"][-1]) + 1
             inputs = with_calendar(inputs, int(month) % MONTHS)
+        if learned.memory_scale:
+            past = past_of_window(window, learned.nino_weights)
+            inputs = with_memory(inputs, past, learned.memory_scale)
         filled = np.array(self._filled[index], np.float32)
         made = {"inputs": inputs, "filled": filled}
         return made | {k: window[k] for k in ("time",) if k in window}
@@ -382,8 +426,7 @@ def _full(
 
 
 def _advance(
-    normalization: Affine,
-    ocean: np.ndarray,
+    learned: Learned,
     calendar: bool,
     inputs: np.ndarray,
     forecast: np.ndarray,
@@ -391,10 +434,38 @@ def _advance(
 ) -> np.ndarray:
     """The latest inputs after a forecast: its fields, 0 K on land."""
     del minutes  # the calendar of the inputs goes on, which also those of the twin have
-    fields = np.where(ocean[..., None], forecast, normalization.encode(0.0))
+    zero = learned.normalization.encode(0.0)
+    fields = np.where(learned.grid.ocean[..., None], forecast, zero)
+    steps = [fields]
     if calendar:
-        cosine, sine = inputs[-1, 0, 0, -2:]
+        cosine, sine = inputs[-1, 0, 0, 1:3]
         last = round(float(np.arctan2(sine, cosine)) * MONTHS / (2 * np.pi))
-        fields = with_calendar(fields, (last + 1 + len(fields)) % MONTHS)
-    joined = np.concatenate([inputs, fields.astype(inputs.dtype)])
+        steps = [with_calendar(fields, (last + 1 + len(fields)) % MONTHS)]
+    if learned.memory_scale:
+        known = np.concatenate([inputs[..., :1], fields])
+        steps.append(_advanced_memory(learned, known, inputs[..., -1]))
+    joined = np.concatenate([inputs, np.concatenate(steps, -1).astype(inputs.dtype)])
     return joined[-len(inputs) :]
+
+
+def _advanced_memory(
+    learned: Learned, known: np.ndarray, memory: np.ndarray
+) -> np.ndarray:
+    """The memory `[k, h, w, 1]` of the months after the inputs.
+
+    What is forgotten after `REACH` months, with a weight below a tenth, is known as far
+    as the inputs reach, and otherwise fades instead.
+
+    Args:
+        learned: what the model knows.
+        known: inputs and forecast `[t + k, h, w, 1]` in model units.
+        memory: of the inputs `[t, h, w]`, in model units.
+    """
+    kelvin = learned.normalization.decode(known[..., 0].astype(np.float64))
+    now, made = memory[-1].astype(np.float64) * learned.memory_scale, []
+    for m in range(len(memory), len(known)):
+        now = KEPT * now - kelvin[m - 1]
+        if m > REACH:
+            now = now + KEPT**REACH * kelvin[m - 1 - REACH]
+        made.append(now / learned.memory_scale)
+    return np.stack(made)[..., None]

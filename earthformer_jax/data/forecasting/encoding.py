@@ -14,6 +14,26 @@ CALENDARS = ("", "season", "season and day", "month")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+    """A leaky integral of the frames before each input frame, as an input channel.
+
+        memory[t] = -sum over j = 1 .. reach of kept^(j - 1) anomaly[t - j] / scale
+
+    Attributes:
+        reach: frames that are remembered.
+        before: how many of them are given in addition to the input frames; others count
+            as 0.
+        kept: share that is kept from frame to frame.
+        scale: physical value of the integral per model unit.
+    """
+
+    reach: int
+    before: int
+    kept: float
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoding:
     """Model units = (value - offset - climatology) / scale, and how gaps are filled.
 
@@ -30,6 +50,8 @@ class Encoding:
         most_carried: frames over which a missing value is replaced by the last one;
             after them, and before the first, it is `fill`. None: no limit.
         fill: float32 `[c]` in model units; None: 0.
+        memory: a last input channel with the memory of the first one; None: there is
+            none.
     """
 
     scale: np.ndarray
@@ -40,6 +62,7 @@ class Encoding:
     calendar: str = ""
     most_carried: int | None = None
     fill: np.ndarray | None = None
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
         """Rejects arrays that do not fit together.
@@ -65,6 +88,11 @@ class Encoding:
                 f"an encoding of {channels} channels with fields of the shapes "
                 f"{', '.join(map(str, fields))}"
             )
+
+    @property
+    def before(self) -> int:
+        """Frames before the inputs of a model that are needed for their memory."""
+        return 0 if self.memory is None else self.memory.before
 
     @property
     def needs_minutes(self) -> bool:

@@ -12,13 +12,13 @@ from typing import Any
 from earthformer_jax.checks import shown
 from earthformer_jax.settings import nearest
 
+_LINEAR = "models.bases.linear"
 # The module, the class and the options of each base.
 _BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "persistence": ("models.persistence", "Persistence", {}),
     "damped_persistence": ("models.bases.damped", "DampedPersistence", {}),
-    "lim": ("models.bases.linear", "LinearBase", {"uses_memory": False}),
-    "lim_memory": ("models.bases.linear", "LinearBase", {"uses_memory": True}),
-    "oscillator": ("models.bases.linear", "LinearBase", {"uses_memory": True}),
+    "lim": (_LINEAR, "LinearBase", {}),
+    "lim_field_memory": (_LINEAR, "LinearBase", {"systems": 4, "uses_memory": True}),
     "advection": ("models.bases.advection", "Advection", {}),
 }
 LEARNS_NOTHING = ("persistence", "advection")

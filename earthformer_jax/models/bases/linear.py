@@ -1,12 +1,13 @@
-"""A seasonal linear system as a base: a linear inverse model, or an oscillator.
+"""Seasonal linear systems as a base: linear inverse models, with a memory or without.
 
-    state    = sum(field * projection) + memory * memory_gain
+    state    = sum(field * projection) + sum(memory * memory_projection) + start
     state   <- transition[month] state, once for each month ahead
     forecast = sum(state * patterns)
 
-with fields in physical units, field = model value * scale + offset. The month and the
-memory are read from the last input frame: its channels are the field, the cosine and
-the sine of the calendar month, and the standardised memory.
+for each of a few systems, whose forecasts add up. Fields are in physical units, field =
+model value * scale + offset, and so is the memory, model value * memory_scale. The last
+input frame has the field, the cosine and sine of its calendar month and, if it is used,
+the memory of every cell as its channels.
 """
 
 import jax
@@ -18,42 +19,46 @@ from earthformer_jax.models.shapes import check_inputs, check_shapes
 
 STATES = 32  # components of the state; a smaller one is filled up with zeros
 MONTHS = 12
+_SEASON, _MEMORY = slice(1, 3), 3  # channels of the inputs
 
 
 class LinearBase(nn.Module):
-    """Iterates the twelve transitions of a linear system.
+    """Iterates the twelve transitions of linear systems.
 
-    Its arrays, in the collection `batch_stats`, are `transition` [12, 32, 32] (month m
-    to m + 1, January = 0), `projection` [H, W, 32], `patterns` [32, H, W],
-    `memory_gain` [32], and the numbers `scale` and `offset`.
+    The arrays of s systems are in the collection `batch_stats`: `transition`
+    [s, 12, 32, 32] (month m to m + 1, January = 0), `projection` and
+    `memory_projection` [s, H, W, 32], `start` [s, 32], `patterns` [s, 32, H, W], and
+    the numbers `scale`, `offset` and `memory_scale`.
 
     Attributes:
         input_shape: (T, H, W, C_in): the field, cosine and sine of the month, and the
             memory if it is used.
         target_shape: (K, H, W, 1).
-        uses_memory: read the memory from the fourth channel of the inputs.
+        systems: number of systems.
+        uses_memory: whether they read the memory.
     """
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
+    systems: int = 1
     uses_memory: bool = False
 
     def check(self) -> None:
-        """Raises ValueError for shapes that lack what the system needs."""
+        """Raises ValueError for shapes that lack what the systems need."""
         check_shapes(self.input_shape, self.target_shape)
         channels = self.input_shape[-1]
         if self.target_shape[-1] != 1:
             raise ValueError(
                 f"forecasts one channel; the targets have {self.target_shape[-1]}"
             )
-        if channels < 3:
+        if channels < _SEASON.stop:
             raise ValueError(
                 "reads the month from the channels 1 and 2 of the inputs (cosine and "
                 f"sine, data.calendar=True); the inputs have {channels} channels"
             )
-        if self.uses_memory and channels < 4:
+        if self.uses_memory and channels <= _MEMORY:
             raise ValueError(
-                "reads the memory from channel 3 of the inputs (data.memory=index); "
+                "reads the memory from channel 3 of the inputs (data.memory=True); "
                 f"the inputs have {channels} channels"
             )
 
@@ -61,31 +66,36 @@ class LinearBase(nn.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Float32 forecast `[b, K, H, W, 1]` of inputs `[b, T, H, W, C_in]`."""
         check_inputs(inputs, self.input_shape)
-        (_, h, w, _), n = self.input_shape, STATES
+        (_, h, w, _), s, n = self.input_shape, self.systems, STATES
 
         def constant(name: str, *shape: int, init=jnp.zeros) -> jax.Array:
             return self.variable("batch_stats", name, init, shape, jnp.float32).value
 
-        transition = constant("transition", MONTHS, n, n)
-        projection = constant("projection", h, w, n)
-        patterns = constant("patterns", n, h, w)
-        memory_gain = constant("memory_gain", n)
+        projection = constant("projection", s, h, w, n)
+        memory_projection = constant("memory_projection", s, h, w, n)
+        start = constant("start", s, n)
+        transition = constant("transition", s, MONTHS, n, n)
+        patterns = constant("patterns", s, n, h, w)
         scale, offset = constant("scale", init=jnp.ones), constant("offset")
+        memory_scale = constant("memory_scale", init=jnp.ones)
+
+        def project(fields: jax.Array, onto: jax.Array) -> jax.Array:
+            return jnp.einsum("bhw,shwn->bsn", fields, onto, precision="highest")
 
         last = inputs[:, -1].astype(jnp.float32)
-        field = last[..., 0] * scale + offset
-        state = jnp.einsum("bhw,hwn->bn", field, projection, precision="highest")
+        state = start + project(last[..., 0] * scale + offset, projection)
         if self.uses_memory:
-            state += last[:, 0, 0, 3, None] * memory_gain
-        month = month_of(last[:, 0, 0, 1], last[:, 0, 0, 2])
+            state += project(last[..., _MEMORY] * memory_scale, memory_projection)
+        cosine, sine = last[:, 0, 0, _SEASON].T
+        month = month_of(cosine, sine)
 
         def step(state, ahead):
-            chosen = transition[(month + ahead) % MONTHS]
-            state = jnp.einsum("bij,bj->bi", chosen, state, precision="highest")
+            chosen = transition[:, (month + ahead) % MONTHS]
+            state = jnp.einsum("sbij,bsj->bsi", chosen, state, precision="highest")
             return state, state
 
         _, states = jax.lax.scan(step, state, jnp.arange(self.target_shape[0]))
-        fields = jnp.einsum("kbn,nhw->bkhw", states, patterns, precision="highest")
+        fields = jnp.einsum("kbsn,snhw->bkhw", states, patterns, precision="highest")
         return ((fields - offset) / scale)[..., None]
 
 

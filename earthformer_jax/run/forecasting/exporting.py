@@ -147,7 +147,7 @@ def _program(
             return apply(weights, inputs)
 
     t, h, w, _ = state.input_shape
-    shape = t, h, w, len(encoding.scale)
+    shape = encoding.before + t, h, w, len(encoding.scale)
     steps = state.target_shape[0]
     return program_lib.export(apply, elsewhere, encoding, weights, shape, steps)
 
@@ -157,6 +157,7 @@ def _self_test(
 ) -> dict[str, np.ndarray]:
     """Inputs with gaps, their times if needed, and what this package forecasts."""
     t, h, w, _ = state.input_shape
+    t += encoding.before
     count = t + state.target_shape[0]
     every = FIRST_MINUTE + STEP * np.arange(count, dtype=np.int32)
     rng = np.random.default_rng(0)
@@ -178,6 +179,7 @@ def _describe(
     channels, units = state.layout.channels, state.layout.units
     (t, h, w, _), (k, *_) = state.input_shape, state.target_shape
     c = encoding.targets
+    t += encoding.before
     described: dict[str, Any] = {
         "earthformer_jax": attributes.package_version(),
         "jax": jax.__version__,
