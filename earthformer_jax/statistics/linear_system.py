@@ -184,11 +184,11 @@ class LinearSystem:
         """
         draws = rng.standard_normal((length, count, self.transition.shape[-1]))
         states = np.empty_like(draws)
-        states[0] = draws[0] @ self._stationary_factor[first_month % MONTHS].T
+        states[0] = draws[0] @ self.stationary_factor[first_month % MONTHS].T
         for i in range(1, length):
             month = (first_month + i - 1) % MONTHS
             states[i] = states[i - 1] @ self.transition[month].T
-            states[i] += draws[i] @ self._noise_factor[month].T
+            states[i] += draws[i] @ self.noise_factor[month].T
         return states.swapaxes(0, 1)
 
     def observe(self, states, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -203,11 +203,13 @@ class LinearSystem:
         return _root(self.observation_noise)
 
     @functools.cached_property
-    def _noise_factor(self) -> np.ndarray:
+    def noise_factor(self) -> np.ndarray:
+        """`[12, n, n]`, from standard normal numbers to the noise of a month."""
         return _root(self.noise)
 
     @functools.cached_property
-    def _stationary_factor(self) -> np.ndarray:
+    def stationary_factor(self) -> np.ndarray:
+        """`[12, n, n]`, from standard normal numbers to a state of a month."""
         return _root(self.covariance)
 
     @classmethod

@@ -157,9 +157,14 @@ def fit_model(
     )
 
 
+def most_states(months: int) -> int:
+    """The number of state variables whose coefficients months suffice for."""
+    return months // (ROWS_PER_COEFFICIENT * WAVES)
+
+
 def is_enough(months: int, n: int) -> bool:
     """Whether months suffice for the coefficients of n state variables."""
-    return months >= ROWS_PER_COEFFICIENT * WAVES * n
+    return n <= most_states(months)
 
 
 def check_enough(months: int, n: int) -> None:

@@ -360,10 +360,10 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
     simulated = None
     if settings.simulated and training.fields:
         simulated = simulation.simulated_source(
-            training.fields,
+            training.months,
             data.grid.ocean,
             data.grid.latitude,
-            training.first_months,
+            data.nino_weights,
             **lengths,
             seed=settings.seed,
         )
