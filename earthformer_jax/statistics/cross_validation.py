@@ -38,7 +38,10 @@ BLOCKS = 16  # at most; they are the end of the training, which is observed best
 BLOCK_MONTHS = 60  # at most
 MIN_BLOCK_MONTHS = 24  # of shorter blocks too few windows could be verified
 MIN_MONTHS = 6 * MIN_BLOCK_MONTHS  # fewer are not divided
-MANY_SERIES = 10  # from here on whole series are withheld, in this many blocks
+# From so many series on, whole ones are withheld, in up to so many blocks, and none is
+# skipped, nor is in a record that is longer than observations.
+MANY_SERIES, SERIES_BLOCKS = 5, 10
+LONGEST_OBSERVED = 2400
 ENOUGH_MONTHS = 12_000  # of more, in many series, some series are chosen by
 LEADS = 12
 MAX_STARTS = 200  # verified in each block
@@ -98,7 +101,8 @@ def blocks(record: Record) -> list[tuple[int, int]]:
     months, count = len(record), int(record.series[-1]) + 1
     if count >= MANY_SERIES:
         firsts = np.searchsorted(record.series, np.arange(count + 1))
-        edges = firsts[np.arange(MANY_SERIES + 1) * count // MANY_SERIES]
+        number = min(count, SERIES_BLOCKS)
+        edges = firsts[np.arange(number + 1) * count // number]
     elif months < MIN_MONTHS:
         return []
     else:
@@ -125,7 +129,7 @@ def _within_one_error(losses: Mapping[Choices, np.ndarray]) -> Choices:
 
 def _skips(record: Record) -> list[int]:
     """Candidates of how many months to leave out at the beginning."""
-    if record.series[-1] + 1 >= MANY_SERIES:
+    if record.series[-1] + 1 >= MANY_SERIES or len(record) > LONGEST_OBSERVED:
         return [0]
     later = [len(record) - MONTHS * years for years in LAST_YEARS]
     return [0, *(skip for skip in later if skip > 0)]

@@ -5,6 +5,7 @@ Nino3.4 index (`statistics.memory`); each has its own equation, whose coefficien
 follow the season (`statistics.seasonal_fit`).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -80,9 +81,15 @@ def _eof_spaces(
 ) -> Callable[[np.ndarray], Space]:
     most = max(modes)
 
+    @functools.cache
+    def products_from(first: int) -> np.ndarray:
+        return coordinates[first:].T @ coordinates[first:]
+
     def space(kept: np.ndarray) -> Space:
-        known = coordinates[kept]
-        _, vectors = _leading(known.T @ known, most)
+        first = int(np.argmax(kept))
+        withheld = coordinates[first:][~kept[first:]]
+        products = products_from(first) - withheld.T @ withheld
+        _, vectors = _leading(products, most)
         memory = record.memory - record.memory[kept].mean(axis=0)
         amplitudes = coordinates @ vectors
         candidates = []
