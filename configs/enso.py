@@ -8,6 +8,9 @@ forecast is known. To use real files:
     --config.data.path=CMIP_DIRECTORY                  ICAR-ENSO, the paper's data
     --config.data.path=sst.nc --config.data.train_until=1979-12 \
         --config.data.validate_until=1984-12           any monthly SST on a regular grid
+    --config.data.path=sst.nc --config.data.protocol=enso-kaplan-1950-1979
+                                                       dates with a name; here the test
+                                                       years come before the training
 
 Variants, as in --config=configs/enso.py:quick
     paper     (default) the model of table 8 with 8 global vectors, 7.6 million

@@ -398,5 +398,6 @@ def _no_window(
 
 
 def _when(cube: Cube, first: int, stop: int) -> str:
-    """ " (2008-01-01..2015-09-13)"; "" if dates are unknown."""
-    return "" if cube.minutes is None else f" ({cube.period(first, stop)})"
+    """ " (2008-01-01..2015-09-13)"; "" if dates are unknown or there are no frames."""
+    known = cube.minutes is not None and first < stop
+    return f" ({cube.period(first, stop)})" if known else ""

@@ -44,11 +44,14 @@ class ForecastNino(Task):
         nino_weights: weights `[h, w]` of the monthly index, summing to 1.
         ocean: bool `[h, w]`, False on land.
         index_months: months that the scored index is averaged over, 1 or 3.
+        protocol: `protocol`, the name of the one that the data follow, and
+            `protocol_sha256`, a checksum of its definition; {} if they follow none.
     """
 
     nino_weights: np.ndarray
     ocean: np.ndarray
     index_months: int
+    protocol: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class SeriesSource(Source, Protocol):

@@ -126,7 +126,7 @@ def assumptions(cube: Cube, options: dict[str, str]) -> Iterator[str]:
     else:
         yield (
             "training, validation and test are the periods that 'data' says; others: "
-            "`train_from`, `train_until`, `validate_until`, `test_until`"
+            "`train_from`, `train_until`, `validate_until`, `test_from`, `test_until`"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
-from earthformer_jax.data.enso import icar
+from earthformer_jax.data.enso import icar, protocols
 from earthformer_jax.data.enso.examples import EnsoExamples
 from earthformer_jax.data.enso.learned import (
     Learned,
@@ -42,6 +42,7 @@ class Found:
         complete: whether the ocean was observed everywhere, in every month.
         dates: first and last month of each split, for the description.
         simulated: simulated windows in K.
+        protocol: name of the protocol that the splits follow, "" if they follow none.
         references: forecasts `(K, start_month) -> K`, in addition to the fitted ones.
         kept: what the state of the data holds beside shapes and statistics: `frames`,
             `minutes`, `calendar`, `checksums`; called when it is made.
@@ -52,6 +53,7 @@ class Found:
     complete: bool = True
     dates: Mapping[str, str] = dataclasses.field(default_factory=dict)
     simulated: Source | None = None
+    protocol: str = ""
     references: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     kept: Callable[[], Mapping] = dict
 
@@ -148,6 +150,7 @@ def assemble(
         nino_weights=nino_weights,
         ocean=np.asarray(grid.ocean, bool),
         index_months=learned.index_months,
+        protocol=protocols.description(found.protocol),
     )
     return Dataset(dataclasses.replace(data, state=state), task)
 

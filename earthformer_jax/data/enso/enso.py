@@ -23,7 +23,7 @@ import numpy as np
 
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.enso import beginnings as begin
-from earthformer_jax.data.enso import files, gridded_sst, twin
+from earthformer_jax.data.enso import files, gridded_sst, protocols, twin
 from earthformer_jax.data.enso import icar as icar_lib
 from earthformer_jax.data.enso.assembly import (
     OFFICIAL,
@@ -87,6 +87,12 @@ def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
     if not settings.path:
         return _twin(settings, state)
     months = files.find_icar(settings)
+    if state is None:
+        label, by_model = (
+            Path(settings.path).name,
+            months is not None and months.by_model,
+        )
+        protocols.check_files(settings.protocol, label, by_model=by_model)
     if months is not None:
         return _icar(settings, months, state)
     return _gridded(settings, state)
@@ -248,6 +254,7 @@ def _icar(
     found = Found(
         windows=windows,
         description=data.description,
+        protocol=_followed(settings, cube, periods, starts, state),
         dates=_dates(data.cube, periods),
         kept=kept,
     )
@@ -371,6 +378,7 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         windows=_windows(settings, data.cube, data.starts, **more),
         description=data.description,
         complete=data.observed is None,
+        protocol=_followed(settings, data.cube, data.periods, data.starts, state),
         dates=_dates(data.cube, data.periods),
         simulated=simulated,
         kept=lambda: series.kept(data.cube, data.periods, data.checksums),
@@ -419,6 +427,35 @@ def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Window
         split: Windows(cube.frames, cube.minutes, starts[split], **lengths, **more)
         for split in SPLITS
     }
+
+
+def _followed(
+    settings: Settings,
+    cube: Cube,
+    periods: Mapping[str, Period] | None,
+    starts: Mapping[str, np.ndarray],
+    state: DataState | None,
+) -> str:
+    """The protocol of the settings, if the splits are those of it; "" otherwise.
+
+    Raises:
+        ValueError: if they are not, because a file lacks months, and the data are new.
+    """
+    name = settings.protocol
+    if not name or (periods is None) != ("split" in protocols.PROTOCOLS[name]):
+        return ""
+    if periods is None:
+        return name if len(starts["train"]) else ""
+    minutes = series.minutes_of(cube, periods)
+    if state is not None and "train" in state.minutes:
+        minutes["train"] = state.minutes["train"]
+    departure = protocols.departure(name, minutes)
+    if departure and state is None:
+        raise ValueError(
+            f"{cube.label}: {departure}; use a file that has them, or set the dates "
+            "without a protocol"
+        )
+    return "" if departure else name
 
 
 def _calendar_month(cube: Cube, frame: int) -> int:

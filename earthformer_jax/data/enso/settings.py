@@ -4,6 +4,7 @@ import dataclasses
 
 from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.data.enso import icar
+from earthformer_jax.data.enso.protocols import PROTOCOLS, settings_of
 from earthformer_jax.data.readers import layout
 from earthformer_jax.data.splits import Dates, Fold
 from earthformer_jax.settings import (
@@ -24,6 +25,8 @@ class Settings(DataSettings):
 
     Attributes:
         name: "enso".
+        protocol: name of a protocol, which sets dates, or lengths, `split` and
+            `normalization` (`data.enso.protocols`); empty (default): none.
         path: a NetCDF or HDF5 file, a Zarr store, a pattern that matches many,
             "data/*.nc", a folder with ICAR-ENSO files, or a folder that TFDS prepared
             from them; empty (default): the twin.
@@ -74,6 +77,7 @@ class Settings(DataSettings):
     """
 
     name: str = "enso"
+    protocol: str = setting("", choice("", *PROTOCOLS))
     path: str = ""
     label_path: str = ""
     variable: str = ""
@@ -101,11 +105,16 @@ class Settings(DataSettings):
     twin_test: int = setting(1667, at_least(1))
 
     def __post_init__(self) -> None:
-        """Splits several values given as one string, "-99,-999"."""
+        """Splits several values given as one string, "-99,-999"; sets a protocol's."""
         object.__setattr__(self, "level", layout.words(self.level))
         for name in ("missing", "region"):
             given = layout.numbers(getattr(self, name), name)
             object.__setattr__(self, name, given)
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        defaults = {field.name: field.default for field in fields}
+        for name, value in settings_of(self.protocol, values, defaults).items():
+            object.__setattr__(self, name, value)
 
     @property
     def dates(self) -> Dates:
@@ -127,6 +136,11 @@ class Settings(DataSettings):
             raise ConfigError(
                 f"scale={self.scale} has no effect with normalization='official'; use "
                 "'anomaly', or leave it 0"
+            )
+        if self.protocol and not self.path:
+            raise ConfigError(
+                f"protocol={self.protocol} divides the months of files, and none are "
+                "given; set `path`"
             )
         if self.folds == 1:
             raise ConfigError(

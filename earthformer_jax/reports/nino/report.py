@@ -121,6 +121,7 @@ def describe(task: ForecastNino, data: Data, results: Mapping[str, Mapping]) -> 
         "leads": list(range(1, len(correlation) + 1)),
         "mean_over_leads": min(TABLE_LEADS, len(correlation)),
         "mse_units": task.mse_units,
+        **task.protocol,
     }
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from earthformer_jax import data as data_sets
 from earthformer_jax.data.enso import icar
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.splits import NO_DATES, SPLITS, Dates, starts_between
+from earthformer_jax.data.task import ForecastNino
 from earthformer_jax.data.windows import Windows
 from tests import golden_files
 from tests.data import sst_files
@@ -258,6 +260,22 @@ class TestCmip:
         data = make()
         assert [len(data.starts[split]) for split in SPLITS] == [30 * 14, 4, 14]
         assert "10 windows left out whose targets are also in" in data.description
+
+    def test_protocol(self, cmip_folder):
+        config = dict(name="enso", path=cmip_folder, protocol="enso-icar-released")
+        dataset = data_sets.load(config)
+        assert isinstance(dataset.task, ForecastNino)
+        assert dataset.task.protocol["protocol"] == "enso-icar-released"
+        assert len(dataset.data.train) == 52350
+        for changes, message in (
+            (
+                dict(protocol="enso-kaplan-1985-2014"),
+                "is for months with dates, .* is of climate models",
+            ),
+            (dict(folds=3), "by climate model .*; `folds` cannot be used with it"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                data_sets.load(config | dict(protocol="") | changes)
 
     def test_cmip_comes_before_soda(self, cmip_folder, tmp_path):
         small_file(tmp_path)
