@@ -92,24 +92,15 @@ class Row:
         variant: of configs/enso.py; "{scale}" stands for the scale.
         minutes: that it takes at --scale=quick on two CPU cores, about.
         changes: of the config, at every scale.
-        at_scale: further changes at one scale.
         members: whether it is an average over `SEEDS` seeds.
     """
 
     variant: str
     minutes: float
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    at_scale: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     members: bool = False
 
 
-_TINY = {
-    "train.steps": 6,
-    "train.simulated_steps": 3,
-    "train.validate_every": 3,
-    "train.batch_size": 8,
-    "train.micro_batch": 4,
-}
 # All settings of the rows; everything else is that of the variant in configs/enso.py.
 ROWS = {
     # Nothing is trained: every scores.json has the references.
@@ -117,7 +108,12 @@ ROWS = {
     "unet": Row("{scale},unet", 2),
     "conv_lstm": Row("{scale},conv_lstm", 6),
     "earthformer": Row("{scale}", 4),
-    "hybrid": Row("hybrid", 18, at_scale={"test": _TINY}, members=True),
+    "hybrid": Row(
+        "{scale}",
+        18,
+        {"model.base": "lim_field_memory", "data.memory": True, "data.calendar": True},
+        members=True,
+    ),
 }
 # The networks of the paper's size see what those of the small variants see.
 _LIKE_QUICK = {"data.normalization": "anomaly", "data.calendar": True}
@@ -129,9 +125,9 @@ def command(name: str, given: argparse.Namespace) -> list[str]:
     changes = {"data.path": given.sst, "data.protocol": given.protocol}
     if given.leads:
         changes["data.out_len"] = given.leads
-    if given.scale == "paper" and "{scale}" in row.variant:
+    if given.scale == "paper":
         changes |= _LIKE_QUICK
-    changes |= {**row.changes, **row.at_scale.get(given.scale, {})}
+    changes |= row.changes
     if row.members:
         changes["model.ensemble"] = SEEDS[given.scale]
     config = ROOT / "configs" / "enso.py"
@@ -342,16 +338,19 @@ def table(results: Mapping[str, Any], leads: int) -> str:
         if members := row.get("members"):
             each = ", ".join(f"{r:.3f}" for r in members["correlation_mean"])
             errors = ", ".join(f"{e:.3f}" for e in members["mse"])
-            lines += ["", f"{LABELS.get(name, name)}: the seeds alone have the means "]
-            lines[-1] += f"{each} and the map MSE {errors}; the row is their average."
+            lines += [
+                f"\n{row['label']}: the seeds alone have the means {each} and the map MSE "
+                f"{errors}; the row is the average of their forecasts."
+            ]
     return "\n".join(lines)
 
 
 def _cell(row: Mapping[str, Any], key: str, sign: str = "") -> str:
     low, high = row[f"{key}_interval"]
+    digits = 3 if key.startswith("mse") else 2
     if not np.isfinite([low, high]).all():  # too few windows
         return f"{row[key]:{sign}.3f}"
-    return f"{row[key]:{sign}.3f} ({low:{sign}.2f} to {high:{sign}.2f})"
+    return f"{row[key]:{sign}.3f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
 
 
 def compare_indices(given: argparse.Namespace) -> dict[str, Any]:
@@ -371,7 +370,7 @@ def compare_indices(given: argparse.Namespace) -> dict[str, Any]:
 def figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Correlation by lead, a panel for each part; the best has its interval."""
     with mpl.rc_context({"font.size": 10, "legend.fontsize": 8.5}):
-        made = Figure(figsize=(6.4 * len(results), 4.8), layout="constrained")
+        made = Figure(figsize=(6.4 * len(results), 5.4), layout="constrained")
         FigureCanvasAgg(made)
         panels = made.subplots(1, len(results), squeeze=False)[0]
         for axes, part in zip(panels, results.values(), strict=True):
@@ -398,7 +397,9 @@ def figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
             axes.set_ylabel("correlation of monthly Niño3.4")
             axes.set_title(f"{part['protocol']}, {part['windows']} windows", loc="left")
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-            axes.legend(loc="best", frameon=False)
+            axes.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False
+            )
     return made
 
 

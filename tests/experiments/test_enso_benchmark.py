@@ -128,11 +128,11 @@ def test_other_settings_need_another_workdir(bench):
 def test_settings_reach_the_command(bench, script):
     bench("--only=hybrid", "--scale=test", "--protocol=enso-x", "--leads=24")
     options = bench.ran[0][1]
-    assert options["config"].endswith("configs/enso.py:hybrid")
+    assert options["config"].endswith("configs/enso.py:test")
     assert options["config.data.protocol"] == "enso-x"
     assert options["config.data.out_len"] == "24"
     assert options["config.model.ensemble"] == "2"
-    assert options["config.train.steps"] == "6"
+    assert options["config.model.base"] == "lim_field_memory"
 
 
 def test_other_windows_are_refused(bench):
