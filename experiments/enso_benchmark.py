@@ -298,20 +298,11 @@ def compare(forecasts: Forecasts, linear: Sequence[str]) -> dict[str, Any]:
     return {"strongest": strongest, "windows": len(observed), "rows": rows}
 
 
-def spread(given: argparse.Namespace, name: str) -> dict[str, Any]:
+def members(given: argparse.Namespace, name: str) -> dict[str, list[float]]:
     """Scores of the single members of a row that is an average of seeds."""
-    folders = sorted((given.workdir / name / "members").glob("[0-9]*"))
-    found: dict[str, list] = {"correlation_mean": [], "mse": []}
-    for folder in folders:
-        if not (folder / "scores.json").exists():
-            words = [sys.executable, "-m", "earthformer_jax.main", "--mode=evaluate"]
-            status = execute([*words, f"--workdir={folder}"], folder / "log.txt")
-            if status:
-                raise SystemExit(f"{folder} cannot be scored; see {folder}/log.txt")
-        scores = json.loads((folder / "scores.json").read_text())
-        for key, values in found.items():
-            values.append(scores["forecasts"]["model"][key])
-    return found
+    scores = json.loads((given.workdir / name / "scores.json").read_text())
+    keys = ("correlation_mean", "mse")
+    return {key: [one[key] for one in scores["members"]] for key in keys}
 
 
 def table(results: Mapping[str, Any], leads: int) -> str:
@@ -334,13 +325,13 @@ def table(results: Mapping[str, Any], leads: int) -> str:
             if key in row:
                 cells.append("" if name == strongest else _cell(row, key, "+"))
         lines.append(f"| {' | '.join(cells)} |")
-    for name, row in results["rows"].items():
-        if members := row.get("members"):
-            each = ", ".join(f"{r:.3f}" for r in members["correlation_mean"])
-            errors = ", ".join(f"{e:.3f}" for e in members["mse"])
+    for row in results["rows"].values():
+        if found := row.get("members"):
+            each = ", ".join(f"{r:.3f}" for r in found["correlation_mean"])
+            errors = ", ".join(f"{e:.3f}" for e in found["mse"])
             lines += [
-                f"\n{row['label']}: the seeds alone have the means {each} and the map MSE "
-                f"{errors}; the row is the average of their forecasts."
+                f"\n{row['label']}: the seeds alone have the means {each} and the map "
+                f"MSE {errors}; the row is the average of their forecasts."
             ]
     return "\n".join(lines)
 
@@ -492,7 +483,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         part = compare(read(given, rows), LINEAR)
         for name in rows:
             if ROWS[name].members:
-                part["rows"][name]["members"] = spread(given, name)
+                part["rows"][name]["members"] = members(given, name)
         file = pathlib.Path(given.sst).name
         results["sst"] = {"protocol": given.protocol, "file": file, **part}
     if given.indices:

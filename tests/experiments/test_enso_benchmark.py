@@ -29,7 +29,7 @@ def script():
     return module
 
 
-def write_scores(folder, noise, shift=0):
+def write_scores(folder, noise, shift=0, seeds=1):
     """Forecasts that are the truth and noise, as a report writes them."""
     rng = np.random.default_rng(0)
     truth = np.cumsum(rng.normal(size=WINDOWS + LEADS)) * 0.3
@@ -46,8 +46,8 @@ def write_scores(folder, noise, shift=0):
         },
         {"forecast": list(noise), "region": ["Nino3.4"]},
     ).to_netcdf(folder / "skill.nc")
-    scores = {"correlation_mean": 0.5, "mse": 0.25 + noise["model"]}
-    (folder / "scores.json").write_text(json.dumps({"forecasts": {"model": scores}}))
+    members = [{"correlation_mean": 0.5, "mse": 0.25 * i} for i in range(seeds)]
+    (folder / "scores.json").write_text(json.dumps({"members": members}))
 
 
 @pytest.fixture
@@ -74,10 +74,9 @@ def bench(script, tmp_path, monkeypatch):
         if status := bench.status.get(folder.name, 0):
             return status
         name = folder.name if folder.name in noise else "references"
-        write_scores(folder, noise.get(name, 2.0), bench.shift.get(name, 0))
-        if "config.model.ensemble" in options:
-            for i in range(int(options["config.model.ensemble"])):
-                (folder / "members" / str(i)).mkdir(parents=True)
+        seeds = int(options.get("config.model.ensemble", 1))
+        shift = bench.shift.get(name, 0)
+        write_scores(folder, noise.get(name, 2.0), shift, seeds)
         return 0
 
     bench = Bench()
@@ -99,10 +98,11 @@ def test_all_rows_are_compared_with_the_strongest_linear_reference(bench, capsys
     assert rows["unet"]["mse_minus_interval"][0] > 0
     assert rows["unet"]["mse"] == pytest.approx(0.64, rel=0.1)
     assert len(rows["unet"]["correlation_interval"]) == LEADS
-    assert rows["hybrid"]["members"]["mse"] == [2.25] * 3
+    assert rows["hybrid"]["members"]["mse"] == [0, 0.25, 0.5]
     printed = capsys.readouterr().out
     assert "about 31 minutes on two CPU cores" in printed
-    assert "| hybrid Earthformer |" in (bench.out / "table.md").read_text()
+    text = (bench.out / "table.md").read_text()
+    assert "| hybrid Earthformer |" in text and "MSE 0.000, 0.250, 0.500;" in text
     assert (bench.out / "skill.png").stat().st_size > 1000
 
 
