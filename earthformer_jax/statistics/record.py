@@ -46,10 +46,11 @@ class Record:
             index_weights: `[h, w]` of the Nino3.4 index, zero outside the box.
 
         Raises:
-            ValueError: if there are none, or they are not finite over the ocean, or the
-                index has no cell over the ocean.
+            ValueError: if there are none, they are not finite over the ocean, or the
+                index has no cell over the ocean or never changes.
         """
         ocean = np.asarray(ocean_mask, bool)
+        months = [x for x in months if len(x.fields)]
         if not months:
             raise ValueError("there are no months to fit a system to")
         for x in months:
@@ -64,6 +65,12 @@ class Record:
         weights = np.asarray(index_weights, np.float64)[ocean]
         if not weights.any():
             raise ValueError("the index has no cell over the ocean")
+        index = cells @ weights
+        if np.ptp(index) == 0:
+            raise ValueError(
+                f"the Nino3.4 index is {index[0]:g} K in all {len(index)} months; a "
+                "system cannot be fitted to an index that never changes"
+            )
         area = np.cos(np.deg2rad(np.asarray(latitude, np.float64)))
         area = np.broadcast_to(area[:, None], ocean.shape)[ocean]
         lengths = [len(x.fields) for x in months]
@@ -72,7 +79,7 @@ class Record:
             ocean_mask=ocean,
             cells=cells,
             memory=np.concatenate([x.memory for x in months]).astype(np.float64),
-            index=cells @ weights,
+            index=index,
             index_weights=weights,
             root_area=np.sqrt(area),
             calendar=np.concatenate(calendar) % MONTHS,

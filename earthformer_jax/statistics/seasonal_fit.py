@@ -135,14 +135,17 @@ def fit_model(
         ValueError: if there are too few months, or the memory is always the same.
     """
     kept = np.arange(len(record)) >= choices.skip
+    pairs = record.pairs(kept)
+    check_enough(len(pairs), projection.shape[1] + 1)
     memory = record.memory[:, RATES.index(choices.rate)]
     mean, std = float(memory[kept].mean()), float(memory[kept].std())
     if std == 0:
-        raise ValueError("the memory is the same in all months; no system has it")
+        raise ValueError(
+            "the memory is the same in all months, so its dynamics cannot be fitted"
+        )
     standardised = ((memory - mean) / std)[:, None]
     states = np.concatenate([record.cells @ projection, standardised], axis=1)
     n = states.shape[1]
-    pairs = record.pairs(kept)
     projection = np.pad(projection, ((0, 0), (0, 1)))
     return StateModel(
         projection=np.moveaxis(on_grid(projection.T, record.ocean_mask), 0, -1),

@@ -97,6 +97,12 @@ class TestErrors:
         record = small_ocean.months(300, 0)
         with pytest.raises(ValueError, match="no months"):
             fit([])
+        with pytest.raises(ValueError, match="no months"):
+            fit([Months(record.fields[:0], record.memory[:0], 0)])
+        with pytest.raises(ValueError, match="index is 0 K in all 300 months"):
+            fit([Months(0 * record.fields, record.memory, 0)])
+        with pytest.raises(ValueError, match="3 months are too few"):
+            fit([Months(record.fields[:2], record.memory[:2], 0)] * 3, choices=None)
         with pytest.raises(ValueError, match="the memory is the same"):
             fit([Months(record.fields, np.zeros_like(record.memory), 0)])
         with pytest.raises(ValueError, match="must be finite"):
