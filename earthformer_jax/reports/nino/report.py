@@ -131,21 +131,26 @@ def index_name(index_months: int) -> str:
 
 
 def table(scores: Mapping) -> str:
-    """The scores as text: one row per forecast, leads as columns."""
+    """The scores as text: one row per forecast, leads as columns.
+
+    After the leads that the mean is over, every third lead has a column.
+    """
     data, forecasts = scores["data"], scores["forecasts"]
-    leads = data["leads"][: data["mean_over_leads"]]
+    last = data["mean_over_leads"]
+    leads = [k for k in data["leads"] if k <= last or k % 3 == 0]
     width = max(len(name) for name in forecasts)
     heads = [f"{lead:>5}" for lead in leads]
     heads += [f"{head:>6}" for head in ("mean", "C-M", "C-WM")] + [f"{'MSE':>9}"]
     lines = [
         data["description"],
         f"Correlation of {data['index']} by lead in months "
-        f"({data['test_windows']} test windows; C-M and C-WM: three-month means; "
+        f"({data['test_windows']} test windows; mean: of leads 1 to {last}; "
+        "C-M and C-WM: three-month means; "
         f"MSE: {data['mse_units']})",
         " ".join([" " * width, *heads]),
     ]
     for name, s in forecasts.items():
-        cells = [f"{c:5.2f}" for c in s["correlation"][: len(leads)]]
+        cells = [f"{s['correlation'][k - 1]:5.2f}" for k in leads]
         cells += [
             f"{s[key]:6.3f}"
             for key in ("correlation_mean", "c_nino34_m", "c_nino34_wm")

@@ -147,6 +147,19 @@ class TestFolds:
         assert "test 0002-01..0006-12 (57 windows)" in dataset.data.description
 
 
+def test_two_years_from_three(path):
+    dates = dict(train_until="2009-12", validate_until="2011-12")
+    dataset = load(path, **dates, in_len=36, out_len=24, memory=True, calendar=True)
+    assert "36 -> 24 months" in dataset.data.description
+    batch = next(iter(pipeline.evaluation_batches(dataset.data.test, 1)))
+    assert batch["targets"].shape[1] == 24
+    assert "lim" in dataset.task.references
+    for forecast in dataset.task.references.values():
+        values = forecast(batch)
+        assert values.shape == batch["targets"].shape
+        assert np.isfinite(values).all()
+
+
 class TestEarlyTest:
     def test_training_does_not_depend_on_the_test_months(self, path, months, tmp_path):
         other = months.copy(deep=True)

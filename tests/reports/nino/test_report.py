@@ -152,3 +152,19 @@ def test_a_failing_forecast_leaves_no_scores(tmp_path):
     with pytest.raises(RuntimeError, match="no forecast"):
         score(broken, tmp_path)
     assert not (tmp_path / "scores.json").exists()
+
+
+def test_table_of_two_years():
+    correlation = [k / 100 for k in range(1, 25)]
+    row: dict = dict(correlation=correlation, correlation_mean=0.065, mse=1.0)
+    row |= dict(c_nino34_m=0.1, c_nino34_wm=0.2)
+    data: dict = dict(
+        description="any", index="Niño3.4", test_windows=3, mse_units="K^2"
+    )
+    data |= dict(leads=list(range(1, 25)), mean_over_leads=12)
+    lines = enso.table({"data": data, "forecasts": {"model": row}}).splitlines()
+    assert "mean: of leads 1 to 12" in lines[1]
+    shown = [*range(1, 13), 15, 18, 21, 24]
+    assert lines[2].split()[: len(shown)] == [str(k) for k in shown]
+    values = lines[3].split()[1 : 1 + len(shown)]
+    assert values == [f"{k / 100:.2f}" for k in shown]
