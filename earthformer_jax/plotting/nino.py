@@ -1,6 +1,7 @@
 """One page on the skill of El Niño forecasts."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +51,6 @@ class SkillPage:
             None.
         map_leads: `[l]` leads of the maps.
         latitude, longitude: `[h]`, `[w]`.
-        no_intervals: why there are no intervals; empty if there are.
     """
 
     title: str
@@ -74,7 +74,6 @@ class SkillPage:
     map_leads: Sequence[int]
     latitude: np.ndarray
     longitude: np.ndarray
-    no_intervals: str = ""
 
 
 def skill_page(page: SkillPage) -> Figure:
@@ -85,16 +84,22 @@ def skill_page(page: SkillPage) -> Figure:
     with figure_style(font_size=7.5), mpl.rc_context(SIZES):
         figure = Figure(figsize=A4)
         FigureCanvasAgg(figure)
-        left, right = _row(figure, 0.755, 0.165, 2)
+        left, right = _row(figure, 0.775, 0.15, 2)
         _curves(left, page, page.correlation, page.bands["correlation"])
         left.set_title(f"Correlation of {page.index}", loc="left")
         left.set_ylim(top=1)
         left.yaxis.set_major_locator(MultipleLocator(0.2))
-        left.legend(loc="lower left", fontsize=6.5, frameon=True, edgecolor="none")
+        figure.legend(
+            *left.get_legend_handles_labels(),
+            loc="upper left",
+            bbox_to_anchor=(LEFT - 0.01, 0.75),
+            ncols=5,
+            fontsize=6.5,
+        )
         _curves(right, page, page.error, page.bands["error"])
         right.set_title("Root mean square error of monthly Niño3.4 (K)", loc="left")
         right.set_ylim(bottom=0)
-        left, right = _row(figure, 0.555, 0.145, 2)
+        left, right = _row(figure, 0.555, 0.138, 2)
         _difference(left, page)
         _curves(right, page, page.heidke, None)
         right.set_title(
@@ -103,9 +108,7 @@ def skill_page(page: SkillPage) -> Figure:
         )
         left, middle, right = _row(figure, 0.36, 0.14, 3)
         _months(left, page, page.months, "Correlation by month that is forecast")
-        _months(
-            middle, page, page.months_gap, f"Minus that of {called(page.other)}", True
-        )
+        _months(middle, page, page.months_gap, "Minus the strongest reference", True)
         _hits(right, page)
         _maps(figure, 0.2, page, page.maps, "Correlation in each cell", (0, 1))
         _maps(
@@ -144,12 +147,11 @@ def _empty(axes, why: str) -> None:
     axes.text(
         0.5,
         0.5,
-        why,
+        textwrap.fill(why, 30),
         transform=axes.transAxes,
         ha="center",
         va="center",
         color="0.4",
-        wrap=True,
     )
 
 
@@ -204,16 +206,6 @@ def _difference(axes, page: SkillPage) -> None:
     if band is not None and np.isfinite(band).any():
         axes.fill_between(
             leads, band[:, 0], band[:, 1], color=colour, alpha=0.15, linewidth=0
-        )
-    elif page.no_intervals:
-        axes.text(
-            0.02,
-            0.03,
-            page.no_intervals,
-            transform=axes.transAxes,
-            color="0.4",
-            fontsize=6.5,
-            wrap=True,
         )
     axes.plot(leads, page.gap, color=colour, linewidth=1.8)
     axes.axhline(0, color="0.35", linewidth=0.8)

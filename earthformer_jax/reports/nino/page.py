@@ -68,7 +68,6 @@ def content(skill: Skill, data: Data, index: str) -> plotting.SkillPage:
         map_leads=windows.map_leads.tolist(),
         latitude=data.coordinates["latitude"],
         longitude=data.coordinates["longitude"],
-        no_intervals=skill.no_intervals,
     )
 
 

@@ -254,9 +254,7 @@ def verdict(skill: Skill, called: Callable[[str], str] = str) -> str:
     if other is None:
         return "There is no reference to compare with"
     if skill.no_intervals:
-        return (
-            f"The strongest reference is {other}; how sure a difference is, is unknown"
-        )
+        return f"The strongest reference is {called(other)}"
     _, (low, high) = skill.difference("correlation_mean", MODEL, other)
     comparison = "as good as"
     if low > NO_DIFFERENCE:
