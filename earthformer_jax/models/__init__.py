@@ -17,8 +17,10 @@ from flax.core import FrozenDict
 from earthformer_jax.checks import DTYPES, FLOATING, check_value, shown
 from earthformer_jax.models import bases
 from earthformer_jax.models.contract import NamedForecaster
+from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.models.hybrid import Hybrid
 from earthformer_jax.models.shapes import check_shapes
+from earthformer_jax.settings import at_least
 
 # The module and class of each model; it is imported when it is asked for.
 _MODELS = {
@@ -38,6 +40,7 @@ _WITHOUT_BASE = {
     "persistence": "has nothing to learn; choose another model, and base=persistence",
     "conv_autoencoder": "restores its inputs and makes no forecast",
 }
+_WITHOUT_ENSEMBLE = _WITHOUT_BASE | {"persistence": "has nothing to learn"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +50,12 @@ class CommonOptions:
     Attributes:
         base: simple forecast that the network corrects (`models.bases`), which the
             model is before it is trained; empty: the network forecasts by itself.
+        ensemble: number of members that are trained with seeds of their own, one after
+            the other; the forecast is their mean (`models.ensemble`).
     """
 
     base: str = ""
+    ensemble: int = 1
 
 
 def names() -> tuple[str, ...]:
@@ -82,7 +88,8 @@ def create_model(
         target_shape: (K, H, W, C_out).
         **options: attributes of the model; lists become tuples, and names such as
             "bfloat16" become types. With a `base` the model is a
-            `models.hybrid.Hybrid`, whose network has linear outputs.
+            `models.hybrid.Hybrid`, whose network has linear outputs; with an
+            `ensemble` of several members it is a `models.ensemble.Ensemble`.
 
     Raises:
         ValueError: for an unknown name or option (the nearest ones are named), or
@@ -98,6 +105,14 @@ def create_model(
                 f"model {name!r} has no option {option!r}; did you mean "
                 f"{', '.join(close)}?"
             )
+    size = options.pop("ensemble", CommonOptions.ensemble)
+    check_value("ensemble", size, at_least(1))
+    if size > 1:
+        if name in _WITHOUT_ENSEMBLE:
+            why = _WITHOUT_ENSEMBLE[name]
+            raise ValueError(f"ensemble={size}: model {name!r} {why}; expected 1")
+        member = create_model(name, shapes[0], shapes[1], **options)
+        return Ensemble(shapes[0], shapes[1], member, size)
     base = options.pop("base", CommonOptions.base)
     has_base = not (isinstance(base, str) and base == "")
     options = {k: _plain(k, v) for k, v in options.items()}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.models.contract import Forecaster, uses_targets
+from earthformer_jax.models.ensemble import Ensemble
 
 
 class Hybrid(nn.Module):
@@ -50,5 +51,7 @@ class Hybrid(nn.Module):
 
 
 def network_of(model: Forecaster) -> Forecaster:
-    """The network of a hybrid; any other model itself."""
+    """The network of a hybrid, or of a member of an ensemble; else the model itself."""
+    if isinstance(model, Ensemble):
+        model = model.member
     return model.network if isinstance(model, Hybrid) else model
