@@ -8,6 +8,8 @@ from flax import linen as nn
 from earthformer_jax.checks import check_value
 from earthformer_jax.settings import at_least
 
+MEMBER = "member"  # name of the stacked variables in every collection
+
 
 class Ensemble(nn.Module):
     """The mean of the forecasts of models that differ in their variables alone.

@@ -48,7 +48,8 @@ def score(
         settings: the batch size is used.
 
     Returns:
-        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}.
+        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}, and
+        {"members": [scores]} of an ensemble.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,8 @@ def score(
     results = scoring.evaluate(
         task.metric, data.test, forecasts, settings.batch_size, errors.watch
     )
-    scores = {"data": describe(task, data), "forecasts": results}
+    members = scoring.members_of(results)
+    scores = {"data": describe(task, data), "forecasts": results, **members}
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
     print(table(scores), flush=True)
     figures = settings.output(workdir, "figures")

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast
-from earthformer_jax.metrics.contract import Metric, Scores
+from earthformer_jax.metrics.contract import Metric, Scores, is_scalar
 
 # Forecasts come in this order in files and tables; all others follow.
 ORDER = (
@@ -66,6 +67,21 @@ class Settings:
         return path.with_name(f"{path.stem}-{self.label}{path.suffix}")
 
 
+@dataclasses.dataclass(frozen=True)
+class MeanOfMembers:
+    """The forecast of an ensemble, whose members are scored as well.
+
+    Attributes:
+        members: batch -> `[n, b, k, h, w, c]`, forecasts of n members in model units.
+    """
+
+    members: Callable[[Batch], np.ndarray]
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """The mean of the members, `[b, k, h, w, c]`."""
+        return self.members(batch).mean(axis=0)
+
+
 def evaluate(
     metric: Metric,
     examples: Source,
@@ -83,19 +99,50 @@ def evaluate(
         watch: is called with every batch and its forecasts by name, NumPy arrays.
 
     Returns:
-        scores by the name of the forecast, in the order of `ORDER`.
+        scores by the name of the forecast, in the order of `ORDER`; those of a
+        `MeanOfMembers` have "members" as well, a list with the scores of each.
     """
     update = jax.jit(metric.update)
     names = [n for n in ORDER if n in forecasts]
     names += [n for n in forecasts if n not in ORDER]
     states = {name: metric.init() for name in names}
+    of_members: dict[str, list] = {}
     for batch in evaluation_batches(examples, batch_size):
-        fields = {name: np.asarray(forecasts[name](batch)) for name in names}
+        fields = {}
+        for name in names:
+            forecast = forecasts[name]
+            if not isinstance(forecast, MeanOfMembers):
+                fields[name] = np.asarray(forecast(batch))
+                continue
+            each = np.asarray(forecast.members(batch))
+            fields[name] = each.mean(axis=0)
+            single = of_members.setdefault(name, [metric.init() for _ in each])
+            of_members[name] = [
+                update(state, field, batch)
+                for state, field in zip(single, each, strict=True)
+            ]
         for name in names:
             states[name] = update(states[name], fields[name], batch)
         if watch is not None:
             watch(batch, fields)
-    return {name: metric.compute(state) for name, state in states.items()}
+    results: dict[str, Any] = {
+        name: metric.compute(state) for name, state in states.items()
+    }
+    for name, single in of_members.items():
+        results[name]["members"] = [metric.compute(state) for state in single]
+    return results
+
+
+def members_of(results: Mapping[str, dict]) -> dict[str, list[Scores]]:
+    """Takes the scores of the members of the model out of its own.
+
+    Returns:
+        {"members": [scalar scores of each]}; {} if the model is not an ensemble.
+    """
+    members = results["model"].pop("members", None)
+    if members is None:
+        return {}
+    return {"members": [{k: v for k, v in m.items() if is_scalar(v)} for m in members]}
 
 
 def write_json(path: Path, content: Mapping) -> None:

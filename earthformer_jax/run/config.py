@@ -127,9 +127,13 @@ def meanings_of(section: str, name: str | None = None) -> dict[str, str]:
 
 
 def model_label(config: ml_collections.ConfigDict) -> str:
-    """The model of a config for readers: "unet", or "unet + lim" with a base."""
-    base = config.model.get("base")
-    return f"{config.model.name} + {base}" if base else config.model.name
+    """The model of a config for readers: "unet", or "unet + lim" with a base.
+
+    An ensemble is "unet + lim (mean of 3 members)".
+    """
+    base, size = config.model.get("base"), config.model.get("ensemble", 1)
+    label = f"{config.model.name} + {base}" if base else config.model.name
+    return f"{label} (mean of {size} members)" if size > 1 else label
 
 
 def described(section: str, name: str | None = None) -> type | None:

@@ -12,6 +12,7 @@ from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models import bases
 from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
@@ -178,7 +179,7 @@ def check_model(
 
 
 def summarize(config: ml_collections.ConfigDict) -> str:
-    """The layers and costs of a config's model, as text.
+    """The layers and costs of a config's model, or of a member of an ensemble, as text.
 
     Raises:
         ConfigError: if the config, its data or its model cannot be used.
@@ -186,5 +187,7 @@ def summarize(config: ml_collections.ConfigDict) -> str:
     config_lib.check(config)
     dataset, model = build(config)
     shapes = example_shapes(config, dataset)
+    if isinstance(model, Ensemble):
+        model = model.member
     title = f"{config_lib.model_label(config)} on {dataset.data.name}"
     return summary.describe(model, *shapes, title)

@@ -1,5 +1,6 @@
 """A run: a config and the workdir it is trained and scored in."""
 
+import dataclasses
 import functools
 import logging
 import os
@@ -16,9 +17,11 @@ from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.bases import LEARNS_NOTHING
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
+from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
+from earthformer_jax.run.ensembles import combining, members
 from earthformer_jax.run.parts import (
     MakeParts,
     check_base,
@@ -65,6 +68,8 @@ class Run:
         self._settings = config_lib.check(config)
         self.workdir = pathlib.Path(workdir)
         self._make_parts = make_parts
+        self._size = members.size_of(config)
+        self._members: dict[int, Run] = {}
         self.config = workdir_lib.with_data_of(config, self.workdir)
 
     @classmethod
@@ -77,7 +82,7 @@ class Run:
         return cls(workdir_lib.read_config(pathlib.Path(workdir)), workdir)
 
     def train(self) -> bool:
-        """Trains, or resumes training.
+        """Trains, or resumes training; of an ensemble, one member after the other.
 
         Returns:
             Whether training is complete. False after SIGTERM, Ctrl-C, SIGHUP or
@@ -99,6 +104,8 @@ class Run:
             pass
         workdir_lib.check_same_config(self.config, self.workdir)
         self._check_same_data()
+        if self._size > 1:
+            return self._train_members()
         examples = len(self.dataset.data.train)
         workdir_lib.check_steps(self._settings.train, self.workdir, examples)
         self.rehearse()
@@ -122,6 +129,10 @@ class Run:
         Raises:
             ConfigError: if the data or the model cannot be used.
         """
+        if self._size > 1:
+            members.check(self.config)
+            self._member(0).rehearse()
+            return self._reported
         check_dataset(self._settings, self._reported)
         shapes = example_shapes(self.config, self.dataset)
         for batch in ("train.micro_batch", "eval.batch_size"):
@@ -141,7 +152,7 @@ class Run:
         """
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         workdir_lib.check_same_model(self.config, self.workdir, checkpoints)
-        return restore(
+        trained = restore(
             self.config,
             checkpoints,
             open_dataset=lambda: self.dataset,
@@ -149,6 +160,7 @@ class Run:
             model=self.model,
             like=self._built[1],
         )
+        return self._of_members(trained) if self._size > 1 else trained
 
     def evaluate(self) -> dict[str, Any]:
         """Scores the model read by `load` on the test split.
@@ -204,7 +216,7 @@ class Run:
         """The data set of the config, in the units of the training if there was one."""
         if self._parts is not None:
             return self._parts[0]
-        return load_data(self.config, self.state)
+        return load_data(members.whole(self.config), self.state)
 
     @property
     def model(self) -> Forecaster:
@@ -213,7 +225,9 @@ class Run:
 
     @functools.cached_property
     def _parts(self) -> tuple[Dataset, Forecaster] | None:
-        return None if self._make_parts is None else self._make_parts(self.config)
+        if self._make_parts is None:
+            return None
+        return self._make_parts(members.whole(self.config))
 
     @functools.cached_property
     def _built(self) -> tuple[Forecaster, Variables]:
@@ -225,6 +239,8 @@ class Run:
             shapes = self.state.input_shape, self.state.target_shape
         if self._parts is not None:
             model = self._parts[1]
+            if self._size > 1:
+                model = Ensemble(*shapes, model, self._size)  # pyright: ignore
         else:
             model = make_model(self.config, *shapes)
         trained = self.state is not None
@@ -235,6 +251,88 @@ class Run:
         """The data set, for which the model can be reported on."""
         check_report(self.config, self.dataset, self.model)
         return self.dataset
+
+    def _member(self, number: int) -> "Run":
+        """The run of a member; members share data that are the same.
+
+        Raises:
+            ConfigError: if its data are not in the units of the ensemble.
+        """
+        if number in self._members:
+            return self._members[number]
+        member = Run(
+            members.config_of(self.config, number),
+            members.folder(self.workdir, number),
+            self._make_parts,
+        )
+        folds = members.folds_of(self.config)
+        if not folds:
+            member.dataset = self.dataset
+        elif number >= folds:
+            member.dataset = self._member(number % folds).dataset
+        else:
+            data, its_data = self.dataset.data, member.dataset.data
+            members.check_same_units(data, its_data, number)
+        if number:
+            member._built = self._member(0)._built
+        elif self._parts is not None:
+            like = check_model(
+                member.config,
+                self._parts[1],
+                *example_shapes(member.config, member.dataset),
+            )
+            member._built = self._parts[1], like
+        self._members[number] = member
+        return member
+
+    def _train_members(self) -> bool:
+        """Trains what is left of the members, and combines them; as `train`."""
+        self.rehearse()
+        folders = self._folders
+        for i, folder in enumerate(folders):
+            if folder.exists():
+                workdir_lib.check_same_config(self._member(i).config, folder)
+                examples = len(self._member(i).dataset.data.train)
+                workdir_lib.check_steps(self._settings.train, folder, examples)
+        with claim(self.workdir):
+            data = self.dataset.data
+            combining.begin(self.config, self.workdir, data.state)
+            for i, folder in enumerate(folders):
+                logger.info("member %d of %d, in %s", i + 1, self._size, folder)
+                if not self._member(i).train():
+                    logger.info(
+                        "%d of %d members are trained; the same command continues",
+                        i,
+                        self._size,
+                    )
+                    return False
+            combining.combine(self.config, self.workdir, folders, self._built[1])
+        if self.state is None and data.state is not None:
+            self.state = data.state()
+        return True
+
+    def _of_members(self, trained: TrainedModel) -> TrainedModel:
+        """An ensemble that knows whether its members are complete.
+
+        The checkpoint holds the best variables of every member; with
+        `config.eval.checkpoint=last` those of their last steps are read from them.
+        """
+        if self.state is not None:
+            examples = self.state.examples["train"]
+        else:
+            examples = len(self.dataset.data.train)
+        train, folders = self._settings.train, self._folders
+        complete = combining.are_complete(folders, train, examples)
+        trained = dataclasses.replace(trained, complete=complete)
+        if self.config.eval.checkpoint == "best":
+            return trained
+        variables, _ = combining.stacked(folders, "last", self._built[1])
+        return dataclasses.replace(trained, variables=jax.device_put(variables))
+
+    @property
+    def _folders(self) -> list[pathlib.Path]:
+        """The workdirs of the members."""
+        return [members.folder(self.workdir, i) for i in range(self._size)]
 
     def _first_weights(self) -> Variables | None:
         """What a new training begins with; None: new weights, or a checkpoint.
@@ -267,7 +365,7 @@ class Run:
             different = list(error.problems)
         if not different:
             return
-        as_new = load_data(self.config).data.state
+        as_new = load_data(members.whole(self.config)).data.state
         lines = (self.state.differences(as_new()) if as_new else []) or different
         raise ConfigError(
             f"{self.workdir} was started with other data:"
@@ -288,6 +386,7 @@ class Run:
         """Writes scores.json and figures; returns the scores."""
         # Slow to import, and not needed for forecasts.
         from earthformer_jax import reports
+        from earthformer_jax.reports.scoring import MeanOfMembers
         from earthformer_jax.training import evaluation
 
         make = functools.partial(
@@ -296,8 +395,9 @@ class Run:
             jax.device_get(trained.variables),
             mesh_lib.data_mesh(jax.local_devices()),
         )
+        is_ensemble = isinstance(trained.model, Ensemble)
         model = reports.ModelFunctions(
-            forecast=make(),
+            forecast=MeanOfMembers(make(method="members")) if is_ensemble else make(),
             embed=make(method="embed") if isinstance(trained.model, Embedder) else None,
         )
         options = self.config.eval

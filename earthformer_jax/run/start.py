@@ -19,7 +19,9 @@ from earthformer_jax.interop import official
 from earthformer_jax.interop.transfer import Transfer, transfer
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.earthformer.model import Earthformer
+from earthformer_jax.models.ensemble import MEMBER
 from earthformer_jax.models.hybrid import Hybrid, network_of
+from earthformer_jax.run.ensembles import members
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 
@@ -55,6 +57,7 @@ def first_weights(
         where = pretrained.path(path)
     try:
         source = _read(where, network_of(model))
+        _check_alone(source, where)
         found = _transfer(source, model, like)
     except (CheckpointError, ValueError, OSError, ImportError) as error:
         raise ConfigError(f"config.train.init_from={path}: {error}") from error
@@ -154,6 +157,16 @@ def _read(where: pathlib.Path, model: Forecaster) -> _Source:
     arrays, unused = official.arrays_from_state_dict(state_dict, model)
     named = {f"params/{name}": array for name, array in arrays.items()}
     return _Source(str(where), named, unused)
+
+
+def _check_alone(source: _Source, where: pathlib.Path) -> None:
+    """Refuses the weights of an ensemble."""
+    if all(name.split("/")[1] == MEMBER for name in source.arrays):
+        raise ValueError(
+            "these are the weights of an ensemble, and a training begins with those of "
+            "one model; expected a member, such as "
+            f"{members.folder(where if where.is_dir() else pathlib.Path('WORKDIR'), 0)}"
+        )
 
 
 def _transfer(source: _Source, model: Forecaster, like: Variables) -> Transfer:

@@ -12,6 +12,7 @@ import ml_collections
 
 from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.run.config import completed
+from earthformer_jax.run.ensembles import members
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
@@ -20,8 +21,10 @@ from earthformer_jax.training.settings import FREE_TO_CHANGE, TrainSettings
 
 BEGIN_FROM = "another --workdir begins with the weights of this one by --init_from={}"
 LONGER = "to train longer, set config.train.steps instead"
-# Fields that may differ when a training goes on; `check_steps` compares the other one.
-CAN_CHANGE = FREE_TO_CHANGE | {"train.steps"}
+# Fields that may differ when a training goes on; `check_steps` and `check_same_config`
+# compare the others.
+_SIZE = "model.ensemble"
+CAN_CHANGE = FREE_TO_CHANGE | {"train.steps", _SIZE}
 # Settings of the data that decide what a model is fed with.
 PART_OF_THE_MODEL = tuple(
     f"data.{name}:"
@@ -79,8 +82,8 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
     """Refuses to resume training with a config other than the one it was started with.
 
     Fields that do not change what is learned (`FREE_TO_CHANGE`) may differ, and so may
-    `train.steps`, within the limits of `check_steps`. A workdir without a config is
-    always accepted.
+    `train.steps`, within the limits of `check_steps`. An ensemble may get further
+    members. A workdir without a config is always accepted.
 
     Raises:
         ConfigError: naming the fields that differ.
@@ -91,11 +94,16 @@ def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
         different = [
             line
             for line in differences(read_config(workdir), completed(config))
-            if line.split(":")[0] not in CAN_CHANGE
+            if line.split(":")[0] not in CAN_CHANGE - {_SIZE}
         ]
+        before, now = (members.size_of(c) for c in (read_config(workdir), config))
+        if 1 < before < now:  # further members
+            different = [x for x in different if not x.startswith(f"{_SIZE}:")]
         advice = "use another --workdir, or the same values to continue"
         if any(line.startswith("train.epochs:") for line in different):
             advice += f"; {LONGER}"
+        if now < before:
+            advice += "; an ensemble can grow, but not become smaller"
         if not any(line.startswith("model.") for line in different):
             advice += f"; {BEGIN_FROM.format(workdir)}"
         _refuse(different, f"{workdir} was started with another config", advice)

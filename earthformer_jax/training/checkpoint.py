@@ -212,7 +212,7 @@ class Checkpoints:
                 continue
             for problem in unreadable:
                 logger.warning("%s; using %s instead", problem, self.path(step))
-            self._remember_older(step)
+            self.supersede(step)
             return restored
         if unreadable:
             raise self._nothing_left(unreadable)
@@ -259,10 +259,14 @@ class Checkpoints:
             f"{self._folder} away to train from the beginning, or use another workdir"
         )
 
-    def _remember_older(self, newest: int) -> None:
-        """Lets checkpoints of an earlier run be superseded by those of this one."""
+    def supersede(self, newest: int | None = None) -> None:
+        """Lets checkpoints of an earlier run be superseded by those of this one.
+
+        Args:
+            newest: only those of earlier steps; None: all.
+        """
         for step in self.steps():
-            if step < newest:
+            if newest is None or step < newest:
                 with contextlib.suppress(UnreadableError):
                     self._best[step] = self.progress(step).best_step
 

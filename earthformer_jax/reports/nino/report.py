@@ -8,6 +8,7 @@ of single windows, see `nino.windows`.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,18 +49,20 @@ def score(
         settings: the batch size is used.
 
     Returns:
-        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}.
+        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}, and
+        {"members": [scores]} of an ensemble.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     forecasts = {"model": model.forecast, **task.references}
     results, skill, event = evaluate(task, data, forecasts, settings.batch_size)
+    members = scoring.members_of(results)
     for name, added in skill_lib.added_scores(skill).items():
         results[name] |= added
     scores = {
         "data": describe(task, data, results) | {"intervals": skill_lib.about(skill)},
         "forecasts": results,
-    }
+    } | members
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
     archive.write(settings.output(workdir, "skill.nc"), skill, data)
     print("\n".join([table(scores), *skill_lib.summary(skill)]), flush=True)
@@ -101,7 +104,8 @@ def evaluate(
             event["forecasts"] = {name: field[i] for name, field in fields.items()}
 
     results = scoring.evaluate(task.metric, data.test, forecasts, batch_size, watch)
-    for scores in results.values():
+    members: Any = results.get("model", {}).get("members", [])
+    for scores in [*results.values(), *members]:
         leading = np.asarray(scores["correlation"])[:TABLE_LEADS]
         scores["correlation_mean"] = float(np.mean(leading))
     block = skill_lib.block_of(data)

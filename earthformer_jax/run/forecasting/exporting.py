@@ -21,6 +21,8 @@ from earthformer_jax.forecast import archive, physical
 from earthformer_jax.forecast import program as program_lib
 from earthformer_jax.forecast.archive import Archive
 from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.models.ensemble import Ensemble
+from earthformer_jax.models.hybrid import Hybrid
 from earthformer_jax.ops.derivatives import forward_mode
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.config import model_label
@@ -124,6 +126,14 @@ def _portable(model: Forecaster, config: dict[str, Any]) -> Forecaster:
     if config["model"].get("attn_implementation") != "cudnn":
         return model
     config["model"]["attn_implementation"] = "xla"  # with the same parameters
+    return _without_cudnn(model)
+
+
+def _without_cudnn(model: Forecaster) -> Forecaster:
+    if isinstance(model, Ensemble):
+        return model.clone(member=_without_cudnn(model.member))
+    if isinstance(model, Hybrid):
+        return model.clone(network=_without_cudnn(model.network))
     return model.clone(attn_implementation="xla")  # pyright: ignore
 
 

@@ -54,6 +54,11 @@ def load(
             "are of a network alone. A hybrid can be trained that begins with these "
             "weights (train.init_from)"
         )
+    if (size := config.model.ensemble) > 1:
+        raise ConfigError(
+            f"{path}: config.model.ensemble={size}: expected 1, since official weights "
+            "are of one network"
+        )
     state = _state(config, pathlib.Path(path).name)
     shapes = state.input_shape, state.target_shape
     model = make_model(config, *shapes)

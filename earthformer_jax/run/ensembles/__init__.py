@@ -1,0 +1,1 @@
+"""Ensembles: members that are trained one after the other, and combined."""
