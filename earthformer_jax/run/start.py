@@ -161,7 +161,8 @@ def _read(where: pathlib.Path, model: Forecaster) -> _Source:
 
 def _check_alone(source: _Source, where: pathlib.Path) -> None:
     """Refuses the weights of an ensemble."""
-    if all(name.split("/")[1] == MEMBER for name in source.arrays):
+    arrays = source.arrays
+    if arrays and all(name.split("/")[1] == MEMBER for name in arrays):
         raise ValueError(
             "these are the weights of an ensemble, and a training begins with those of "
             "one model; expected a member, such as "

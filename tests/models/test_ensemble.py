@@ -33,9 +33,9 @@ def test_mean_of_the_members():
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     variables = {kind: {"member": tree} for kind, tree in stacked.items()}
     wanted = [alone.apply(v, inputs) for v in each]
-    members = model.apply(variables, inputs, method="members")
+    members = np.asarray(model.apply(variables, inputs, method="members"))
     np.testing.assert_allclose(members, wanted, rtol=1e-5, atol=1e-6)
-    forecast = model.apply(variables, inputs)
+    forecast = np.asarray(model.apply(variables, inputs))
     np.testing.assert_allclose(forecast, np.mean(wanted, 0), rtol=1e-5, atol=1e-6)
     assert np.ptp(wanted, axis=0).max() > 0.01
 

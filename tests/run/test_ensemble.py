@@ -80,6 +80,7 @@ class TestTraining:
             )
         assert run._member(0).dataset is run._member(1).dataset is run.dataset
         states = [data_state.read(f) for f in (run.workdir, run.workdir / "members/1")]
+        assert states[0] and states[1]
         assert not states[0].differences(states[1])
 
     def test_again_nothing_is_done(self, run, monkeypatch):
