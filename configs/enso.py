@@ -21,6 +21,8 @@ Variants, as in --config=configs/enso.py:quick
               measured
     quick     4 minutes on two CPU cores; on the twin expect C-Nino3.4-M 0.67 (LIM 0.53,
               persistence 0.42, the best possible forecast 0.73)
+    hybrid    the model of `quick` as a correction of the strongest linear reference, a
+              linear inverse model with the memory of past months, which it begins as
     test      a few seconds, to check that everything runs; its score is meaningless
 """
 
@@ -63,6 +65,19 @@ def _quick(c):
     )
 
 
+def _hybrid(c):
+    """The correction of a forecast that has learned most of what there is to learn.
+
+    On observations (`data.path`) it is small, and a block inside the training period
+    (`data.folds`) says when to stop; on the twin pre-training decides.
+    """
+    _quick(c)
+    c.data.memory = True
+    c.model.base = "lim_field_memory"
+    c.optim.update(lr=2e-3)
+    c.train.update(validate_every=100)
+
+
 def _test(c):
     """The smallest possible run."""
     _quick(c)
@@ -73,4 +88,6 @@ def _test(c):
     c.train.update(recipes.TEST, steps=6, simulated_steps=3, validate_every=3)
 
 
-VARIANTS = dict(paper=_paper, released=_released, quick=_quick, test=_test)
+VARIANTS = dict(
+    paper=_paper, released=_released, quick=_quick, hybrid=_hybrid, test=_test
+)

@@ -20,6 +20,7 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.workdir import CONFIG_FILE, read_config
 
 FOLDER = "configs"
+AROUND = ("base", "ensemble")  # options around a model, which another one takes over
 
 
 def load(name: str) -> ml_collections.ConfigDict:
@@ -74,7 +75,9 @@ def load(name: str) -> ml_collections.ConfigDict:
             shared = {field: x for field, x in config.data.items() if field in known}
             config.data = shared | {"name": data_set}
         if model and config.model.name != model:
-            config.model = recipes.model_options(model, variant, data_set)
+            around = {x: config.model[x] for x in AROUND if config.model.get(x)}
+            made = recipes.model_options(model, variant, data_set)
+            config.model = made | around
     return completed(config)
 
 

@@ -55,6 +55,8 @@ SMALL = {
     },
 }
 
+SMALL["hybrid"] = SMALL["quick"]
+
 # Training settings of the variant "test".
 TEST = dict(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)
 NO_DROPOUT = dict(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)

@@ -81,7 +81,9 @@ def train(
         dataset: data to learn from, and the task with its metric.
         model: forecaster of the examples.
         weights: variables of the model, or some of them, that training begins with if
-            there is no checkpoint; the others are new. None: all are.
+            there is no checkpoint; the others are new. They are validated and saved
+            before the first step, so that the best checkpoint is never worse. None: all
+            are new.
 
     Returns:
         Whether training is complete. False after SIGTERM, SIGINT (Ctrl-C), SIGHUP or
@@ -209,6 +211,7 @@ def _train(
             records=records,
             bar=bar,
             stop=stop,
+            begins_trained=restored is None and weights is not None,
         ).run()
 
 
@@ -233,12 +236,13 @@ class _Training:
         records: Records,
         bar: ProgressBar,
         stop: StopRequest,
+        begins_trained: bool,
     ):
         self._plan, self._state, self._progress = plan, state, progress
         self._take_step, self._batches = take_step, batches
         self._score, self._validation = score, validation
         self._checkpoints, self._records, self._bar = checkpoints, records, bar
-        self._stop = stop
+        self._stop, self._begins_trained = stop, begins_trained
         self._log = ScalarLog(records, bar, progress.unlogged)
         self._backlog = Backlog()
         self._saved_step = progress.step
@@ -252,6 +256,9 @@ class _Training:
         """
         progress, is_complete, stops = self._progress, False, False
         try:
+            if self._begins_trained:  # the best may be what training begins with
+                self._validate()
+                self._save()
             while not (is_complete or stops):
                 if not progress.validation_due:
                     self._step()
