@@ -99,8 +99,8 @@ def test_all_rows_are_compared_with_the_strongest_linear_reference(bench, capsys
     assert rows["unet"]["mse"] == pytest.approx(0.64, rel=0.1)
     assert len(rows["unet"]["correlation_interval"]) == LEADS
     configs = {name: options["config"].split(":")[1] for name, options in bench.ran}
-    assert configs["hybrid"] == "hybrid" and configs["unet"] == "quick,unet"
-    assert rows["hybrid"]["members"]["mse"] == [0, 0.25, 0.5]
+    assert configs["hybrid"] == "quick" and configs["unet"] == "quick,unet"
+    assert rows["hybrid"]["members"]["mse"] == [0, 0.25, 0.5, 0.75, 1]
     printed = capsys.readouterr().out
     assert "about 31 minutes on two CPU cores" in printed
     text = (bench.out / "table.md").read_text()
