@@ -49,6 +49,11 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         inputs = jnp.asarray(inputs, jnp.float32)
         _check_inputs(inputs, encoding)
         b, t = inputs.shape[:2]
+        if t <= encoding.before:
+            raise ValueError(
+                f"inputs have {t} frames; expected more than {encoding.before}, which "
+                "the model remembers beside its inputs"
+            )
         moments = _moments(minutes, (b, t)) if encoding.needs_minutes else None
         seen = None if moments is None else moments[:, :t]
         ahead = apply(variables, encode(encoding, inputs, seen))

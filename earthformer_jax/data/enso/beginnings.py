@@ -56,6 +56,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.statistics.field_memory import KEPT, REACH
 
+MOST_MISSING = 0.1  # of the months that are remembered, without a note
 INDICES = {"nino12": NINO12, "nino3": NINO3, "nino4": NINO4}
 REMEDY = "choose another `start`"
 # The standard names of CF have no anomaly of the sea surface temperature but this.
@@ -159,12 +160,13 @@ def _of_file(
     ocean, minutes = base.grid.ocean, gridded_sst.minutes_of(cube)
     values = gridded_sst.values_of(cube)
     used = np.unique(first[:, None] + np.arange(settings.in_len))
+    remembered = _remembered(cube, first, used) if learned.memory_scale else used
     with gridded_sst.naming(cube):
         check_values(cube, values, settings.missing)
         kind = base_lib.kind_of(values, base.nino_weights)
         check_months(values[used, ..., 0], ocean, minutes[used], REMEDY)
         anomalies = gridded_sst.anomalies_of(cube, base, kind, state)
-        check_departures(anomalies[used][:, ocean], minutes[used])
+        check_departures(anomalies[remembered][:, ocean], minutes[remembered])
     observed = np.isfinite(anomalies)
     filled = np.empty_like(anomalies)
     for begin, end in cube.segments.tolist():
@@ -291,7 +293,7 @@ def _beginnings(
     if learned.memory_scale:
         fields = gridded_sst.values_of(cube)[..., 0]
         behind = past_of(fields, learned.nino_weights, cube.segments).behind
-        notes += _short_memory(cube, last)
+        notes += _short_memory(cube, last, missing)
     windows = Windows(
         cube.frames,
         cube.minutes,
@@ -320,16 +322,36 @@ def _beginnings(
     )
 
 
-def _short_memory(cube: Cube, last: np.ndarray) -> tuple[str, ...]:
-    """A note if there are fewer months before the last input than are remembered."""
+def _segment_begin(cube: Cube, months: np.ndarray) -> np.ndarray:
+    """The first month of the piece without gaps in time that each month is in."""
     begin = cube.segments[:, 0]
-    before = last - begin[np.searchsorted(begin, last, side="right") - 1]
-    short = before < REACH
+    return begin[np.searchsorted(begin, months, side="right") - 1]
+
+
+def _remembered(cube: Cube, first: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Numbers of the months that windows use, and of those that these remember."""
+    before = first[:, None] - np.arange(1, REACH + 1)
+    before = before[before >= _segment_begin(cube, first)[:, None]]
+    return np.union1d(before, used)
+
+
+def _short_memory(cube: Cube, last: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
+    """A note if less than `MOST_MISSING` allows is known of what is remembered.
+
+    Args:
+        cube: the series.
+        last: last input months of the forecasts.
+        missing: `[m]`, share of the ocean that was filled in each month.
+    """
+    begin = np.maximum(_segment_begin(cube, last), last - REACH)
+    sums = np.concatenate([[0.0], np.cumsum(1 - missing)])
+    known = sums[last] - sums[begin]
+    short = known < (1 - MOST_MISSING) * REACH
     if not short.any():
         return ()
     return (
-        f"memory: {int(short.sum())} of {len(last)} forecasts have fewer than {REACH} "
-        f"months before the last input ({int(before.min())} at the least); those "
+        f"memory: {int(short.sum())} of {len(last)} forecasts know less than the "
+        f"{REACH} months before the last input ({known.min():.0f} at the least); those "
         "missing count as 0, which makes these forecasts weaker",
     )
 

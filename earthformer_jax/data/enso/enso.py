@@ -63,6 +63,7 @@ from earthformer_jax.data.state import LEARNED, DataState, example_checksums, se
 from earthformer_jax.data.windows import Windows
 from earthformer_jax.settings import settings_from
 from earthformer_jax.statistics import simulation
+from earthformer_jax.statistics.field_memory import REACH
 
 __all__ = ["OFFICIAL", "Settings", "beginnings", "encoding", "load"]
 
@@ -376,7 +377,7 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
         )
     found = Found(
         windows=_windows(settings, data.cube, data.starts, **more),
-        description=data.description,
+        description=data.description + _short_memory(settings, data),
         complete=data.observed is None,
         protocol=_followed(settings, data.cube, data.periods, data.starts, state),
         dates=_dates(data.cube, data.periods),
@@ -402,6 +403,15 @@ def _gridded_training(
     if not len(data.starts["train"]):
         return months([]), months([])
     return months(training_pieces(data.periods)), months([data.periods["train"]])
+
+
+def _short_memory(settings: Settings, data: gridded_sst.GriddedSST) -> str:
+    """The part of a description that says that test windows remember too little."""
+    last = data.starts["test"] + settings.in_len - 1
+    short = int(np.sum(last < REACH))
+    if not short:
+        return ""
+    return f"; {short} of {len(last)} test windows remember fewer than {REACH} months"
 
 
 def _months(

@@ -103,7 +103,7 @@ def test_a_short_file_is_used_and_says_so(loaded, state, tmp_path):
     late = sst_files.dataset(MONTHS).isel(time=slice(-20, None))
     path = sst_files.write(late, tmp_path / "late.nc")
     found = data.beginnings(CONFIG | {"path": path}, state)
-    assert any("fewer than 36 months before" in note for note in found.notes)
+    assert "know less than the 36 months before the last input" in found.notes[-1]
     assert "(19 at the least)" in found.notes[-1]
     long = sst_files.dataset(MONTHS).isel(time=slice(-60, None))
     path = sst_files.write(long, tmp_path / "long.nc")
@@ -115,6 +115,27 @@ def test_a_short_file_is_used_and_says_so(loaded, state, tmp_path):
             -1, ..., 3
         ],
     )
+
+
+def test_months_that_are_only_remembered_are_checked(loaded, state, tmp_path):
+    wrong = sst_files.dataset(MONTHS)
+    wrong["sst"][-20:-18] += 273.15
+    path = sst_files.write(wrong, tmp_path / "wrong.nc")
+    with pytest.raises(ValueError, match="2013|2018|2019"):
+        data.beginnings(CONFIG | {"path": path}, state)
+    gaps = sst_files.dataset(MONTHS)
+    gaps["sst"][-40:-10] = np.nan
+    path = sst_files.write(gaps, tmp_path / "gaps.nc")
+    found = data.beginnings(CONFIG | {"path": path}, state)
+    assert "1 of 1 forecasts know less than the 36 months" in found.notes[-1]
+
+
+def test_scores_of_a_short_file_say_so(loaded, state, tmp_path):
+    late = sst_files.dataset(MONTHS).isel(time=slice(-30, None))
+    path = sst_files.write(late, tmp_path / "later.nc")
+    later = data.load(CONFIG | {"path": path}, None, state)
+    assert "remember fewer than 36 months" in later.data.description
+    assert "remember" not in loaded.data.description
 
 
 def test_in_physical_units(state, path):
@@ -130,6 +151,10 @@ def test_in_physical_units(state, path):
         jnp.asarray(values[None]), jnp.asarray(minutes[None], jnp.int32)
     )
     np.testing.assert_allclose(ours[0], window["inputs"], atol=1e-4)
+    with pytest.raises(ValueError, match="36 frames; expected more than 36"):
+        physical.physical(lambda variables, x: x, encoding)(
+            {}, values[None, :REACH], minutes[None, :REACH].astype(np.int32)
+        )
 
 
 def test_its_own_forecast_is_remembered(loaded, state, path):
