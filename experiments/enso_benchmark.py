@@ -114,7 +114,7 @@ ROWS = {
     # months that a linear system simulates would teach it what its base knows.
     "hybrid": Row(
         "{scale}",
-        12,
+        15,
         {
             "model.base": "lim_field_memory",
             "data.memory": True,

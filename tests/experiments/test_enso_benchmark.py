@@ -102,7 +102,7 @@ def test_all_rows_are_compared_with_the_strongest_linear_reference(bench, capsys
     assert configs["hybrid"] == "quick" and configs["unet"] == "quick,unet"
     assert rows["hybrid"]["members"]["mse"] == [0, 0.25, 0.5, 0.75, 1]
     printed = capsys.readouterr().out
-    assert "about 31 minutes on two CPU cores" in printed
+    assert "about 28 minutes on two CPU cores" in printed
     text = (bench.out / "table.md").read_text()
     assert "| hybrid Earthformer |" in text and "MSE 0.000, 0.250, 0.500;" in text
     assert (bench.out / "skill.png").stat().st_size > 1000
