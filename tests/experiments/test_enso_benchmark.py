@@ -104,7 +104,10 @@ def test_all_rows_are_compared_with_the_strongest_linear_reference(bench, capsys
     printed = capsys.readouterr().out
     assert "about 28 minutes on two CPU cores" in printed
     text = (bench.out / "table.md").read_text()
-    assert "| hybrid Earthformer |" in text and "MSE 0.000, 0.250, 0.500;" in text
+    assert (
+        "| hybrid Earthformer |" in text
+        and "MSE 0.000, 0.250, 0.500, 0.750, 1.000;" in text
+    )
     assert (bench.out / "skill.png").stat().st_size > 1000
 
 

@@ -15,7 +15,7 @@ OCEAN = small_ocean.OCEAN, small_ocean.LATITUDE, small_ocean.WEIGHTS
 TWO = Choices(modes=2, ridge=1e-8, rate=small_ocean.RATE)
 
 
-def fit(months, choices=TWO, out_len=6):
+def fit(months, choices: Choices | None = TWO, out_len=6):
     return fit_memory_system(months, *OCEAN, out_len, choices=choices)
 
 
