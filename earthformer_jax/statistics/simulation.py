@@ -2,8 +2,8 @@
 
 Their dynamics are the seasonal linear system with memory (`statistics.memory_system`),
 whose index has the persistence of the observed one, its seasons, and its change of sign
-after two years. A system of three lags without memory, fitted to the same months, hardly
-changes its sign.
+after two years. That of a system of three lags without memory, fitted to the same
+months, hardly changes its sign.
 
 Quadratic terms (T^2 and T h of the index and its memory, fitted to what the system
 leaves of the changes) were tried and are not used: inside the training period of
