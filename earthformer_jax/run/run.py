@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.bases import LEARNS_NOTHING
 from earthformer_jax.models.contract import Embedder, Forecaster, Variables
-from earthformer_jax.models.ensemble import Ensemble
+from earthformer_jax.models.ensemble import MEMBER, Ensemble
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
@@ -31,7 +32,7 @@ from earthformer_jax.run.parts import (
     load_data,
     make_model,
 )
-from earthformer_jax.run.start import first_weights, with_base
+from earthformer_jax.run.start import BASE, first_weights, with_base
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
@@ -306,7 +307,9 @@ class Run:
                         self._size,
                     )
                     return False
-            combining.combine(self.config, self.workdir, folders, self._built[1])
+            # Steps are chosen by the folds, and then all months make the base.
+            like, base = self._built[1], self._base_of_members()
+            combining.combine(self.config, self.workdir, folders, like, base)
         if self.state is None and data.state is not None:
             self.state = data.state()
         return True
@@ -326,8 +329,22 @@ class Run:
         trained = dataclasses.replace(trained, complete=complete)
         if self.config.eval.checkpoint == "best":
             return trained
-        variables, _ = combining.stacked(folders, "last", self._built[1])
+        stats = trained.variables.get("batch_stats", {}).get(MEMBER, {})
+        base = jax.tree.map(lambda x: x[0], stats.get(BASE)) if BASE in stats else None
+        variables, _ = combining.stacked(folders, "last", self._built[1], base)
         return dataclasses.replace(trained, variables=jax.device_put(variables))
+
+    def _base_of_members(self) -> Mapping[str, Any] | None:
+        """The constants of their base, of the whole training period; None: none.
+
+        Raises:
+            ConfigError: if the data have no such base.
+        """
+        base = self.config.model.get("base")
+        if not base or base in LEARNS_NOTHING:
+            return None
+        like = self._member(0)._built[1]
+        return with_base(None, base, like, self.dataset.data)["batch_stats"][BASE]
 
     @property
     def _folders(self) -> list[pathlib.Path]:

@@ -27,7 +27,7 @@ from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 
 SHOWN = 12  # lines of the log about arrays that are not simply kept
 _CHECKPOINTS = "checkpoints"
-_NETWORK, _BASE, _GAIN = "network", "base", "params/gain"  # parts of a hybrid
+_NETWORK, BASE, _GAIN = "network", "base", "params/gain"  # parts of a hybrid
 FEW = 0.5  # share of arrays that stay new, above which the log warns
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def with_base(
         arrays = {k: np.asarray(v) for k, v in data.bases[base]().items()}
     except (ValueError, OSError) as error:
         raise ConfigError(f"{given}: {error}") from error
-    wanted = like["batch_stats"][_BASE]
+    wanted = like["batch_stats"][BASE]
     different = [
         f"{name} {arrays[name].shape if name in arrays else 'absent'}, expected "
         f"{wanted[name].shape if name in wanted else 'none'}"
@@ -107,7 +107,7 @@ def with_base(
         raise ConfigError(f"{given}: the arrays do not fit: {'; '.join(different)}")
     weights = dict(weights or {})
     made = {k: jnp.asarray(v, wanted[k].dtype) for k, v in arrays.items()}
-    weights["batch_stats"] = {**weights.get("batch_stats", {}), _BASE: made}
+    weights["batch_stats"] = {**weights.get("batch_stats", {}), BASE: made}
     return weights
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -184,3 +185,39 @@ def test_a_config_without_members_is_as_before():
     assert members.whole(config) is config
     model = create_model("unet", (3, 8, 8, 1), (2, 8, 8, 1), ensemble=1)
     assert not isinstance(model, Ensemble)
+
+
+def test_all_members_correct_the_same_base(monkeypatch):
+    """Folds choose the steps; the base is then that of all training months."""
+
+    class Stored:
+        def __init__(self, folder):
+            self.number = int(folder.parent.name)
+
+        def restore_variables(self, which, like):
+            del which, like
+            base = {"factors": np.full(2, self.number)}
+            stats = {"base": base, "norm": np.full(3, self.number)}
+            return {
+                "params": {"gain": np.full(1, self.number)},
+                "batch_stats": stats,
+            }, 0
+
+        def steps(self):
+            return [4]
+
+        def progress(self, step):
+            return step
+
+    monkeypatch.setattr(combining, "Checkpoints", Stored)
+    like = {"params": {"member": {}}, "batch_stats": {"member": {}}}
+    folders = [Path("0"), Path("1")]
+    whole = {"factors": np.array([7, 8])}
+    found, _ = combining.stacked(folders, "best", like, whole)
+    stats = found["batch_stats"]["member"]
+    np.testing.assert_array_equal(stats["base"]["factors"], [[7, 8], [7, 8]])
+    np.testing.assert_array_equal(stats["norm"], [[0] * 3, [1] * 3])
+    np.testing.assert_array_equal(found["params"]["member"]["gain"], [[0], [1]])
+    own, _ = combining.stacked(folders, "best", like)
+    stats = own["batch_stats"]["member"]
+    np.testing.assert_array_equal(stats["base"]["factors"], [[0, 0], [1, 1]])

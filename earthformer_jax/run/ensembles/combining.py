@@ -3,7 +3,8 @@
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from earthformer_jax.data import state as data_state
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Variables
 from earthformer_jax.models.ensemble import MEMBER
+from earthformer_jax.run.start import BASE
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import (
@@ -51,7 +53,10 @@ def begin(
 
 
 def stacked(
-    folders: Sequence[pathlib.Path], which: str, like: Variables
+    folders: Sequence[pathlib.Path],
+    which: str,
+    like: Variables,
+    base: Mapping[str, Any] | None = None,
 ) -> tuple[Variables, list[Progress]]:
     """The variables of an ensemble, on the host, and the progress of its members.
 
@@ -59,6 +64,9 @@ def stacked(
         folders: workdirs of the members.
         which: "best" or "last", as `Checkpoints.restore_variables`.
         like: shapes and types of the variables of the ensemble.
+        base: constants of the simple forecast that all members correct, in place of
+            those that they were trained with, which may be of a part of the training
+            months; None: they keep theirs.
 
     Raises:
         CheckpointError: if a member has no checkpoint that can be used.
@@ -74,6 +82,9 @@ def stacked(
         variables, _ = checkpoints.restore_variables(which, of_member)
         found.append(jax.device_get(variables))
         progress.append(checkpoints.progress(checkpoints.steps()[-1]))
+    if base is not None:
+        for variables in found:
+            variables["batch_stats"] = {**variables["batch_stats"], BASE: dict(base)}
     arrays = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     return {kind: {MEMBER: tree} for kind, tree in arrays.items()}, progress
 
@@ -83,6 +94,7 @@ def combine(
     workdir: pathlib.Path,
     folders: Sequence[pathlib.Path],
     like: Variables,
+    base: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the best variables of every member as one checkpoint of the ensemble.
 
@@ -94,11 +106,12 @@ def combine(
         workdir: of the ensemble.
         folders: workdirs of the members, which are complete.
         like: shapes and types of the variables of the ensemble.
+        base: as for `stacked`.
 
     Raises:
         CheckpointError: if a checkpoint cannot be read or written.
     """
-    variables, progress = stacked(folders, "best", like)
+    variables, progress = stacked(folders, "best", like, base)
     longest = max(progress, key=lambda x: x.step)
     fields = json.loads(workdir_lib.to_json(config))
     with Checkpoints(workdir / "checkpoints", fields) as checkpoints:
