@@ -442,9 +442,10 @@ RECIPES = {
             "statistics."
         ),
         limits=(
-            "It begins as the linear inverse model with the memory of fields and adds "
-            "little to it; on other periods that model is not better than the one with "
-            "the memory of Niño3.4 alone (docs/enso.md). A file should reach 48 months "
+            "Its forecasts of Niño3.4 are those of the linear inverse model that it "
+            "begins as, the one with the memory of fields; on other periods that is "
+            "not better than the one with the memory of Niño3.4 alone (docs/enso.md). "
+            "A file should reach 48 months "
             "back: 12 of input and the 36 before them, which it remembers. "
             "Trained on anomalies of monthly means in this region, on this grid. "
             "Values before about 1950 are reconstructed from few ships, and 30 years "

@@ -1,5 +1,6 @@
 """The benchmarks: their models, their arithmetic, their tables, one whole run."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -85,7 +86,8 @@ class TestCases:
             target_shape=options["target_shape"],
         )
         have = official.earthformer_from_config(options)
-        for name in sorted(models.fields("earthformer")):
+        around = {field.name for field in dataclasses.fields(models.CommonOptions)}
+        for name in sorted(models.fields("earthformer").keys() - around):
             if name.endswith("_pattern"):  # one name, or one for each level
                 patterns = getattr(have, name)
                 assert set(patterns) == {getattr(want, name)}, name
