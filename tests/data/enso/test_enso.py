@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from earthformer_jax import data
 from earthformer_jax.data import pipeline
 from earthformer_jax.data.enso import enso, twin
+from earthformer_jax.data.forecasting.beginnings import Starts
 from earthformer_jax.statistics.memory import RATES
 from tests import golden_files
 from tests.data import sst_files
@@ -205,6 +206,20 @@ class TestTwin:
 
 
 class TestIcar:
+    def test_memory(self, icar_folder):
+        """As an input, in forecasts, and in what a model can correct."""
+        config = dict(calendar=True, memory=True, path=icar_folder)
+        dataset = load(**config, **SHORT)
+        example = dataset.data.test[0]
+        assert example["inputs"].shape[-1] == 4 and example["inputs"][..., 3].any()
+        assert {"damped_persistence", "lim", "lim_field_memory"} == set(
+            dataset.data.bases
+        )
+        state = dataset.data.state()
+        found = data.beginnings({"name": "enso"} | config | SHORT, state, Starts("all"))
+        first = int(dataset.data.spans["test"].first[0])
+        np.testing.assert_array_equal(found.windows[first]["inputs"], example["inputs"])
+
     def test_official_scaling(self, every_origin):
         dataset = every_origin["icar"]
         assert dataset.data.normalization.decode(0.0) == -16.549121856689453
