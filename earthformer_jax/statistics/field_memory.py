@@ -32,7 +32,7 @@ SHORTEST = 360  # months of a part, unless it is the whole record
 # Cross-validation: withheld blocks, the latest months that they cover, leads, and the
 # EOFs that it works with in place of cells.
 BLOCKS, RECENT, LEADS, COMPONENTS = 5, 720, 12, 40
-LONGEST = 4000  # latest months that cross-validation uses
+LONGEST = 2400  # latest months that cross-validation uses
 
 
 def memory_of_cells(fields, reach: int = REACH) -> np.ndarray:

@@ -92,19 +92,20 @@ def assemble(
         for name, forecast in found.references.items()
     }
 
-    def references() -> dict[str, Forecast]:
-        simple = {"persistence": persistence(out_len, channels=1)}
-        if learned.fitted is None:
-            return simple | own
-        simple["damped_persistence"] = damped_persistence(
-            out_len, 1, lambda: fitted().damping[..., None], lambda batch: (zero, zero)
-        )
-        systems = {
+    simple = {"persistence": persistence(out_len, channels=1)}
+
+    def systems() -> dict[str, Forecast]:
+        return {
             name: _in_model_units(forecast, normalization)
             for name, forecast in fitted().forecasts.items()
         }
-        return simple | systems | own
 
+    if learned.fitted is not None:
+        simple["damped_persistence"] = damped_persistence(
+            out_len, 1, lambda: fitted().damping[..., None], lambda batch: (zero, zero)
+        )
+    none = learned.fitted is None
+    references = _References(simple, dict if none else systems, own)
     counted = np.ones_like(grid.ocean) if learned.land_counts else grid.ocean
     loss_weights = counted[None, :, :, None].astype(np.float32)
     units = units_text(normalization) + ("" if anew else ", as in the training")
@@ -145,7 +146,7 @@ def assemble(
             pixel_weights=loss_weights,
             mse_in_kelvin=normalization != OFFICIAL,
         ),
-        references=_References(references),
+        references=references,
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
         nino_weights=nino_weights,
         ocean=np.asarray(grid.ocean, bool),
@@ -192,19 +193,34 @@ def units_text(normalization: Affine) -> str:
 
 
 class _References(Mapping[str, Forecast]):
-    """Reference forecasts, which are fitted when they are first looked at."""
+    """Reference forecasts; those that are fitted are so when they are looked at.
 
-    def __init__(self, make: Callable[[], dict[str, Forecast]]):
-        self._make = functools.cache(make)
+    Args:
+        simple: those that come first and need no fit.
+        fitted: makes those that follow.
+        own: those at the end, which need no fit either.
+    """
+
+    def __init__(
+        self,
+        simple: Mapping[str, Forecast],
+        fitted: Callable[[], Mapping[str, Forecast]],
+        own: Mapping[str, Forecast],
+    ):
+        self._simple, self._own = simple, own
+        self._fitted = functools.cache(fitted)
 
     def __getitem__(self, name: str) -> Forecast:
-        return self._make()[name]
+        for known in (self._simple, self._own):
+            if name in known:
+                return known[name]
+        return self._fitted()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._make())
+        return iter([*self._simple, *self._fitted(), *self._own])
 
     def __len__(self) -> int:
-        return len(self._make())
+        return len(self._simple) + len(self._fitted()) + len(self._own)
 
 
 def _state(data: Data, learned: Learned, kept: Callable[[], Mapping]) -> DataState:
