@@ -157,7 +157,8 @@ def _divide(
 ) -> tuple[Cube, dict[str, Period], dict[str, np.ndarray]]:
     """The series in memory if it is small, its splits, and starts of their windows."""
     if state is None:
-        periods = split_periods(cube, settings.dates, **lengths)
+        in_len, out_len = lengths["in_len"], lengths["out_len"]
+        periods = split_periods(cube, settings.dates, in_len, out_len)
         starts = window_starts(cube, periods, **lengths, stride=settings.stride)
     else:
         cube, until = series.in_memory(cube), str(settings.test_until)
