@@ -23,13 +23,13 @@ from earthformer_jax.data.enso.examples import (
     with_memory,
 )
 from earthformer_jax.data.enso.learned import (
-    TWIN,
     Learned,
     check_cells,
     unpack,
     without_climatology,
 )
 from earthformer_jax.data.enso.settings import Settings
+from earthformer_jax.data.enso.systems import recall
 from earthformer_jax.data.enso.systems.fitting import past_of
 from earthformer_jax.data.forecasting import choosing
 from earthformer_jax.data.forecasting.beginnings import (
@@ -38,7 +38,7 @@ from earthformer_jax.data.forecasting.beginnings import (
     Starts,
     Variable,
 )
-from earthformer_jax.data.forecasting.encoding import Encoding, Memory
+from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.frames import ArrayFrames
@@ -54,9 +54,7 @@ from earthformer_jax.data.readers.values import units
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import Windows
-from earthformer_jax.statistics.field_memory import KEPT, REACH
 
-MOST_MISSING = 0.1  # of the months that are remembered, without a note
 INDICES = {"nino12": NINO12, "nino3": NINO3, "nino4": NINO4}
 REMEDY = "choose another `start`"
 # The standard names of CF have no anomaly of the sea surface temperature but this.
@@ -123,17 +121,8 @@ def encoding(settings: Settings, state: DataState) -> Encoding:
         calendar="month" if settings.calendar else "",
         most_carried=base_lib.MAX_CARRY,
         fill=np.array([normalization.encode(0.0)], np.float32),
-        memory=_memory(learned),
+        memory=recall.encoded(learned),
     )
-
-
-def _memory(learned: Learned) -> Memory | None:
-    """The memory of the cells as an input, if it is one."""
-    if not learned.memory_scale:
-        return None
-    # Windows of the twin stand alone.
-    before = 0 if learned.origin == TWIN else REACH
-    return Memory(reach=REACH, before=before, kept=KEPT, scale=learned.memory_scale)
 
 
 def _check_kept(state: DataState) -> None:
@@ -160,7 +149,7 @@ def _of_file(
     ocean, minutes = base.grid.ocean, gridded_sst.minutes_of(cube)
     values = gridded_sst.values_of(cube)
     used = np.unique(first[:, None] + np.arange(settings.in_len))
-    remembered = _remembered(cube, first, used) if learned.memory_scale else used
+    remembered = recall.remembered(cube, first, used) if learned.memory_scale else used
     with gridded_sst.naming(cube):
         check_values(cube, values, settings.missing)
         kind = base_lib.kind_of(values, base.nino_weights)
@@ -293,7 +282,7 @@ def _beginnings(
     if learned.memory_scale:
         fields = gridded_sst.values_of(cube)[..., 0]
         behind = past_of(fields, learned.nino_weights, cube.segments).behind
-        notes += _short_memory(cube, last, missing)
+        notes += recall.note_if_short(cube, last, missing)
     windows = Windows(
         cube.frames,
         cube.minutes,
@@ -319,40 +308,6 @@ def _beginnings(
         coordinates=coordinates,
         notes=notes,
         **_shared(settings, learned),
-    )
-
-
-def _segment_begin(cube: Cube, months: np.ndarray) -> np.ndarray:
-    """The first month of the piece without gaps in time that each month is in."""
-    begin = cube.segments[:, 0]
-    return begin[np.searchsorted(begin, months, side="right") - 1]
-
-
-def _remembered(cube: Cube, first: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Numbers of the months that windows use, and of those that these remember."""
-    before = first[:, None] - np.arange(1, REACH + 1)
-    before = before[before >= _segment_begin(cube, first)[:, None]]
-    return np.union1d(before, used)
-
-
-def _short_memory(cube: Cube, last: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
-    """A note if less than `MOST_MISSING` allows is known of what is remembered.
-
-    Args:
-        cube: the series.
-        last: last input months of the forecasts.
-        missing: `[m]`, share of the ocean that was filled in each month.
-    """
-    begin = np.maximum(_segment_begin(cube, last), last - REACH)
-    sums = np.concatenate([[0.0], np.cumsum(1 - missing)])
-    known = sums[last] - sums[begin]
-    short = known < (1 - MOST_MISSING) * REACH
-    if not short.any():
-        return ()
-    return (
-        f"memory: {int(short.sum())} of {len(last)} forecasts know less than the "
-        f"{REACH} months before the last input ({known.min():.0f} at the least); those "
-        "missing count as 0, which makes these forecasts weaker",
     )
 
 
@@ -465,29 +420,6 @@ def _advance(
         steps = [with_calendar(fields, (last + 1 + len(fields)) % MONTHS)]
     if learned.memory_scale:
         known = np.concatenate([inputs[..., :1], fields])
-        steps.append(_advanced_memory(learned, known, inputs[..., -1]))
+        steps.append(recall.advanced(learned, known, inputs[..., -1]))
     joined = np.concatenate([inputs, np.concatenate(steps, -1).astype(inputs.dtype)])
     return joined[-len(inputs) :]
-
-
-def _advanced_memory(
-    learned: Learned, known: np.ndarray, memory: np.ndarray
-) -> np.ndarray:
-    """The memory `[k, h, w, 1]` of the months after the inputs.
-
-    What is forgotten after `REACH` months, with a weight below a tenth, is known as far
-    as the inputs reach, and otherwise fades instead.
-
-    Args:
-        learned: what the model knows.
-        known: inputs and forecast `[t + k, h, w, 1]` in model units.
-        memory: of the inputs `[t, h, w]`, in model units.
-    """
-    kelvin = learned.normalization.decode(known[..., 0].astype(np.float64))
-    now, made = memory[-1].astype(np.float64) * learned.memory_scale, []
-    for m in range(len(memory), len(known)):
-        now = KEPT * now - kelvin[m - 1]
-        if m > REACH:
-            now = now + KEPT**REACH * kelvin[m - 1 - REACH]
-        made.append(now / learned.memory_scale)
-    return np.stack(made)[..., None]
