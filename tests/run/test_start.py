@@ -217,9 +217,13 @@ def test_a_longer_training(tmp_path):
     changes |= {"train.steps": 8, "train.init_from": str(tmp_path / "old")}
     longer = Run(api.load_config("custom:test,unet", changes), tmp_path / "new")
     assert longer.train()
-    fresh, first = (
-        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+    before, after = (
+        [*map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())]
         for name in ("old", "new")
     )
+    fresh, (began, first) = before[0], after[:2]
     assert first["step"] == fresh["step"] == 1
     assert first["train/loss"] < fresh["train/loss"]
+    assert began["step"] == 0  # what it begins with is validated, and may stay the best
+    end = [line for line in before if "validation/mse" in line][-1]
+    assert began["validation/mse"] == pytest.approx(end["validation/mse"], rel=1e-5)
