@@ -49,7 +49,7 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         inputs = jnp.asarray(inputs, jnp.float32)
         _check_inputs(inputs, encoding)
         b, t = inputs.shape[:2]
-        if t <= encoding.before:
+        if encoding.before and t <= encoding.before:
             raise ValueError(
                 f"inputs have {t} frames; expected more than {encoding.before}, which "
                 "the model remembers beside its inputs"

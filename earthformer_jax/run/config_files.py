@@ -5,6 +5,7 @@ defaults; `load` adds everything else. Files are in the current folder, or insta
 with the package.
 """
 
+import dataclasses
 import pathlib
 import runpy
 import traceback
@@ -20,7 +21,6 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.workdir import CONFIG_FILE, read_config
 
 FOLDER = "configs"
-AROUND = ("base", "ensemble")  # options around a model, which another one takes over
 
 
 def load(name: str) -> ml_collections.ConfigDict:
@@ -75,9 +75,11 @@ def load(name: str) -> ml_collections.ConfigDict:
             shared = {field: x for field, x in config.data.items() if field in known}
             config.data = shared | {"name": data_set}
         if model and config.model.name != model:
-            around = {x: config.model[x] for x in AROUND if config.model.get(x)}
-            made = recipes.model_options(model, variant, data_set)
-            config.model = made | around
+            common = dataclasses.fields(models.CommonOptions)
+            kept = {
+                f.name: config.model[f.name] for f in common if f.name in config.model
+            }
+            config.model = recipes.model_options(model, variant, data_set) | kept
     return completed(config)
 
 

@@ -22,7 +22,7 @@ from earthformer_jax.statistics.eof import fit_eofs, on_grid
 from earthformer_jax.statistics.linear_system import MONTHS, LinearSystem
 from earthformer_jax.statistics.memory import Months
 from earthformer_jax.statistics.record import Record
-from earthformer_jax.statistics.seasonal_fit import fit_system
+from earthformer_jax.statistics.seasonal_fit import check_enough, fit_system
 
 RATE = 0.75  # per year; the skill hardly depends on it
 REACH = 36  # months that are remembered; older ones would have a weight below a tenth
@@ -187,7 +187,9 @@ def fit_field_memory(
         )
     everything = np.ones(len(record), bool)
     if choices is None:
-        _fit_part(record, memory, everything, latitude, Choices())  # long enough?
+        usual = Choices()
+        n = min(usual.modes, record.cells.shape[1]) + 1 + usual.remembered
+        check_enough(len(record.pairs(everything)), n)
         late = slice(-LONGEST, None)
         choices = chosen(*_reduced(record.part(late), memory[late], latitude))
     parts = _fit_parts(record, memory, everything, latitude, choices)

@@ -17,7 +17,6 @@ from earthformer_jax.data.enso.learned import (
 )
 from earthformer_jax.data.enso.settings import Settings
 from earthformer_jax.data.enso.systems.bases import bases
-from earthformer_jax.data.enso.systems.fitting import Fitted
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.references import damped_persistence, persistence
 from earthformer_jax.data.source import Batch, Source
@@ -72,7 +71,7 @@ def assemble(
     grid, nino_weights = learned.grid, learned.nino_weights
     normalization, out_len = learned.normalization, settings.out_len
 
-    def examples(source: Source) -> EnsoExamples:
+    def examples(source: Source, past: bool) -> EnsoExamples:
         return EnsoExamples(
             source,
             normalization,
@@ -80,32 +79,9 @@ def assemble(
             settings.calendar,
             not found.complete,
             learned.memory_scale,
+            past,
         )
 
-    def fitted() -> Fitted:
-        assert learned.fitted is not None  # else it is not among the references
-        return learned.fitted()
-
-    zero = np.array([normalization.encode(0.0)])
-    own = {
-        name: _from_inputs(forecast, normalization)
-        for name, forecast in found.references.items()
-    }
-
-    simple = {"persistence": persistence(out_len, channels=1)}
-
-    def systems() -> dict[str, Forecast]:
-        return {
-            name: _in_model_units(forecast, normalization)
-            for name, forecast in fitted().forecasts.items()
-        }
-
-    if learned.fitted is not None:
-        simple["damped_persistence"] = damped_persistence(
-            out_len, 1, lambda: fitted().damping[..., None], lambda batch: (zero, zero)
-        )
-    none = learned.fitted is None
-    references = _References(simple, dict if none else systems, own)
     counted = np.ones_like(grid.ocean) if learned.land_counts else grid.ocean
     loss_weights = counted[None, :, :, None].astype(np.float32)
     units = units_text(normalization) + ("" if anew else ", as in the training")
@@ -115,25 +91,19 @@ def assemble(
             f"{found.description}; {settings.in_len} -> {out_len} months; "
             f"{_split_text(found.windows, found.dates)}; {units}"
         ),
-        train=examples(found.windows["train"]),
-        validation=examples(found.windows["validation"]),
-        test=examples(found.windows["test"]),
-        simulated=None if found.simulated is None else examples(found.simulated),
+        train=examples(found.windows["train"], past=False),
+        validation=examples(found.windows["validation"], past=True),
+        test=examples(found.windows["test"], past=True),
+        simulated=None
+        if found.simulated is None
+        else examples(found.simulated, past=False),
         loss_weights=loss_weights,
         normalization=normalization,
         coordinates={"latitude": grid.latitude, "longitude": grid.longitude},
         display=Display((_channel(normalization),), frame="month", south_first=True),
         # The windows of the twin are independent of each other.
         spans={k: x.spans for k, x in found.windows.items() if isinstance(x, Windows)},
-        bases=bases(
-            fitted,
-            normalization,
-            learned.memory_scale,
-            calendar=settings.calendar,
-            memory=settings.memory,
-        )
-        if learned.fitted is not None
-        else {},
+        bases=_bases(settings, learned),
     )
     state = functools.cache(functools.partial(_state, data, learned, found.kept))
     task = ForecastNino(
@@ -146,7 +116,7 @@ def assemble(
             pixel_weights=loss_weights,
             mse_in_kelvin=normalization != OFFICIAL,
         ),
-        references=references,
+        references=_references(learned, found.references, out_len),
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
         nino_weights=nino_weights,
         ocean=np.asarray(grid.ocean, bool),
@@ -190,6 +160,48 @@ def units_text(normalization: Affine) -> str:
     if normalization == OFFICIAL:
         return "official ICAR-ENSO units"
     return f"anomalies / {normalization.scale:.3g} K"
+
+
+def _bases(
+    settings: Settings, learned: Learned
+) -> Mapping[str, Callable[[], Mapping[str, np.ndarray]]]:
+    """What models can correct (`Data.bases`); nothing if no forecast is fitted."""
+    if learned.fitted is None:
+        return {}
+    return bases(
+        learned.fitted,
+        learned.normalization,
+        learned.memory_scale,
+        calendar=settings.calendar,
+        memory=settings.memory,
+    )
+
+
+def _references(
+    learned: Learned, more: Mapping[str, Callable], out_len: int
+) -> Mapping[str, Forecast]:
+    """Reference forecasts from a batch to model units.
+
+    Args:
+        learned: from the training months.
+        more: further ones, `(K, start_month) -> K`.
+        out_len: number of target months.
+    """
+    normalization, fitted = learned.normalization, learned.fitted
+    simple = {"persistence": persistence(out_len, channels=1)}
+    own = {name: _from_inputs(x, normalization) for name, x in more.items()}
+    if fitted is None:
+        return simple | own
+    zero = np.array([normalization.encode(0.0)])
+    simple["damped_persistence"] = damped_persistence(
+        out_len, 1, lambda: fitted().damping[..., None], lambda batch: (zero, zero)
+    )
+
+    def systems() -> dict[str, Forecast]:
+        forecasts = fitted().forecasts
+        return {k: _in_model_units(x, normalization) for k, x in forecasts.items()}
+
+    return _References(simple, systems, own)
 
 
 class _References(Mapping[str, Forecast]):

@@ -15,7 +15,7 @@ model, climatology, land, scale and reference forecasts are those of its trainin
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,16 @@ from earthformer_jax.data.enso.learned import (
     without_climatology,
 )
 from earthformer_jax.data.enso.settings import Settings
-from earthformer_jax.data.enso.systems.fitting import (
-    Fitted,
+from earthformer_jax.data.enso.systems import of_twin
+from earthformer_jax.data.enso.systems.fitting import fitting
+from earthformer_jax.data.enso.systems.training import (
     Past,
     Training,
-    fit,
+    memory_scale,
+    months_of,
     past_of,
 )
-from earthformer_jax.data.readers import times
-from earthformer_jax.data.readers.grid import Grid, point_weights
+from earthformer_jax.data.readers.grid import point_weights
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.splits import (
     NO_DATES,
@@ -68,7 +69,6 @@ from earthformer_jax.statistics.field_memory import REACH
 __all__ = ["OFFICIAL", "Settings", "beginnings", "encoding", "load"]
 
 MANY_WINDOWS = 1_000_000  # of the twin for pre-training; none of them is stored
-TWIN_SERIES_MONTHS = 12 * 400  # reference forecasts of the twin are fitted to these
 
 
 def load(config: Mapping[str, Any], state: DataState | None = None) -> Dataset:
@@ -104,8 +104,7 @@ encoding = begin.encoding
 
 
 def _twin(settings: Settings, state: DataState | None) -> Dataset:
-    seed = settings.seed
-    grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
+    seed, grid = settings.seed, of_twin.GRID
     lengths = settings.in_len, settings.out_len
     windows = {
         split: twin.TwinSource(
@@ -122,18 +121,21 @@ def _twin(settings: Settings, state: DataState | None) -> Dataset:
 
     description = f"embedded stochastic ENSO twin (seed {seed}) on {grid}"
     if state is None:
-        training = _twin_training(seed)
         learned = Learned(
             origin=TWIN,
             variable="sst",
             grid=grid,
             nino_weights=point_weights(grid),
             normalization=normalization_of(
-                settings, training, grid.ocean, official=True
+                settings, of_twin.series(seed), grid.ocean, official=True
             ),
             index_months=3,
-            memory_scale=_memory_scale(settings, _twin_months(settings), grid),
-            fitted=_twin_references(settings),
+            memory_scale=memory_scale(
+                of_twin.training(seed, settings.in_len), grid.ocean
+            )
+            if settings.memory
+            else 0.0,
+            fitted=of_twin.references(seed, *lengths),
         )
     else:
         check_cells("the embedded twin", grid.latitude, grid.longitude, state)
@@ -147,73 +149,13 @@ def _twin(settings: Settings, state: DataState | None) -> Dataset:
     return assemble(settings, found, learned, anew=state is None)
 
 
-@functools.lru_cache(maxsize=1)
-def _twin_training(seed: int) -> Callable[[], list[np.ndarray]]:
-    """Makes the months that reference forecasts of the twin are fitted to, once."""
-    return functools.cache(lambda: [twin.training_series(seed, TWIN_SERIES_MONTHS)])
-
-
-@functools.lru_cache(maxsize=1)
-def _twin_months_of(seed: int, in_len: int) -> Training:
-    """The months that reference forecasts of the twin are fitted to.
-
-    They remember as many months as those of a window, which are independent of others.
-    """
-    (series,) = _twin_training(seed)()
-    grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
-    past = past_of(series, point_weights(grid), [(0, len(series))], reach=in_len - 1)
-    return Training([series], [series], [past], [0])
-
-
-def _twin_months(settings: Settings) -> Callable[[], Training]:
-    return lambda: _twin_months_of(settings.seed, settings.in_len)
-
-
-def _twin_references(settings: Settings) -> Callable[[], Fitted]:
-    grid = Grid(twin.LATITUDE, twin.LONGITUDE, twin.OCEAN_MASK)
-    return _fitting(_twin_months(settings), grid, point_weights(grid), settings)
-
-
-def _fitting(
-    training: Callable[[], Training],
-    grid: Grid,
-    nino_weights: np.ndarray,
-    settings: Settings,
-) -> Callable[[], Fitted]:
-    """Fits the reference forecasts, once, when they are asked for."""
-
-    def fitted() -> Fitted:
-        return fit(training(), grid, nino_weights, settings.out_len)
-
-    return functools.cache(fitted)
-
-
-def _memory_scale(
-    settings: Settings, training: Callable[[], Training], grid: Grid
-) -> float:
-    """The standard deviation of the memory of the ocean's cells, if it is an input.
-
-    Raises:
-        ValueError: if there is no memory.
-    """
-    if not settings.memory:
-        return 0.0
-    pieces = [past.cells[:, grid.ocean] for past in training().past]
-    squares = sum(np.sum(np.square(x, dtype=np.float64)) for x in pieces)
-    scale = float(np.sqrt(squares / max(sum(x.size for x in pieces), 1)))
-    if not scale:
-        raise ValueError(
-            f"memory=True: the training months remember nothing (in_len="
-            f"{settings.in_len}); use more months, or memory=False"
-        )
-    return scale
-
-
 def _known(settings: Settings, state: DataState) -> Learned:
     """What a trained model knows."""
     learned = unpack(state)
     if learned.origin == TWIN:
-        return dataclasses.replace(learned, fitted=_twin_references(settings))
+        lengths = settings.in_len, settings.out_len
+        fitted = of_twin.references(settings.seed, *lengths)
+        return dataclasses.replace(learned, fitted=fitted)
     return learned
 
 
@@ -265,7 +207,7 @@ def _icar(
 def _learned_from_icar(
     settings: Settings, data: icar_lib.IcarEnso, months_K: np.ndarray, past: Past
 ) -> Learned:
-    months = functools.partial(_months, data.cube, months_K, months_K, past)
+    months = functools.partial(months_of, data.cube, months_K, months_K, past)
     pieces = data.training_pieces
     training = months(pieces)
     whole = months([data.periods["train"]] if data.periods else pieces)
@@ -279,9 +221,9 @@ def _learned_from_icar(
             settings, lambda: whole.known, grid.ocean, official=True
         ),
         index_months=3,
-        memory_scale=_memory_scale(settings, lambda: whole, grid),
+        memory_scale=memory_scale(whole, grid.ocean) if settings.memory else 0.0,
         land_counts=True,
-        fitted=_fitting(lambda: training, grid, weights, settings),
+        fitted=fitting(lambda: training, grid, weights, settings.out_len),
     )
 
 
@@ -361,9 +303,9 @@ def _gridded(settings: Settings, state: DataState | None) -> Dataset:
                 settings, lambda: whole.known, grid.ocean, official=False
             ),
             index_months=1,
-            memory_scale=_memory_scale(settings, lambda: whole, grid),
+            memory_scale=memory_scale(whole, grid.ocean) if settings.memory else 0.0,
             base=data.base,
-            fitted=_fitting(lambda: training, grid, weights, settings),
+            fitted=fitting(lambda: training, grid, weights, settings.out_len),
         )
     simulated = None
     if settings.simulated and training.fields:
@@ -399,7 +341,7 @@ def _gridded_training(
     if data.observed is not None:
         seen = data.observed | ~data.grid.ocean
         known = np.where(seen, anomalies, np.float32(np.nan))
-    months = functools.partial(_months, data.cube, anomalies, known, past)
+    months = functools.partial(months_of, data.cube, anomalies, known, past)
     if not len(data.starts["train"]):
         return months([]), months([])
     return months(training_pieces(data.periods)), months([data.periods["train"]])
@@ -412,22 +354,6 @@ def _short_memory(settings: Settings, data: gridded_sst.GriddedSST) -> str:
     if not short:
         return ""
     return f"; {short} of {len(last)} test windows remember fewer than {REACH} months"
-
-
-def _months(
-    cube: Cube,
-    fields: np.ndarray,
-    known: np.ndarray,
-    past: Past,
-    pieces: Sequence[Period],
-) -> Training:
-    """Some pieces of a series, as months to fit on."""
-    return Training(
-        [fields[first:stop] for first, stop in pieces],
-        [known[first:stop] for first, stop in pieces],
-        [past.between(*piece) for piece in pieces],
-        [_calendar_month(cube, first) for first, _ in pieces],
-    )
 
 
 def _windows(settings: Settings, cube: Cube, starts, **more) -> dict[str, Windows]:
@@ -466,11 +392,6 @@ def _followed(
             "without a protocol"
         )
     return "" if departure else name
-
-
-def _calendar_month(cube: Cube, frame: int) -> int:
-    assert cube.minutes is not None  # `gridded_sst` and `icar` give months dates
-    return int(times.month_of(cube.minutes[frame]) % 12)
 
 
 def _dates(cube: Cube, periods: Mapping[str, Period] | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from earthformer_jax.data.enso.systems.fitting import Past, past_of
+from earthformer_jax.data.enso.systems.training import Past, past_of
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.source import Example, Source
@@ -20,9 +20,10 @@ class EnsoExamples:
     of each cell. A window must have either `start_month`, the calendar month of its
     first target, or the `time` of its months.
 
-    `memory` `[r]` and `cell_memory` `[h, w]` are what the last input month remembers of
-    those before it, of Nino3.4 and of every cell (`enso.systems.fitting.Past`), in K
-    months. A window that has neither remembers its own months only.
+    With `past`, `memory` `[r]` and `cell_memory` `[h, w]` are what the last input month
+    remembers of those before it, of Nino3.4 and of every cell
+    (`enso.systems.training.Past`), in K months; reference forecasts read them. A window
+    that has neither remembers its own months only.
 
     With `observed`, targets that are not observed are 0 K and do not count: the index
     is the mean over the observed cells, and NaN (unknown) in months where these have
@@ -38,13 +39,14 @@ class EnsoExamples:
         calendar: bool = False,
         observed: bool = False,
         memory_scale: float = 0.0,
+        past: bool = True,
     ):
         self._windows = windows
         self._normalization = normalization
         self._weights = nino_weights
         self._calendar = calendar
         self._observed = observed
-        self._memory_scale = memory_scale
+        self._memory_scale, self._has_past = memory_scale, past
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -71,17 +73,20 @@ class EnsoExamples:
             start_month = times.month_of(window["time"][len(inputs)]) % 12
         if self._calendar:
             inputs = with_calendar(inputs, int(start_month))
-        past = past_of_window(window, self._weights)
-        if self._memory_scale:
-            inputs = with_memory(inputs, past, self._memory_scale)
+        remembered = {}
+        if self._has_past or self._memory_scale:
+            past = past_of_window(window, self._weights)
+            if self._memory_scale:
+                inputs = with_memory(inputs, past, self._memory_scale)
+            if self._has_past:
+                remembered = {k: x[-1] for k, x in past.behind.items()}
         example = {
             "inputs": inputs,
             "targets": self._scaled(targets),
             "start_month": np.asarray(start_month, np.int32),
             "nino34": monthly.astype(np.float32),
             "nino34_three_month": three_month.astype(np.float32),
-            "memory": past.index[-1],
-            "cell_memory": past.cells[-1],
+            **remembered,
         }
         if observed is not None:
             complete = np.ones(window["inputs"].shape, bool)

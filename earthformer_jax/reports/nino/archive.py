@@ -17,6 +17,40 @@ CATEGORIES = ["La Niña", "neutral", "El Niño"]
 def dataset(skill: Skill, data: Data) -> xr.Dataset:
     """Everything in `skill`, with names, units and a meaning of each variable."""
     windows = skill.windows
+    leads = windows.forecast.shape[2]
+    category_leads = skill_lib.category_scores(skill)["hits"].shape[1]
+    return xr.Dataset(
+        {
+            name: (dims, values, {"long_name": meaning} | ({"units": u} if u else {}))
+            for name, (dims, values, meaning, u) in _variables(skill).items()
+        },
+        coords={
+            "forecast": list(windows.names),
+            "lead": ("lead", np.arange(1, leads + 1), {"units": "months"}),
+            "map_lead": ("map_lead", windows.map_leads, {"units": "months"}),
+            "category_lead": np.arange(1, category_leads + 1),
+            "region": list(windows.regions),
+            "target_month": np.arange(1, 13),
+            "forecast_category": CATEGORIES,
+            "observed_category": CATEGORIES,
+            "latitude": (
+                "latitude",
+                data.coordinates["latitude"],
+                {"units": "degrees_north"},
+            ),
+            "longitude": (
+                "longitude",
+                data.coordinates["longitude"],
+                {"units": "degrees_east"},
+            ),
+        },
+        attrs={"title": "Skill of El Niño forecasts", "source": data.description},
+    )
+
+
+def _variables(skill: Skill) -> dict[str, tuple]:
+    """Dimensions, values, meaning and unit ("" if it varies) of each variable."""
+    windows = skill.windows
     month_r, month_rmse = index_skill.by_target_month(
         windows.forecast[..., 0], windows.observed[..., 0], windows.start_month
     )
@@ -29,7 +63,7 @@ def dataset(skill: Skill, data: Data) -> xr.Dataset:
     def stacked(key):
         return np.stack([both[key] for both in regions.values()], axis=-1)
 
-    variables = {
+    return {
         "index": (
             ("forecast", "window", "lead", "region"),
             windows.forecast,
@@ -88,34 +122,6 @@ def dataset(skill: Skill, data: Data) -> xr.Dataset:
             "1",
         ),
     }
-    leads = windows.forecast.shape[2]
-    return xr.Dataset(
-        {
-            name: (dims, values, {"long_name": meaning} | ({"units": u} if u else {}))
-            for name, (dims, values, meaning, u) in variables.items()
-        },
-        coords={
-            "forecast": list(windows.names),
-            "lead": ("lead", np.arange(1, leads + 1), {"units": "months"}),
-            "map_lead": ("map_lead", windows.map_leads, {"units": "months"}),
-            "category_lead": np.arange(1, categories["hits"].shape[1] + 1),
-            "region": list(windows.regions),
-            "target_month": np.arange(1, 13),
-            "forecast_category": CATEGORIES,
-            "observed_category": CATEGORIES,
-            "latitude": (
-                "latitude",
-                data.coordinates["latitude"],
-                {"units": "degrees_north"},
-            ),
-            "longitude": (
-                "longitude",
-                data.coordinates["longitude"],
-                {"units": "degrees_east"},
-            ),
-        },
-        attrs={"title": "Skill of El Niño forecasts", "source": data.description},
-    )
 
 
 def write(path: Path, skill: Skill, data: Data) -> None:

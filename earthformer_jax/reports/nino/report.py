@@ -24,12 +24,8 @@ from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 MAP_LEADS = (1, 3, 6, 9, 12)
 EVENT_LEAD = 6  # the maps show the window with the strongest event at this lead
-MAP_ROWS = (
-    "model",
-    "ceiling",
-    "lim_field_memory",
-    "lim",
-)  # the first two at hand join the truth
+# The first two at hand join the truth.
+MAP_ROWS = ("model", "ceiling", "lim_field_memory", "lim")
 
 
 def score(

@@ -7,14 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from earthformer_jax.data.enso.systems.training import Training
 from earthformer_jax.data.readers.grid import Grid
-from earthformer_jax.statistics.field_memory import (
-    REACH,
-    FieldMemoryModel,
-    fit_field_memory,
-    memory_of_cells,
-)
-from earthformer_jax.statistics.memory import RATES, Months, leaky_integrals
+from earthformer_jax.statistics.field_memory import FieldMemoryModel, fit_field_memory
 from earthformer_jax.statistics.memory_system import fit_memory_system
 from earthformer_jax.statistics.oscillator import fit_oscillator
 from earthformer_jax.statistics.references import (
@@ -24,99 +19,7 @@ from earthformer_jax.statistics.references import (
 )
 from earthformer_jax.statistics.state_model import StateModel
 
-MOST_MONTHS = 12_000  # systems with memory are fitted to the latest of them
-
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Past:
-    """What consecutive months remember of those before.
-
-    Attributes:
-        index: float32 `[m, r]`, the memory of Nino3.4 for each of `RATES`, K months.
-        cells: float32 `[m, h, w]`, that of every cell, K months.
-    """
-
-    index: np.ndarray
-    cells: np.ndarray
-
-    def between(self, first: int, stop: int) -> "Past":
-        """The memory of some of the months."""
-        return Past(self.index[first:stop], self.cells[first:stop])
-
-    @property
-    def behind(self) -> dict[str, np.ndarray]:
-        """By the names that windows have them under."""
-        return {"memory": self.index, "cell_memory": self.cells}
-
-
-def past_of(
-    fields: np.ndarray,
-    nino_weights: np.ndarray,
-    segments: Sequence[Sequence[int]] | np.ndarray,
-    reach: int | None = None,
-) -> Past:
-    """What each month remembers of those before it in its segment.
-
-    Args:
-        fields: `[m, h, w]` anomalies in K, without gaps.
-        nino_weights: `[h, w]` of the index.
-        segments: first month and end of the pieces without gaps in time.
-        reach: months that are remembered; None: as many as each memory does.
-    """
-    index = np.zeros((len(fields), len(RATES)), np.float32)
-    cells = np.zeros(fields.shape, np.float32)
-    for first, stop in segments:
-        piece = fields[first:stop]
-        nino = np.einsum("mhw,hw->m", piece, nino_weights, dtype=np.float64)
-        index[first:stop] = leaky_integrals(nino, reach=reach)
-        cells[first:stop] = memory_of_cells(piece, REACH if reach is None else reach)
-    return Past(index, cells)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Training:
-    """Training months, as pieces that are each without gaps in time.
-
-    Attributes:
-        fields: `[m, h, w]` anomalies in K of each piece, without gaps.
-        known: the same, NaN where the ocean was not observed.
-        past: of each piece.
-        first_months: calendar month of the first one of each, January = 0.
-    """
-
-    fields: Sequence[np.ndarray]
-    known: Sequence[np.ndarray]
-    past: Sequence[Past]
-    first_months: Sequence[int]
-
-    @functools.cached_property
-    def latest(self) -> "Training":
-        """The latest `MOST_MONTHS`."""
-        rest, kept = MOST_MONTHS, []
-        for i in reversed(range(len(self.fields))):
-            skip = max(len(self.fields[i]) - rest, 0)
-            if rest <= 0:
-                break
-            kept.insert(0, (i, skip, len(self.fields[i])))
-            rest -= len(self.fields[i]) - skip
-        return Training(
-            [self.fields[i][a:b] for i, a, b in kept],
-            [self.known[i][a:b] for i, a, b in kept],
-            [self.past[i].between(a, b) for i, a, b in kept],
-            [(self.first_months[i] + a) % 12 for i, a, _ in kept],
-        )
-
-    @functools.cached_property
-    def months(self) -> list[Months]:
-        """What systems with a memory are fitted to."""
-        return [
-            Months(x, past.index, first)
-            for x, past, first in zip(
-                self.fields, self.past, self.first_months, strict=True
-            )
-        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,3 +101,13 @@ def fit(
         except ValueError as error:  # training itself needs no reference forecast
             logger.info("without the reference forecast %s: %s", make.__name__, error)
     return Fitted(damping_factors(training.known, ocean, out_len), **made)
+
+
+def fitting(
+    training: Callable[[], Training],
+    grid: Grid,
+    nino_weights: np.ndarray,
+    out_len: int,
+) -> Callable[[], Fitted]:
+    """What calls `fit`, once, when it is called itself; arguments as there."""
+    return functools.cache(lambda: fit(training(), grid, nino_weights, out_len))

@@ -5,7 +5,7 @@ import numpy as np
 from earthformer_jax.data.enso.learned import TWIN, Learned
 from earthformer_jax.data.forecasting.encoding import Memory
 from earthformer_jax.data.readers.series import Cube
-from earthformer_jax.statistics.field_memory import KEPT, REACH
+from earthformer_jax.statistics.field_memory import KEPT, REACH, memory_of_cells
 
 MOST_MISSING = 0.1  # of the months that are remembered, without a note
 
@@ -56,8 +56,8 @@ def note_if_short(cube: Cube, last: np.ndarray, missing: np.ndarray) -> tuple[st
 def advanced(learned: Learned, known: np.ndarray, memory: np.ndarray) -> np.ndarray:
     """The memory `[k, h, w, 1]` of the months after the inputs.
 
-    What is forgotten after `REACH` months, with a weight below a tenth, is known as far
-    as the inputs reach, and otherwise fades instead.
+    Months before the inputs, whose sum alone is known, fade instead of being forgotten
+    one by one.
 
     Args:
         learned: what the model knows.
@@ -65,10 +65,8 @@ def advanced(learned: Learned, known: np.ndarray, memory: np.ndarray) -> np.ndar
         memory: of the inputs `[t, h, w]`, in model units.
     """
     kelvin = learned.normalization.decode(known[..., 0].astype(np.float64))
-    now, made = memory[-1].astype(np.float64) * learned.memory_scale, []
-    for m in range(len(memory), len(known)):
-        now = KEPT * now - kelvin[m - 1]
-        if m > REACH:
-            now = now + KEPT**REACH * kelvin[m - 1 - REACH]
-        made.append(now / learned.memory_scale)
-    return np.stack(made)[..., None]
+    last, months = len(memory) - 1, len(known) - len(memory)
+    own = memory_of_cells(kelvin)
+    before = memory[last].astype(np.float64) * learned.memory_scale - own[last]
+    fading = KEPT ** np.arange(1, months + 1)[:, None, None] * before
+    return ((own[last + 1 :] + fading) / learned.memory_scale)[..., None]
