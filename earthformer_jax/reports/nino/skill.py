@@ -240,7 +240,7 @@ _SUMMARY = (
 )
 
 
-def verdict(skill: Skill, called: Callable[[str], str] = str) -> str:
+def verdict(skill: Skill, called: Callable[[str], str] | None = None) -> str:
     """The model next to the strongest reference, by the mean correlation, in words.
 
     It is better or worse where the interval of the difference lies beyond
@@ -248,20 +248,22 @@ def verdict(skill: Skill, called: Callable[[str], str] = str) -> str:
 
     Args:
         skill: of all forecasts.
-        called: what the text calls a forecast of that name.
+        called: what the text calls a forecast of that name; None: "the best reference,
+            NAME".
     """
     other = skill.strongest
     if other is None:
         return "There is no reference to compare with"
     if skill.no_intervals:
-        return f"The strongest reference is {called(other)}"
+        return f"The best reference is {other if called is None else called(other)}"
+    name = f"the best reference, {other}" if called is None else called(other)
     _, (low, high) = skill.difference("correlation_mean", MODEL, other)
     comparison = "as good as"
     if low > NO_DIFFERENCE:
         comparison = "better than"
     elif high < -NO_DIFFERENCE:
         comparison = "worse than"
-    return f"The model is {comparison} the strongest reference, {called(other)}"
+    return f"By correlation the model is {comparison} {name}"
 
 
 def _limits(limits: np.ndarray, form: str) -> str:

@@ -111,7 +111,7 @@ def test_scores_file_table_and_figures(tmp_path, capsys):
         "persistence",
         "lim",
     ]
-    assert "better than the strongest reference, lim" in table.splitlines()[-1]
+    assert "better than the best reference, lim" in table.splitlines()[-1]
     figures = sorted(p.name for p in (tmp_path / "figures").iterdir())
     assert figures == ["forecast_maps.png", "nino_skill.png", "skill.png"]
 
