@@ -1,0 +1,1 @@
+"""Scores of forecasts with probabilities: members, or quantiles of a distribution."""
