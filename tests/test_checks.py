@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from earthformer_jax import losses
 from earthformer_jax.metrics import channels, frames, pixel, precipitation, ssim
 from earthformer_jax.ops import (
     attention,
@@ -22,7 +23,6 @@ from earthformer_jax.ops import (
 )
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
-from earthformer_jax.training.step import weighted_mse
 
 NAN = float("nan")
 FIELD = np.zeros((1, 4, 6, 8, 2), np.float32)
@@ -102,9 +102,13 @@ CASES = {
         dict(x=PLANE, weights=np.ones((2, 2))),
     ),
     "ssim": (ssim.ssim, dict(forecast=TARGETS[..., 0], target=TARGETS[..., 0])),
-    "weighted_mse": (
-        functools.partial(weighted_mse, weights=np.ones(1)),
+    "mse": (
+        functools.partial(losses.create_loss("mse"), weights=np.ones(1)),
         dict(forecast=TARGETS, targets=TARGETS),
+    ),
+    "afcrps": (
+        functools.partial(losses.create_loss("afcrps"), weights=np.ones(1)),
+        dict(forecast=TARGETS[None], targets=TARGETS),
     ),
     "example_errors": (pixel.example_errors, dict(forecast=TARGETS, targets=TARGETS)),
     "PixelError": (
@@ -194,7 +198,7 @@ def test_functions(case):
             "forecast has shape",
         ),
         (
-            lambda: weighted_mse(TARGETS[:, :1], TARGETS, np.ones(1)),
+            lambda: losses.create_loss("mse")(TARGETS[:, :1], TARGETS, np.ones(1)),
             "forecast has shape",
         ),
     ],

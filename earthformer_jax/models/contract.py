@@ -85,6 +85,22 @@ def uses_targets(model: Forecaster) -> bool:
     return bool(getattr(model, "uses_targets", False))
 
 
+def own_loss(model: Forecaster) -> bool:
+    """Whether all that the model learns from are terms that it sows into `losses`.
+
+    Such a model has the class attribute `own_loss = True`.
+    """
+    return bool(getattr(model, "own_loss", False))
+
+
+def trains_members(model: Forecaster) -> bool:
+    """Whether a call with `train=True` gives members `[m, b, k, h, w, c_out]`.
+
+    Such a model has the attribute `train_members`, the number m of them.
+    """
+    return getattr(model, "train_members", 0) > 0
+
+
 def final_teaching(model: Forecaster, total_steps: int) -> float:
     """Probability of true frames in the last step of a training; 0 for most models."""
     if not uses_targets(model) or not isinstance(model, Pupil):

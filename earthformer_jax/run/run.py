@@ -38,7 +38,7 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
-from earthformer_jax.training.settings import check_dataset, check_devices
+from earthformer_jax.training.settings import check_dataset, check_devices, make_loss
 from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class Run:
             self._member(0).rehearse()
             return self._reported
         check_dataset(self._settings, self._reported)
+        make_loss(self._settings.train, self.model)
         shapes = example_shapes(self.config, self.dataset)
         for batch in ("train.micro_batch", "eval.batch_size"):
             memory.check_attention(self.config, self.model, batch)

@@ -11,9 +11,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from earthformer_jax import losses
+from earthformer_jax.checks import inherited
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.source import NUM_THREADS
+from earthformer_jax.losses.contract import Loss
 from earthformer_jax.metrics.contract import scalar_scores
+from earthformer_jax.models.contract import Forecaster, own_loss, trains_members
 from earthformer_jax.settings import (
     DECAY,
     FRACTION,
@@ -61,6 +65,11 @@ class OptimSettings:
     ema_decay: float = setting(0.0, DECAY)
 
 
+def option_of(loss: str, name: str) -> Any:
+    """The field of an option of a loss, with its default and accepted values."""
+    return inherited(losses.loss_class(loss), name)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """The training loop.
@@ -71,6 +80,11 @@ class TrainSettings:
     Attributes:
         batch_size: examples per optimiser step.
         micro_batch: examples per gradient; the gradients add up.
+        loss: what is minimised (`losses`); empty (default): the model's own terms alone
+            for a model that has all of its loss itself, afcrps for one that forecasts
+            several members in training, otherwise mse.
+        loss_alpha: of afcrps: 1 for the fair CRPS, 0 for that of the members as they
+            are.
         epochs: passes through the training split, to which `simulated_steps` are added.
         steps: optimiser steps in all; 0: from epochs. A training can be continued with
             more, or fewer than planned; its schedule then follows the new number.
@@ -92,6 +106,8 @@ class TrainSettings:
 
     batch_size: int = setting(64, at_least(1))
     micro_batch: int = setting(16, at_least(1))
+    loss: str = setting("", choice("", *losses.names()))
+    loss_alpha: float = option_of("afcrps", "alpha")
     epochs: float = setting(100.0, NOT_NEGATIVE)
     steps: int = setting(0, at_least(0))
     simulated_steps: int = setting(0, at_least(0))
@@ -160,6 +176,8 @@ class Settings:
     eval: EvalSettings = EvalSettings()
 
 
+_OPTION = "loss_"  # what options of a loss begin with among the settings
+
 SECTIONS: dict[str, type[Any]] = {
     field.name: type(field.default)
     for field in dataclasses.fields(Settings)
@@ -203,6 +221,45 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     if problems:
         raise ConfigError(*problems)
     return settings
+
+
+def make_loss(train: TrainSettings, model: Forecaster) -> Loss:
+    """The loss that a model is trained with.
+
+    Args:
+        train: names the loss and sets its options, `loss_alpha` and the like.
+        model: to train.
+
+    Raises:
+        ConfigError: if the model cannot be trained with this loss, or options of
+            another one are set.
+    """
+    fields = {field.name: field for field in dataclasses.fields(train)}
+    try:
+        name = losses.choose(
+            train.loss,
+            own_loss=own_loss(model),
+            takes_members=trains_members(model),
+        )
+        has = {field.name for field in dataclasses.fields(losses.loss_class(name))}
+        options = {
+            name.removeprefix(_OPTION): getattr(train, name)
+            for name in fields
+            if name.startswith(_OPTION)
+        }
+        wrong = [
+            f"{_OPTION}{option}={value!r} is not an option of loss={name!r}; expected "
+            f"it to be left at {fields[_OPTION + option].default!r}"
+            for option, value in options.items()
+            if option not in has and value != fields[_OPTION + option].default
+        ]
+        if wrong:
+            raise ConfigError(*wrong)
+        return losses.create_loss(name, **{k: options[k] for k in has})
+    except ConfigError as error:
+        raise ConfigError(
+            *(qualified(p, "config.train.", fields) for p in error.problems)
+        ) from error
 
 
 def check_devices(settings: Settings, count: int) -> None:

@@ -10,46 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from earthformer_jax.checks import check_array
+from earthformer_jax.losses.contract import Loss
+from earthformer_jax.losses.pointwise import SquaredError
 from earthformer_jax.models.contract import Forecaster, uses_targets
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
 
 Scalars = dict[str, jax.Array]
 
-
-def weighted_mse(
-    forecast: jax.Array,
-    targets: jax.Array,
-    weights: np.ndarray,
-    observed: jax.Array | None = None,
-) -> jax.Array:
-    """Mean squared error over the cells that count.
-
-    Args:
-        forecast: `[b, t, h, w, c]`.
-        targets: `[b, t, h, w, c]`; values where the weight is 0 have no effect.
-        weights: broadcastable to `[t, h, w, c]`, non-negative, 0 where nothing is
-            ever observed.
-        observed: bool, like `targets`; False where this target is unknown.
-
-    Returns:
-        Scalar: sum(weights * squared error) / (b * sum(weights over the field)). An
-        unknown target counts as no error; it does not make the others count more, so
-        that the loss of a batch is the mean of those of its parts.
-    """
-    sizes = check_array("targets", targets, "b t h w c")
-    check_array("forecast", forecast, "b t h w c", sizes)
-    if observed is not None:
-        check_array("observed", observed, "b t h w c", sizes, kind=bool)
-    normaliser = len(forecast) * np.broadcast_to(weights, forecast.shape[1:]).sum()
-    # The mask is applied before squaring: a missing value (NaN) must not reach the
-    # gradient, where 0 * NaN would be NaN.
-    counts = weights > 0
-    if observed is not None:
-        counts = counts & observed
-    error = jnp.where(counts, forecast - targets, 0)
-    return jnp.sum(weights * jnp.square(error)) / normaliser
+_MSE = SquaredError()
 
 
 def relative_weights(
@@ -58,7 +27,7 @@ def relative_weights(
     """Weights of single values as a model is given them (`models.contract.Pupil`).
 
     Args:
-        loss_weights: as in `weighted_mse`.
+        loss_weights: of the cells, as losses are given them.
         shape: `(k, h, w, c)` of the values; loss weights that depend on the lead time
             are averaged over it if it is another one.
         observed: bool `[b, k, h, w, c]`, or None if all values are known.
@@ -96,6 +65,7 @@ def update(
     tx: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     loss_weights: np.ndarray,
+    loss: Loss = _MSE,
     micro_batches: int = 1,
     ema_decay: float = 0.0,
     total_steps: int | None = None,
@@ -117,7 +87,8 @@ def update(
             their weights, and the step.
         tx: optimiser that `state.opt_state` belongs to.
         learning_rate: the schedule used by `tx`, to report it.
-        loss_weights: as in `weighted_mse`.
+        loss_weights: broadcastable to `[k, h, w, c]`, 0 where nothing is ever observed.
+        loss: of the forecast, or of the members that the model forecasts in training.
         micro_batches: gradients of this many equal parts are averaged, to save memory.
         ema_decay: memory of `state.ema_params`, if they are kept.
         total_steps: planned length of the training, which schedules of a model may
@@ -148,30 +119,35 @@ def update(
             },
             mutable=["losses", "batch_stats"],
         )
-        loss = weighted_mse(
-            forecast, micro["targets"], loss_weights, micro.get("observed")
+        value = loss(
+            forecast,
+            micro["targets"],
+            loss_weights,
+            micro.get("observed"),
+            key=jax.random.fold_in(key, 2),
+            progress=None if not total_steps else state.step / total_steps,
         )
         sown = jax.tree.leaves(changed.get("losses", {}))
-        loss += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(loss))
-        return loss, changed.get("batch_stats", batch_stats)
+        value += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(value))
+        return value, changed.get("batch_stats", batch_stats)
 
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
     def accumulate(carry, numbered_micro):
-        grads, loss, batch_stats = carry
+        grads, total, batch_stats = carry
         number, micro = numbered_micro
         key = jax.random.fold_in(rng, number)
-        (new_loss, batch_stats), new_grads = value_and_grad(
+        (value, batch_stats), new_grads = value_and_grad(
             state.params, batch_stats, micro, key
         )
         grads = jax.tree.map(jnp.add, grads, new_grads)
-        return (grads, loss + new_loss, batch_stats), None
+        return (grads, total + value, batch_stats), None
 
     if micro_batches == 1:
         # No loop over one batch: inside loops XLA's CPU compiler leaves gradients of
         # convolutions in a form that takes ten times as long.
         key = jax.random.fold_in(rng, 0)
-        (loss, batch_stats), grads = value_and_grad(
+        (value, batch_stats), grads = value_and_grad(
             state.params, state.batch_stats, batch, key
         )
     else:
@@ -181,15 +157,17 @@ def update(
             state.batch_stats,
         )
         parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
-        (grads, loss, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
-        grads, loss = jax.tree.map(lambda x: x / micro_batches, (grads, loss))
+        (grads, value, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
+        grads, value = jax.tree.map(lambda x: x / micro_batches, (grads, value))
     if axis_name is not None:
-        grads, loss, batch_stats = jax.lax.pmean((grads, loss, batch_stats), axis_name)
+        grads, value, batch_stats = jax.lax.pmean(
+            (grads, value, batch_stats), axis_name
+        )
 
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     scalars = {
-        "loss": loss,
+        "loss": value,
         "grad_norm": optax.tree.norm(grads),
         "lr": learning_rate(state.step),
     }

@@ -78,6 +78,10 @@ class TestRefusals:
         message = "monitor='skill' is not a score of 'toy'"
         self.refused(tmp_path, message, train__monitor="skill")
 
+    def test_loss_that_the_model_cannot_be_trained_with(self, made, tmp_path):
+        message = "config.train.loss='afcrps': the model is trained with one forecast"
+        self.refused(tmp_path, message, train__loss="afcrps")
+
     def test_model_of_another_shape(self, made, tmp_path, monkeypatch):
         class Wrong(toy.ToyModel):
             def __call__(self, inputs, *, train=False):

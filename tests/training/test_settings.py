@@ -5,6 +5,7 @@ import dataclasses
 import ml_collections
 import pytest
 
+from earthformer_jax import losses
 from earthformer_jax.settings import ConfigError, meanings
 from earthformer_jax.training import settings as lib
 from tests.training import toy
@@ -22,6 +23,8 @@ WRONG_VALUES = {
     "optim.eps": [0.0, 1e-300],
     "optim.ema_decay": [1.0],
     "train.batch_size": [0, -8],
+    "train.loss": ["msee", None],
+    "train.loss_alpha": [-0.1, 1.5],
     "train.micro_batch": [0],
     "train.epochs": [-1.0],
     "train.steps": [-1, 2**31, 10**30],
@@ -163,3 +166,59 @@ class TestCheckDataset:
     def test_unknown_monitor(self, monitor):
         with pytest.raises(ConfigError, match=f"{monitor}' is not a score .* of mse"):
             self.check(train__monitor=monitor)
+
+
+class OwnLossModel:
+    own_loss = True
+
+
+class MembersModel:
+    train_members = 2
+
+
+class TestMakeLoss:
+    def make(self, model=None, **changes):
+        train = lib.from_config({"train": changes}).train
+        return lib.make_loss(train, model or toy.ToyModel())
+
+    def test_the_one_that_suits_the_model(self):
+        assert self.make() == losses.create_loss("mse")
+        assert self.make(MembersModel()) == losses.create_loss("afcrps")
+        assert self.make(OwnLossModel()) == losses.create_loss("none")
+
+    def test_options(self):
+        loss = self.make(MembersModel(), loss="afcrps", loss_alpha=1.0)
+        assert loss == losses.create_loss("afcrps", alpha=1.0)
+
+    def test_every_option_is_a_setting_with_its_default(self):
+        defaults = {
+            f"loss_{field.name}": field.default
+            for name in losses.names()
+            for field in dataclasses.fields(losses.loss_class(name))
+        }
+        options = {
+            field.name: field.default
+            for field in dataclasses.fields(lib.TrainSettings)
+            if field.name.startswith("loss_")
+        }
+        assert options == defaults
+
+    @pytest.mark.parametrize(
+        "model, changes, message",
+        [
+            (MembersModel, dict(loss="mse"), "loss='mse': the model is trained with"),
+            (toy.ToyModel, dict(loss="afcrps"), "loss='afcrps': the model is trained"),
+            (toy.ToyModel, dict(loss="none"), "loss='none': the model has none"),
+            (OwnLossModel, dict(loss="mse"), "loss='mse': the model learns from"),
+            (
+                toy.ToyModel,
+                dict(loss_alpha=0.5),
+                "loss_alpha=0.5 is not an option of config.train.loss='mse'; expected "
+                "it to be left at 0.95",
+            ),
+        ],
+    )
+    def test_what_does_not_go_together(self, model, changes, message):
+        with pytest.raises(ConfigError) as error:
+            self.make(model(), **changes)
+        assert str(error.value).startswith(f"config.train.{message}")

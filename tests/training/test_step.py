@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from earthformer_jax import losses
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import optimizer
 from earthformer_jax.training import state as state_lib
@@ -40,46 +41,6 @@ def batch():
     source = toy.ToySource(8)
     examples = [source[i] for i in range(8)]
     return {k: np.stack([e[k] for e in examples]) for k in ("inputs", "targets")}
-
-
-class TestWeightedMse:
-    def test_numpy_loop(self):
-        rng = np.random.default_rng(0)
-        forecast, targets = rng.normal(size=(2, 3, 2, 4, 5, 1)).astype(np.float32)
-        weights = rng.uniform(size=(2, 4, 5, 1)).astype(np.float32)
-        weights[0, :2] = 0
-        total = norm = 0.0
-        for b, t, h, w in np.ndindex(3, 2, 4, 5):
-            error = forecast[b, t, h, w, 0] - targets[b, t, h, w, 0]
-            total += weights[t, h, w, 0] * error**2
-            norm += weights[t, h, w, 0]
-        loss = step_lib.weighted_mse(forecast, targets, weights)
-        np.testing.assert_allclose(loss, total / norm, rtol=1e-5)
-
-    def test_weights_broadcast_over_time(self):
-        forecast, targets = np.ones((2, 3, 4, 5, 1)), np.zeros((2, 3, 4, 5, 1))
-        weights = np.zeros((1, 4, 5, 1))
-        weights[:, 0] = 1
-        np.testing.assert_allclose(
-            step_lib.weighted_mse(forecast, targets, weights), 1.0
-        )
-
-    def test_missing_target_without_weight_does_not_reach_the_gradient(self):
-        targets = np.zeros((1, 1, 1, 2, 1), np.float32)
-        targets[0, 0, 0, 1, 0] = np.nan
-        weights = np.array([1.0, 0.0], np.float32).reshape(1, 1, 2, 1)
-        grad = jax.grad(step_lib.weighted_mse)(jnp.ones_like(targets), targets, weights)
-        np.testing.assert_array_equal(grad.ravel(), [2, 0])
-
-    def test_unknown_targets_count_as_no_error(self):
-        rng = np.random.default_rng(1)
-        forecast, targets = rng.normal(size=(2, 2, 3, 4, 5, 1))
-        observed = rng.random(targets.shape) < 0.5
-        targets[~observed] = np.nan
-        weights = np.ones((1, 1, 1, 1))
-        squares = (forecast - targets)[observed] ** 2
-        loss = step_lib.weighted_mse(forecast, targets, weights, observed)
-        np.testing.assert_allclose(loss, squares.sum() / targets.size, rtol=1e-5)
 
 
 class TestUpdate:
@@ -119,6 +80,33 @@ class TestUpdate:
         )
         np.testing.assert_allclose(scalars["lr"], RATE)
         assert int(after.step) == 1
+
+    def test_loss_of_members_with_sown_terms(self, batch):
+        step, state = make(toy.MembersModel())
+        members = np.stack([batch["inputs"], batch["inputs"] + 2])
+        loss = losses.create_loss("afcrps", alpha=0.5)
+        want = loss(members, batch["targets"], WEIGHTS) + 5
+        for micro_batches in (1, 2):
+            now = functools.partial(step, loss=loss, micro_batches=micro_batches)
+            scalars = jax.jit(now)(state, batch)[1]
+            np.testing.assert_allclose(scalars["loss"], want, rtol=1e-5)
+
+    def test_own_terms_are_all_of_the_loss(self, batch):
+        step, state = make(toy.ToyModel(dropout=0.0, sown_loss=3.0))
+        step = functools.partial(step, loss=losses.create_loss("none"), micro_batches=2)
+        after, scalars = jax.jit(step)(state, batch)
+        assert scalars["loss"] == 3 and scalars["grad_norm"] == 0
+        assert_close(after.params, state.params)
+
+    def test_loss_is_given_a_key_of_its_own_and_the_share_of_the_training(self, batch):
+        def loss(forecast, targets, weights, observed=None, *, key, progress):
+            return jax.random.uniform(key) + 10 * progress
+
+        step, state = make(toy.ToyModel(dropout=0.0))
+        step = jax.jit(functools.partial(step, loss=loss, total_steps=4))
+        values = [step(state.replace(step=jnp.int32(i)), batch)[1] for i in (0, 3)]
+        drawn = [values[0]["loss"], values[1]["loss"] - 7.5]
+        assert all(0 <= x < 1 for x in drawn) and drawn[0] != drawn[1]
 
     def test_sown_losses_are_added(self, batch):
         plain, state = make(toy.ToyModel(dropout=0.0))

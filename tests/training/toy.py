@@ -104,6 +104,18 @@ class PupilModel(nn.Module):
         return forecast + step * targets if train else forecast
 
 
+class MembersModel(nn.Module):
+    """In training two members, a parameter apart, and a term of its own."""
+
+    train_members = 2
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False):
+        apart = self.param("apart", nn.initializers.constant(2.0), ())
+        self.sow("losses", "constant", jnp.float32(5.0))
+        return jnp.stack([inputs, inputs + apart]) if train else inputs
+
+
 class StillModel(nn.Module):
     """Persistence, which has no parameters."""
 

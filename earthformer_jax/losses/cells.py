@@ -1,0 +1,68 @@
+"""Means over the cells that count, in which unknown values have no effect.
+
+Every cell has a weight that is known before training, and perhaps is unknown in some of
+the examples. An unknown target counts as no error; it does not make the others count
+more, so that the loss of a batch is the mean of those of its parts.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.checks import check_array
+
+
+def where_known(
+    weights: np.ndarray, observed: jax.Array | None
+) -> np.ndarray | jax.Array:
+    """Bool, True for the cells that count; broadcastable to `[b, k, h, w, c]`."""
+    counts = weights > 0
+    return counts if observed is None else counts & observed
+
+
+def errors(
+    forecast: jax.Array,
+    targets: jax.Array,
+    weights: np.ndarray,
+    observed: jax.Array | None,
+) -> jax.Array:
+    """`forecast - targets`, 0 where the target does not count.
+
+    Args:
+        forecast: `[b, k, h, w, c]`.
+        targets: `[b, k, h, w, c]`.
+        weights: broadcastable to `[k, h, w, c]`.
+        observed: bool, like `targets`, or None if all are.
+
+    Returns:
+        `[b, k, h, w, c]`.
+
+    Raises:
+        ValueError: for arrays of other shapes.
+    """
+    sizes = check_array("targets", targets, "b t h w c")
+    check_array("forecast", forecast, "b t h w c", sizes)
+    if observed is not None:
+        check_array("observed", observed, "b t h w c", sizes, kind=bool)
+    # The mask is applied before anything is made of the difference: a missing value
+    # (NaN) must not reach the gradient, where 0 * NaN would be NaN.
+    return jnp.where(where_known(weights, observed), forecast - targets, 0)
+
+
+def weighted_mean(values: jax.Array, weights: np.ndarray) -> jax.Array:
+    """sum(weights * values) / (b * sum(weights over the field)).
+
+    Args:
+        values: `[b, k, h, w, c]`, 0 where nothing is known.
+        weights: broadcastable to `[k, h, w, c]`.
+    """
+    normaliser = len(values) * np.broadcast_to(weights, values.shape[1:]).sum()
+    return jnp.sum(weights * values) / normaliser
+
+
+def magnitude(x: jax.Array) -> jax.Array:
+    """|x| with the gradient 0 at x = 0, where that of `jnp.abs` is 1.
+
+    Equal members of an ensemble would otherwise be driven apart in their order.
+    """
+    return x * jnp.sign(x)
