@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    forecasters = [n for n in models.names() if n != "conv_autoencoder"]
+    forecasters = [n for n in models.names() if n not in models.RESTORERS]
     parser.add_argument("--configs", default=",".join(SCORES))
     parser.add_argument("--models", default=",".join(forecasters))
     parser.add_argument("--variant", default="quick")

@@ -34,11 +34,14 @@ _MODELS = {
     "e3d_lstm": (f"{__name__}.recurrent.e3d_lstm", "E3DLSTM"),
     "rainformer": (f"{__name__}.rainformer.model", "Rainformer"),
     "conv_autoencoder": (f"{__name__}.recurrent.conv_autoencoder", "ConvAutoencoder"),
+    "vq_vae": (f"{__name__}.tokens.vq_vae", "VQVAE"),
 }
+# Models that restore their inputs and make no forecast.
+RESTORERS = ("conv_autoencoder", "vq_vae")
 # Not networks that could correct the forecast of a base.
 _WITHOUT_BASE = {
     "persistence": "has nothing to learn; choose another model, and base=persistence",
-    "conv_autoencoder": "restores its inputs and makes no forecast",
+    **dict.fromkeys(RESTORERS, "restores its inputs and makes no forecast"),
 }
 _WITHOUT_ENSEMBLE = _WITHOUT_BASE | {"persistence": "has nothing to learn"}
 

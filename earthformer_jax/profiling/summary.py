@@ -19,8 +19,6 @@ from earthformer_jax.models import paper
 from earthformer_jax.models.contract import Forecaster, Variables, uses_targets
 from earthformer_jax.profiling.multiply_adds import multiply_adds, residual_bytes
 
-# Models that do not forecast.
-NO_FORECASTERS = ("conv_autoencoder",)
 RNGS = ("params", "dropout", "sampling")
 
 
@@ -210,7 +208,7 @@ def zoo() -> str:
 
 def labels() -> list[str]:
     """Rows of the zoo: entries of `PAPER_OPTIONS` and models that have none."""
-    known = [n for n in models.names() if n not in NO_FORECASTERS]
+    known = [n for n in models.names() if n not in models.RESTORERS]
     rows = [*paper.PAPER_OPTIONS, *(n for n in known if n not in paper.PAPER_OPTIONS)]
     return [label for label in rows if _options(label, "mnist")["name"] in known]
 

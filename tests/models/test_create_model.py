@@ -39,7 +39,7 @@ def make(name="unet", inputs=SHAPES[0], targets=SHAPES[1], **options):
 
 @pytest.mark.parametrize("name", models.names())
 def test_options_of_the_wrong_kind(name):
-    shapes = AUTOENCODER if name == "conv_autoencoder" else SHAPES
+    shapes = AUTOENCODER if name in models.RESTORERS else SHAPES
     models.create_model(name, *shapes)
     for option, field in models.fields(name).items():
         if option in OPEN:

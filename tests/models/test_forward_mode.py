@@ -48,6 +48,10 @@ SMALLEST = {
         INPUT,
         dict(features=2, embedding=4, plane_features=2, hidden=0, heads=2, harmonics=2),
     ),
+    "vq_vae": (
+        INPUT,
+        dict(factor=2, codebook_size=4, code_width=2, features=4, blocks=1),
+    ),
 }
 
 

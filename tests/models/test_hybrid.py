@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from earthformer_jax.models import create_model, names
+from earthformer_jax.models import RESTORERS, create_model, names
 from earthformer_jax.models.bases import create_base
 from earthformer_jax.models.contract import uses_targets
 from earthformer_jax.models.hybrid import Hybrid, network_of
 from earthformer_jax.run.recipes import SMALL
 
 SHAPES = (3, 16, 16, 2), (2, 16, 16, 1)
-NETWORKS = [n for n in names() if n not in ("persistence", "conv_autoencoder")]
+NETWORKS = [n for n in names() if n not in ("persistence", *RESTORERS)]
 
 
 def variables_of(model, rng):

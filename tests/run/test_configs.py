@@ -64,7 +64,9 @@ def test_variants_everyone_expects(file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in models.names() if n != "conv_autoencoder"])
+@pytest.mark.parametrize(
+    "name", [n for n in models.names() if n not in models.RESTORERS]
+)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_model_on_every_data_set(file, name):
     """`--config=FILE:test,MODEL` gives a model of those data."""

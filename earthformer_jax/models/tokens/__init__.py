@@ -1,0 +1,1 @@
+"""Frames as codes: the VQ-VAE that auto-regressive models forecast with."""
