@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from flax.core import FrozenDict
 
-from earthformer_jax.checks import DTYPES, FLOATING, check_value, shown
+from earthformer_jax.checks import DTYPES, FLOATING, check_fields, check_value, shown
 from earthformer_jax.models import bases
 from earthformer_jax.models.contract import NamedForecaster
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.models.hybrid import Hybrid
+from earthformer_jax.models.probabilistic import NoiseOptions, Probabilistic
 from earthformer_jax.models.shapes import check_shapes
 from earthformer_jax.settings import at_least
 
@@ -43,11 +44,12 @@ _WITHOUT_BASE = {
     "persistence": "has nothing to learn; choose another model, and base=persistence",
     **dict.fromkeys(RESTORERS, "restores its inputs and makes no forecast"),
 }
+_WITHOUT_NOISE = _WITHOUT_BASE | {"persistence": "has nothing to learn"}
 _WITHOUT_ENSEMBLE = _WITHOUT_BASE | {"persistence": "has nothing to learn"}
 
 
 @dataclasses.dataclass(frozen=True)
-class CommonOptions:
+class CommonOptions(NoiseOptions):
     """Options that every model has.
 
     Attributes:
@@ -59,6 +61,9 @@ class CommonOptions:
 
     base: str = ""
     ensemble: int = 1
+
+
+_OF_NOISE = tuple(field.name for field in dataclasses.fields(NoiseOptions))
 
 
 def names() -> tuple[str, ...]:
@@ -91,8 +96,10 @@ def create_model(
         target_shape: (K, H, W, C_out).
         **options: attributes of the model; lists become tuples, and names such as
             "bfloat16" become types. With a `base` the model is a
-            `models.hybrid.Hybrid`, whose network has linear outputs; with an
-            `ensemble` of several members it is a `models.ensemble.Ensemble`.
+            `models.hybrid.Hybrid`, whose network has linear outputs; with `noise` it
+            is a `models.probabilistic.Probabilistic`, and `scan_blocks` is off in its
+            network; with an `ensemble` of several members it is a
+            `models.ensemble.Ensemble`.
 
     Raises:
         ValueError: for an unknown name or option (the nearest ones are named), or
@@ -110,12 +117,26 @@ def create_model(
             )
     size = options.pop("ensemble", CommonOptions.ensemble)
     check_value("ensemble", size, at_least(1))
+    noise = NoiseOptions(**{k: options.pop(k) for k in _OF_NOISE if k in options})
+    _check_noise(name, noise)
     if size > 1:
         if name in _WITHOUT_ENSEMBLE:
             why = _WITHOUT_ENSEMBLE[name]
             raise ValueError(f"ensemble={size}: model {name!r} {why}; expected 1")
+        if noise.noise:
+            raise ValueError(
+                f"ensemble={size}: a model with noise={noise.noise} is an ensemble "
+                "itself; expected ensemble=1 or noise=0"
+            )
         member = create_model(name, shapes[0], shapes[1], **options)
         return Ensemble(shapes[0], shapes[1], member, size)
+    if noise.noise:
+        if "scan_blocks" in known:
+            options["scan_blocks"] = False  # blocks differ in their noise
+        network = create_model(name, shapes[0], shapes[1], **options)
+        model = Probabilistic(shapes[0], shapes[1], network, noise)
+        model.check()
+        return model
     base = options.pop("base", CommonOptions.base)
     has_base = not (isinstance(base, str) and base == "")
     options = {k: _plain(k, v) for k, v in options.items()}
@@ -140,6 +161,22 @@ def model_class(name: str) -> type[Any]:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(_MODELS)}")
     module, attribute = _MODELS[name]
     return getattr(importlib.import_module(module), attribute)
+
+
+def _check_noise(name: str, options: NoiseOptions) -> None:
+    """Refuses noise in a model that cannot have it, and options that need noise."""
+    check_fields(options)
+    if options.noise and name in _WITHOUT_NOISE:
+        why = _WITHOUT_NOISE[name]
+        raise ValueError(f"noise={options.noise}: model {name!r} {why}; expected 0")
+    if options.noise or getattr(model_class(name), "draws", False):
+        return
+    for field in dataclasses.fields(options):
+        if (value := getattr(options, field.name)) != field.default:
+            raise ValueError(
+                f"{field.name}={shown(value)} is for a model with noise, and noise=0; "
+                f"expected noise=32, for example, or {field.name}={field.default}"
+            )
 
 
 def _plain(option: str, value):

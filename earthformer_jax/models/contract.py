@@ -56,6 +56,29 @@ class Embedder(Protocol):
         ...
 
 
+class Draws(Protocol):
+    """A model that draws many forecasts of the same inputs.
+
+    Its `__call__` gives one forecast, the best that it can make of them. In training
+    it may give members `[m, b, k, h, w, c]`.
+
+    Attributes:
+        draws: True.
+    """
+
+    draws: bool
+
+    def members(
+        self, inputs: jax.Array, size: int, *, train: bool = False
+    ) -> jax.Array:
+        """Float32 members `[size, b, k, h, w, c]` of inputs `[b, t, h, w, c_in]`.
+
+        Without `train` a member is a function of its number, the inputs of its window
+        and the model's options: the first n of a larger number are the same n.
+        """
+        ...
+
+
 @runtime_checkable
 class Pupil(Protocol):
     """A model that may learn with scheduled sampling or teacher forcing.
@@ -78,6 +101,11 @@ class Pupil(Protocol):
     def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
         """Probability that a true frame is read in place of a forecast one."""
         ...
+
+
+def draws(model: Forecaster) -> bool:
+    """Whether the model `Draws` forecasts (an `Ensemble` has a fixed number)."""
+    return bool(getattr(model, "draws", False))
 
 
 def uses_targets(model: Forecaster) -> bool:

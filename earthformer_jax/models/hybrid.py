@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from earthformer_jax.models.contract import Forecaster, uses_targets
 from earthformer_jax.models.ensemble import Ensemble
+from earthformer_jax.models.probabilistic import Probabilistic
 
 
 class Hybrid(nn.Module):
@@ -51,7 +52,9 @@ class Hybrid(nn.Module):
 
 
 def network_of(model: Forecaster) -> Forecaster:
-    """The network of a hybrid, or of a member of an ensemble; else the model itself."""
+    """What learns in a model: the network inside members, noise and hybrids."""
     if isinstance(model, Ensemble):
         model = model.member
+    if isinstance(model, Probabilistic):
+        model = model.network
     return model.network if isinstance(model, Hybrid) else model

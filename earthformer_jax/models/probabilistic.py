@@ -1,0 +1,377 @@
+"""A network that draws many forecasts: noise in its norms.
+
+A member of the ensemble is a forecast with its own noise z ~ N(0, I). A dense layer
+without bias, zero at first, turns z into (d_scale, d_shift) for every norm of the
+chosen part, whose result y becomes `y * (1 + d_scale) + d_shift`: an untrained or
+freshly converted model is the network it was made of, whatever the noise.
+
+The network knows nothing of this. Its norms are found while its variables are created,
+and Flax's method interceptors change their results, in loops and recomputed blocks as
+well. The norms' results are the same array for all members before the first noise, so
+`jax.vmap` over z computes what lies before it once.
+
+Reference:
+    Alet et al. 2025, Skillful joint probabilistic weather forecasting from marginals.
+    https://arxiv.org/abs/2506.10772 (noise-conditioned norms); Lang et al. 2024,
+    AIFS-CRPS. https://arxiv.org/abs/2412.15832
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from earthformer_jax.checks import check_fields, check_value
+from earthformer_jax.layers import batch_norm, loop_conv, norm
+from earthformer_jax.models.contract import uses_targets
+from earthformer_jax.models.shapes import check_inputs
+from earthformer_jax.settings import at_least, choice, setting
+
+PARTS = ("decoder", "all")
+AT_ONCE = 8  # members that forecast side by side; more of them do so in turn
+NOISE, SPREAD, NETWORK = "noise", "spread", "network"
+
+# What is modulated, by type and method: norms; in a network without any, convolutions.
+_NORMS = (
+    (norm.LayerNorm, "bind_weights"),
+    (norm.RMSNorm, "bind_weights"),
+    (batch_norm.BatchNorm, "__call__"),
+    (nn.LayerNorm, "__call__"),
+    (nn.GroupNorm, "__call__"),
+)
+_CONVOLUTIONS = (
+    (nn.Conv, "__call__"),
+    (nn.ConvTranspose, "__call__"),
+    (loop_conv.LoopConv, "__call__"),
+)
+
+Path = tuple[str, ...]  # of a module inside the network
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions:
+    """Options of the noise in a model.
+
+    Attributes:
+        noise: how many random numbers each member of a probabilistic model reads, 32
+            for example; 0: the model has one forecast.
+        noise_in: where they act: "decoder": in modules whose names begin so, or in a
+            network without any in the later half, in the order of use; or "all".
+        members: with noise, the members of which the forecast is the mean.
+        train_members: with noise, the members of every example in training.
+        noise_seed: with noise, another one gives other members of the same quality.
+    """
+
+    noise: int = setting(0, at_least(0))
+    noise_in: str = setting("decoder", choice(*PARTS))
+    members: int = setting(16, at_least(1))
+    train_members: int = setting(2, at_least(2))
+    noise_seed: int = setting(0, at_least(0))
+
+
+class Probabilistic(nn.Module):
+    """Forecasts that differ in their noise, and their mean.
+
+    The noise of a member is a function of its number, the values of the window's inputs
+    (all their bits) and the seed: the same window has the same ensemble in every batch
+    and process, and a smaller ensemble is the beginning of a larger one.
+
+    The spread `[K, 1, 1, C_out]`, a constant in `batch_stats` that is 1 until it is
+    fitted, multiplies the departures of the members from the mean of the first
+    `members` of them.
+
+    A network that learns with scheduled sampling or teacher forcing does so with its
+    own frames alone, and adds no terms to the loss, as in a `Hybrid`.
+
+    Attributes:
+        input_shape: (T, H, W, C_in).
+        target_shape: (K, H, W, C_out).
+        network: a forecaster for these shapes, perhaps a `Hybrid`.
+        options: of the noise.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    target_shape: tuple[int, int, int, int]
+    network: Any
+    options: NoiseOptions
+
+    draws = True
+
+    def check(self) -> None:
+        """Raises ValueError for inconsistent shapes or options."""
+        check_fields(self.options)
+        check_value("noise", self.options.noise, at_least(1))
+        self.network.check()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+        """The mean of `members` members; in training, `train_members` of them.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            train: whether to draw new noise (needs the rng "sampling"), and whether
+                dropout acts, equally on all members (needs the rng "dropout").
+
+        Returns:
+            float32 `[b, K, H, W, C_out]`; with `train` `[m, b, K, H, W, C_out]`.
+        """
+        check_inputs(inputs, self.input_shape)
+        steps, *_, channels = self.target_shape
+        self.variable("batch_stats", SPREAD, jnp.ones, (steps, 1, 1, channels))
+        if self.is_initializing():
+            forecast, sites = _with_sites(self.network, inputs)
+            chosen = _chosen(sites, self.options.noise_in)
+            self.param(NOISE, lambda _: _zero_layers(chosen, self.options.noise))
+            return forecast
+        if train:
+            return self.members(inputs, self.options.train_members, train=True)
+        return self.members(inputs, self.options.members).mean(axis=0)
+
+    def members(
+        self, inputs: jax.Array, size: int, *, train: bool = False
+    ) -> jax.Array:
+        """The first members of the ensemble.
+
+        Args:
+            inputs: `[b, T, H, W, C_in]`.
+            size: number of members.
+            train: as in `__call__`; the spread is left out then.
+
+        Returns:
+            float32 `[size, b, K, H, W, C_out]`.
+        """
+        check_value("size", size, at_least(1))
+        check_inputs(inputs, self.input_shape)
+        if train:
+            shape = (size, len(inputs), self.options.noise)
+            z = jax.random.normal(self.make_rng("sampling"), shape)
+            return self._learn(inputs, z)
+        drawn = max(
+            size, self.options.members
+        )  # the spread is about the mean of the first ones
+        forecast = self._forecaster(inputs, train=False)
+        z = draw(inputs, drawn, self.options.noise, self.options.noise_seed)
+        if drawn <= AT_ONCE:
+            forecasts, _ = jax.vmap(forecast)(z)
+        else:
+            forecasts, _ = jax.lax.map(forecast, z, batch_size=AT_ONCE)
+        mean = forecasts[: self.options.members].mean(axis=0)
+        forecasts = forecasts[:size]
+        # Not mean + spread * departure: a spread of 1 changes no bit.
+        spread = self.get_variable("batch_stats", SPREAD)
+        return forecasts + (spread - 1) * (forecasts - mean)
+
+    def _learn(self, inputs, z):
+        """Members in training; running statistics are the means of theirs."""
+        forecast = self._forecaster(inputs, train=not uses_targets(bare(self.network)))
+        forecasts, changed = jax.vmap(forecast)(z)
+        if changed and self.is_mutable_collection("batch_stats"):
+            before = traverse_util.flatten_dict(self._of_network("batch_stats"))
+            means = {path: x.mean(axis=0) for path, x in changed.items()}
+            after = traverse_util.unflatten_dict(before | means)
+            self.put_variable("batch_stats", NETWORK, after)
+        return forecasts
+
+    def _forecaster(
+        self, inputs: jax.Array, *, train: bool
+    ) -> Callable[[jax.Array], tuple[jax.Array, dict[Path, jax.Array]]]:
+        """Forecast and changed statistics as a function of noise `[b, noise]`.
+
+        It is called as a pure function, since Flax would let statistics differ between
+        members only if each of them kept its own.
+        """
+        network = self.network.clone(parent=None, name=None)
+        kinds = ("params", "batch_stats")
+        variables = {kind: self._of_network(kind) for kind in kinds}
+        layers = traverse_util.flatten_dict(dict(self.variables["params"][NOISE]))
+        rngs = {}
+        if train and self.has_rng("dropout"):
+            rngs["dropout"] = self.make_rng("dropout")
+        before = traverse_util.flatten_dict(variables["batch_stats"])
+        time_first = getattr(bare(network), "time_first", False)
+
+        def forecast(z):
+            changes = {
+                path: jnp.einsum("bz,zpc->pbc", z, layer)
+                for path, layer in layers.items()
+            }
+            with nn.intercept_methods(_modulation(changes, time_first)):
+                y, after = network.apply(
+                    variables, inputs, train=train, rngs=rngs, mutable=["batch_stats"]
+                )
+            flat: dict[Any, Any]
+            flat = traverse_util.flatten_dict(dict(after.get("batch_stats", {})))
+            changed = {k: x for k, x in flat.items() if x is not before[k]}
+            return y, changed
+
+        return forecast
+
+    def _of_network(self, kind) -> dict[str, Any]:
+        return dict(self.variables.get(kind, {}).get(NETWORK, {}))
+
+
+def bare(network: Any) -> Any:
+    """The network itself, without what it corrects."""
+    return getattr(network, NETWORK, network)
+
+
+def draw(inputs: jax.Array, size: int, width: int, seed: int) -> jax.Array:
+    """Noise of the members of every window, a function of its values.
+
+    Args:
+        inputs: `[b, ...]`.
+        size: number of members.
+        width: numbers for each.
+        seed: another one gives other noise.
+
+    Returns:
+        float32 `[size, b, width]`, standard normal.
+    """
+    keys = jax.random.wrap_key_data(fingerprints(inputs, seed), impl="threefry2x32")
+
+    def one(member):
+        key = jax.vmap(jax.random.fold_in, (0, None))(keys, member)
+        return jax.vmap(lambda k: jax.random.normal(k, (width,), jnp.float32))(key)
+
+    return jax.vmap(one)(jnp.arange(size, dtype=jnp.uint32))
+
+
+def fingerprints(inputs: jax.Array, seed: int) -> jax.Array:
+    """Two words for each example of `[b, ...]` that depend on all its bits.
+
+    Sums of integers do not depend on their order, so that any device gives the same.
+
+    Returns:
+        uint32 `[b, 2]`.
+    """
+    x = inputs.astype(jnp.float32) + 0.0  # makes -0.0 and 0.0 the same
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    shape = (1, *inputs.shape[1:])
+    words = []
+    for salt in (0x9E3779B9, 0x7F4A7C15):
+        place, step = jnp.full(shape, np.uint32(salt)), 1
+        for axis in reversed(range(1, inputs.ndim)):
+            count = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+            place = place + count * np.uint32(step % 2**32)
+            step *= shape[axis]
+        mixed = _mix(bits ^ _mix(place))
+        word = mixed.sum(axis=range(1, inputs.ndim), dtype=jnp.uint32)
+        words.append(_mix(word + np.uint32(seed % 2**32)))
+    return jnp.stack(words, axis=-1)
+
+
+def _mix(x):
+    """A bijection of uint32 in which every bit of `x` changes every bit of the result.
+
+    Reference:
+        C. Wellons 2018, Prospecting for Hash Functions ("lowbias32"),
+        https://nullprogram.com/blog/2018/07/31/
+    """
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def _with_sites(network, inputs) -> tuple[jax.Array, dict[str, dict[Path, int]]]:
+    """A forecast, and the channels of norms and convolutions by path, in order."""
+    depth = len(network.path)
+    sites: dict[str, dict[Path, int]] = {"norms": {}, "convolutions": {}}
+
+    def note(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        for kind, known in (("norms", _NORMS), ("convolutions", _CONVOLUTIONS)):
+            if _is_one_of(context, known):
+                path = context.module.path[depth:]
+                bound = isinstance(result, jax.tree_util.Partial)
+                sites[kind].setdefault(path, args[0] if bound else result.shape[-1])
+        return result
+
+    with nn.intercept_methods(note):
+        return network(inputs), sites
+
+
+def _is_one_of(context, known) -> bool:
+    return any(
+        type(context.module) is kind and context.method_name == method
+        for kind, method in known
+    )
+
+
+def _chosen(sites: Mapping[str, Mapping[Path, int]], part: str) -> dict[Path, int]:
+    """Channels of the modules that are given noise, by path.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found = dict(sites["norms"] or sites["convolutions"])
+    if not found:
+        raise ValueError(
+            "noise needs norms or convolutions in the network, which has neither; "
+            "choose another model, or noise=0"
+        )
+    if part == "all":
+        return found
+    inside = {
+        path: channels
+        for path, channels in found.items()
+        if any(name.startswith("decoder") for name in path)
+    }
+    return inside or dict(list(found.items())[len(found) // 2 :])
+
+
+def _zero_layers(chosen: Mapping[Path, int], width: int) -> dict[str, Any]:
+    """Weights `[width, 2, c]` of the layers for scale and shift, as a tree."""
+    layers = {path: jnp.zeros((width, 2, c)) for path, c in chosen.items()}
+    return traverse_util.unflatten_dict(layers)
+
+
+def _modulation(changes: Mapping[Path, jax.Array], time_first: bool):
+    """An interceptor that changes scale and shift, `[2, b, c]`, of modules by path."""
+
+    def modulate(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        if not _is_one_of(context, (*_NORMS, *_CONVOLUTIONS)):
+            return result
+        change = changes.get(context.module.path)
+        if change is None:
+            return result
+        if isinstance(result, jax.tree_util.Partial):
+            apply = _modulated_early if time_first else _modulated
+            return jax.tree_util.Partial(apply, result, change)
+        return modulated(result, change, time_first)
+
+    return modulate
+
+
+def _modulated(layer, change, x):
+    return modulated(layer(x), change, time_first=False)
+
+
+def _modulated_early(layer, change, x):
+    return modulated(layer(x), change, time_first=True)
+
+
+def modulated(y: jax.Array, change: jax.Array, time_first: bool) -> jax.Array:
+    """`y * (1 + d_scale) + d_shift` with changes of each example.
+
+    Args:
+        y: `[b, ..., c]`, or `[b * t, ..., c]`: frames in one axis.
+        change: (d_scale, d_shift) `[2, b, c]`.
+        time_first: whether these frames are ordered by time first.
+    """
+    _, examples, channels = change.shape
+    if y.shape[0] != examples:
+        frames = y.shape[0] // examples
+        shape = (2, frames, examples, channels)
+        if not time_first:
+            shape, change = (2, examples, frames, channels), change[:, :, None]
+        else:
+            change = change[:, None]
+        change = jnp.broadcast_to(change, shape).reshape(2, y.shape[0], channels)
+    scale, shift = change.reshape(2, y.shape[0], *[1] * (y.ndim - 2), channels)
+    return (y * (1 + scale) + shift).astype(y.dtype)
