@@ -11,12 +11,16 @@ from typing import Any
 
 from earthformer_jax.checks import check_fields
 from earthformer_jax.losses.contract import Loss
-from earthformer_jax.settings import ConfigError, nearest
+from earthformer_jax.settings import Checked, ConfigError, nearest
 
 # The module and class of each loss.
 _LOSSES = {
     "mse": (f"{__name__}.pointwise", "SquaredError"),
     "mae": (f"{__name__}.pointwise", "AbsoluteError"),
+    "huber": (f"{__name__}.pointwise", "Huber"),
+    "pinball": (f"{__name__}.pointwise", "Pinball"),
+    "b_mse": (f"{__name__}.exceedance", "BalancedError"),
+    "facl": (f"{__name__}.fourier", "FourierAmplitudeCorrelation"),
     "afcrps": (f"{__name__}.crps", "AlmostFairCrps"),
     "none": (f"{__name__}.own", "OwnTerms"),
 }
@@ -59,10 +63,12 @@ def create_loss(name: str, **options: Any) -> Loss:
                 f"loss {name!r} has no option {option!r}{nearest(option, known)} "
                 f"({has})"
             )
-    loss = made(
+    loss: Loss = made(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     )
     check_fields(loss)
+    if isinstance(loss, Checked):
+        loss.check()
     return loss
 
 

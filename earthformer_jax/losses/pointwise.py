@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from earthformer_jax.losses.cells import errors, magnitude, weighted_mean
+from earthformer_jax.settings import POSITIVE, number, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +55,72 @@ class AbsoluteError:
         """Scalar; arguments as in `losses.contract.Loss`."""
         error = errors(forecast, targets, weights, observed)
         return weighted_mean(magnitude(error), weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Huber:
+    """Squared error of small errors, absolute error of large ones.
+
+    error^2 / 2 up to delta, delta (|error| - delta / 2) beyond, so that value and slope
+    are continuous and single large errors count less than in the squared error.
+
+    Attributes:
+        delta: largest error that counts as small, in model units.
+
+    Reference:
+        Huber 1964, Robust estimation of a location parameter,
+        https://doi.org/10.1214/aoms/1177703732.
+    """
+
+    delta: float = setting(1.0, POSITIVE)
+    takes_members: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        forecast: jax.Array,
+        targets: jax.Array,
+        weights: np.ndarray,
+        observed: jax.Array | None = None,
+        *,
+        key: Any = None,
+        progress: jax.Array | None = None,
+    ) -> jax.Array:
+        """Scalar; arguments as in `losses.contract.Loss`."""
+        error = errors(forecast, targets, weights, observed)
+        return weighted_mean(optax.losses.huber_loss(error, delta=self.delta), weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pinball:
+    """Error of a forecast quantile; its best forecast is the quantile of a level.
+
+    level * (target - forecast) where the forecast is too low, and
+    (1 - level) * (forecast - target) where it is too high. The one forecast of the
+    model becomes the quantile of this one level; with 0.5 it is the median, and the
+    loss half the absolute error.
+
+    Attributes:
+        level: probability that the target is below the forecast.
+
+    Reference:
+        Koenker and Bassett 1978, Regression quantiles,
+        https://doi.org/10.2307/1913643.
+    """
+
+    level: float = setting(0.5, number("between 0 and 1", lambda value: 0 < value < 1))
+    takes_members: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        forecast: jax.Array,
+        targets: jax.Array,
+        weights: np.ndarray,
+        observed: jax.Array | None = None,
+        *,
+        key: Any = None,
+        progress: jax.Array | None = None,
+    ) -> jax.Array:
+        """Scalar; arguments as in `losses.contract.Loss`."""
+        error = errors(forecast, targets, weights, observed)
+        loss = magnitude(error) / 2 + (0.5 - self.level) * error
+        return weighted_mean(loss, weights)

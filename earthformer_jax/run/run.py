@@ -135,7 +135,7 @@ class Run:
             self._member(0).rehearse()
             return self._reported
         check_dataset(self._settings, self._reported)
-        make_loss(self._settings.train, self.model)
+        make_loss(self._settings.train, self.model, self._reported)
         shapes = example_shapes(self.config, self.dataset)
         for batch in ("train.micro_batch", "eval.batch_size"):
             memory.check_attention(self.config, self.model, batch)

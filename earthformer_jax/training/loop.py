@@ -186,7 +186,7 @@ def _train(
             tx=tx,
             learning_rate=learning_rate,
             loss_weights=np.asarray(data.loss_weights, np.float32),
-            loss=settings_lib.make_loss(settings.train, model),
+            loss=settings_lib.make_loss(settings.train, model, dataset),
             micro_batches=settings.train.batch_size // settings.train.micro_batch,
             ema_decay=settings.optim.ema_decay,
             total_steps=plan.total_steps,

@@ -8,7 +8,7 @@ Reference:
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from earthformer_jax import losses
@@ -85,6 +85,15 @@ class TrainSettings:
             several members in training, otherwise mse.
         loss_alpha: of afcrps: 1 for the fair CRPS, 0 for that of the members as they
             are.
+        loss_delta: of huber: largest error that counts as small, in model units.
+        loss_level: of pinball: level of the quantile that is forecast.
+        loss_thresholds: of b_mse: rising, in the units that the data are shown in;
+            empty (default): those of the events that the data set is scored by.
+        loss_factors: of b_mse: of the error from each threshold on; empty (default):
+            2, 4, 8, ..., doubled at each.
+        loss_absolute: of b_mse: share of the absolute error that is added.
+        loss_amplitude: of facl: share of the training, at its end, with amplitudes
+            alone.
         epochs: passes through the training split, to which `simulated_steps` are added.
         steps: optimiser steps in all; 0: from epochs. A training can be continued with
             more, or fewer than planned; its schedule then follows the new number.
@@ -108,6 +117,12 @@ class TrainSettings:
     micro_batch: int = setting(16, at_least(1))
     loss: str = setting("", choice("", *losses.names()))
     loss_alpha: float = option_of("afcrps", "alpha")
+    loss_delta: float = option_of("huber", "delta")
+    loss_level: float = option_of("pinball", "level")
+    loss_thresholds: tuple[float, ...] = option_of("b_mse", "thresholds")
+    loss_factors: tuple[float, ...] = option_of("b_mse", "factors")
+    loss_absolute: float = option_of("b_mse", "absolute")
+    loss_amplitude: float = option_of("facl", "amplitude")
     epochs: float = setting(100.0, NOT_NEGATIVE)
     steps: int = setting(0, at_least(0))
     simulated_steps: int = setting(0, at_least(0))
@@ -223,18 +238,21 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def make_loss(train: TrainSettings, model: Forecaster) -> Loss:
+def make_loss(train: TrainSettings, model: Forecaster, dataset: Dataset) -> Loss:
     """The loss that a model is trained with.
 
     Args:
-        train: names the loss and sets its options, `loss_alpha` and the like.
+        train: names the loss, and its options `loss_alpha` and so on.
         model: to train.
+        dataset: gives thresholds of b_mse and their units.
 
     Raises:
-        ConfigError: if the model cannot be trained with this loss, or options of
-            another one are set.
+        ConfigError: if the model cannot be trained with this loss, an option of another
+            one is set, or the data have no thresholds, or several units.
     """
-    fields = {field.name: field for field in dataclasses.fields(train)}
+    defaults = {f.name: f.default for f in dataclasses.fields(train)}
+    given = {k: getattr(train, k) for k in defaults if k.startswith(_OPTION)}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     try:
         name = losses.choose(
             train.loss,
@@ -242,24 +260,56 @@ def make_loss(train: TrainSettings, model: Forecaster) -> Loss:
             takes_members=trains_members(model),
         )
         has = {field.name for field in dataclasses.fields(losses.loss_class(name))}
-        options = {
-            name.removeprefix(_OPTION): getattr(train, name)
-            for name in fields
-            if name.startswith(_OPTION)
-        }
         wrong = [
-            f"{_OPTION}{option}={value!r} is not an option of loss={name!r}; expected "
-            f"it to be left at {fields[_OPTION + option].default!r}"
-            for option, value in options.items()
-            if option not in has and value != fields[_OPTION + option].default
+            f"{k}={value!r} is not an option of loss={name!r}; expected the default, "
+            f"{defaults[k]!r}"
+            for k, value in given.items()
+            if k.removeprefix(_OPTION) not in has and value != defaults[k]
         ]
         if wrong:
             raise ConfigError(*wrong)
-        return losses.create_loss(name, **{k: options[k] for k in has})
+        options = {k.removeprefix(_OPTION): value for k, value in given.items()}
+        options = {k: value for k, value in options.items() if k in has}
+        if "thresholds" in has:
+            options |= _units(name, options["thresholds"], dataset)
+        try:
+            return losses.create_loss(name, **options)
+        except ConfigError as error:
+            raise ConfigError(
+                *(qualified(p, _OPTION, options) for p in error.problems)
+            ) from error
     except ConfigError as error:
         raise ConfigError(
-            *(qualified(p, "config.train.", fields) for p in error.problems)
+            *(qualified(p, "config.train.", defaults) for p in error.problems)
         ) from error
+
+
+def _units(
+    name: str, thresholds: Sequence[float], dataset: Dataset
+) -> dict[str, tuple[float, ...]]:
+    """Thresholds of a loss in the units that data are shown in, and these units.
+
+    Raises:
+        ConfigError: if there are no thresholds, or several units.
+    """
+    data, channels = dataset.data, dataset.data.display.channels
+    units = list(dict.fromkeys(channel.units for channel in channels))
+    if len(units) > 1:
+        raise ConfigError(
+            f"loss={name!r} compares all channels with the same thresholds, but those "
+            f"of {data.name!r} are in {', '.join(units)}; expected targets in one unit"
+        )
+    of_scores = getattr(dataset.task.metric, "thresholds", ())
+    if not thresholds and not of_scores:
+        raise ConfigError(
+            f"loss_thresholds=(): {data.name!r} has no thresholds of its own; expected "
+            f"rising numbers{f' in {units[0]}' if units[0] else ''} for loss={name!r}"
+        )
+    return dict(
+        thresholds=tuple(map(float, thresholds or of_scores)),
+        scale=tuple(channel.scale for channel in channels),
+        offset=tuple(channel.offset for channel in channels),
+    )
 
 
 def check_devices(settings: Settings, count: int) -> None:

@@ -19,6 +19,7 @@ from earthformer_jax.training import state as state_lib
 Scalars = dict[str, jax.Array]
 
 _MSE = SquaredError()
+_LOSS_KEY = 2**31 - 1  # micro-batches and devices have the small numbers
 
 
 def relative_weights(
@@ -101,6 +102,8 @@ def update(
         loss does not imply that).
     """
     rng = jax.random.fold_in(state.rng, state.step)
+    # One for all parts of a batch, so that what a loss draws is the same for each.
+    loss_key = jax.random.fold_in(rng, _LOSS_KEY)
     if axis_name is not None:
         rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
@@ -124,7 +127,7 @@ def update(
             micro["targets"],
             loss_weights,
             micro.get("observed"),
-            key=jax.random.fold_in(key, 2),
+            key=loss_key,
             progress=None if not total_steps else state.step / total_steps,
         )
         sown = jax.tree.leaves(changed.get("losses", {}))

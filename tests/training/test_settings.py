@@ -3,9 +3,13 @@
 import dataclasses
 
 import ml_collections
+import numpy as np
 import pytest
 
 from earthformer_jax import losses
+from earthformer_jax.data.dataset import Channel, Dataset, Display
+from earthformer_jax.data.task import ForecastFrames
+from earthformer_jax.metrics.precipitation import RainScores
 from earthformer_jax.settings import ConfigError, meanings
 from earthformer_jax.training import settings as lib
 from tests.training import toy
@@ -25,6 +29,12 @@ WRONG_VALUES = {
     "train.batch_size": [0, -8],
     "train.loss": ["msee", None],
     "train.loss_alpha": [-0.1, 1.5],
+    "train.loss_delta": [0.0],
+    "train.loss_level": [0.0, 1.0],
+    "train.loss_thresholds": [(1, float("nan")), 3.0],
+    "train.loss_factors": [(0.0,), "2"],
+    "train.loss_absolute": [-1.0],
+    "train.loss_amplitude": [1.1],
     "train.micro_batch": [0],
     "train.epochs": [-1.0],
     "train.steps": [-1, 2**31, 10**30],
@@ -177,9 +187,9 @@ class MembersModel:
 
 
 class TestMakeLoss:
-    def make(self, model=None, **changes):
+    def make(self, model=None, dataset=None, **changes):
         train = lib.from_config({"train": changes}).train
-        return lib.make_loss(train, model or toy.ToyModel())
+        return lib.make_loss(train, model or toy.ToyModel(), dataset or toy.dataset())
 
     def test_the_one_that_suits_the_model(self):
         assert self.make() == losses.create_loss("mse")
@@ -195,6 +205,7 @@ class TestMakeLoss:
             f"loss_{field.name}": field.default
             for name in losses.names()
             for field in dataclasses.fields(losses.loss_class(name))
+            if field.name not in ("scale", "offset")  # known from the data
         }
         options = {
             field.name: field.default
@@ -202,6 +213,18 @@ class TestMakeLoss:
             if field.name.startswith("loss_")
         }
         assert options == defaults
+
+    def test_thresholds_are_in_the_units_that_are_shown(self):
+        channels = Channel("a", "K", 2.0, 280.0), Channel("b", "K", 4.0, 270.0)
+        dataset = toy.dataset(display=Display(channels))
+        loss = self.make(dataset=dataset, loss="b_mse", loss_thresholds=[281, 283.0])
+        factors = loss.factor(np.array([[0.4, 0.4], [0.5, 2.75], [1.5, 3.25]]))
+        np.testing.assert_array_equal(factors, [[1, 1], [2, 2], [4, 4]])
+
+    def test_thresholds_of_the_scores(self):
+        data = toy.dataset().data
+        dataset = Dataset(data, ForecastFrames(metric=RainScores(thresholds=(16, 74))))
+        assert self.make(dataset=dataset, loss="b_mse").thresholds == (16, 74)
 
     @pytest.mark.parametrize(
         "model, changes, message",
@@ -214,7 +237,23 @@ class TestMakeLoss:
                 toy.ToyModel,
                 dict(loss_alpha=0.5),
                 "loss_alpha=0.5 is not an option of config.train.loss='mse'; expected "
-                "it to be left at 0.95",
+                "the default, 0.95",
+            ),
+            (
+                toy.ToyModel,
+                dict(loss="b_mse"),
+                "loss_thresholds=(): 'toy' has no thresholds of its own; expected "
+                "rising numbers for config.train.loss='b_mse'",
+            ),
+            (
+                toy.ToyModel,
+                dict(loss="b_mse", loss_thresholds=(2, 1)),
+                "loss_thresholds=(2.0, 1.0): expected at least one, each above the",
+            ),
+            (
+                toy.ToyModel,
+                dict(loss="b_mse", loss_thresholds=(1, 2), loss_factors=(1,)),
+                "loss_factors=(1,): expected one for each of the 2 thresholds",
             ),
         ],
     )
@@ -222,3 +261,9 @@ class TestMakeLoss:
         with pytest.raises(ConfigError) as error:
             self.make(model(), **changes)
         assert str(error.value).startswith(f"config.train.{message}")
+
+    def test_thresholds_for_several_units(self):
+        channels = Channel("a", "K"), Channel("b", "m/s")
+        dataset = toy.dataset(display=Display(channels))
+        with pytest.raises(ConfigError, match="are in K, m/s; expected targets in one"):
+            self.make(dataset=dataset, loss="b_mse", loss_thresholds=(1,))

@@ -103,10 +103,15 @@ class TestUpdate:
             return jax.random.uniform(key) + 10 * progress
 
         step, state = make(toy.ToyModel(dropout=0.0))
-        step = jax.jit(functools.partial(step, loss=loss, total_steps=4))
-        values = [step(state.replace(step=jnp.int32(i)), batch)[1] for i in (0, 3)]
-        drawn = [values[0]["loss"], values[1]["loss"] - 7.5]
-        assert all(0 <= x < 1 for x in drawn) and drawn[0] != drawn[1]
+        later, drawn = state.replace(step=jnp.int32(3)), []
+        for parts in (1, 2):
+            now = functools.partial(step, loss=loss, total_steps=4, micro_batches=parts)
+            first, last = (
+                float(jax.jit(now)(x, batch)[1]["loss"]) for x in (state, later)
+            )
+            drawn.append((first, last - 7.5))
+        assert 0 <= min(drawn[0]) and max(drawn[0]) < 1 and len(set(drawn[0])) == 2
+        np.testing.assert_allclose(drawn[0], drawn[1], rtol=1e-5)  # once for all parts
 
     def test_sown_losses_are_added(self, batch):
         plain, state = make(toy.ToyModel(dropout=0.0))
