@@ -171,6 +171,8 @@ class Outline:
             return found.decode(x, moments)
 
         where = (*before, steps)
+        if self.members:
+            where += (slice(chunk.member, chunk.member + values.shape[1]),)
         full = joined(decode)
         for c, name in enumerate(self.names):
             yield Piece(name, where, _finite(full[..., c]))

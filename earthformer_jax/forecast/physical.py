@@ -25,18 +25,20 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
 
     Args:
         apply: from variables and inputs `[b, t, h, w, c]` in model units, with calendar
-            channels, to forecasts `[b, k, h, w, c]`.
+            channels, to forecasts `[b, k, h, w, c]`, or `[m, b, k, h, w, c]` of m
+            members.
         encoding: how physical values become model units.
 
     Returns:
         `(variables, inputs, minutes=None) -> forecast`. Inputs are float32
         `[b, t, h, w, c]` in the units of the data, NaN where missing; the forecast is
-        `[b, k, h, w, c]` of the target channels, NaN where never observed in the
-        training. A model with a memory also needs the `encoding.before` frames before
-        its inputs. `minutes` are whole minutes since 1970-01-01 UTC of the inputs
-        `[b, t]` or, exact in every calendar, of inputs and forecast `[b, t + k]`;
-        encodings without cycles (`encoding.needs_minutes`) ignore them. ValueError if a
-        shape is not as expected, or times are needed and not given.
+        `[b, k, h, w, c]` of the target channels, or `[m, b, k, h, w, c]`, NaN where
+        never observed in the training. A model with a memory also needs the
+        `encoding.before` frames before its inputs. `minutes` are whole minutes since
+        1970-01-01 UTC of the inputs `[b, t]` or, exact in every calendar, of inputs and
+        forecast `[b, t + k]`; encodings without cycles (`encoding.needs_minutes`)
+        ignore them. ValueError if a shape is not as expected, or times are needed and
+        not given.
     """
 
     def forecast(
@@ -59,7 +61,7 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         ahead = apply(variables, encode(encoding, inputs, seen))
         if moments is None:
             return decode(encoding, ahead)
-        return decode(encoding, ahead, _following(moments, t, ahead.shape[1]))
+        return decode(encoding, ahead, _following(moments, t, ahead.shape[-4]))
 
     return forecast
 
@@ -124,11 +126,11 @@ def decode(
 
     Args:
         encoding: how physical values become model units.
-        x: `[b, k, h, w, c]` in model units.
+        x: `[..., b, k, h, w, c]` in model units.
         minutes: int32 `[b, k]`; needed if the climatology has cycles.
 
     Returns:
-        float32 `[b, k, h, w, c]`, NaN where never observed.
+        float32 `[..., b, k, h, w, c]`, NaN where never observed.
     """
     c = x.shape[-1]
     values = x * encoding.scale[:c] + _base(encoding, c, minutes)

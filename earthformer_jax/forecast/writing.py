@@ -133,14 +133,19 @@ def _shape_of_first(
 
 def _pieces(outline: Outline, chunks: Iterable[Chunk]) -> Iterator[Piece]:
     """All parts of the variables; fails if a forecast is missing in the end."""
-    covered = np.zeros((outline.count, outline.steps), bool)
+    covered = np.zeros((outline.count, max(outline.members, 1), outline.steps), bool)
     for chunk in chunks:
         yield from outline.pieces(chunk)
-        count, steps = len(chunk.values), chunk.values.shape[-4]
-        covered[chunk.first :, chunk.step :][:count, :steps] = True
+        (count, *_), steps = chunk.values.shape, chunk.values.shape[-4]
+        members = chunk.values.shape[1] if outline.members else 1
+        part = covered[chunk.first :, chunk.member :, chunk.step :]
+        part[:count, :members, :steps] = True
     if not covered.all():
-        start, step = np.argwhere(~covered)[0]
-        raise ValueError(f"step {step + 1} of forecast {start + 1} was not computed")
+        start, member, step = np.argwhere(~covered)[0]
+        which = f" of member {member + 1}" if outline.members else ""
+        raise ValueError(
+            f"step {step + 1}{which} of forecast {start + 1} was not computed"
+        )
 
 
 def _add(

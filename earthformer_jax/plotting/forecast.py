@@ -18,7 +18,9 @@ from earthformer_jax.plotting.style import GREY, figure_style, look, save
 
 PANELS = 6  # maps of a figure: the last input, if it is given, and leads
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 4.5  # inches, at most
-COLORMAP, ANOMALY_COLORMAP = "viridis", "RdBu_r"
+COLORMAP, ANOMALY_COLORMAP, SPREAD_COLORMAP = "viridis", "RdBu_r", "YlGnBu"
+BANDS = ((0.05, 0.95, 0.2), (0.25, 0.75, 0.4))  # quantiles of members, and opacity
+LEAST_FOR_BANDS = 10  # members; fewer are drawn as lines
 INPUT_COLOUR = "0.45"
 TICKS = 10  # dates along the axis of an index
 EL_NINO = 0.5  # K, above which NOAA speaks of El Niño conditions
@@ -79,14 +81,17 @@ def draw(
 ) -> list[Path]:
     """Writes a figure of maps for each variable of a forecast, and one of each index.
 
-    If there are several starts, the first is drawn. Maps show the mean of the members.
+    If there are several starts, the first is drawn. Maps show the mean of the members;
+    further figures show their spread (the standard deviation), and the mean of the area
+    of each of them.
 
     Args:
         forecast: a forecast as it is written into files: variables with a dimension of
             leads (`time`, `lead_time` or `step`) and a plane (`lat` and `lon`, or `y`
             and `x`), or without a plane if they are an index.
         stem: beginning of the names of the figures: "out/sst" gives
-            "out/sst_VARIABLE.png".
+            "out/sst_VARIABLE.png", and of members also "out/sst_VARIABLE_spread.png"
+            and "out/sst_VARIABLE_area_mean.png".
         inputs: the frames before the forecast: variables of the same names with the
             dimension `time`; None: only the forecast is drawn.
 
@@ -112,17 +117,59 @@ def draw(
         dims = set(values.dims) - {steps.dimension, MEMBER}
         plane = next((p for p in PLANES if set(p) == dims), None)
         before = inputs.get(name)
+        made: dict[str, Figure] = {}
         if plane is not None:
             box = NINO34_BOX if NINO34 in forecast else None
-            figure = _map_figure(values, before, steps, plane, box)
+            count = values.sizes.get(MEMBER, 1)
+            mean, spread, areas = _of_members(values, steps, plane)
+            made[""] = _map_figure(mean, before, steps, plane, box, _of(count, "mean"))
+            if count > 1:
+                made["_spread"] = _map_figure(
+                    spread, None, steps, plane, box, _of(count, "spread")
+                )
+                past = None if before is None else _area_mean(before, plane)
+                made["_area_mean"] = _index_figure(areas, past, steps)
         elif not dims and name != "valid_time":
-            figure = _index_figure(values, before, steps)
-        else:
-            continue
-        path = Path(f"{os.fspath(stem)}_{name}.png")
-        save(figure, path)
-        written.append(path)
+            made[""] = _index_figure(values, before, steps)
+        for kind, figure in made.items():
+            path = Path(f"{os.fspath(stem)}_{name}{kind}.png")
+            save(figure, path)
+            written.append(path)
     return written
+
+
+def _of(count: int, what: str) -> str:
+    """What the title says of members, "mean of 20 members"; "" of a single one."""
+    return f"{what} of {count} members" if count > 1 else ""
+
+
+def _of_members(
+    values: xr.DataArray, steps: _Steps, plane: tuple[str, str]
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """Mean and spread of members `[k, h, w]`, and the area mean of each `[k, m]`.
+
+    One lead is read after the other, so that memory does not grow with their number.
+    """
+    if values.sizes.get(MEMBER, 1) == 1:
+        values = values.squeeze(MEMBER) if MEMBER in values.dims else values
+        return values, values, values
+    kinds: list[list[xr.DataArray]] = [[], [], []]
+    for i in range(values.sizes[steps.dimension]):
+        members = values.isel({steps.dimension: [i]}).load()
+        kinds[0].append(members.mean(MEMBER, keep_attrs=True))
+        kinds[1].append(members.std(MEMBER, ddof=1, keep_attrs=True))
+        kinds[2].append(_area_mean(members, plane))
+    mean, spread, area = (xr.concat(x, dim=steps.dimension) for x in kinds)
+    return mean, spread, area
+
+
+def _area_mean(values: xr.DataArray, plane: tuple[str, str]) -> xr.DataArray:
+    """The mean over rows and columns; in degrees, each counts by its area."""
+    weights = xr.ones_like(values[plane[0]], dtype=np.float64)
+    if plane[0].startswith("lat") and plane[0] in values.coords:
+        weights.values = np.cos(np.deg2rad(values[plane[0]].values))
+    mean = values.weighted(weights).mean(plane, keep_attrs=True)
+    return mean.assign_attrs(long_name=f"area mean of {_name(values)}")
 
 
 def _decoded(dataset: xr.Dataset) -> xr.Dataset:
@@ -180,29 +227,41 @@ def _is_anomaly(values: xr.DataArray) -> bool:
     return any("anomal" in str(name).lower() for name in names)
 
 
-def _set_title(figure: Figure, values: xr.DataArray, steps: _Steps) -> None:
-    members = values.sizes.get(MEMBER, 1)
+def _set_title(
+    figure: Figure, values: xr.DataArray, steps: _Steps, what: str = ""
+) -> None:
     title = f"Forecast of {_name(values)}"
-    title += f", mean of {members} members" if members > 1 else ""
+    title += f", {what}" if what else ""
     if steps.start:
         title += f", last input {steps.start}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
 
 
 def _map_figure(
-    values: xr.DataArray, before: xr.DataArray | None, steps: _Steps, plane, box
+    values: xr.DataArray,
+    before: xr.DataArray | None,
+    steps: _Steps,
+    plane,
+    box,
+    what: str,
 ) -> Figure:
-    fields = values.mean(MEMBER, keep_attrs=True) if MEMBER in values.dims else values
-    fields = fields.transpose(steps.dimension, *plane)
+    fields = values.transpose(steps.dimension, *plane)
     panels = []
     if before is not None:
         last = before.transpose("time", *plane)[-1]
         panels.append((f"{steps.start}\nlast input".strip(), last.values))
-    for i in _spread(len(fields), PANELS - len(panels)):
+    for i in _evenly(len(fields), PANELS - len(panels)):
         panels.append((_panel_title(steps, i), fields[i].values))
     cells = _cells(fields, plane)
-    colormap = ANOMALY_COLORMAP if _is_anomaly(values) else COLORMAP
-    colours = colours_of(colormap, None, [field for _, field in panels])
+    colormap, limits = ANOMALY_COLORMAP if _is_anomaly(values) else COLORMAP, None
+    label = _label(values)
+    if what.startswith("spread"):
+        label = _label(values.assign_attrs(long_name="Standard deviation"))
+        colormap, limits = (
+            SPREAD_COLORMAP,
+            (0.0, float(np.nan_to_num(fields.max())) or 1.0),
+        )
+    colours = colours_of(colormap, limits, [field for _, field in panels])
     columns = min(len(panels), 3 if cells.shape < 1.5 else PANELS)
     columns = 2 if len(panels) == 4 and columns == 3 else columns
     rows = -(-len(panels) // columns)
@@ -223,12 +282,12 @@ def _map_figure(
                 )
         if before is not None:
             grid[0, 0].title.set_color(INPUT_COLOUR)
-        colour_bar(figure, grid, colours, _label(values), pad=0.02, aspect=30)
-        _set_title(figure, values, steps)
+        colour_bar(figure, grid, colours, label, pad=0.02, aspect=30)
+        _set_title(figure, values, steps, what)
     return figure
 
 
-def _spread(count: int, most: int) -> list[int]:
+def _evenly(count: int, most: int) -> list[int]:
     """At most `most` of 0 .. count - 1, evenly spaced, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
 
@@ -283,9 +342,10 @@ def _cells(fields: xr.DataArray, plane: tuple[str, str]) -> _Cells:
 def _index_figure(
     values: xr.DataArray, before: xr.DataArray | None, steps: _Steps
 ) -> Figure:
-    """An index by time: the inputs before, the forecast, and its members."""
+    """An index by time: the inputs before, the forecast, and how members spread."""
     ordered = values.transpose(steps.dimension, ...)
     members = ordered.values.reshape(len(ordered), -1)
+    count = members.shape[1]
     mean = members.mean(axis=1)
     past, dates = np.array([]), []
     if before is not None:
@@ -300,7 +360,8 @@ def _index_figure(
         figure = Figure(figsize=(7.2, 3.8), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        axes.axhline(0, color="0.35", linewidth=0.8)
+        if _is_anomaly(values) or values.name in INDICES:
+            axes.axhline(0, color="0.35", linewidth=0.8)
         if str(values.name).startswith(NINO34):
             for level in (-EL_NINO, EL_NINO):
                 axes.axhline(level, color="0.55", linewidth=0.8, linestyle=":")
@@ -308,14 +369,27 @@ def _index_figure(
             axes.plot(np.arange(1 - len(past), 1), past, "o-", color="0.25", ms=3.5)
             axes.plot([0, 1], [past[-1], mean[0]], color=colour, linewidth=width)
             axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-        if members.shape[1] > 1:
+        if count >= LEAST_FOR_BANDS:
+            for low, high, opacity in BANDS:
+                edge = np.quantile(members, (low, high), axis=1)
+                # All members begin at the last input.
+                at = np.r_[0, leads] if len(past) else leads
+                edge = np.c_[past[[-1, -1]], edge] if len(past) else edge
+                label = f"{low * 100:.0f} to {high * 100:.0f} %"
+                axes.fill_between(
+                    at, *edge, color=colour, alpha=opacity, lw=0, label=label
+                )
+        elif count > 1:
             axes.plot(leads, members, color=colour, linewidth=0.6, alpha=0.35)
-        axes.plot(leads, mean, "o-", color=colour, linewidth=width, markersize=4)
+        label = "mean" if count >= LEAST_FOR_BANDS else None
+        axes.plot(leads, mean, "o-", color=colour, lw=width, markersize=4, label=label)
+        if label:
+            axes.legend(loc="upper left", fontsize=8.5)
         shown = every(len(dates), TICKS)
         first = len(members) - len(dates) + 1
         axes.set_xticks([first + i for i in shown], [dates[i] for i in shown])
         axes.tick_params(axis="x", labelrotation=35, labelsize=8.5)
         axes.set_xlim(first - 0.4, len(members) + 0.4)
         axes.set_ylabel(_label(values))
-        _set_title(figure, values, steps)
+        _set_title(figure, values, steps, _of(count, "mean"))
     return figure

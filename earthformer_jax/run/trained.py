@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -14,13 +15,16 @@ import ml_collections
 import xarray as xr
 
 from earthformer_jax import data
+from earthformer_jax.checks import check_value
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import physical
+from earthformer_jax.forecast.chunks import Members
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import exporting, making
+from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.run.parts import check_model, make_model
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
@@ -79,17 +83,24 @@ class TrainedModel:
             return self.state.target_shape
         return self.data.example()["targets"].shape
 
-    def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array:
+    def __call__(
+        self, inputs: jax.typing.ArrayLike, members: int | None = None
+    ) -> jax.Array:
         """Forecasts from inputs; compiled once for each batch size.
 
         Args:
             inputs: `[b, t, h, w, c]` in the units the model sees, as in
                 `data.test[0]["inputs"]`, without NaN.
+            members: n members of each forecast, of models that draw and of trained
+                ensembles. The first ones of any larger number are the same. None: the
+                one best forecast.
 
         Returns:
-            `[b, k, h, w, c]`, float32, in the units of the targets.
+            `[b, k, h, w, c]`, float32, in the units of the targets; with `members`
+            `[n, b, k, h, w, c]`.
 
         Raises:
+            ConfigError: if the model has fewer members.
             ValueError: if the inputs differ in shape from those it was trained on.
         """
         inputs = jnp.asarray(inputs, jnp.float32)
@@ -99,12 +110,15 @@ class TrainedModel:
                 f"{', '.join(map(str, self.input_shape))}): "
                 "(batch, time, height, width, channel)"
             )
+        if members is not None:
+            return self._with_members(self.variables, inputs, self._checked(members))
         return self._compiled(self.variables, inputs)
 
     def apply(
         self,
         inputs: jax.typing.ArrayLike,
         minutes: jax.typing.ArrayLike | None = None,
+        members: int | None = None,
     ) -> jax.Array:
         """Forecasts from physical fields; a pure function, in jit, vmap and grad.
 
@@ -115,13 +129,15 @@ class TrainedModel:
             minutes: whole minutes since 1970-01-01 UTC, of the inputs `[b, t]` or of
                 inputs and forecast `[b, t + k]`; needed only where the model knows the
                 season, or a climatology is removed.
+            members: as in calls of the model itself.
 
         Returns:
             `[b, k, h, w, c]`, float32, of the target channels in their units; NaN where
-            nothing was observed in the training.
+            nothing was observed in the training. With `members` `[n, b, k, h, w, c]`.
 
         Raises:
-            ConfigError: if physical units are not known.
+            ConfigError: if physical units are not known, or the model has fewer
+                members.
             ValueError: if a shape differs from that of the training, or times are
                 needed and not given.
         """
@@ -133,7 +149,27 @@ class TrainedModel:
                 f"inputs have {given[0]} frames; the model was trained on {frames}"
                 f"{more}"
             )
-        return self._physical(self.variables, inputs, minutes)
+        if members is None:
+            return self._physical(self.variables, inputs, minutes)
+        count = self._checked(members)
+        forecast = physical.physical(
+            lambda variables, x: self._with_members(variables, x, count),
+            self._encoding,
+        )
+        return forecast(self.variables, inputs, minutes)
+
+    def ensemble(self, count: int, windows: int) -> Members:
+        """The members of its forecasts, part by part, for `forecast.chunks`.
+
+        Args:
+            count: number of members.
+            windows: most of them at once.
+
+        Raises:
+            ConfigError: if the model has fewer members.
+        """
+        values = math.prod(self.target_shape)
+        return self._members.of(self._checked(count), windows, values)
 
     def forecast(
         self,
@@ -154,8 +190,9 @@ class TrainedModel:
                 "all": every forecast that the series allows.
             steps: number of frames; None: as many as the model was trained on. More
                 are made by feeding its forecasts back (roll-out).
-            members: members of an ensemble. The models of this package draw nothing,
-                so that more than one is refused.
+            members: number of members of each forecast, of models that draw and of
+                trained ensembles; in a roll-out each continues from its own frames.
+                None: the one best forecast.
             anomalies: also give departures from the climatology of the training.
             allow_other_grid: accept fields with other rows and columns than in the
                 training, if the weights of the model do not depend on their number.
@@ -166,7 +203,8 @@ class TrainedModel:
 
         Raises:
             ConfigError: if the series does not fit the training, lacks what is needed
-                to forecast, or cannot be fed back; the message says what differs.
+                to forecast, or cannot be fed back, or the model has fewer members; the
+                message says what differs.
         """
         wanted = making.request(
             source,
@@ -300,6 +338,30 @@ class TrainedModel:
     @functools.cached_property
     def _physical(self) -> physical.Forecast:
         return physical.physical(self._compiled, self._encoding)
+
+    def _checked(self, count: int) -> int:
+        """A number of members that the model has.
+
+        Raises:
+            ConfigError: if it is another one.
+        """
+        with as_config_error("forecast"):
+            count = making.plain(count)
+            check_value("members", count, members_lib.NUMBER)
+        members_lib.check(self.model, count)
+        return count
+
+    @functools.cached_property
+    def _members(self) -> members_lib.Compiled:
+        return members_lib.Compiled(self.model, self.variables)
+
+    @functools.cached_property
+    def _with_members(self):
+        def forecast(variables, inputs, count: int):
+            values = math.prod(self.target_shape)
+            return members_lib.in_parts(self.model, variables, inputs, count, values)
+
+        return jax.jit(forecast, static_argnums=2)
 
     @functools.cached_property
     def _compiled(self):

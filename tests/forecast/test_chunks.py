@@ -5,7 +5,7 @@ import pytest
 
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Variable
 from earthformer_jax.data.readers import decoding
-from earthformer_jax.forecast.chunks import chunks
+from earthformer_jax.forecast.chunks import Members, chunks
 
 HEIGHT, WIDTH, IN_LEN, OUT_LEN = 2, 3, 3, 2
 DAY = 1440
@@ -69,7 +69,7 @@ def joined(found, steps, batch_size):
     return made, filled
 
 
-def by_hand(found, steps):
+def by_hand(found, steps, model=model):
     made = []
     for i, window in enumerate(found.windows):
         inputs, frames = window["inputs"], []
@@ -146,3 +146,51 @@ def test_a_forecast_that_grows_without_bound_is_not_called_missing():
     made = chunks(grows, beginnings(3), 9, 2, out_len=OUT_LEN)
     with pytest.raises(ValueError, match=r"window 0 is not finite from step \d on; .*"):
         list(made)
+
+
+def of_members(count, part):
+    """Members that differ in a factor, and begin from each window as `model` does."""
+
+    def factor(first, m):
+        return 1 + 0.1 * np.arange(first, first + m).reshape(-1, 1, 1, 1, 1, 1)
+
+    return Members(
+        count,
+        part,
+        lambda inputs, m, first: factor(first, m) * model(inputs),
+        lambda inputs, beginning, stretch, first: (
+            factor(first, len(inputs)) * np.stack([model(own) for own in inputs])
+        ),
+    )
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_members_continue_from_their_own_frames(part, batch_size):
+    """Each is what a loop gives whose model has its factor, whatever the parts."""
+    found, steps, count = beginnings(3), 5, 5
+    made = np.full((3, count, steps, HEIGHT, WIDTH, 1), np.nan)
+    members = of_members(count, part)
+    for chunk in chunks(members, found, steps, batch_size, out_len=OUT_LEN):
+        n, m, k = chunk.values.shape[:3]
+        assert n <= batch_size and m <= part
+        firsts = (chunk.first, n), (chunk.member, m), (chunk.step, k)
+        where = tuple(slice(a, a + length) for a, length in firsts)
+        assert np.isnan(made[where]).all()
+        made[where] = chunk.values
+    for i in range(count):
+        want = by_hand(found, steps, lambda x, i=i: (1 + 0.1 * i) * model(x))
+        np.testing.assert_allclose(made[:, i], want, rtol=1e-5, atol=1e-6)
+
+
+def test_members_are_never_held_all_at_once():
+    parts = []
+
+    def begin(inputs, m, first):
+        parts.append((first, m))
+        return np.zeros((m, len(inputs), OUT_LEN, HEIGHT, WIDTH, 1))
+
+    members = Members(10**6, 7, begin, of_members(1, 1).resume)
+    made = chunks(members, beginnings(1), OUT_LEN, 1, out_len=OUT_LEN)
+    assert [next(made).member for _ in range(3)] == [0, 7, 14]
+    assert parts == [(0, 7), (7, 7), (14, 7)]

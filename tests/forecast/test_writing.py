@@ -1,5 +1,6 @@
 """Forecasts in files and in memory: values, dimensions, coordinates, conventions."""
 
+import dataclasses
 import re
 
 import netCDF4
@@ -259,6 +260,23 @@ def test_packed(tmp_path, suffix):
             got[name].values, want[name].values, rtol=0, atol=spread / 65000 / 2 + 1e-6
         )
     assert got["nino34"].encoding["dtype"] == np.float32
+
+
+def test_members_that_come_in_parts(tmp_path):
+    """As all of them at once; one that is missing is noticed."""
+    outline = Outline(beginnings(5), STEPS, members=5)
+    _, whole = parts(outline)
+    cut = [
+        dataclasses.replace(chunk, values=chunk.values[:, i : i + 2], member=i)
+        for chunk in whole
+        for i in (0, 2, 4)
+    ]
+    want = writing.to_dataset(outline, whole)
+    xr.testing.assert_identical(writing.to_dataset(outline, cut), want)
+    writing.write(tmp_path / "f.zarr", outline, cut)
+    xr.testing.assert_equal(opened(tmp_path / "f.zarr"), want)
+    with pytest.raises(ValueError, match="step . of member 5 of forecast . was not"):
+        writing.to_dataset(outline, cut[:-1])
 
 
 def test_a_forecast_that_is_missing(tmp_path):

@@ -115,6 +115,42 @@ def test_members_are_averaged_on_maps_and_lines_of_the_index(drawn):
     assert "mean of 3 members" in drawn["x_nino34.png"].get_suptitle()
 
 
+def test_many_members_are_spread_and_bands(drawn):
+    forecast = sst(("time", "realization", "lat", "lon"), (8, 20, 5, 8))
+    forecast["ssta"][:, :, 0, 0] = np.nan
+    inputs = sst(shape=(4, 5, 8)).assign_coords(time=months("2014-08", 4))
+    figures.draw(dated(forecast), "x", inputs)
+    assert list(drawn) == [
+        "x_ssta.png", "x_ssta_spread.png", "x_ssta_area_mean.png", "x_nino34.png"
+    ]  # fmt: skip
+    spread = drawn["x_ssta_spread.png"]
+    first = spread.axes[0].collections[0].get_array().reshape(5, 8)
+    np.testing.assert_allclose(first, forecast["ssta"][0].std("realization", ddof=1))
+    assert spread.axes[-1].get_ylabel() == "Standard deviation (K)"
+    assert "spread of 20 members" in spread.get_suptitle()
+    weights = np.cos(np.deg2rad(LATITUDE))[:, None] * np.isfinite(
+        forecast["ssta"].values[0, 0]
+    )
+    weights /= weights.sum()
+    area = np.nansum(forecast["ssta"].values * weights, axis=(2, 3))
+    for name, members in (("ssta_area_mean", area), ("nino34", forecast["nino34"])):
+        axes = drawn[f"x_{name}.png"].axes[0]
+        wide, narrow = (band.get_paths()[0].vertices for band in axes.collections[:2])
+        low, high = np.quantile(members, (0.05, 0.95), axis=1)
+        for lead in (1, 8):
+            edges = wide[wide[:, 0] == lead, 1]
+            assert edges.min() == pytest.approx(low[lead - 1], abs=1e-5)
+            assert edges.max() == pytest.approx(high[lead - 1], abs=1e-5)
+        assert np.ptp(narrow[:, 1]) < np.ptp(wide[:, 1])
+
+
+def test_one_member_is_a_forecast(drawn):
+    forecast = sst(("time", "realization", "lat", "lon"), (8, 1, 5, 8))
+    figures.draw(dated(forecast), "x")
+    assert list(drawn) == ["x_ssta.png", "x_nino34.png"]
+    assert "member" not in drawn["x_ssta.png"].get_suptitle()
+
+
 def test_the_first_of_several_starts_is_drawn(drawn):
     dims = ("forecast_reference_time", "lead_time", "lat", "lon")
     forecast = sst(dims, (2, 4, 5, 8))

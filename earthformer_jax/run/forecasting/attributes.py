@@ -11,7 +11,9 @@ import ml_collections
 from earthformer_jax.data.forecasting.beginnings import Beginnings
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.state import DataState
+from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.run.config import model_label
+from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.training.workdir import config_hash
 
 REFERENCES = {"earthformer": "Gao et al. 2022, https://arxiv.org/abs/2207.05833"}
@@ -26,19 +28,26 @@ class Trained(Protocol):
     def state(self) -> DataState | None: ...
     @property
     def step(self) -> int: ...
+    @property
+    def model(self) -> Forecaster: ...
+    @property
+    def variables(self) -> Variables: ...
 
 
-def describe(trained: Trained, found: Beginnings) -> dict[str, str]:
+def describe(trained: Trained, found: Beginnings, members: int = 0) -> dict[str, str]:
     """Attributes of the forecasts that a model makes.
 
     Args:
         trained: the model.
         found: what the forecasts begin from.
+        members: number of members of each forecast; 0: the one best forecast.
 
     Returns:
         `title`, `source`, `history` and, where known, `references` of CF; the version
         of the package, a hash of the config, the training data with their period and
-        fingerprint; and `input_notes`: how the input was changed to fit the training.
+        fingerprint; `input_notes`: how the input was changed to fit the training; and,
+        of members, how many there are, where they come from, and whether their spread
+        was scaled.
     """
     state, model = trained.state, trained.config.model.name
     assert state is not None
@@ -58,6 +67,8 @@ def describe(trained: Trained, found: Beginnings) -> dict[str, str]:
         "data_fingerprint": fingerprint(state),
         "input_notes": "; ".join(found.notes),
     }
+    if members:
+        made |= members_lib.describe(trained.model, trained.variables, members)
     return {name: text for name, text in made.items() if text}
 
 

@@ -26,7 +26,7 @@ _MODES = {
     "stop": ("forecast",),
     "every": ("forecast",),
     "steps": ("forecast",),
-    "members": ("forecast",),
+    "members": ("forecast", "evaluate"),
     "anomalies": ("forecast",),
     "pack": ("forecast",),
     "allow_other_grid": ("forecast",),
@@ -83,7 +83,12 @@ def define(flag_values: flags.FlagValues) -> None:
         "Forecast: frames; default as in training. More are made by feeding forecasts "
         "back.",
     )
-    number("members", None, "Forecast: members of an ensemble, of models that draw.")
+    number(
+        "members",
+        None,
+        "Forecast, evaluate: members of every forecast, of models that draw and of "
+        "trained ensembles.",
+    )
     switch("anomalies", "Forecast: write departures from the mean cycle.")
     switch("pack", "Forecast: pack values into 16 bits.")
     switch(
@@ -204,7 +209,7 @@ def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
         Stopped: when a signal asks for it, so that what was begun is removed.
     """
     chunks = iter(made)
-    total = len(outline.beginnings.last) * outline.steps
+    total = len(outline.beginnings.last) * max(outline.members, 1) * outline.steps
     with (
         contextlib.ExitStack() as handlers,
         tqdm.tqdm(
@@ -218,7 +223,8 @@ def shown(made: Iterable[Chunk], outline: Outline) -> Iterator[Chunk]:
         try:
             while (chunk := stop.wait(next, chunks, None)) is not None:
                 yield chunk
-                bar.update(len(chunk.filled) * chunk.values.shape[-4])
+                members = chunk.values.shape[1] if outline.members else 1
+                bar.update(len(chunk.filled) * members * chunk.values.shape[-4])
         except signals.Stopped:
             # The handlers stay: with those of before, the program would end before
             # what was begun is removed.

@@ -30,16 +30,17 @@ from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import writing
-from earthformer_jax.forecast.chunks import Chunk, chunks
+from earthformer_jax.forecast.chunks import Chunk, Members, chunks
 from earthformer_jax.forecast.outline import Outline
 from earthformer_jax.run import workdir
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import attributes
+from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.settings import ConfigError, at_least, setting, settings_from
 
 logger = logging.getLogger(__name__)
 
-# Windows at once on a CPU, where more take memory and no less time.
+# Windows or members at once on a CPU, where more take memory and no less time.
 MOST_ON_CPU = 8
 Existing = Literal["refuse", "replace", "keep"]
 Source = str | os.PathLike[str] | xr.Dataset
@@ -53,6 +54,7 @@ class Trained(attributes.Trained, Protocol):
     @functools.cached_property
     def target_shape(self) -> tuple[int, ...]: ...
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array: ...
+    def ensemble(self, count: int, windows: int) -> Members: ...
     def resized(self, size: tuple[int, int]) -> "Trained": ...
 
 
@@ -67,6 +69,7 @@ class Request:
         several: forecasts are laid out by `forecast_reference_time`, even if there is
             just one.
         steps: frames of a forecast; None: as many as the model was trained on.
+        members: members of a forecast; None: the one best forecast.
         anomalies: forecast departures from the climatology of the training.
         packed: values are packed into 16 bits.
         allow_other_grid: fields may have another size than in the training.
@@ -76,6 +79,7 @@ class Request:
     starts: Starts = LAST
     several: bool = False
     steps: int | None = None
+    members: int | None = None
     anomalies: bool = False
     packed: bool = False
     allow_other_grid: bool = False
@@ -99,7 +103,7 @@ class Forecasts:
 @dataclasses.dataclass(frozen=True)
 class _Counts:
     steps: int = setting(1, at_least(1))
-    members: int = setting(1, at_least(1))
+    members: int = setting(1, members_lib.NUMBER)
 
 
 def request(
@@ -120,7 +124,7 @@ def request(
     Raises:
         ConfigError: if an argument has a value that is not accepted, or no effect.
     """
-    every, steps, members = (_plain(x) for x in (every, steps, members))
+    every, steps, members = (plain(x) for x in (every, steps, members))
     values = {"first": _date(start), "stop": _date(stop), "every": every}
     starts = settings_from(Starts, values, "a forecast")
     counts = {"steps": steps, "members": members}
@@ -132,16 +136,12 @@ def request(
             f"every={every} has no effect on a single forecast; give also "
             "start=all, or the dates start and stop"
         )
-    if members is not None and members > 1:
-        raise ConfigError(
-            f"members={members}: the models of this package give one forecast for "
-            "one input, so all members would be equal; leave `members` out"
-        )
     return Request(
         source=source,
         starts=starts,
         several=several,
         steps=steps,
+        members=members,
         anomalies=anomalies,
         packed=packed,
         allow_other_grid=allow_other_grid,
@@ -155,7 +155,7 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
     Raises:
         ConfigError: if they cannot be made. Nothing has been computed then.
     """
-    state = known_state(trained)
+    state, count = known_state(trained), check_members(trained, wanted)
     fields, stack = trained.config.data, contextlib.ExitStack()
     own = os.path.expanduser(fields.get("path") or "")
     if wanted.source is None and own and not glob.glob(own):
@@ -183,17 +183,17 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
         out_len = trained.target_shape[0]
         steps = wanted.steps or out_len
         with as_config_error("forecast"):
-            size = trained.config.eval.batch_size
-            if jax.default_backend() == "cpu":
-                size = min(size, MOST_ON_CPU)
-            made = chunks(trained, found, steps, size, out_len=out_len)
+            size = _windows_at_once(trained.config, count)
+            model = trained.ensemble(count, size) if count else trained
+            made = chunks(model, found, steps, size, out_len=out_len)
             outline = Outline(
                 found,
                 steps,
+                members=count,
                 several=wanted.several,
                 anomalies=wanted.anomalies,
                 packed=wanted.packed,
-                attributes=attributes.describe(trained, found),
+                attributes=attributes.describe(trained, found, count),
             )
         yield Forecasts(found, outline, made)
 
@@ -249,12 +249,13 @@ def write(
         if path.exists() and existing == "keep":
             return None
         _check_not_input(path, wanted.source or trained.config.data.get("path"))
-        count = len(forecasts.beginnings.last)
+        count, members = len(forecasts.beginnings.last), forecasts.outline.members
         logger.info(
-            "%d forecast%s of %d frames from %s",
+            "%d forecast%s of %d frames%s from %s",
             count,
             "" if count == 1 else "s",
             forecasts.outline.steps,
+            f" with {members} members" if members else "",
             forecasts.beginnings.label,
         )
         made = shown(forecasts.chunks, forecasts.outline)
@@ -278,6 +279,28 @@ def known_state(trained: Trained) -> DataState:
     return trained.state
 
 
+def check_members(trained: Trained, wanted: Request) -> int:
+    """The number of members that are asked for; 0: the one best forecast.
+
+    A single forecast of a model that does not draw has no members.
+
+    Raises:
+        ConfigError: if the model has fewer.
+    """
+    count = wanted.members or 0
+    if not count:
+        return 0
+    members_lib.check(trained.model, count)
+    return count if members_lib.has_members(trained.model) else 0
+
+
+def _windows_at_once(config: ml_collections.ConfigDict, members: int) -> int:
+    """Most windows at once, of which each has so many members (0: just one)."""
+    size = config.eval.batch_size
+    size = min(size, MOST_ON_CPU) if jax.default_backend() == "cpu" else size
+    return max(size // min(max(members, 1), members_lib.SIDE_BY_SIDE), 1)
+
+
 def _with_path(
     fields: ml_collections.ConfigDict, path: str | os.PathLike[str]
 ) -> ml_collections.ConfigDict:
@@ -296,7 +319,7 @@ def _with_path(
     return fields
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A whole number of NumPy as one of Python; anything else as it is."""
     return value.item() if isinstance(value, np.integer) else value
 
@@ -329,7 +352,7 @@ def _check_not_input(path: pathlib.Path, source: Source | None) -> None:
 
 
 def _file_name(trained: Trained, wanted: Request, found: Beginnings) -> str:
-    """A name after the input, the number of forecasts and the last input frame."""
+    """A name after the input, the last input frame, and the number of forecasts."""
     source = wanted.source
     name = workdir.data_name(
         trained.config, None if isinstance(source, xr.Dataset) else source
@@ -338,4 +361,6 @@ def _file_name(trained: Trained, wanted: Request, found: Beginnings) -> str:
     if found.reference is not None:
         when = times.text(found.reference.minutes[-1])
     count = f"_{len(found.last)}" if len(found.last) > 1 else ""
-    return re.sub(r"[^\w.-]+", "-", f"{name}{count}_{when}") + ".nc"
+    members = check_members(trained, wanted)
+    drawn = f"_{members}-members" if members else ""
+    return re.sub(r"[^\w.-]+", "-", f"{name}{count}_{when}{drawn}") + ".nc"

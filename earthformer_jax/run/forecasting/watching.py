@@ -50,6 +50,7 @@ def watch(
         ConfigError: if the request cannot be watched.
         OSError: if a forecast cannot be written.
     """
+    making.check_members(trained, wanted)
     pattern = wanted.source or trained.config.data.get("path")
     if not isinstance(pattern, str | os.PathLike) or not os.fspath(pattern):
         raise ConfigError("--watch needs --input, the files to look at")

@@ -1,0 +1,227 @@
+"""Members of the forecasts of a model: who has them, and functions that make them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.forecast.chunks import Members
+from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.models.ensemble import MEMBER, Ensemble
+from earthformer_jax.settings import ConfigError, at_least
+
+# Members are counted on from here when they forecast again, so that each draws anew.
+MOST = 2**20
+MOST_VALUES = 2**26  # numbers in the forecasts of a part, 256 MiB
+SIDE_BY_SIDE = 8  # members that a model forecasts at the same time
+NUMBER = at_least(1, MOST)
+
+
+def draws(model: Forecaster) -> bool:
+    """Whether a model, or every trained member of an ensemble, draws members."""
+    if isinstance(model, Ensemble):
+        return draws(model.member)
+    return hasattr(model, "members")
+
+
+def has_members(model: Forecaster) -> bool:
+    """Whether there can be several forecasts for one input."""
+    return isinstance(model, Ensemble) or draws(model)
+
+
+def check(model: Forecaster, count: int) -> None:
+    """Refuses more members than a model has.
+
+    Raises:
+        ConfigError: with the number there is, and which models have more.
+    """
+    if count == 1 or draws(model):
+        return
+    if isinstance(model, Ensemble):
+        if count > model.size:
+            raise ConfigError(
+                f"members={count}: the model is an ensemble of {model.size} trained "
+                f"members; use at most {model.size}, or train more of them with "
+                f"config.model.ensemble={count}"
+            )
+        return
+    raise ConfigError(
+        f"members={count}: the model gives one forecast for one input, so that all "
+        "members would be equal; leave `members` out, or train a model that draws: "
+        "config.model.noise=32 (which can begin with the weights of this one, by "
+        f"--init_from), several members (config.model.ensemble={count}), or "
+        "config.model.name=earthformer_ar"
+    )
+
+
+def member(
+    model: Forecaster,
+    variables: Variables,
+    inputs: jax.Array,
+    number: jax.Array,
+    *,
+    beginning: jax.Array,
+    stretch: jax.typing.ArrayLike = 0,
+) -> jax.Array:
+    """The forecast `[b, k, h, w, c]` of one member.
+
+    Args:
+        model: the forecaster. Member i of an ensemble of n trained members is draw
+            i // n of the trained member i % n.
+        variables: of the model.
+        inputs: `[b, t, h, w, c]`.
+        number: int32, of the member, from 0.
+        beginning: `[b, t, h, w, c]`, the inputs of its first forecast. What is drawn
+            follows from their bits, since those of inputs that were fed back differ in
+            their last digits with the size of a batch.
+        stretch: how many times it has forecast before.
+    """
+    if isinstance(model, Ensemble):
+        which = number % model.size
+        of_member: dict[str, Any] = {
+            name: jax.tree.map(lambda x: x[which], group[MEMBER])
+            for name, group in variables.items()
+            if group
+        }
+        return member(
+            model.member,
+            {"params": {}} | of_member,
+            inputs,
+            number // model.size,
+            beginning=beginning,
+            stretch=stretch,
+        )
+    if not draws(model):
+        return model.apply(variables, inputs, train=False)
+    first = number + MOST * stretch
+    return model.apply(
+        variables, inputs, 1, first=first, seen=beginning, method="members"
+    )[0]
+
+
+def begin(
+    model: Forecaster,
+    variables: Variables,
+    inputs: jax.Array,
+    count: int,
+    first: jax.typing.ArrayLike = 0,
+) -> jax.Array:
+    """The forecasts `[m, b, k, h, w, c]` of `count` members, from number `first` on."""
+    if draws(model) and not isinstance(model, Ensemble):  # it shares what is equal
+        return model.apply(variables, inputs, count, first=first, method="members")
+    return jax.lax.map(
+        lambda i: member(model, variables, inputs, i, beginning=inputs),
+        jnp.asarray(first, jnp.int32) + jnp.arange(count, dtype=jnp.int32),
+    )
+
+
+def in_parts(
+    model: Forecaster,
+    variables: Variables,
+    inputs: jax.Array,
+    count: int,
+    values: int,
+) -> jax.Array:
+    """As `begin`, in parts that hold few values besides the forecasts themselves.
+
+    Args:
+        model: the forecaster.
+        variables: of the model.
+        inputs: `[b, t, h, w, c]`.
+        count: number of members.
+        values: numbers in one forecast.
+    """
+    part = part_of(count, MOST_VALUES // (len(inputs) * values))
+    firsts = jnp.arange(0, count, part, dtype=jnp.int32)
+    if len(firsts) == 1:
+        return begin(model, variables, inputs, count)
+    made = jax.lax.map(lambda i: begin(model, variables, inputs, part, i), firsts)
+    return made.reshape(-1, *made.shape[2:])[:count]
+
+
+def resume(
+    model: Forecaster,
+    variables: Variables,
+    inputs: jax.Array,
+    beginning: jax.Array,
+    stretch: jax.typing.ArrayLike,
+    first: jax.typing.ArrayLike,
+) -> jax.Array:
+    """The forecasts `[m, b, k, h, w, c]` of members with inputs of their own.
+
+    Args:
+        model: the forecaster.
+        variables: of the model.
+        inputs: `[m, b, t, h, w, c]`, of each member.
+        beginning: `[b, t, h, w, c]`, the inputs of the first forecast of all of them.
+        stretch: how many times they have forecast before.
+        first: number of the first of these members.
+    """
+    numbers = jnp.arange(len(inputs), dtype=jnp.int32) + first
+    return jax.lax.map(
+        lambda own: member(
+            model, variables, own[1], own[0], beginning=beginning, stretch=stretch
+        ),
+        (numbers, inputs),
+    )
+
+
+class Compiled:
+    """The members of a model's forecasts, compiled once for each shape."""
+
+    def __init__(self, model: Forecaster, variables: Variables):
+        self._variables = variables
+        self._begin = jax.jit(functools.partial(begin, model), static_argnums=2)
+        self._resume = jax.jit(functools.partial(resume, model))
+
+    def of(self, count: int, windows: int, values: int) -> Members:
+        """Members of every forecast.
+
+        Args:
+            count: number of members.
+            windows: most of them at once.
+            values: numbers in one forecast.
+        """
+        part = part_of(count, MOST_VALUES // (windows * values))
+
+        def first_ones(inputs: np.ndarray, m: int, first: int) -> jax.Array:
+            # Of those after others, models with a fitted spread need the first as well.
+            after = () if part == count else (first,)
+            return self._begin(self._variables, inputs, m, *after)
+
+        return Members(
+            count,
+            part,
+            first_ones,
+            functools.partial(self._resume, self._variables),
+        )
+
+
+def part_of(count: int, most: int) -> int:
+    """How many of `count` members are made at once: equal parts of at most `most`."""
+    return -(-count // -(-count // max(most, 1)))
+
+
+def describe(model: Forecaster, variables: Variables, count: int) -> dict[str, str]:
+    """Attributes of forecasts with members: how many, from where, and their spread."""
+    if isinstance(model, Ensemble):
+        origin = f"{model.size} models, trained with seeds of their own"
+    else:
+        origin = getattr(model, "origin_of_members", "drawn by the model")
+    leaves = jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {}))
+    fitted = [x for path, x in leaves if path[-1] == jax.tree_util.DictKey("spread")]
+    factors = np.concatenate([np.ravel(x) for x in fitted] or [np.ones(1)])
+    spread = "not scaled"
+    if np.any(factors != 1):
+        spread = (
+            "departures from the mean of the members were multiplied by "
+            f"{factors.min():.3g} to {factors.max():.3g} (by lead time and variable, "
+            "fitted on the validation period)"
+        )
+    return {
+        "ensemble_members": str(count),
+        "ensemble_origin": origin,
+        "ensemble_spread": spread,
+    }
