@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.typing
 
 # {"params": ..., "batch_stats": ...}, as Flax has them.
 Variables = Mapping[str, Any]
@@ -69,12 +70,28 @@ class Draws(Protocol):
     draws: bool
 
     def members(
-        self, inputs: jax.Array, size: int, *, train: bool = False
+        self,
+        inputs: jax.Array,
+        size: int,
+        *,
+        first: jax.typing.ArrayLike = 0,
+        seen: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
         """Float32 members `[size, b, k, h, w, c]` of inputs `[b, t, h, w, c_in]`.
 
         Without `train` a member is a function of its number, the inputs of its window
         and the model's options: the first n of a larger number are the same n.
+
+        Args:
+            inputs: of the forecasts.
+            size: number of members.
+            first: number of the first of them, an integer that may be traced.
+            seen: `[b, ...]`, where the inputs are forecasts that were fed back: the
+                inputs of the first of these. What is drawn follows from these, since
+                the last digits of forecasts depend on the batch and the device; and
+                what was fitted to forecasts from observed frames is left out.
+            train: whether the members are for training; they are drawn anew then.
         """
         ...
 

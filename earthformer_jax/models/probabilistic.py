@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.typing
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
@@ -133,13 +134,22 @@ class Probabilistic(nn.Module):
         return self.members(inputs, self.options.members).mean(axis=0)
 
     def members(
-        self, inputs: jax.Array, size: int, *, train: bool = False
+        self,
+        inputs: jax.Array,
+        size: int,
+        *,
+        first: jax.typing.ArrayLike = 0,
+        seen: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
-        """The first members of the ensemble.
+        """The first members of the ensemble, or those from a number on.
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
             size: number of members.
+            first: number of the first of them, an integer.
+            seen: `[b, ...]`, in a roll-out the inputs that it began with, whose values
+                the noise follows from; the spread is left out then.
             train: as in `__call__`; the spread is left out then.
 
         Returns:
@@ -151,20 +161,35 @@ class Probabilistic(nn.Module):
             shape = (size, len(inputs), self.options.noise)
             z = jax.random.normal(self.make_rng("sampling"), shape)
             return self._learn(inputs, z)
-        drawn = max(
-            size, self.options.members
-        )  # the spread is about the mean of the first ones
-        forecast = self._forecaster(inputs, train=False)
-        z = draw(inputs, drawn, self.options.noise, self.options.noise_seed)
-        if drawn <= AT_ONCE:
-            forecasts, _ = jax.vmap(forecast)(z)
+        width, seed, count = (
+            self.options.noise,
+            self.options.noise_seed,
+            self.options.members,
+        )
+        if seen is not None:
+            z = draw(seen, size, width, seed, first)
+            return self._forecasts(inputs, z)
+        # The spread is about the mean of the first members.
+        if isinstance(first, int) and first == 0:
+            z = draw(inputs, max(size, count), width, seed)
+            forecasts = self._forecasts(inputs, z)
+            wanted = forecasts[:size]
         else:
-            forecasts, _ = jax.lax.map(forecast, z, batch_size=AT_ONCE)
-        mean = forecasts[: self.options.members].mean(axis=0)
-        forecasts = forecasts[:size]
+            parts = (
+                draw(inputs, count, width, seed),
+                draw(inputs, size, width, seed, first),
+            )
+            forecasts = self._forecasts(inputs, jnp.concatenate(parts))
+            wanted = forecasts[count:]
         # Not mean + spread * departure: a spread of 1 changes no bit.
         spread = self.get_variable("batch_stats", SPREAD)
-        return forecasts + (spread - 1) * (forecasts - mean)
+        return wanted + (spread - 1) * (wanted - forecasts[:count].mean(axis=0))
+
+    def _forecasts(self, inputs, z):
+        forecast = self._forecaster(inputs, train=False)
+        if len(z) <= AT_ONCE:
+            return jax.vmap(forecast)(z)[0]
+        return jax.lax.map(forecast, z, batch_size=AT_ONCE)[0]
 
     def _learn(self, inputs, z):
         """Members in training; running statistics are the means of theirs."""
@@ -220,7 +245,13 @@ def bare(network: Any) -> Any:
     return getattr(network, NETWORK, network)
 
 
-def draw(inputs: jax.Array, size: int, width: int, seed: int) -> jax.Array:
+def draw(
+    inputs: jax.Array,
+    size: int,
+    width: int,
+    seed: int,
+    first: jax.typing.ArrayLike = 0,
+) -> jax.Array:
     """Noise of the members of every window, a function of its values.
 
     Args:
@@ -228,6 +259,7 @@ def draw(inputs: jax.Array, size: int, width: int, seed: int) -> jax.Array:
         size: number of members.
         width: numbers for each.
         seed: another one gives other noise.
+        first: number of the first member.
 
     Returns:
         float32 `[size, b, width]`, standard normal.
@@ -238,7 +270,8 @@ def draw(inputs: jax.Array, size: int, width: int, seed: int) -> jax.Array:
         key = jax.vmap(jax.random.fold_in, (0, None))(keys, member)
         return jax.vmap(lambda k: jax.random.normal(k, (width,), jnp.float32))(key)
 
-    return jax.vmap(one)(jnp.arange(size, dtype=jnp.uint32))
+    numbers = jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(first, jnp.uint32)
+    return jax.vmap(one)(numbers)
 
 
 def fingerprints(inputs: jax.Array, seed: int) -> jax.Array:

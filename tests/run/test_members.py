@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from earthformer_jax.models.ensemble import Ensemble
+from earthformer_jax.models.probabilistic import NoiseOptions, Probabilistic
 from earthformer_jax.run import api
 from earthformer_jax.run.forecasting import making, members, watching
 from earthformer_jax.run.run import Run
@@ -52,6 +53,15 @@ class Level(nn.Module):
         return jnp.repeat(inputs[:, -1:, ..., :2], 2, axis=1) + level
 
 
+class Normed(nn.Module):
+    """A network with one norm, which noise can change."""
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False):
+        x = nn.LayerNorm()(inputs[..., :2])
+        return jnp.repeat(0.9 * inputs[:, -1:, ..., :2] + 0.1 * x[:, -1:], 2, axis=1)
+
+
 @pytest.fixture(scope="module")
 def still(tmp_path_factory):
     """Persistence of days, which gives one forecast."""
@@ -77,6 +87,23 @@ def ensemble(still):
     one = [Level(*shapes).init(jax.random.key(i), inputs)["params"] for i in range(3)]
     stacked = {"member": jax.tree.map(lambda *x: jnp.stack(x), *one)}
     variables = {"params": stacked}
+    return dataclasses.replace(still, model=model, variables=variables)
+
+
+@pytest.fixture(scope="module")
+def noisy(still):
+    """A network with noise, whose spread was fitted."""
+    options = NoiseOptions(noise=3, noise_in="all", members=4)
+    model = Probabilistic(still.input_shape, still.target_shape, Normed(), options)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, *still.input_shape)))
+    rng = np.random.default_rng(1)
+    noise = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype),
+        variables["params"]["noise"],
+    )
+    variables["params"]["noise"] = noise
+    spread = jnp.full_like(variables["batch_stats"]["spread"], 1.5)
+    variables["batch_stats"]["spread"] = spread
     return dataclasses.replace(still, model=model, variables=variables)
 
 
@@ -133,6 +160,28 @@ class TestArrays:
         with pytest.raises(ConfigError, match=r"members=.*: expected a whole number"):
             drawing.forecast(members=count)
 
+    def test_noise_in_the_norms(self, noisy, inputs, monkeypatch):
+        """Parts have the spread about the mean of the first members, too."""
+        whole = noisy(inputs, members=7)
+        assert float(whole.std(axis=0).min()) > 0
+        np.testing.assert_allclose(whole[:4].mean(axis=0), noisy(inputs), atol=1e-6)
+        monkeypatch.setattr(members, "MOST_VALUES", 2 * 2 * whole[0, 0].size)
+        parts = dataclasses.replace(noisy)(inputs, members=5)
+        np.testing.assert_allclose(parts, whole[:5], atol=1e-6)
+
+    def test_trained_members_that_draw(self, noisy, inputs):
+        """One draw of each in turn; there is no limit to their number."""
+        stacked = {
+            name: {"member": jax.tree.map(lambda x: jnp.stack([x, 2 * x]), group)}
+            for name, group in noisy.variables.items()
+        }
+        shapes = noisy.input_shape, noisy.target_shape
+        both = Ensemble(*shapes, noisy.model, 2)
+        made = dataclasses.replace(noisy, model=both, variables=stacked)(
+            inputs, members=5
+        )
+        np.testing.assert_allclose(made[::2], noisy(inputs, members=3), atol=1e-5)
+
 
 class TestFiles:
     def test_members_are_those_of_the_arrays(self, drawing):
@@ -159,6 +208,13 @@ class TestFiles:
         assert (noise < 1e-3).all()  # one number for all cells
         steps = np.diff(made["T"][[1, 2, 4]], axis=0)[..., 0, 0]
         assert len(np.unique(steps.round(3))) == steps.size
+
+    def test_noise_does_not_depend_on_parts_of_a_roll_out(self, noisy, monkeypatch):
+        made = noisy.hindcast(steps=6, members=4)["T"]
+        monkeypatch.setattr(members, "MOST_VALUES", 1)
+        few = dataclasses.replace(noisy).forecast(steps=6, members=3)["T"]
+        np.testing.assert_allclose(few, made[-1, :, :3], rtol=1e-5)
+        assert float(made.std("realization").min()) > 0
 
     def test_trained_members_go_on_from_their_own_frames(self, ensemble):
         made = ensemble.forecast(steps=6, members=3)["T"].values

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.forecast.chunks import Members
-from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.models.contract import Forecaster, Variables, draws
 from earthformer_jax.models.ensemble import MEMBER, Ensemble
 from earthformer_jax.settings import ConfigError, at_least
 
@@ -19,11 +19,9 @@ SIDE_BY_SIDE = 8  # members that a model forecasts at the same time
 NUMBER = at_least(1, MOST)
 
 
-def draws(model: Forecaster) -> bool:
-    """Whether a model, or every trained member of an ensemble, draws members."""
-    if isinstance(model, Ensemble):
-        return draws(model.member)
-    return hasattr(model, "members")
+def draws_any(model: Forecaster) -> bool:
+    """Whether a model, or every trained member of an ensemble, draws any number."""
+    return draws(model.member if isinstance(model, Ensemble) else model)
 
 
 def has_members(model: Forecaster) -> bool:
@@ -37,7 +35,7 @@ def check(model: Forecaster, count: int) -> None:
     Raises:
         ConfigError: with the number there is, and which models have more.
     """
-    if count == 1 or draws(model):
+    if count == 1 or draws_any(model):
         return
     if isinstance(model, Ensemble):
         if count > model.size:
@@ -62,7 +60,7 @@ def member(
     inputs: jax.Array,
     number: jax.Array,
     *,
-    beginning: jax.Array,
+    beginning: jax.Array | None = None,
     stretch: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
     """The forecast `[b, k, h, w, c]` of one member.
@@ -73,9 +71,8 @@ def member(
         variables: of the model.
         inputs: `[b, t, h, w, c]`.
         number: int32, of the member, from 0.
-        beginning: `[b, t, h, w, c]`, the inputs of its first forecast. What is drawn
-            follows from their bits, since those of inputs that were fed back differ in
-            their last digits with the size of a batch.
+        beginning: `[b, t, h, w, c]`, the inputs of its first forecast, from which
+            follows what is drawn; None: this is the first.
         stretch: how many times it has forecast before.
     """
     if isinstance(model, Ensemble):
@@ -109,10 +106,10 @@ def begin(
     first: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
     """The forecasts `[m, b, k, h, w, c]` of `count` members, from number `first` on."""
-    if draws(model) and not isinstance(model, Ensemble):  # it shares what is equal
+    if draws(model):  # it shares what is equal
         return model.apply(variables, inputs, count, first=first, method="members")
     return jax.lax.map(
-        lambda i: member(model, variables, inputs, i, beginning=inputs),
+        lambda i: member(model, variables, inputs, i),
         jnp.asarray(first, jnp.int32) + jnp.arange(count, dtype=jnp.int32),
     )
 
