@@ -54,6 +54,15 @@ class ForecastNino(Task):
     protocol: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RestoreFrames(Task):
+    """Restore frames from maps of codes.
+
+    Needs a model of codes, see `models.contract.Tokenizer`; the batches that its metric
+    is given have "codes" as well, integers `[b, t, h, w]`.
+    """
+
+
 class SeriesSource(Source, Protocol):
     """Every frame of a series, in windows that may overlap.
 

@@ -97,6 +97,27 @@ class Draws(Protocol):
 
 
 @runtime_checkable
+class Tokenizer(Protocol):
+    """A model that restores frames from maps of codes.
+
+    Attributes:
+        codebook_size: number of codes, Q.
+        factor: height and width of a frame, divided by those of a map of codes.
+    """
+
+    codebook_size: int
+    factor: int
+
+    def encode(self, frames: jax.Array) -> jax.Array:
+        """Codes, int32 `[b, t, h, w]` from 0 to Q - 1, of frames `[b, t, H, W, c]`."""
+        ...
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """Frames, float32 `[b, t, H, W, c]`, from codes `[b, t, h, w]`."""
+        ...
+
+
+@runtime_checkable
 class Pupil(Protocol):
     """A model that may learn with scheduled sampling or teacher forcing.
 

@@ -13,6 +13,7 @@ from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
 from earthformer_jax.plotting.maps import forecast_maps
 from earthformer_jax.plotting.nino import SkillPage, called, skill_page
 from earthformer_jax.plotting.regimes import field_table, projection, regime_calendar
+from earthformer_jax.plotting.rows import frame_rows
 from earthformer_jax.plotting.skill import lead_curves, skill_curves
 from earthformer_jax.plotting.style import look, save, step_of
 
@@ -27,6 +28,7 @@ __all__ = [
     "forecast_animation",
     "forecast_frames",
     "forecast_maps",
+    "frame_rows",
     "lead_curves",
     "look",
     "projection",

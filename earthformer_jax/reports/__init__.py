@@ -7,9 +7,15 @@ import functools
 import os
 
 from earthformer_jax.data.dataset import Data
-from earthformer_jax.data.task import EmbedSeries, ForecastFrames, ForecastNino, Task
-from earthformer_jax.models.contract import Embedder, Forecaster
-from earthformer_jax.reports import embedding, frames
+from earthformer_jax.data.task import (
+    EmbedSeries,
+    ForecastFrames,
+    ForecastNino,
+    RestoreFrames,
+    Task,
+)
+from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer
+from earthformer_jax.reports import embedding, frames, restoring
 from earthformer_jax.reports.nino import report as nino
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
@@ -44,6 +50,7 @@ def score(
 score.register(ForecastFrames, frames.score)
 score.register(ForecastNino, nino.score)
 score.register(EmbedSeries, embedding.score)
+score.register(RestoreFrames, restoring.score)
 
 
 def check(task: Task, model: Forecaster) -> None:
@@ -51,7 +58,7 @@ def check(task: Task, model: Forecaster) -> None:
 
     Raises:
         TypeError: if there is no report for the type of the task.
-        ValueError: if the task needs embeddings and the model has none.
+        ValueError: if the task needs embeddings or codes and the model has none.
     """
     if score.dispatch(type(task)) is score.dispatch(object):
         raise _no_report(task)
@@ -60,6 +67,11 @@ def check(task: Task, model: Forecaster) -> None:
             f"{type(model).__name__} has no method 'embed', which {type(task).__name__}"
             " needs (out_len=0: the targets are the inputs); use the model "
             "'conv_autoencoder'"
+        )
+    if isinstance(task, RestoreFrames) and not isinstance(model, Tokenizer):
+        raise ValueError(
+            f"{type(model).__name__} has no methods 'encode' and 'decode', which "
+            f"{type(task).__name__} needs; use the model 'vq_vae'"
         )
 
 

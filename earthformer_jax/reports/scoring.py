@@ -38,10 +38,12 @@ class ModelFunctions:
     Attributes:
         forecast: batch -> `[b, k, h, w, c]` in model units.
         embed: batch -> `[b, t, d]`; None: the model has no embeddings.
+        encode: batch -> integers `[b, t, h, w]`; None: the model has no codes.
     """
 
     forecast: Forecast
     embed: Callable[[Batch], np.ndarray] | None = None
+    encode: Callable[[Batch], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

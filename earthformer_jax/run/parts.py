@@ -17,6 +17,7 @@ from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.tokenizers import restoring
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state as state_lib
 
@@ -33,7 +34,7 @@ MakeParts = Callable[[ml_collections.ConfigDict], tuple[Dataset, Forecaster]]
 def load_data(
     config: ml_collections.ConfigDict, state: DataState | None = None
 ) -> Dataset:
-    """The data set of a config.
+    """The data set of a config; a VQ-VAE has its frames as inputs and targets.
 
     Args:
         config: the whole config.
@@ -44,7 +45,10 @@ def load_data(
     """
     known = () if state is None else (state,)
     with as_config_error(f"data {config.data.name!r}", "data", config.data):
-        return data.load(config.data, None, *known)
+        dataset = data.load(config.data, None, *known)
+        if config.model.name not in restoring.MODELS:
+            return dataset
+        return restoring.to_restore(dataset, config.model.codebook_size)
 
 
 def build(config: ml_collections.ConfigDict) -> tuple[Dataset, Forecaster]:

@@ -36,6 +36,7 @@ SMALL = {
             teacher_steps=300,
         ),
         "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
+        "vq_vae": dict(codebook_size=128, code_width=16),
     },
     "test": {
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
@@ -52,6 +53,7 @@ SMALL = {
             convcell_features=(8,),
         ),
         "e3d_lstm": dict(num_layers=1, features=4, norm_epsilon=1e-5),
+        "vq_vae": dict(codebook_size=16, code_width=4, features=8, blocks=1),
     },
 }
 

@@ -17,7 +17,7 @@ from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.bases import LEARNS_NOTHING
-from earthformer_jax.models.contract import Embedder, Forecaster, Variables
+from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer, Variables
 from earthformer_jax.models.ensemble import MEMBER, Ensemble
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
@@ -413,10 +413,12 @@ class Run:
             jax.device_get(trained.variables),
             mesh_lib.data_mesh(jax.local_devices()),
         )
-        is_ensemble = isinstance(trained.model, Ensemble)
+        has = functools.partial(isinstance, trained.model)
+        is_ensemble = has(Ensemble)
         model = reports.ModelFunctions(
             forecast=MeanOfMembers(make(method="members")) if is_ensemble else make(),
-            embed=make(method="embed") if isinstance(trained.model, Embedder) else None,
+            embed=make(method="embed") if has(Embedder) else None,
+            encode=make(method="encode") if has(Tokenizer) else None,
         )
         options = self.config.eval
         settings = reports.Settings(

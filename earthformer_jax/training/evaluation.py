@@ -1,5 +1,6 @@
 """Forecasts and scores of a model that is not being trained."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Metric, Scores
-from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.models.contract import Forecaster, Tokenizer, Variables
 from earthformer_jax.training import mesh as mesh_lib
 
 Wait = Callable[..., Any]  # calls a function with arguments, as `StopRequest.wait` does
@@ -37,7 +38,10 @@ def make_scorer(
     init = jax.jit(metric.init, out_shardings=everywhere)
 
     def add(sums, variables, batch):
-        forecast = model.apply(variables, batch["inputs"], train=False)
+        inputs = batch["inputs"]
+        forecast = model.apply(variables, inputs, train=False)
+        if isinstance(model, Tokenizer):  # the compiler encodes only once
+            batch = {**batch, "codes": model.apply(variables, inputs, method="encode")}
         return metric.update(sums, forecast, batch)
 
     compiled_add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
@@ -69,7 +73,7 @@ def make_forecaster(
         model: forecaster.
         variables: of the model.
         mesh: devices of this process to forecast on.
-        method: of the model, "embed"; None: the forecast.
+        method: of the model, "embed" or "encode"; None: the forecast.
 
     Returns:
         Function from a batch with "inputs" `[b, t, h, w, c]`, b a multiple of the
@@ -77,9 +81,7 @@ def make_forecaster(
     """
     everywhere = mesh_lib.replicated(mesh)
     variables = jax.device_put(variables, everywhere)
-    apply = jax.jit(
-        lambda variables, x: model.apply(variables, x, train=False, method=method)
-    )
+    apply = jax.jit(functools.partial(model.apply, method=method))
 
     def forecast(batch: Batch) -> np.ndarray:
         inputs = mesh_lib.put_batch(mesh, {"inputs": batch["inputs"]})["inputs"]

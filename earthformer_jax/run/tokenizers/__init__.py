@@ -1,0 +1,1 @@
+"""VQ-VAEs: data that are restored, and training one before the model of its codes."""
