@@ -8,7 +8,7 @@ import numpy as np
 
 from earthformer_jax.checks import check_array
 from earthformer_jax.metrics import sums
-from earthformer_jax.metrics.contract import State
+from earthformer_jax.metrics.contract import Scores, State
 
 
 def as_pair(forecast, targets) -> tuple[jax.Array, jax.Array]:
@@ -153,7 +153,7 @@ class PixelError:
         both = {name: sums.merge(a[name], b[name]) for name in ("mse", "mae")}
         return both | {"examples": a["examples"] + b["examples"]}
 
-    def compute(self, state: State) -> dict[str, float]:
+    def compute(self, state: State) -> Scores:
         """Means over the examples; NaN if there were none."""
         state = jax.device_get(state)
         return {

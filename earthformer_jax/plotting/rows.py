@@ -21,8 +21,8 @@ def frame_rows(
     """One row for each sequence, all with the same colours.
 
     Args:
-        rows: label -> `[n, h, w]`, shown values; NaN (grey) where unknown. Those of
-            "Inputs" come before lead 1, the first of all others is lead 1.
+        rows: label -> `[n, h, w]`, shown values; NaN (grey) where unknown. If there is
+            a row "Inputs", the first frame of all others is lead 1.
         channel: `data.dataset.Channel` of the fields.
         display: `data.dataset.Display`.
         title: of the figure.
@@ -53,7 +53,9 @@ def frame_rows(
             for axes, i in zip(row[blank:], which, strict=True):
                 panel(axes, fields[i], colours, display.south_first)
                 lead = i - len(fields) + 1 if label == INPUTS else i + 1
-                text = lead_label(display.frame, lead)
+                text = f"frame {lead}"
+                if INPUTS in arrays:
+                    text = lead_label(display.frame, lead)
                 axes.set_title(text, fontsize=7.5, color="0.35", pad=2)
             row[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
         options = dict(pad=0.012, fraction=0.03, aspect=40)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from earthformer_jax import plotting
@@ -37,18 +38,17 @@ def score(
         the scores are "usage" and "perplexity".
 
     Raises:
-        TypeError: if the model has no codes.
+        ValueError: if the model has no codes.
     """
     if model.encode is None:
-        raise TypeError("a report on restored frames needs a model with `encode`")
+        raise ValueError("encode=None: a report on codes needs a model of codes")
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    update = jax.jit(task.metric.update)
     sums, first = task.metric.init(), None
     for batch in evaluation_batches(data.test, settings.batch_size):
         restored = model.forecast(batch)
-        sums = task.metric.update(
-            sums, restored, {**batch, "codes": model.encode(batch)}
-        )
+        sums = update(sums, restored, {**batch, "codes": model.encode(batch)})
         first = first or (batch, restored)
     results = task.metric.compute(sums)
     scores = {"data": frames.describe(task, data), "forecasts": {"model": results}}

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from earthformer_jax import models, reports
-from earthformer_jax.data.task import EmbedSeries, ForecastFrames, ForecastNino, Task
+from earthformer_jax.data.task import (
+    EmbedSeries,
+    ForecastFrames,
+    ForecastNino,
+    RestoreFrames,
+    Task,
+)
 from earthformer_jax.metrics.pixel import PixelError
 from earthformer_jax.reports import embedding, frames
 from earthformer_jax.reports.nino import report as enso
@@ -72,4 +78,16 @@ def test_only_models_with_embeddings_can_embed(tmp_path):
     functions = reports.ModelFunctions(forecast=lambda batch: batch["inputs"])
     with pytest.raises(ValueError, match="embed=None"):
         reports.score(EMBED, None, functions, tmp_path / "run", None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_models_of_codes_can_restore(tmp_path):
+    task = RestoreFrames(metric=PixelError())
+    reports.check(task, models.create_model("vq_vae", SHAPE, SHAPE))
+    persistence = models.create_model("persistence", SHAPE, SHAPE)
+    with pytest.raises(ValueError, match="Persistence has no methods 'encode' and"):
+        reports.check(task, persistence)
+    functions = reports.ModelFunctions(forecast=lambda batch: batch["inputs"])
+    with pytest.raises(ValueError, match="encode=None"):
+        reports.score(task, None, functions, tmp_path / "run", None)
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,9 @@ from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
 
 
 class CausalConv(nn.Module):
-    """Convolves `[b, t, h, w, c]` with zeros before the first frame and around frames.
+    """Convolves `[b, t, h, w, c]`; before the first frame are copies of it.
+
+    Around the frames are zeros.
 
     The frames that a window covers are stacked along the channels, so that the 3-D
     convolution is one of planes, whose gradients are fast on CPUs too.
@@ -42,8 +44,8 @@ class CausalConv(nn.Module):
         init = nn.initializers.zeros
         bias = self.param("bias", init, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        before = self.frames - 1
-        padded = jnp.pad(x, ((0, 0), (before, 0), (0, 0), (0, 0), (0, 0)))
+        before = ((0, 0), (self.frames - 1, 0), (0, 0), (0, 0), (0, 0))
+        padded = jnp.pad(x, before, mode="edge")
         window = [padded[:, i : i + length] for i in range(self.frames)]
         kernel = einops.rearrange(kernel, "t kh kw c g -> kh kw (t c) g")
         return convolve_frames(jnp.concatenate(window, axis=-1), kernel) + bias

@@ -32,6 +32,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import writing
 from earthformer_jax.forecast.chunks import Chunk, Members, chunks
 from earthformer_jax.forecast.outline import Outline
+from earthformer_jax.models.contract import Forecaster, Tokenizer
 from earthformer_jax.run import workdir
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import attributes
@@ -51,6 +52,8 @@ Progress = Callable[[Iterable[Chunk], Outline], Iterable[Chunk]]
 class Trained(attributes.Trained, Protocol):
     """What is used here of a trained model (`run.trained.TrainedModel`)."""
 
+    @property
+    def model(self) -> Forecaster: ...
     @functools.cached_property
     def target_shape(self) -> tuple[int, ...]: ...
     def __call__(self, inputs: jax.typing.ArrayLike) -> jax.Array: ...
@@ -269,8 +272,14 @@ def known_state(trained: Trained) -> DataState:
     """What a model knows of its data.
 
     Raises:
-        ConfigError: if an earlier version, which did not keep it, began its training.
+        ConfigError: if an earlier version, which did not keep it, began its training,
+            or the model makes no forecast.
     """
+    if isinstance(trained.model, Tokenizer):
+        raise ConfigError(
+            f"model {trained.config.model.name!r} restores frames and makes no "
+            "forecast; expected the workdir of a model that forecasts"
+        )
     if trained.state is None:
         raise ConfigError(
             f"the model's workdir holds no {data_state.FILE} with the statistics of "

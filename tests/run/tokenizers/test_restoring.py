@@ -1,15 +1,20 @@
 """Any data set with its frames as inputs and as targets."""
 
 import dataclasses
+import types
+from typing import Any
 
+import ml_collections
 import numpy as np
 import pytest
 
-from earthformer_jax import data
+from earthformer_jax import data, models
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.task import ForecastFrames, RestoreFrames
 from earthformer_jax.metrics.pixel import PixelError
+from earthformer_jax.run.forecasting import making
 from earthformer_jax.run.tokenizers.restoring import to_restore
+from earthformer_jax.settings import ConfigError
 
 DIGITS = dict(name="moving_mnist", size=32, in_len=3, out_len=2)
 DIGITS |= dict(train=4, validation=2, test=2)
@@ -36,9 +41,21 @@ def test_frames_are_inputs_and_targets():
     np.testing.assert_array_equal(now["inputs"], frames)
     np.testing.assert_array_equal(now["targets"], frames)
     assert len(restored.data.train) == 4
+    assert restored.data.state is not None and dataset.data.state is not None
     state = restored.data.state()
     assert state.input_shape == state.target_shape == frames.shape
     assert state.examples == dataset.data.state().examples
+
+
+def test_a_vq_vae_makes_no_forecast():
+    shape = (3, 8, 8, 1)
+    trained: Any = types.SimpleNamespace(
+        model=models.create_model("vq_vae", shape, shape),
+        config=ml_collections.ConfigDict(dict(model=dict(name="vq_vae"))),
+        state=None,
+    )
+    with pytest.raises(ConfigError, match="'vq_vae' restores frames and makes no fore"):
+        making.known_state(trained)
 
 
 def test_channels_that_are_no_targets_are_left_out():
