@@ -162,9 +162,9 @@ def own_loss(model: Forecaster) -> bool:
 def trains_members(model: Forecaster) -> bool:
     """Whether a call with `train=True` gives members `[m, b, k, h, w, c_out]`.
 
-    Such a model has the attribute `train_members`, the number m of them.
+    A model that draws does, unless its loss is its own.
     """
-    return getattr(model, "train_members", 0) > 0
+    return draws(model) and not own_loss(model)
 
 
 def final_teaching(model: Forecaster, total_steps: int) -> float:

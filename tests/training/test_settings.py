@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from earthformer_jax import losses
+from earthformer_jax import losses, models
 from earthformer_jax.data.dataset import Channel, Dataset, Display
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.precipitation import RainScores
@@ -183,7 +183,11 @@ class OwnLossModel:
 
 
 class MembersModel:
-    train_members = 2
+    draws = True
+
+
+class OwnDrawsModel(OwnLossModel, MembersModel):
+    pass
 
 
 class TestMakeLoss:
@@ -195,6 +199,9 @@ class TestMakeLoss:
         assert self.make() == losses.create_loss("mse")
         assert self.make(MembersModel()) == losses.create_loss("afcrps")
         assert self.make(OwnLossModel()) == losses.create_loss("none")
+        assert self.make(OwnDrawsModel()) == losses.create_loss("none")
+        noisy = models.create_model("unet", (2, 8, 8, 1), (2, 8, 8, 1), noise=4)
+        assert self.make(noisy) == losses.create_loss("afcrps")
 
     def test_options(self):
         loss = self.make(MembersModel(), loss="afcrps", loss_alpha=1.0)

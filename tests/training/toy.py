@@ -107,7 +107,7 @@ class PupilModel(nn.Module):
 class MembersModel(nn.Module):
     """In training two members, a parameter apart, and a term of its own."""
 
-    train_members = 2
+    draws = True
 
     @nn.compact
     def __call__(self, inputs, *, train=False):
