@@ -60,7 +60,7 @@ def test_scores_are_in_physical_units_if_channels_share_them():
     found = scores(EnsembleScores(8, ("T",), (3.0,)), targets, members)
     assert found["crps"] == pytest.approx(3 * np.mean(crps(members, targets)), rel=1e-5)
     metric = EnsembleScores(8, ("T",), (3.0,))
-    terms = metric.terms(members, {"targets": targets})
+    terms = jax.device_get(metric.terms(members, {"targets": targets}))
     expected = 3 * np.mean(crps(members, targets), axis=(2, 3, 4))
     np.testing.assert_allclose(metric.crps_of(terms), expected, rtol=1e-4)
 

@@ -1,0 +1,1 @@
+"""The report on probabilities: a model that draws beside dressed references."""
