@@ -24,11 +24,18 @@ class Task:
         references: reference forecasts by name; each maps a batch to
             `[b, k, h, w, c]` in the units the model sees.
         mse_units: the units "mse" is reported in.
+        gaussians: references whose normal distribution is known, by name; each has,
+            for "field" and any index that is scored ("nino34"), a function from a batch
+            to mean and standard deviation `[2, b, k, h, w, c]` in the units the model
+            sees.
     """
 
     metric: Metric
     references: Mapping[str, Forecast] = dataclasses.field(default_factory=dict)
     mse_units: str = "(model units)^2"
+    gaussians: Mapping[str, Mapping[str, Forecast]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ called from anywhere.
 
 from earthformer_jax.plotting.animation import forecast_animation, save_animation
 from earthformer_jax.plotting.attention import AttentionRow, attention_maps
+from earthformer_jax.plotting.calibration import calibration
 from earthformer_jax.plotting.fields import render_frames
 from earthformer_jax.plotting.forecast import draw as draw_forecast
 from earthformer_jax.plotting.frames import contact_sheet, forecast_frames
@@ -21,6 +22,7 @@ __all__ = [
     "AttentionRow",
     "SkillPage",
     "attention_maps",
+    "calibration",
     "called",
     "contact_sheet",
     "draw_forecast",

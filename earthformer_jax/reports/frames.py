@@ -19,6 +19,7 @@ from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.plotting.fields import shown
 from earthformer_jax.reports import scoring
+from earthformer_jax.reports.probabilities import report as probabilities
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 LIVELY = 10  # the example in the figures is of the 1 / LIVELY that change most
@@ -49,7 +50,8 @@ def score(
 
     Returns:
         what scores.json holds: {"data": {...}, "forecasts": {name: scores}}, and
-        {"members": [scores]} of an ensemble.
+        {"members": [scores]} of an ensemble. A model with members also has
+        {"probabilities": ...}, see `probabilities.report.score`.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -62,9 +64,12 @@ def score(
     )
     members = scoring.members_of(results)
     scores = {"data": describe(task, data), "forecasts": results, **members}
+    references = {name: f for name, f in forecasts.items() if name != "model"}
+    scores |= probabilities.scores_of(task, data, model, references, settings)
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
-    print(table(scores), flush=True)
+    print("\n".join([table(scores), *probabilities.lines(scores)]), flush=True)
     figures = settings.output(workdir, "figures")
+    probabilities.draw(scores, data, figures)
     if "mse_by_lead" in results["model"]:
         plotting.save(skill_figure(scores), figures / "skill.png")
     reference = best_reference(results)

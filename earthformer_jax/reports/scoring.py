@@ -39,11 +39,15 @@ class ModelFunctions:
         forecast: batch -> `[b, k, h, w, c]` in model units.
         embed: batch -> `[b, t, d]`; None: the model has no embeddings.
         encode: batch -> integers `[b, t, h, w]`; None: the model has no codes.
+        members: batch -> `[size, b, k, h, w, c]`; None: it gives single forecasts only.
+        size: number of members.
     """
 
     forecast: Forecast
     embed: Callable[[Batch], np.ndarray] | None = None
     encode: Callable[[Batch], np.ndarray] | None = None
+    members: Callable[[Batch], np.ndarray] | None = None
+    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

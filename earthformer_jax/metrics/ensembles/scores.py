@@ -4,15 +4,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy import stats
 
 from earthformer_jax.checks import check_array
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import State
 from earthformer_jax.metrics.ensembles.calibration import brier_parts
-from earthformer_jax.metrics.ensembles.crps import mean_distance
+from earthformer_jax.metrics.ensembles.crps import crps_gaussian, mean_distance
 from earthformer_jax.metrics.pixel import broadcast_weights, counted
 from earthformer_jax.metrics.precipitation import ROUNDING
 
@@ -61,8 +63,8 @@ class EnsembleScores:
             Values where the weight is 0 have no effect, not even NaN.
         events: that have probabilities.
         drawn: whether members are independent draws of one distribution, so that
-            "crps", "spread" and "ratio" are corrected for their number; False: they
-            are the distribution itself, such as quantiles.
+            "crps", "brier", "spread" and "ratio" are corrected for their number; False:
+            they are the distribution itself, such as quantiles.
 
     Raises:
         ValueError: for numbers that do not go together.
@@ -132,17 +134,11 @@ class EnsembleScores:
             of the forecasts in which 0, 1, ... m members have an event, and "came", of
             those where it was observed.
         """
-        targets = jnp.asarray(batch["targets"], jnp.float32)
-        sizes = check_array("targets", targets, "b k h w c")
-        check_array("members", members, "m b k h w c", sizes | {"m": self.size})
-        check_array("targets", targets, "b k h w c", {"c": len(self.names)})
-        weights = np.ones(1) if self.weights is None else self.weights
-        weights = broadcast_weights(weights, targets.shape[1:])
-        share = jnp.asarray(weights / weights.mean(), jnp.float32)
-        keep = counted(batch) & (share > 0)
-        share = jnp.where(keep, share, 0)
-        targets = jnp.where(keep, targets, 0)
-        members = jnp.where(keep, jnp.asarray(members, jnp.float32), 0)
+        share, targets, members = self._counted(members, batch)
+        if len(members) != self.size:
+            raise ValueError(
+                f"members={len(members)} were given: expected size={self.size}"
+            )
         unbiased = int(self.drawn and self.size > 1)
         cells = {
             "absolute": jnp.mean(jnp.abs(members - targets), axis=0),
@@ -152,25 +148,87 @@ class EnsembleScores:
             "weight": jnp.ones_like(share),
         }
         found = {name: jnp.mean(share * x, axis=(2, 3)) for name, x in cells.items()}
-        return found | {
-            "ranks": _ranks(members, targets, share),
-            **self._of_events(members, targets, share),
-        }
+        return found | self._counts(members, targets, share)
 
-    def _of_events(self, members, targets, share) -> dict[str, jax.Array]:
-        """ "said" and "came" of a batch."""
+    def _counted(self, members, batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Weights and targets `[b, k, h, w, c]`, and members, 0 where nothing counts.
+
+        Raises:
+            ValueError: if shapes do not fit.
+        """
+        targets = jnp.asarray(batch["targets"], jnp.float32)
+        sizes = check_array("targets", targets, "b k h w c", {"c": len(self.names)})
+        check_array("members", members, "m b k h w c", sizes)
+        weights = np.ones(1) if self.weights is None else self.weights
+        weights = broadcast_weights(weights, targets.shape[1:])
+        share = jnp.asarray(weights / weights.mean(), jnp.float32)
+        keep = counted(batch) & (share > 0)
+        members = jnp.where(keep, jnp.asarray(members, jnp.float32), 0)
+        return jnp.where(keep, share, 0), jnp.where(keep, targets, 0), members
+
+    def gaussian_terms(self, parameters, batch) -> dict[str, jax.Array]:
+        """`terms` of normal distributions.
+
+        CRPS, spread and error are those of the distributions in closed form; ranks and
+        events are those of `size` equally probable quantiles.
+
+        Args:
+            parameters: `[2, b, k, h, w, c]`, mean and standard deviation in model
+                units.
+            batch: as for `update`.
+        """
+        share, targets, (mean, std) = self._counted(parameters, batch)
+        levels = (jnp.arange(self.size) + 0.5) / self.size
+        quantiles = stats.norm.ppf(levels).reshape(-1, 1, 1, 1, 1, 1)
+        exact = {
+            "absolute": crps_gaussian(mean, std, targets),
+            "distance": jnp.zeros_like(mean),
+            "variance": std**2,
+            "squared": jnp.square(mean - targets),
+        }
+        found = {name: jnp.mean(share * x, axis=(2, 3)) for name, x in exact.items()}
+        return self.terms(mean + std * quantiles, batch) | found
+
+    def _counts(self, members, targets, share) -> dict[str, jax.Array]:
+        """ "ranks", "said" and "came", see `terms`."""
         scale = jnp.asarray(self.scale, jnp.float32)
         offset = jnp.asarray(self.offset, jnp.float32)
-        said, came = [], []
-        for event in self.events:
-            number = jnp.sum(event.happens(scale * members + offset), axis=0)
-            observed = jnp.where(event.happens(scale * targets + offset), share, 0)
-            said.append(_by_number(number, share, self.size))
-            came.append(_by_number(number, observed, self.size))
-        if not self.events:
-            empty = jnp.zeros((*share.shape[:2], 0, self.size + 1))
-            return {"said": empty, "came": empty}
-        return {"said": jnp.stack(said, axis=2), "came": jnp.stack(came, axis=2)}
+        below = jnp.sum(members < targets, axis=0)
+        equal = jnp.sum(members == targets, axis=0)
+        part = share / (equal + 1)
+        said = [
+            jnp.sum(event.happens(scale * members + offset), axis=0)
+            for event in self.events
+        ]
+        came = [
+            jnp.where(event.happens(scale * targets + offset), share, 0)
+            for event in self.events
+        ]
+
+        def at(number):
+            def mean(where, weight):
+                return jnp.mean(jnp.where(where, weight, 0), axis=(2, 3, 4))
+
+            here = (below <= number) & (number <= below + equal)
+
+            def stacked(rows):
+                return jnp.reshape(jnp.asarray(rows), (len(rows), *share.shape[:2]))
+
+            return {
+                "ranks": mean(here, part),
+                "said": stacked([mean(x == number, share) for x in said]),
+                "came": stacked(
+                    [mean(x == number, y) for x, y in zip(said, came, strict=True)]
+                ),
+            }
+
+        # One number of members after the other, so that memory hardly grows with it.
+        found = jax.lax.map(at, jnp.arange(self.size + 1))
+        patterns = {"ranks": "m b k -> b k m"}
+        return {
+            name: einops.rearrange(x, patterns.get(name, "m e b k -> b k e m"))
+            for name, x in found.items()
+        }
 
     def merge(self, a: State, b: State) -> State:
         """State of the examples of both."""
@@ -186,14 +244,20 @@ class EnsembleScores:
             forecasts; each but "crps_plain" also with "_by_lead", `[k]`. With several
             channels also "crps_<name>" and "ratio_<name>", in physical units.
             "rank_histogram" `[m + 1]` sums to 1, also "_by_lead" `[k, m + 1]`.
-            "events" by name: "brier", "reliability", "resolution" and "uncertainty",
-            "brier_by_lead"; and `[m + 1]` each, "probability", "frequency", how often
-            the event followed, and "share" of the forecasts.
+            "events" by name: "brier" (fair if members are drawn), also "_by_lead";
+            "brier_plain", which is "reliability" - "resolution" + "uncertainty"; and
+            `[m + 1]` each, "probability", "frequency", how often the event followed,
+            and "share" of the forecasts.
         """
-        total = sums.table_values(state["moments"])
+        tables = [sums.table_values(table) for table in state.values()]
+        return self.of_sums({name: x for table in tables for name, x in table.items()})
+
+    def of_sums(self, total: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """`compute` of sums of `terms` over examples, float64 `[k, ...]`."""
         scale = np.abs(np.asarray(self.scale, np.float64))
         unit = scale[0] if np.all(scale == scale[0]) else 1.0
-        together = {name: x.sum(axis=1) for name, x in total.items()}
+        moments = {name: total[name] for name in MOMENTS}
+        together = {name: x.sum(axis=1) for name, x in moments.items()}
         pooled = {name: x.sum() for name, x in together.items()}
         overall, by_lead = self._scores(pooled, unit), self._scores(together, unit)
         found: dict[str, Any] = {name: float(x) for name, x in overall.items()}
@@ -203,18 +267,17 @@ class EnsembleScores:
             if name != "crps_plain"
         }
         if len(self.names) > 1:
-            each = self._scores({n: x.sum(axis=0) for n, x in total.items()}, scale)
+            each = self._scores({n: x.sum(axis=0) for n, x in moments.items()}, scale)
             for name in ("crps", "ratio"):
                 for channel, x in zip(self.names, each[name], strict=True):
                     found[f"{name}_{channel}"] = float(x)
-        ranks = sums.table_values(state["ranks"])["ranks"]
+        ranks = total["ranks"]
         found["rank_histogram"] = sums.ratio(ranks.sum(axis=0), ranks.sum()).tolist()
         found["rank_histogram_by_lead"] = sums.ratio(
             ranks, ranks.sum(axis=1, keepdims=True)
         ).tolist()
-        counts = sums.table_values(state["events"])
         found["events"] = {
-            event.name: _event_scores(counts["said"][:, i], counts["came"][:, i])
+            event.name: self._of_event(total["said"][:, i], total["came"][:, i])
             for i, event in enumerate(self.events)
         }
         return found
@@ -244,37 +307,25 @@ class EnsembleScores:
             "ratio": correction * sums.ratio(spread, rmse),
         }
 
+    def _of_event(self, said: np.ndarray, came: np.ndarray) -> dict[str, Any]:
+        """Scores of an event from `[k, m + 1]` sums."""
+        pooled, happened = said.sum(axis=0), came.sum(axis=0)
+        parts = brier_parts(pooled, happened)
+        plain, by_lead = parts.pop("brier"), brier_parts(said, came)["brier"]
+        return {
+            "brier": float(plain - self._luck(pooled)),
+            "brier_plain": float(plain),
+            **{name: float(x) for name, x in parts.items()},
+            "brier_by_lead": (by_lead - self._luck(said)).tolist(),
+            "probability": np.linspace(0, 1, len(pooled)).tolist(),
+            "frequency": sums.ratio(happened, pooled).tolist(),
+            "share": sums.ratio(pooled, pooled.sum()).tolist(),
+        }
 
-def _ranks(members, targets, share) -> jax.Array:
-    """`[b, k, m + 1]`, see `EnsembleScores.terms`."""
-    below = jnp.sum(members < targets, axis=0)
-    equal = jnp.sum(members == targets, axis=0)
-    part = share / (equal + 1)
-
-    def at(rank):
-        here = (below <= rank) & (rank <= below + equal)
-        return jnp.mean(jnp.where(here, part, 0), axis=(2, 3, 4))
-
-    return jnp.moveaxis(jax.lax.map(at, jnp.arange(len(members) + 1)), 0, -1)
-
-
-def _by_number(number, share, size: int) -> jax.Array:
-    """`[b, k, size + 1]`: weight of the values with 0, 1, ... members."""
-
-    def at(i):
-        return jnp.mean(jnp.where(number == i, share, 0), axis=(2, 3, 4))
-
-    return jnp.moveaxis(jax.lax.map(at, jnp.arange(size + 1)), 0, -1)
-
-
-def _event_scores(said: np.ndarray, came: np.ndarray) -> dict[str, Any]:
-    """Scores of an event from `[k, m + 1]` sums."""
-    pooled, happened = said.sum(axis=0), came.sum(axis=0)
-    overall = brier_parts(pooled, happened)
-    return {
-        **{name: float(x) for name, x in overall.items()},
-        "brier_by_lead": brier_parts(said, came)["brier"].tolist(),
-        "probability": np.linspace(0, 1, len(pooled)).tolist(),
-        "frequency": sums.ratio(happened, pooled).tolist(),
-        "share": sums.ratio(pooled, pooled.sum()).tolist(),
-    }
+    def _luck(self, said: np.ndarray) -> np.ndarray:
+        """What a finite number of draws adds to a Brier score (Ferro 2014)."""
+        if not self.drawn or self.size == 1:
+            return np.zeros(said.shape[:-1])
+        share = np.linspace(0, 1, self.size + 1)
+        variance = share * (1 - share) / (self.size - 1)
+        return sums.ratio((said * variance).sum(axis=-1), said.sum(axis=-1))

@@ -20,6 +20,7 @@ from earthformer_jax.reports.nino import archive, page
 from earthformer_jax.reports.nino import skill as skill_lib
 from earthformer_jax.reports.nino.skill import TABLE_LEADS, Skill
 from earthformer_jax.reports.nino.windows import Gatherer
+from earthformer_jax.reports.probabilities import report as probabilities
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 MAP_LEADS = (1, 3, 6, 9, 12)
@@ -46,7 +47,8 @@ def score(
 
     Returns:
         what scores.json holds: {"data": {...}, "forecasts": {name: scores}}, and
-        {"members": [scores]} of an ensemble.
+        {"members": [scores]} of an ensemble. A model with members also has
+        {"probabilities": ...}, see `probabilities.report.score`.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -59,10 +61,13 @@ def score(
         "data": describe(task, data, results) | {"intervals": skill_lib.about(skill)},
         "forecasts": results,
     } | members
+    scores |= probabilities.scores_of(task, data, model, task.references, settings)
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
     archive.write(settings.output(workdir, "skill.nc"), skill, data)
-    print("\n".join([table(scores), *skill_lib.summary(skill)]), flush=True)
+    lines = [table(scores), *skill_lib.summary(skill), *probabilities.lines(scores)]
+    print("\n".join(lines), flush=True)
     figures = settings.output(workdir, "figures")
+    probabilities.draw(scores, data, figures)
     plotting.save(skill_figure(scores), figures / "skill.png")
     plotting.save(
         plotting.skill_page(page.content(skill, data, index_name(task.index_months))),

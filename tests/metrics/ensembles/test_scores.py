@@ -126,17 +126,33 @@ def test_events_are_counted_in_physical_units():
     above, below = found[">=5"], found["<=2"]
     np.testing.assert_allclose(above["share"], [0.25, 0.25, 0.5])
     np.testing.assert_allclose(above["frequency"], [0, 0, 1])
-    assert above["brier"] == pytest.approx(0.25 / 4)
+    assert above["brier_plain"] == pytest.approx(0.25 / 4)
+    # One of two draws has it: as they are 0.25, of endless draws 0.25 - 0.5 * 0.5 / 1.
+    assert above["brier"] == pytest.approx(0, abs=1e-7)
     np.testing.assert_allclose(below["share"], [0.5, 0.5, 0])
     assert np.isnan(below["frequency"][2])
 
 
 def test_quantiles_are_scored_as_they_are():
     targets, members = truth_and_members()
-    found = scores(EnsembleScores(8, **TWO, drawn=False), targets, members)
+    found = scores(
+        EnsembleScores(8, **TWO, events=(Event(0.0),), drawn=False), targets, members
+    )
     assert found["crps"] == found["crps_plain"]
+    assert found["events"][">=0"]["brier"] == found["events"][">=0"]["brier_plain"]
     spread = np.sqrt(np.mean(np.var(members, axis=0)))
     assert found["ratio"] == pytest.approx(spread / found["rmse"], rel=1e-5)
+
+
+def test_the_brier_score_does_not_depend_on_the_number_of_draws():
+    found = []
+    for size in (3, 40):
+        targets, members = truth_and_members(size, shape=(200, 1, 6, 6, 1))
+        metric = EnsembleScores(size, events=(Event(0.5),))
+        found.append(scores(metric, targets, members, 100)["events"][">=0.5"])
+    few, many = found
+    assert few["brier"] == pytest.approx(many["brier"], rel=0.03)
+    assert few["brier_plain"] > 1.2 * many["brier_plain"]
 
 
 def test_a_single_member_has_no_spread():
@@ -150,6 +166,23 @@ def test_no_examples_have_no_scores():
     metric = EnsembleScores(3, events=(Event(1.0),))
     found = metric.compute(metric.init())
     assert np.isnan(found["crps"]) and np.isnan(found["rank_histogram"]).all()
+
+
+def test_normal_distributions_are_scored_in_closed_form():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(3, 2, 4, 5, 1)).astype(np.float32)
+    mean, std = 0.5 * targets, np.full_like(targets, 0.8)
+    metric = EnsembleScores(9, drawn=False, events=(Event(0.5),))
+    batch = {"targets": targets}
+    terms = metric.gaussian_terms(np.stack([mean, std]), batch)
+    found = metric.compute(metric.add(metric.init(), terms))
+    expected = np.mean(np.asarray(lib.crps_gaussian(mean, std, targets)))
+    assert found["crps"] == pytest.approx(expected, rel=1e-5)
+    assert found["spread"] == pytest.approx(0.8, rel=1e-5)
+    assert found["ratio"] == pytest.approx(
+        0.8 / np.sqrt(np.mean(0.25 * targets**2)), rel=1e-5
+    )
+    assert sum(found["rank_histogram"]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def by_lead(rng, forecast):
     return (mean + std * rng.normal(size=(*SHAPE[1:], 2))).transpose(3, 0, 1, 2)
 
 
-def dressed(errors, quantiles=19, count=60, gap=False, **habits):
-    habits = Habits(**{"weights": ONES} | habits)
+def dressed(errors, quantiles=19, count=60, gap=False, weights=ONES, **habits):
     examples = Examples(errors, count, gap=gap)
-    return dress({"known": known}, examples, habits, 7, quantiles)["known"]
+    learned_from = Habits(weights, **habits)
+    return dress({"known": known}, examples, learned_from, 7, quantiles)["known"]
 
 
 def test_quantiles_are_those_of_the_errors_at_each_lead():
