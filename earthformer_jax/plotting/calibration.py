@@ -110,7 +110,7 @@ def _reliability(axes: Axes, forecasts, events: list[str]) -> None:
                 linewidth=2.0 if name == MODEL else 1.2,
                 marker="o" if name == MODEL else ".",
                 markersize=4,
-                label=f"{look(name)[0]}, {event.replace('>=', '≥').replace('<=', '≤')}",
+                label=f"{look(name)[0]}, {_shown(event)}",
                 zorder=3 if name == MODEL else 2,
             )
     axes.set_xlim(-0.02, 1.02)
@@ -120,3 +120,8 @@ def _reliability(axes: Axes, forecasts, events: list[str]) -> None:
     axes.set_xlabel("Forecast probability")
     axes.set_ylabel("Observed frequency")
     axes.legend(loc="upper left", fontsize=8)
+
+
+def _shown(event: str) -> str:
+    """ "≥16" of ">=16"."""
+    return event.replace(">=", "≥").replace("<=", "≤").replace("-", "−")

@@ -30,6 +30,7 @@ LOOKS = {
     "oscillator": ("Recharge oscillator", "#8073ac", "-.", 1.8),
     "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
     "persistence": ("Persistence", "0.55", "-", 1.6),
+    "model_dressed": ("Model with its past errors", "#ef8a62", "-.", 1.6),
 }
 OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#c51b7d")
 GREY = "0.82"  # land and unknown values
