@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class ModelFunctions:
         encode: batch -> integers `[b, t, h, w]`; None: the model has no codes.
         members: batch -> `[size, b, k, h, w, c]`; None: it gives single forecasts only.
         size: number of members.
+        spread: factors `[k][c]` that multiply their departures from their mean; None:
+            there are none.
     """
 
     forecast: Forecast
@@ -48,6 +50,7 @@ class ModelFunctions:
     encode: Callable[[Batch], np.ndarray] | None = None
     members: Callable[[Batch], np.ndarray] | None = None
     size: int = 0
+    spread: Sequence[Sequence[float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

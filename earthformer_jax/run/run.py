@@ -17,7 +17,13 @@ from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.bases import LEARNS_NOTHING
-from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer, Variables
+from earthformer_jax.models.contract import (
+    Embedder,
+    Forecaster,
+    Tokenizer,
+    Variables,
+    draws,
+)
 from earthformer_jax.models.ensemble import MEMBER, Ensemble
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
@@ -32,6 +38,7 @@ from earthformer_jax.run.parts import (
     load_data,
     make_model,
 )
+from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.start import BASE, first_weights, with_base
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
@@ -119,6 +126,8 @@ class Run:
         )
         if self.state is None and self.dataset.data.state is not None:
             self.state = self.dataset.data.state()
+        if complete:
+            self._fit_spread()
         return complete
 
     def rehearse(self) -> Dataset:
@@ -152,9 +161,16 @@ class Run:
             ConfigError: if the model cannot be used, or the workdir holds another one.
             CheckpointError: if no checkpoint can be used.
         """
+        trained = self._restored()
+        if self._size > 1:
+            return spread.apply_to_members(self._of_members(trained), self._folders)
+        return spread.apply(trained, self.workdir)
+
+    def _restored(self) -> TrainedModel:
+        """The checkpoint as it is; raises as `load`."""
         checkpoints = Checkpoints(self.workdir / "checkpoints")
         workdir_lib.check_same_model(self.config, self.workdir, checkpoints)
-        trained = restore(
+        return restore(
             self.config,
             checkpoints,
             open_dataset=lambda: self.dataset,
@@ -162,7 +178,15 @@ class Run:
             model=self.model,
             like=self._built[1],
         )
-        return self._of_members(trained) if self._size > 1 else trained
+
+    def _fit_spread(self) -> None:
+        """Fits the spread of the members of a model that draws, after training."""
+        if not spread.has_spread(self._built[1]):
+            return
+        if self.config.eval.spread == spread.FITTED and jax.process_index() == 0:
+            spread.fit_once(self._restored(), self.dataset.data, self.workdir)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("spread fitted")
 
     def evaluate(self) -> dict[str, Any]:
         """Scores the model read by `load` on the test split.
@@ -414,13 +438,22 @@ class Run:
             mesh_lib.data_mesh(jax.local_devices()),
         )
         has = functools.partial(isinstance, trained.model)
-        is_ensemble = has(Ensemble)
+        options = self.config.eval
+        more: dict[str, Any] = {}
+        if isinstance(trained.model, Ensemble):
+            more = {"members": make(method="members"), "size": trained.model.size}
+        elif draws(trained.model) and options.members > 1:
+            more = {
+                "members": make(method="members", size=options.members),
+                "size": options.members,
+                "spread": spread.used(trained.variables),
+            }
         model = reports.ModelFunctions(
-            forecast=MeanOfMembers(make(method="members")) if is_ensemble else make(),
+            forecast=MeanOfMembers(more["members"]) if has(Ensemble) else make(),
             embed=make(method="embed") if has(Embedder) else None,
             encode=make(method="encode") if has(Tokenizer) else None,
+            **more,
         )
-        options = self.config.eval
         settings = reports.Settings(
             options.batch_size, options.clusters, label=self._label()
         )

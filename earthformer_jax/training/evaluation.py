@@ -66,6 +66,7 @@ def make_forecaster(
     variables: Variables,
     mesh: jax.sharding.Mesh,
     method: str | None = None,
+    **options: Any,
 ) -> Callable[[Batch], np.ndarray]:
     """A model with its variables as a function of host batches.
 
@@ -74,6 +75,7 @@ def make_forecaster(
         variables: of the model.
         mesh: devices of this process to forecast on.
         method: of the model, "embed" or "encode"; None: the forecast.
+        **options: further arguments of the method, `size` of "members".
 
     Returns:
         Function from a batch with "inputs" `[b, t, h, w, c]`, b a multiple of the
@@ -81,7 +83,7 @@ def make_forecaster(
     """
     everywhere = mesh_lib.replicated(mesh)
     variables = jax.device_put(variables, everywhere)
-    apply = jax.jit(functools.partial(model.apply, method=method))
+    apply = jax.jit(functools.partial(model.apply, method=method, **options))
 
     def forecast(batch: Batch) -> np.ndarray:
         inputs = mesh_lib.put_batch(mesh, {"inputs": batch["inputs"]})["inputs"]

@@ -167,11 +167,17 @@ class EvalSettings:
         batch_size: examples per forecast batch.
         checkpoint: which checkpoint is scored.
         clusters: regimes that embeddings are sorted into.
+        members: members of each forecast of a model that draws, from which its
+            probabilities are scored; fewer than 2: they are not.
+        spread: whether the departures of members from their mean are those of the
+            training, or multiplied by factors fitted on the validation split.
     """
 
     batch_size: int = setting(16, at_least(1), free=True)
     checkpoint: str = setting("best", choice("best", "last"), free=True)
     clusters: int = setting(7, at_least(2), free=True)
+    members: int = setting(16, at_least(0), free=True)
+    spread: str = setting("fitted", choice("fitted", "as_trained"), free=True)
 
 
 @dataclasses.dataclass(frozen=True)

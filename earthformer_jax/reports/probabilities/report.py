@@ -103,6 +103,7 @@ def score(
         found[view.name] = {"units": view.units, "forecasts": _with_skill(own, block)}
     about = {
         "members": size,
+        "spread": model.spread,
         "quantiles": QUANTILES,
         "dressed_with": f"errors in {len(data.validation)} validation examples",
         "level": LEVEL,

@@ -1,0 +1,1 @@
+"""The spread of members, fitted on the validation split after training."""
