@@ -30,6 +30,7 @@ from flax import traverse_util
 from earthformer_jax.checks import check_fields, check_value
 from earthformer_jax.layers import batch_norm, loop_conv, norm
 from earthformer_jax.models.contract import uses_targets
+from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTMCell
 from earthformer_jax.models.shapes import check_inputs
 from earthformer_jax.settings import at_least, choice, setting
 
@@ -49,6 +50,7 @@ _CONVOLUTIONS = (
     (nn.Conv, "__call__"),
     (nn.ConvTranspose, "__call__"),
     (loop_conv.LoopConv, "__call__"),
+    (SpatiotemporalLSTMCell, "window"),
 )
 
 Path = tuple[str, ...]  # of a module inside the network
@@ -125,7 +127,9 @@ class Probabilistic(nn.Module):
         steps, *_, channels = self.target_shape
         self.variable("batch_stats", SPREAD, jnp.ones, (steps, 1, 1, channels))
         if self.is_initializing():
-            forecast, sites = _with_sites(self.network, inputs)
+            forecast = self.network(inputs)  # which creates its variables
+            apply = self.network.clone(parent=None, name=None).apply
+            sites = _sites(apply, self._network_variables(), inputs)
             chosen = _chosen(sites, self.options.noise_in)
             self.param(NOISE, lambda _: _zero_layers(chosen, self.options.noise))
             return forecast
@@ -196,7 +200,8 @@ class Probabilistic(nn.Module):
         forecast = self._forecaster(inputs, train=not uses_targets(bare(self.network)))
         forecasts, changed = jax.vmap(forecast)(z)
         if changed and self.is_mutable_collection("batch_stats"):
-            before = traverse_util.flatten_dict(self._of_network("batch_stats"))
+            before = self._network_variables()["batch_stats"]
+            before = traverse_util.flatten_dict(before)
             means = {path: x.mean(axis=0) for path, x in changed.items()}
             after = traverse_util.unflatten_dict(before | means)
             self.put_variable("batch_stats", NETWORK, after)
@@ -211,8 +216,7 @@ class Probabilistic(nn.Module):
         members only if each of them kept its own.
         """
         network = self.network.clone(parent=None, name=None)
-        kinds = ("params", "batch_stats")
-        variables = {kind: self._of_network(kind) for kind in kinds}
+        variables = self._network_variables()
         layers = traverse_util.flatten_dict(dict(self.variables["params"][NOISE]))
         rngs = {}
         if train and self.has_rng("dropout"):
@@ -236,8 +240,11 @@ class Probabilistic(nn.Module):
 
         return forecast
 
-    def _of_network(self, kind) -> dict[str, Any]:
-        return dict(self.variables.get(kind, {}).get(NETWORK, {}))
+    def _network_variables(self) -> dict[str, dict[str, Any]]:
+        return {
+            kind: dict(self.variables.get(kind, {}).get(NETWORK, {}))
+            for kind in ("params", "batch_stats")
+        }
 
 
 def bare(network: Any) -> Any:
@@ -310,29 +317,35 @@ def _mix(x):
     return x ^ (x >> 16)
 
 
-def _with_sites(network, inputs) -> tuple[jax.Array, dict[str, dict[Path, int]]]:
-    """A forecast, and the channels of norms and convolutions by path, in order."""
-    depth = len(network.path)
+def _sites(apply, variables, inputs) -> dict[str, dict[Path, int]]:
+    """The channels of the norms and convolutions of a network by path, in order."""
     sites: dict[str, dict[Path, int]] = {"norms": {}, "convolutions": {}}
 
     def note(call, args, kwargs, context):
         result = call(*args, **kwargs)
         for kind, known in (("norms", _NORMS), ("convolutions", _CONVOLUTIONS)):
             if _is_one_of(context, known):
-                path = context.module.path[depth:]
                 bound = isinstance(result, jax.tree_util.Partial)
-                sites[kind].setdefault(path, args[0] if bound else result.shape[-1])
+                channels = args[0] if bound else result.shape[-1]
+                sites[kind].setdefault(_path(context, args), channels)
         return result
 
     with nn.intercept_methods(note):
-        return network(inputs), sites
+        jax.eval_shape(apply, variables, inputs)
+    return sites
 
 
 def _is_one_of(context, known) -> bool:
     return any(
-        type(context.module) is kind and context.method_name == method
+        isinstance(context.module, kind) and context.method_name == method
         for kind, method in known
     )
+
+
+def _path(context, args) -> Path:
+    """Of a module, or of one of the convolutions that are its method."""
+    name = args[:1] if context.method_name == "window" else ()
+    return (*context.module.path, *name)
 
 
 def _chosen(sites: Mapping[str, Mapping[Path, int]], part: str) -> dict[Path, int]:
@@ -370,7 +383,7 @@ def _modulation(changes: Mapping[Path, jax.Array], time_first: bool):
         result = call(*args, **kwargs)
         if not _is_one_of(context, (*_NORMS, *_CONVOLUTIONS)):
             return result
-        change = changes.get(context.module.path)
+        change = changes.get(_path(context, args))
         if change is None:
             return result
         if isinstance(result, jax.tree_util.Partial):

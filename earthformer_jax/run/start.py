@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from earthformer_jax import pretrained
 from earthformer_jax.data import state as data_state
@@ -21,13 +22,20 @@ from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.models.ensemble import MEMBER
 from earthformer_jax.models.hybrid import Hybrid, network_of
+from earthformer_jax.models.probabilistic import (
+    NETWORK,
+    NOISE,
+    SPREAD,
+    Probabilistic,
+)
 from earthformer_jax.run.ensembles import members
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 
 SHOWN = 12  # lines of the log about arrays that are not simply kept
 _CHECKPOINTS = "checkpoints"
-_NETWORK, BASE, _GAIN = "network", "base", "params/gain"  # parts of a hybrid
+BASE, _GAIN = "base", "params/gain"  # parts of a hybrid
+_NOISE = f"params/{NOISE}/"
 FEW = 0.5  # share of arrays that stay new, above which the log warns
 
 logger = logging.getLogger(__name__)
@@ -89,7 +97,9 @@ def with_base(
         arrays = {k: np.asarray(v) for k, v in data.bases[base]().items()}
     except (ValueError, OSError) as error:
         raise ConfigError(f"{given}: {error}") from error
-    wanted = like["batch_stats"][BASE]
+    kinds = like["batch_stats"]
+    noisy = SPREAD in kinds  # the hybrid is the network of a probabilistic model
+    wanted = (kinds[NETWORK] if noisy else kinds)[BASE]
     different = [
         f"{name} {arrays[name].shape if name in arrays else 'absent'}, expected "
         f"{wanted[name].shape if name in wanted else 'none'}"
@@ -107,7 +117,12 @@ def with_base(
         raise ConfigError(f"{given}: the arrays do not fit: {'; '.join(different)}")
     weights = dict(weights or {})
     made = {k: jnp.asarray(v, wanted[k].dtype) for k, v in arrays.items()}
-    weights["batch_stats"] = {**weights.get("batch_stats", {}), BASE: made}
+    given_stats = {**weights.get("batch_stats", {})}
+    if noisy:
+        given_stats[NETWORK] = {**given_stats.get(NETWORK, {}), BASE: made}
+    else:
+        given_stats[BASE] = made
+    weights["batch_stats"] = given_stats
     return weights
 
 
@@ -172,24 +187,29 @@ def _check_alone(source: _Source, where: pathlib.Path) -> None:
 
 def _transfer(source: _Source, model: Forecaster, like: Variables) -> Transfer:
     """What a model takes; a hybrid also takes the network of a model without a base."""
+    source, noise = _without_noise(source)
+    if isinstance(model, Probabilistic):
+        return _with_noise(source, noise, model, like)
+    if noise:
+        source = dataclasses.replace(source, unused=[*source.unused, *noise])
     if not isinstance(model, Hybrid):
-        if any(name.startswith(f"params/{_NETWORK}/") for name in source.arrays):
+        if any(name.startswith(f"params/{NETWORK}/") for name in source.arrays):
             raise ValueError(
                 "these are weights of a network that corrects a base, and forecasts "
                 "only departures from it; choose a base (config.model.base)"
             )
         return transfer(source.arrays, model, like, source.unused)
-    parts = {kind: tree[_NETWORK] for kind, tree in like.items() if _NETWORK in tree}
+    parts = {kind: tree[NETWORK] for kind, tree in like.items() if NETWORK in tree}
     network = {
-        name.replace(f"/{_NETWORK}/", "/", 1): array
+        name.replace(f"/{NETWORK}/", "/", 1): array
         for name, array in source.arrays.items()
-        if name.split("/")[1] == _NETWORK
+        if name.split("/")[1] == NETWORK
     }
     is_hybrid = _GAIN in source.arrays
     found = transfer(
         network if is_hybrid else source.arrays, model.network, parts, source.unused
     )
-    taken = {kind: {_NETWORK: tree} for kind, tree in found.variables.items()}
+    taken = {kind: {NETWORK: tree} for kind, tree in found.variables.items()}
     kept, new = [*found.kept], {**found.new}
     gain, wanted = source.arrays.get(_GAIN), like["params"]["gain"]
     if gain is not None and np.shape(gain) == wanted.shape:
@@ -200,6 +220,54 @@ def _transfer(source: _Source, model: Forecaster, like: Variables) -> Transfer:
     else:
         new[_GAIN] = f"{np.shape(gain)} in the weights, {wanted.shape} here"
     return dataclasses.replace(found, variables=taken, kept=kept, new=new)
+
+
+def _without_noise(source: _Source) -> tuple[_Source, dict[str, Any]]:
+    """The network of a probabilistic model, and its other arrays; {}: it is another."""
+    arrays = source.arrays
+    if not any(name.startswith(_NOISE) for name in arrays):
+        return source, {}
+    own = {name: x for name, x in arrays.items() if name.split("/")[1] != NETWORK}
+    network = {
+        name.replace(f"/{NETWORK}/", "/", 1): x
+        for name, x in arrays.items()
+        if name not in own
+    }
+    return dataclasses.replace(source, arrays=network), own
+
+
+def _with_noise(
+    source: _Source, noise: Mapping[str, Any], model: Probabilistic, like: Variables
+) -> Transfer:
+    """What a probabilistic model takes from a network and from noise layers, if any."""
+    parts = {kind: tree[NETWORK] for kind, tree in like.items() if NETWORK in tree}
+    found = _transfer(source, model.network, parts)
+    taken = {
+        (kind, NETWORK, *path): x
+        for kind, tree in found.variables.items()
+        for path, x in traverse_util.flatten_dict(dict(tree)).items()
+    }
+    kept, new, unused = [*found.kept], {**found.new}, dict(noise)
+    wanted: dict[Any, Any] = traverse_util.flatten_dict(dict(like))
+    for path, leaf in wanted.items():
+        if path[1] == NETWORK:
+            continue
+        name = "/".join(path)
+        array = unused.pop(name, None)
+        if array is None:
+            new[name] = "absent from the weights"
+        elif np.shape(array) != leaf.shape:
+            new[name] = f"{np.shape(array)} in the weights, {leaf.shape} here"
+        else:
+            taken[path] = jnp.asarray(array, leaf.dtype)
+            kept.append(name)
+    return dataclasses.replace(
+        found,
+        variables=traverse_util.unflatten_dict(taken),
+        kept=kept,
+        new=new,
+        unused=[*found.unused, *unused],
+    )
 
 
 def _say(found: Transfer, source: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import types
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ from earthformer_jax.forecast import archive
 from earthformer_jax.interop import official
 from earthformer_jax.run import api
 from earthformer_jax.run.run import Run
-from earthformer_jax.run.start import first_weights
+from earthformer_jax.run.start import first_weights, with_base
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state
 from earthformer_jax.training.checkpoint import Checkpoints
@@ -106,6 +108,96 @@ def test_an_exported_model(tmp_path, caplog):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="init_from=.*is damaged or incomplete"):
         first_weights(str(path), model, like(model))
+
+
+class TestNoise:
+    """A probabilistic model and its network begin with each other's weights."""
+
+    OPTIONS = dict(features=(4,), center_features=4)
+
+    def model(self, **options):
+        return models.create_model("unet", SHAPE, SHAPE, **self.OPTIONS, **options)
+
+    def written(self, folder, model):
+        """A file with random weights of a model, and these."""
+        rng = np.random.default_rng(0)
+        like = state.abstract_variables(model, SHAPE)
+        variables = jax.tree.map(
+            lambda x: rng.uniform(0.5, 1, x.shape).astype(np.float32), like
+        )
+        held = DataState(
+            name="custom",
+            description="",
+            layout=Layout(channels=("t",), units=("K",), size=SHAPE[1:3]),
+            input_shape=SHAPE,
+            target_shape=SHAPE,
+            examples={"train": 1},
+        )
+        path = folder / "model.efx"
+        whole = archive.Archive(config={}, state=held, variables=variables)
+        archive.write(path, whole)
+        return str(path), variables
+
+    @pytest.mark.parametrize("base", ["", "persistence"])
+    def test_of_its_network(self, base, tmp_path, caplog):
+        """Only the noise layers and the spread are new, and the forecast is equal."""
+        caplog.set_level(logging.INFO)
+        network, model = (
+            self.model(base=base),
+            self.model(base=base, noise=4, members=2),
+        )
+        path, variables = self.written(tmp_path, network)
+        like = state.abstract_variables(model, SHAPE)
+        weights = first_weights(path, model, like)
+        kept = {kind: tree["network"] for kind, tree in weights.items()}
+        jax.tree.map(np.testing.assert_array_equal, kept, dict(variables))
+        assert "4 new" in caplog.text and "unused" not in caplog.text
+        assert "new: params/noise/" in caplog.text
+        assert "new: batch_stats/spread (absent from the weights)" in caplog.text
+        fresh = state.create_state(
+            jax.random.key(0), model=model, tx=optax.identity(), input_shape=SHAPE
+        )
+        begun = state.begin_with(fresh, weights).variables
+        inputs = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype(np.float32)
+        found, wanted = (
+            jax.jit(m.apply)(v, inputs)
+            for m, v in ((model, begun), (network, variables))
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+    def test_of_another_one(self, tmp_path, caplog):
+        """With noise layers and spread, or without them in a model without noise."""
+        caplog.set_level(logging.INFO)
+        model = self.model(noise=4)
+        path, variables = self.written(tmp_path, model)
+        weights = first_weights(path, model, state.abstract_variables(model, SHAPE))
+        jax.tree.map(np.testing.assert_array_equal, dict(weights), dict(variables))
+        network = self.model()
+        weights = first_weights(path, network, state.abstract_variables(network, SHAPE))
+        wanted = {kind: tree["network"] for kind, tree in variables.items()}
+        jax.tree.map(np.testing.assert_array_equal, dict(weights), wanted)
+        assert "4 others unused" in caplog.text
+
+    def test_of_other_noise(self, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        path, _ = self.written(tmp_path, self.model(noise=4))
+        model = self.model(noise=5)
+        weights = first_weights(path, model, state.abstract_variables(model, SHAPE))
+        assert "noise" not in weights["params"] and "spread" in weights["batch_stats"]
+        assert "((4, 2, 8) in the weights, (5, 2, 8) here)" in caplog.text
+
+    def test_a_base_inside(self):
+        """Its constants belong to the network of a probabilistic model."""
+        model = self.model(base="damped_persistence", noise=4)
+        like = state.abstract_variables(model, SHAPE)
+        base = like["batch_stats"]["network"]["base"]
+        arrays = {name: np.full(x.shape, 0.5) for name, x in base.items()}
+        data = types.SimpleNamespace(
+            name="custom", bases={"damped_persistence": lambda: arrays}
+        )
+        weights = with_base(None, "damped_persistence", like, cast(Any, data))
+        made = weights["batch_stats"]["network"]["base"]
+        jax.tree.map(np.testing.assert_array_equal, made, arrays)
 
 
 def test_a_model_of_the_package(caplog):

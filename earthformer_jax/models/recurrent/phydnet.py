@@ -76,6 +76,7 @@ class PhyDNet(nn.Module):
     """
 
     uses_targets = True
+    time_first = True  # of frames that share an axis with the batch
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]

@@ -79,9 +79,9 @@ class SpatiotemporalLSTMCell(nn.Module):
         dtype = self.dtype or jnp.promote_types(x.dtype, jnp.float32)
         both = jnp.promote_types(dtype, jnp.float32)
 
-        x_gates = self._window("input", x.astype(dtype), 7)
-        h_gates = self._window("hidden", hidden.astype(dtype), 4)
-        m_gates = self._window("memory", memory.astype(dtype), 3)
+        x_gates = self.window("input", x.astype(dtype), 7)
+        h_gates = self.window("hidden", hidden.astype(dtype), 4)
+        m_gates = self.window("memory", memory.astype(dtype), 3)
         x_i, x_f, x_g, x_mi, x_mf, x_mg, x_o = jnp.split(x_gates.astype(both), 7, -1)
         h_i, h_f, h_g, h_o = jnp.split(h_gates.astype(both), 4, -1)
         m_i, m_f, m_g = jnp.split(m_gates.astype(both), 3, -1)
@@ -92,7 +92,7 @@ class SpatiotemporalLSTMCell(nn.Module):
         memory = nn.sigmoid(x_mf + m_f + FORGET_BIAS) * memory + memory_added
 
         states = jnp.concatenate([cell, memory], axis=-1).astype(dtype)
-        o = nn.sigmoid(x_o + h_o + self._window("output", states, 1).astype(both))
+        o = nn.sigmoid(x_o + h_o + self.window("output", states, 1).astype(both))
         fuse = self.param(
             "fuse_kernel",
             initializers.torch_kernel,
@@ -102,7 +102,7 @@ class SpatiotemporalLSTMCell(nn.Module):
         hidden = o * jnp.tanh(dense(states, fuse).astype(both))
         return hidden.astype(dtype), cell, memory, (cell_added, memory_added)
 
-    def _window(self, name, x, gates):
+    def window(self, name, x, gates):
         """Convolution to that many gates at the same size, perhaps normalised."""
         size = (self.kernel_size, self.kernel_size)
         kernel = self.param(

@@ -23,6 +23,7 @@ from earthformer_jax.forecast.archive import Archive
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.models.hybrid import Hybrid
+from earthformer_jax.models.probabilistic import Probabilistic
 from earthformer_jax.ops.derivatives import forward_mode
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.config import model_label
@@ -128,7 +129,7 @@ def _portable(model: Forecaster, config: dict[str, Any]) -> Forecaster:
 def _without_cudnn(model: Forecaster) -> Forecaster:
     if isinstance(model, Ensemble):
         return model.clone(member=_without_cudnn(model.member))
-    if isinstance(model, Hybrid):
+    if isinstance(model, Hybrid | Probabilistic):
         return model.clone(network=_without_cudnn(model.network))
     return model.clone(attn_implementation="xla")  # pyright: ignore
 
