@@ -81,7 +81,10 @@ build: MakeParts | None = None
 
 
 def run(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, mode: str = "train"
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    mode: str = "train",
+    members: int | None = None,
 ) -> int:
     """Trains and scores, or only scores.
 
@@ -89,6 +92,7 @@ def run(
         config: the whole config.
         workdir: where everything is written.
         mode: "train" or "evaluate".
+        members: of every forecast that is scored, in place of `config.eval.members`.
 
     Returns:
         The exit status.
@@ -99,7 +103,12 @@ def run(
         NonFiniteError: if training diverges.
         TrainingError, OSError: if files cannot be read or written.
     """
+    if members is not None:
+        with config.unlocked():
+            config.eval.members = members
     this = Run(config, workdir, build)
+    if members is not None:
+        command.check_scored(this.model, members)
     if mode == "train" and not this.train():
         return STOPPED
     this.evaluate()
@@ -223,7 +232,7 @@ def main(argv: Sequence[str]) -> int:
             return DONE
         config, workdir = _choose()
         _prepare(config)
-        return run(config, workdir, _MODE.value)
+        return run(config, workdir, _MODE.value, flags.FLAGS.members)
     except Stopped:
         print("stopped; the same command begins anew", file=sys.stderr)
         return STOPPED

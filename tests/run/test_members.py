@@ -13,7 +13,7 @@ import xarray as xr
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.models.probabilistic import NoiseOptions, Probabilistic
 from earthformer_jax.run import api
-from earthformer_jax.run.forecasting import making, members, watching
+from earthformer_jax.run.forecasting import command, making, members, watching
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from tests.data import cube_files
@@ -102,7 +102,7 @@ def noisy(still):
         variables["params"]["noise"],
     )
     variables["params"]["noise"] = noise
-    spread = jnp.full_like(variables["batch_stats"]["spread"], 1.5)
+    spread = jnp.full((still.target_shape[0], 1, 1, 2), 1.5)
     variables["batch_stats"]["spread"] = spread
     return dataclasses.replace(still, model=model, variables=variables)
 
@@ -270,6 +270,13 @@ class TestRefused:
     def test_more_than_the_trained_members(self, ensemble, inputs):
         with pytest.raises(ConfigError, match="4: the model is an ensemble of 3 train"):
             ensemble(inputs, members=4)
+
+    def test_what_is_not_scored(self, still, ensemble, drawing):
+        command.check_scored(drawing.model, 50)
+        with pytest.raises(ConfigError, match="members=3: the model gives one"):
+            command.check_scored(still.model, 3)
+        with pytest.raises(ConfigError, match="--members=3: .* all trained members"):
+            command.check_scored(ensemble.model, 3)
 
     def test_watching_does_not_begin(self, still, tmp_path):
         with pytest.raises(ConfigError, match="members=2"):

@@ -11,7 +11,14 @@ from absl import flags
 
 from earthformer_jax.forecast.chunks import Chunk
 from earthformer_jax.forecast.outline import Outline
-from earthformer_jax.run.forecasting import exporting, figures, making, watching
+from earthformer_jax.models.contract import Forecaster
+from earthformer_jax.run.forecasting import (
+    exporting,
+    figures,
+    making,
+    members,
+    watching,
+)
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import signals
@@ -130,6 +137,20 @@ def check(flag_values: flags.FlagValues, mode: str) -> None:
             raise ConfigError(f"--{name} needs --mode={' or --mode='.join(modes)}")
     if flag_values["interval"].present and not flag_values.watch:
         raise ConfigError("--interval needs --watch")
+
+
+def check_scored(model: Forecaster, count: int) -> None:
+    """Refuses a number of members to score that a model does not draw.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    members.check(model, count)
+    if not members.draws_any(model):
+        raise ConfigError(
+            f"--members={count}: only models that draw are scored with a number of "
+            "members; leave it out (of an ensemble, all trained members are scored)"
+        )
 
 
 def forecast(
