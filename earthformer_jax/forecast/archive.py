@@ -5,6 +5,7 @@
     data.nc               the state of the data (`data.state`)
     weights/NAME.npy      parameters and batch statistics, float32
     program.stablehlo     the forecaster compiled ahead of time (optional)
+    members.stablehlo     the same for members of its forecasts (optional)
     self_test/NAME.npy    inputs and the forecast that belongs to them (optional)
 
 The last 64 bytes of the file, its ZIP comment, are the SHA-256 of all bytes before
@@ -36,7 +37,7 @@ SUFFIX = ".efx"
 VERSION = 1
 DIGEST = 64  # bytes of the hexadecimal SHA-256 at the end
 METADATA, CONFIG = "metadata.json", "config.json"
-PROGRAM = "program.stablehlo"
+PROGRAM, MEMBERS = "program.stablehlo", "members.stablehlo"
 WEIGHTS, SELF_TEST = "weights/", "self_test/"
 
 
@@ -50,7 +51,9 @@ class Archive:
         variables: {"params": ...}, perhaps with "batch_stats".
         metadata: human-readable facts about the model, of plain values.
         program: a serialized `jax.export.Exported`, as `forecast.program` makes it.
-        self_test: arrays by name: arguments of the program, and its `forecast`.
+        members: another one for members of the forecasts.
+        self_test: arrays by name: arguments of the programs, and the `forecast` and
+            `members` that they give.
     """
 
     config: Mapping[str, Any]
@@ -58,6 +61,7 @@ class Archive:
     variables: Mapping[str, Any]
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     program: bytes | None = None
+    members: bytes | None = None
     self_test: Mapping[str, np.ndarray] | None = None
 
 
@@ -72,18 +76,19 @@ def write(path: str | os.PathLike[str], archive: Archive) -> None:
         OSError: if it cannot be written.
     """
     metadata = {**archive.metadata, "version": VERSION}
-    members = {
+    entries = {
         METADATA: _to_json(metadata),
         CONFIG: _to_json(archive.config),
         data_state.FILE: _to_netcdf(archive.state),
     }
     for name, values in flatten(archive.variables).items():
-        members[f"{WEIGHTS}{name}.npy"] = _to_npy(values)
-    if archive.program is not None:
-        members[PROGRAM] = archive.program
+        entries[f"{WEIGHTS}{name}.npy"] = _to_npy(values)
+    for name, program in ((PROGRAM, archive.program), (MEMBERS, archive.members)):
+        if program is not None:
+            entries[name] = program
     for name, values in (archive.self_test or {}).items():
-        members[f"{SELF_TEST}{name}.npy"] = _to_npy(values)
-    content = _zipped(members)
+        entries[f"{SELF_TEST}{name}.npy"] = _to_npy(values)
+    content = _zipped(entries)
     content += hashlib.sha256(content).hexdigest().encode()
     with completed(Path(path)) as unfinished:
         unfinished.write_bytes(content)
@@ -101,8 +106,8 @@ def read(path: str | os.PathLike[str]) -> Archive:
     content = Path(path).read_bytes()
     _check(content, path)
     with zipfile.ZipFile(io.BytesIO(content)) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    metadata = json.loads(members[METADATA])
+        entries = {name: file.read(name) for name in file.namelist()}
+    metadata = json.loads(entries[METADATA])
     if metadata["version"] > VERSION:
         raise ConfigError(
             f"{path} was written by a newer version of this package (format "
@@ -111,12 +116,13 @@ def read(path: str | os.PathLike[str]) -> Archive:
             f"reads formats up to {VERSION}: install a newer version"
         )
     return Archive(
-        config=json.loads(members[CONFIG]),
-        state=_from_netcdf(members[data_state.FILE], path),
-        variables={"params": {}} | unflatten(_arrays(members, WEIGHTS)),
+        config=json.loads(entries[CONFIG]),
+        state=_from_netcdf(entries[data_state.FILE], path),
+        variables={"params": {}} | unflatten(_arrays(entries, WEIGHTS)),
         metadata=metadata,
-        program=members.get(PROGRAM),
-        self_test=_arrays(members, SELF_TEST) or None,
+        program=entries.get(PROGRAM),
+        members=entries.get(MEMBERS),
+        self_test=_arrays(entries, SELF_TEST) or None,
     )
 
 
@@ -152,11 +158,11 @@ def _check(content: bytes, path: str | os.PathLike[str]) -> None:
     )
 
 
-def _zipped(members: Mapping[str, bytes]) -> bytes:
+def _zipped(entries: Mapping[str, bytes]) -> bytes:
     """A ZIP without dates; its comment, `DIGEST` bytes long, is still to be added."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in members.items():
+        for name, data in entries.items():
             info = zipfile.ZipInfo(name)  # of 1980
             info.create_system = 3  # the same on every system
             info.external_attr = 0o644 << 16
@@ -176,12 +182,12 @@ def _to_npy(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _arrays(members: Mapping[str, bytes], folder: str) -> dict[str, np.ndarray]:
+def _arrays(entries: Mapping[str, bytes], folder: str) -> dict[str, np.ndarray]:
     return {
         name.removeprefix(folder).removesuffix(".npy"): np.load(
             io.BytesIO(data), allow_pickle=False
         )
-        for name, data in members.items()
+        for name, data in entries.items()
         if name.startswith(folder)
     }
 

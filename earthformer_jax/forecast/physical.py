@@ -46,9 +46,7 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         inputs: jax.typing.ArrayLike,
         minutes: jax.typing.ArrayLike | None = None,
     ) -> jax.Array:
-        if isinstance(inputs, np.ma.MaskedArray):  # JAX would use what is masked
-            inputs = np.ma.filled(inputs.astype(np.float32), np.nan)
-        inputs = jnp.asarray(inputs, jnp.float32)
+        inputs = _plain(inputs)
         _check_inputs(inputs, encoding)
         b, t = inputs.shape[:2]
         if encoding.before and t <= encoding.before:
@@ -62,6 +60,35 @@ def physical(apply: Callable[[Any, jax.Array], Any], encoding: Encoding) -> Fore
         if moments is None:
             return decode(encoding, ahead)
         return decode(encoding, ahead, _following(moments, t, ahead.shape[-4]))
+
+    return forecast
+
+
+def drawn(
+    apply: Callable[[Any, jax.Array, jax.Array], Any], encoding: Encoding
+) -> Forecast:
+    """As `physical`, of models that draw.
+
+    What is drawn follows from the physical values, 0 in gaps: unlike what is computed
+    from them, they are the same on every device.
+
+    Args:
+        apply: from variables, inputs in model units and these values to forecasts.
+        encoding: how physical values become model units.
+    """
+
+    def unpacked(given: tuple[Any, jax.Array], inputs: jax.Array) -> Any:
+        return apply(given[0], inputs, given[1])
+
+    of_fields = physical(unpacked, encoding)
+
+    def forecast(
+        variables: Any,
+        inputs: jax.typing.ArrayLike,
+        minutes: jax.typing.ArrayLike | None = None,
+    ) -> jax.Array:
+        inputs = _plain(inputs)
+        return of_fields((variables, jnp.nan_to_num(inputs)), inputs, minutes)
 
     return forecast
 
@@ -203,6 +230,13 @@ def _following(moments: jax.Array, t: int, steps: int) -> jax.Array:
             f"give those of inputs and forecast, {t + steps} times"
         )
     return dates.following(moments, steps)
+
+
+def _plain(inputs: jax.typing.ArrayLike) -> jax.Array:
+    """Float32 values, NaN where missing."""
+    if isinstance(inputs, np.ma.MaskedArray):  # JAX would use what is masked
+        inputs = np.ma.filled(inputs.astype(np.float32), np.nan)
+    return jnp.asarray(inputs, jnp.float32)
 
 
 def _check_inputs(inputs: jax.Array, encoding: Encoding) -> None:

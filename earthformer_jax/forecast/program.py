@@ -13,7 +13,7 @@ import jax.export
 import jax.numpy as jnp
 
 from earthformer_jax.data.forecasting.encoding import Encoding
-from earthformer_jax.forecast.physical import physical
+from earthformer_jax.forecast.physical import drawn, physical
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # JAX runs what it exported for this long after the release that exported it.
@@ -22,12 +22,15 @@ MONTHS = 6
 
 
 def export(
-    apply: Callable[[Any, jax.Array], Any],
-    elsewhere: Callable[[Any, jax.Array], Any],
+    apply: Callable[..., Any],
+    elsewhere: Callable[..., Any],
     encoding: Encoding,
     weights: Mapping[str, Any],
     shape: tuple[int, int, int, int],
     steps: int,
+    *,
+    draws: bool = False,
+    members: bool = False,
 ) -> bytes:
     """A program `(weights, inputs[, minutes]) -> forecast`, as `forecast.physical`.
 
@@ -39,20 +42,36 @@ def export(
         shape: (t, h, w, c) of the inputs in physical units.
         steps: number of forecast frames; with an encoding that needs `minutes`, these
             are int32 `[b, t + steps]`.
+        draws: whether a further argument of both are values from which follows what is
+            drawn (`forecast.physical.drawn`).
+        members: whether both, which draw, have one more argument, the number of the
+            first of the members that they give. It is also the last one of the program,
+            a scalar of int32.
 
     Returns:
         what `jax.export.deserialize` reads. Of it, `call(weights, inputs, minutes)`
         runs the program.
     """
 
-    def choose(weights: Any, inputs: jax.Array) -> jax.Array:
-        return jax.lax.platform_dependent(weights, inputs, cpu=apply, default=elsewhere)
+    def choose(*arguments: Any) -> jax.Array:
+        return jax.lax.platform_dependent(*arguments, cpu=apply, default=elsewhere)
+
+    def of_members(given: Any, inputs: jax.Array, seen: jax.Array) -> jax.Array:
+        return choose(given[0], inputs, seen, given[1])
+
+    def numbered(weights: Any, *arguments: Any) -> jax.Array:
+        *fields, first = arguments
+        return drawn(of_members, encoding)((weights, first), *fields)
 
     (b,) = jax.export.symbolic_shape("b")
     given = [jax.ShapeDtypeStruct((b, *shape), jnp.float32)]
     if encoding.needs_minutes:
         given.append(jax.ShapeDtypeStruct((b, shape[0] + steps), jnp.int32))
+    if members:
+        function = numbered
+        given.append(jax.ShapeDtypeStruct((), jnp.int32))
+    else:
+        function = (drawn if draws else physical)(choose, encoding)
     like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
-    function = jax.jit(physical(choose, encoding))
-    exported = jax.export.export(function, platforms=PLATFORMS)(like, *given)
-    return bytes(exported.serialize())
+    export_for = jax.export.export(jax.jit(function), platforms=PLATFORMS)
+    return bytes(export_for(like, *given).serialize())

@@ -87,10 +87,9 @@ class Draws(Protocol):
             inputs: of the forecasts.
             size: number of members.
             first: number of the first of them, an integer that may be traced.
-            seen: `[b, ...]`, where the inputs are forecasts that were fed back: the
-                inputs of the first of these. What is drawn follows from these, since
-                the last digits of forecasts depend on the batch and the device; and
-                what was fitted to forecasts from observed frames is left out.
+            seen: `[b, ...]`, from whose values follows what is drawn; None: from those
+                of the inputs. Inputs that were computed, as forecasts that are fed
+                back, differ in their last digits from device to device.
             train: whether the members are for training; they are drawn anew then.
         """
         ...

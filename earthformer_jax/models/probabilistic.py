@@ -112,11 +112,14 @@ class Probabilistic(nn.Module):
         self.network.check()
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, inputs: jax.Array, *, seen: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """The mean of `members` members; in training, `train_members` of them.
 
         Args:
             inputs: `[b, T, H, W, C_in]`.
+            seen: as in `members`.
             train: whether to draw new noise (needs the rng "sampling"), and whether
                 dropout acts, equally on all members (needs the rng "dropout").
 
@@ -135,7 +138,7 @@ class Probabilistic(nn.Module):
             return forecast
         if train:
             return self.members(inputs, self.options.train_members, train=True)
-        return self.members(inputs, self.options.members).mean(axis=0)
+        return self.members(inputs, self.options.members, seen=seen).mean(axis=0)
 
     def members(
         self,
@@ -152,8 +155,8 @@ class Probabilistic(nn.Module):
             inputs: `[b, T, H, W, C_in]`.
             size: number of members.
             first: number of the first of them, an integer.
-            seen: `[b, ...]`, in a roll-out the inputs that it began with, whose values
-                the noise follows from; the spread is left out then.
+            seen: `[b, ...]`, from whose values the noise follows; None: from those of
+                the inputs.
             train: as in `__call__`; the spread is left out then.
 
         Returns:
@@ -165,29 +168,34 @@ class Probabilistic(nn.Module):
             shape = (size, len(inputs), self.options.noise)
             z = jax.random.normal(self.make_rng("sampling"), shape)
             return self._learn(inputs, z)
-        width, seed, count = (
-            self.options.noise,
-            self.options.noise_seed,
-            self.options.members,
-        )
-        if seen is not None:
-            z = draw(seen, size, width, seed, first)
-            return self._forecasts(inputs, z)
+        count = self.options.members
         # The spread is about the mean of the first members.
         if isinstance(first, int) and first == 0:
-            z = draw(inputs, max(size, count), width, seed)
-            forecasts = self._forecasts(inputs, z)
+            forecasts = self.as_trained(inputs, max(size, count), seen=seen)
             wanted = forecasts[:size]
         else:
-            parts = (
-                draw(inputs, count, width, seed),
-                draw(inputs, size, width, seed, first),
-            )
-            forecasts = self._forecasts(inputs, jnp.concatenate(parts))
+            seen = inputs if seen is None else seen
+            both = self._noise(seen, count), self._noise(seen, size, first)
+            forecasts = self._forecasts(inputs, jnp.concatenate(both))
             wanted = forecasts[count:]
         # Not mean + spread * departure: a spread of 1 changes no bit.
         spread = self.get_variable("batch_stats", SPREAD)
         return wanted + (spread - 1) * (wanted - forecasts[:count].mean(axis=0))
+
+    def as_trained(
+        self,
+        inputs: jax.Array,
+        size: int,
+        *,
+        first: jax.typing.ArrayLike = 0,
+        seen: jax.Array | None = None,
+    ) -> jax.Array:
+        """As `members`, without the spread that was fitted to them."""
+        z = self._noise(inputs if seen is None else seen, size, first)
+        return self._forecasts(inputs, z)
+
+    def _noise(self, seen, size, first=0):
+        return draw(seen, size, self.options.noise, self.options.noise_seed, first)
 
     def _forecasts(self, inputs, z):
         forecast = self._forecaster(inputs, train=False)

@@ -152,8 +152,8 @@ class TrainedModel:
         if members is None:
             return self._physical(self.variables, inputs, minutes)
         count = self._checked(members)
-        forecast = physical.physical(
-            lambda variables, x: self._with_members(variables, x, count),
+        forecast = physical.drawn(
+            lambda variables, x, seen: self._with_members(variables, x, count, seen),
             self._encoding,
         )
         return forecast(self.variables, inputs, minutes)
@@ -337,7 +337,10 @@ class TrainedModel:
 
     @functools.cached_property
     def _physical(self) -> physical.Forecast:
-        return physical.physical(self._compiled, self._encoding)
+        if not members_lib.draws_any(self.model):
+            return physical.physical(self._compiled, self._encoding)
+        best = jax.jit(functools.partial(members_lib.best, self.model))
+        return physical.drawn(best, self._encoding)
 
     def _checked(self, count: int) -> int:
         """A number of members that the model has.
@@ -357,9 +360,11 @@ class TrainedModel:
 
     @functools.cached_property
     def _with_members(self):
-        def forecast(variables, inputs, count: int):
+        def forecast(variables, inputs, count: int, seen=None):
             values = math.prod(self.target_shape)
-            return members_lib.in_parts(self.model, variables, inputs, count, values)
+            return members_lib.in_parts(
+                self.model, variables, inputs, count, values, seen
+            )
 
         return jax.jit(forecast, static_argnums=2)
 

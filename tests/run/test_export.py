@@ -145,6 +145,33 @@ def test_others_get_the_same_numbers_from_every_model(folder, make):
     check_alone(folder, make, [name for name in NINE if name not in QUICK])
 
 
+def test_members_of_a_model_that_draws(folder, make):
+    """The program draws what this package draws, in blocks from any number on."""
+    noise = {"model.noise": 3, "model.members": 2}
+    model = make("conv_lstm", **noise)
+    found = archive.read(exporting.export(model, folder / "noise.efx"))
+    assert found.program is not None and found.members is not None
+    assert found.self_test is not None
+    test = dict(found.self_test)
+    weights = archive.flatten(found.variables)
+    given = [test[name] for name in ("inputs", "minutes")]
+    call = jax.export.deserialize(bytearray(found.program)).call
+    span = np.nanmax(test["forecast"]) - np.nanmin(test["forecast"])
+    np.testing.assert_allclose(
+        call(weights, *given), test["forecast"], atol=1e-5 * span, rtol=0
+    )
+    call = jax.export.deserialize(bytearray(found.members)).call
+    want = np.asarray(model.apply(*given, members=4))
+    np.testing.assert_array_equal(want[:2], test["members"])
+    assert float(np.nanmin(np.ptp(want, axis=0))) > 1e-5 * span
+    for first in (0, 2):
+        made = call(weights, *given, np.int32(first))
+        np.testing.assert_allclose(
+            made, want[first : first + 2], atol=1e-5 * span, rtol=0
+        )
+    assert found.metadata["members"]["shape"][:2] == [2, "batch"]
+
+
 def test_the_lasting_form_is_the_model(exported, make, folder):
     """Loaded, it is what was exported: variables, config, state, forecasts of files."""
     before, after = make("unet"), ef.load(exported)

@@ -1,10 +1,11 @@
 """A trained model as one file that others can use: with this package, or only JAX."""
 
 import datetime
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -28,6 +29,7 @@ from earthformer_jax.ops.derivatives import forward_mode
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.config import model_label
 from earthformer_jax.run.forecasting import attributes, making
+from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.workdir import config_hash, to_json
 
@@ -46,6 +48,7 @@ class Trained(making.Trained, Protocol):
         self,
         inputs: jax.typing.ArrayLike,
         minutes: jax.typing.ArrayLike | None = None,
+        members: int | None = None,
     ) -> jax.Array: ...
 
 
@@ -102,19 +105,18 @@ def pack(trained: Trained, *, program: bool = True, card: str | None = None) -> 
     model = _portable(trained.model, config)
     with as_config_error(f"data {config['data']['name']!r}"):
         encoding = data.encoding(trained.config.data, state)
-    compiled, self_test = None, None
+    programs, self_test = {}, None
     if program:
-        weights = archive.flatten(trained.variables)
         self_test = _self_test(trained, encoding, state)
-        compiled = _program(model, trained.variables, weights, encoding, state)
+        programs = _programs(model, trained.variables, encoding, state)
     return Archive(
         config=config,
         state=state,
         variables=trained.variables,
         metadata=_describe(trained, state, encoding, program)
         | ({"card": card} if card else {}),
-        program=compiled,
         self_test=self_test,
+        **programs,
     )
 
 
@@ -134,29 +136,39 @@ def _without_cudnn(model: Forecaster) -> Forecaster:
     return model.clone(attn_implementation="xla")  # pyright: ignore
 
 
-def _program(
-    model: Forecaster,
-    variables: Variables,
-    weights: Mapping[str, np.ndarray],
-    encoding: Encoding,
-    state: DataState,
-) -> bytes:
-    """The model as a StableHLO program, with weights by name."""
+def _programs(
+    model: Forecaster, variables: Variables, encoding: Encoding, state: DataState
+) -> dict[str, bytes]:
+    """The model, and its members if it has any, as StableHLO with weights by name."""
     types = jax.tree.map(lambda x: x.dtype, variables)
-
-    def apply(weights: Mapping[str, jax.Array], inputs: jax.Array) -> jax.Array:
-        given = {"params": {}} | archive.unflatten(weights)
-        given = jax.tree.map(lambda dtype, x: x.astype(dtype), types, given)
-        return model.apply(given, inputs, train=False)
-
-    def elsewhere(weights: Mapping[str, jax.Array], inputs: jax.Array) -> jax.Array:
-        with forward_mode():  # functions that are not tuned for the device at hand
-            return apply(weights, inputs)
-
+    weights = archive.flatten(variables)
     t, h, w, _ = state.input_shape
     shape = encoding.before + t, h, w, len(encoding.scale)
     steps = state.target_shape[0]
-    return program_lib.export(apply, elsewhere, encoding, weights, shape, steps)
+
+    def exported(forecast: Callable[..., Any], **options: bool) -> bytes:
+        def apply(weights: Mapping[str, jax.Array], *arguments: jax.Array) -> Any:
+            given = {"params": {}} | archive.unflatten(weights)
+            given = jax.tree.map(lambda dtype, x: x.astype(dtype), types, given)
+            return forecast(given, *arguments)
+
+        def elsewhere(weights: Mapping[str, jax.Array], *arguments: jax.Array) -> Any:
+            with forward_mode():  # functions that are not tuned for the device at hand
+                return apply(weights, *arguments)
+
+        return program_lib.export(
+            apply, elsewhere, encoding, weights, shape, steps, **options
+        )
+
+    def several(given: Variables, inputs: jax.Array, seen: jax.Array, first: jax.Array):
+        return members_lib.begin(model, given, inputs, count, first, seen)
+
+    best = functools.partial(members_lib.best, model)
+    draws = members_lib.draws_any(model)
+    made = {"program": exported(best, draws=draws)}
+    if count := members_lib.number_in_program(model):
+        made["members"] = exported(several, members=True)
+    return made
 
 
 def _self_test(
@@ -175,6 +187,8 @@ def _self_test(
     inputs[rng.random(inputs.shape) < 0.05] = np.nan
     forecast = np.asarray(trained.apply(inputs, minutes))
     found = {"inputs": inputs, "forecast": forecast}
+    if count := members_lib.number_in_program(trained.model):
+        found["members"] = np.asarray(trained.apply(inputs, minutes, count))
     return found if minutes is None else found | {"minutes": minutes}
 
 
@@ -216,6 +230,11 @@ def _describe(
         }
     if "train" in state.minutes:
         described["training_period"] = [times.text(m) for m in state.minutes["train"]]
+    if program and (count := members_lib.number_in_program(trained.model)):
+        described["members"] = {
+            "shape": [count, "batch", k, h, w, c],
+            "first": "number of the first of them, from 0: the last argument, int32",
+        }
     if program:
         until = pd.Timestamp(now) + pd.DateOffset(months=program_lib.MONTHS)
         described["program"] = {

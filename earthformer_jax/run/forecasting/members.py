@@ -1,15 +1,17 @@
 """Members of the forecasts of a model: who has them, and functions that make them."""
 
 import functools
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
+import jax.typing
 import numpy as np
 
 from earthformer_jax.forecast.chunks import Members
 from earthformer_jax.models.contract import Forecaster, Variables, draws
 from earthformer_jax.models.ensemble import MEMBER, Ensemble
+from earthformer_jax.models.probabilistic import Probabilistic
 from earthformer_jax.settings import ConfigError, at_least
 
 # Members are counted on from here when they forecast again, so that each draws anew.
@@ -54,6 +56,12 @@ def check(model: Forecaster, count: int) -> None:
     )
 
 
+def of_ensemble(variables: Variables, number: jax.typing.ArrayLike) -> Variables:
+    """The variables of one trained member of an ensemble."""
+    groups = {name: group[MEMBER] for name, group in variables.items() if group}
+    return {"params": {}} | jax.tree.map(lambda x: x[number], groups)
+
+
 def member(
     model: Forecaster,
     variables: Variables,
@@ -76,15 +84,9 @@ def member(
         stretch: how many times it has forecast before.
     """
     if isinstance(model, Ensemble):
-        which = number % model.size
-        of_member: dict[str, Any] = {
-            name: jax.tree.map(lambda x: x[which], group[MEMBER])
-            for name, group in variables.items()
-            if group
-        }
         return member(
             model.member,
-            {"params": {}} | of_member,
+            of_ensemble(variables, number % model.size),
             inputs,
             number // model.size,
             beginning=beginning,
@@ -92,10 +94,46 @@ def member(
         )
     if not draws(model):
         return model.apply(variables, inputs, train=False)
-    first = number + MOST * stretch
-    return model.apply(
-        variables, inputs, 1, first=first, seen=beginning, method="members"
-    )[0]
+    # The spread was fitted to forecasts that begin from observed frames.
+    is_scaled = beginning is None or not isinstance(model, Probabilistic)
+    made = model.apply(
+        variables,
+        inputs,
+        1,
+        first=number + MOST * stretch,
+        seen=beginning,
+        method="members" if is_scaled else "as_trained",
+    )
+    return made[0]
+
+
+def best(
+    model: Forecaster,
+    variables: Variables,
+    inputs: jax.Array,
+    seen: jax.Array | None = None,
+) -> jax.Array:
+    """The one best forecast `[b, k, h, w, c]`; what is drawn follows from `seen`."""
+    if isinstance(model, Ensemble) and draws_any(model):
+        of_each = jax.lax.map(
+            lambda i: best(model.member, of_ensemble(variables, i), inputs, seen),
+            jnp.arange(model.size),
+        )
+        return of_each.mean(axis=0)
+    if isinstance(model, Probabilistic):
+        made = model.apply(variables, inputs, seen=seen)
+    else:
+        made = model.apply(variables, inputs, train=False)
+    return cast(jax.Array, made)
+
+
+def number_in_program(model: Forecaster) -> int:
+    """How many members an exported program gives at once; 0: the model has none."""
+    if isinstance(model, Ensemble):
+        return model.size
+    if isinstance(model, Probabilistic):
+        return model.options.members
+    return SIDE_BY_SIDE if draws(model) else 0
 
 
 def begin(
@@ -104,10 +142,13 @@ def begin(
     inputs: jax.Array,
     count: int,
     first: jax.typing.ArrayLike = 0,
+    seen: jax.Array | None = None,
 ) -> jax.Array:
     """The forecasts `[m, b, k, h, w, c]` of `count` members, from number `first` on."""
     if draws(model):  # it shares what is equal
-        return model.apply(variables, inputs, count, first=first, method="members")
+        return model.apply(
+            variables, inputs, count, first=first, seen=seen, method="members"
+        )
     return jax.lax.map(
         lambda i: member(model, variables, inputs, i),
         jnp.asarray(first, jnp.int32) + jnp.arange(count, dtype=jnp.int32),
@@ -120,6 +161,7 @@ def in_parts(
     inputs: jax.Array,
     count: int,
     values: int,
+    seen: jax.Array | None = None,
 ) -> jax.Array:
     """As `begin`, in parts that hold few values besides the forecasts themselves.
 
@@ -129,12 +171,13 @@ def in_parts(
         inputs: `[b, t, h, w, c]`.
         count: number of members.
         values: numbers in one forecast.
+        seen: `[b, ...]`, from whose values follows what is drawn; None: the inputs.
     """
     part = part_of(count, MOST_VALUES // (len(inputs) * values))
     firsts = jnp.arange(0, count, part, dtype=jnp.int32)
     if len(firsts) == 1:
-        return begin(model, variables, inputs, count)
-    made = jax.lax.map(lambda i: begin(model, variables, inputs, part, i), firsts)
+        return begin(model, variables, inputs, count, seen=seen)
+    made = jax.lax.map(lambda i: begin(model, variables, inputs, part, i, seen), firsts)
     return made.reshape(-1, *made.shape[2:])[:count]
 
 
