@@ -142,14 +142,14 @@ class TestArrays:
         np.testing.assert_allclose(made.mean(axis=0), ensemble(inputs), atol=1e-6)
         np.testing.assert_allclose(ensemble(inputs, members=2), want[:2], rtol=1e-6)
 
-    def test_physical_units(self, drawing, inputs):
+    def test_physical_units(self, noisy, inputs):
         t = inputs.shape[1]
         rng = np.random.default_rng(0)
         fields = 280 + rng.normal(size=(2, t, *inputs.shape[2:4], 2)).astype("f4")
         minutes = 1440 * (15_000 + np.arange(t))[None] + np.zeros((2, 1), int)
-        made = jax.jit(lambda x: drawing.apply(x, minutes, members=4))(fields)
-        assert made.shape == (4, 2, *drawing.target_shape)
-        mean = drawing.apply(fields, minutes)
+        made = jax.jit(lambda x: noisy.apply(x, minutes, members=4))(fields)
+        assert made.shape == (4, 2, *noisy.target_shape)
+        mean = noisy.apply(fields, minutes)
         np.testing.assert_allclose(made.mean(axis=0), mean, rtol=1e-5)
         assert float(jnp.abs(made[0] - made[1]).min()) > 0
 
