@@ -1,0 +1,71 @@
+"""The table of losses, with trainings that only write what a training would."""
+
+import importlib.util
+import json
+import pathlib
+import types
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    path = ROOT / "experiments" / "loss_table.py"
+    spec = importlib.util.spec_from_file_location("loss_table", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.trained = trained = []
+
+    def train(config, workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        trained.append((config.train.loss, config.seed))
+        return types.SimpleNamespace(complete=config.train.loss != "facl")
+
+    def evaluate(workdir):
+        seed = int(workdir.name[-1])
+        scores = dict.fromkeys(module.COLUMNS, 0.25 * seed)
+        forecasts = {"model": scores, "persistence": dict.fromkeys(scores, 0.125)}
+        (workdir / "scores.json").write_text(json.dumps({"forecasts": forecasts}))
+
+    monkeypatch.setattr(module.ef, "train", train)
+    monkeypatch.setattr(module.ef, "evaluate", evaluate)
+    return module
+
+
+def test_every_row_is_a_config(script, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = types.SimpleNamespace(scale="quick", path=None, monitor="csi_m")
+    for name, row in script.ROWS.items():
+        config = script.config_of(row, 1, arguments)
+        assert config.train.loss == row.changes["train.loss"]
+        assert name.startswith(config.train.loss) and config.seed == 1
+        assert config.train.monitor_mode == "max"
+
+
+def test_table(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    arguments = ["--scale=test", "--losses=mse,mae", "--seeds=3", f"--out={tmp_path}"]
+    assert script.main(arguments) == 0
+    assert script.trained == [(x, seed) for seed in range(3) for x in ("mse", "mae")]
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[0].startswith("| loss | MSE | CSI 16 |")
+    assert lines[2].startswith("| `mse` | 0.2500 ± 0.2500 | 0.250 ± 0.250 |")
+    assert lines[-1].startswith("| *persistence* | 0.1250 | 0.125 |")
+    assert {line.count("|") for line in lines} == {len(script.COLUMNS) + 2}
+    assert "\n".join(lines) in capsys.readouterr().out
+
+
+def test_what_is_interrupted_is_not_in_the_table(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = ["--scale=test", "--losses=mse,facl", "--seeds=1", f"--out={tmp_path}"]
+    assert script.main(arguments) == 1
+    assert "facl" not in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["--losses=l2", "--seeds=0"])
+def test_wrong_arguments(script, wrong):
+    with pytest.raises(SystemExit):
+        script.main([wrong])
