@@ -17,6 +17,7 @@ Reference:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ _CONVOLUTIONS = (
 )
 
 Path = tuple[str, ...]  # of a module inside the network
+Change = tuple[jax.Array, ...]  # d_scale and d_shift of every example, [b, c]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +236,7 @@ class Probabilistic(nn.Module):
 
         def forecast(z):
             changes = {
-                path: jnp.einsum("bz,zpc->pbc", z, layer)
+                path: tuple(jnp.einsum("bz,zpc->pbc", z, layer))
                 for path, layer in layers.items()
             }
             with nn.intercept_methods(_modulation(changes, time_first)):
@@ -384,8 +386,8 @@ def _zero_layers(chosen: Mapping[Path, int], width: int) -> dict[str, Any]:
     return traverse_util.unflatten_dict(layers)
 
 
-def _modulation(changes: Mapping[Path, jax.Array], time_first: bool):
-    """An interceptor that changes scale and shift, `[2, b, c]`, of modules by path."""
+def _modulation(changes: Mapping[Path, Change], time_first: bool):
+    """An interceptor that changes scale and shift of the modules at some paths."""
 
     def modulate(call, args, kwargs, context):
         result = call(*args, **kwargs)
@@ -395,37 +397,34 @@ def _modulation(changes: Mapping[Path, jax.Array], time_first: bool):
         if change is None:
             return result
         if isinstance(result, jax.tree_util.Partial):
-            apply = _modulated_early if time_first else _modulated
+            apply = functools.partial(_modulated, time_first)
             return jax.tree_util.Partial(apply, result, change)
         return modulated(result, change, time_first)
 
     return modulate
 
 
-def _modulated(layer, change, x):
-    return modulated(layer(x), change, time_first=False)
+def _modulated(time_first, layer, change, x):
+    return modulated(layer(x), change, time_first)
 
 
-def _modulated_early(layer, change, x):
-    return modulated(layer(x), change, time_first=True)
-
-
-def modulated(y: jax.Array, change: jax.Array, time_first: bool) -> jax.Array:
+def modulated(y: jax.Array, change: Change, time_first: bool) -> jax.Array:
     """`y * (1 + d_scale) + d_shift` with changes of each example.
 
     Args:
         y: `[b, ..., c]`, or `[b * t, ..., c]`: frames in one axis.
-        change: (d_scale, d_shift) `[2, b, c]`.
+        change: d_scale and d_shift, `[b, c]`.
         time_first: whether these frames are ordered by time first.
     """
-    _, examples, channels = change.shape
-    if y.shape[0] != examples:
-        frames = y.shape[0] // examples
-        shape = (2, frames, examples, channels)
-        if not time_first:
-            shape, change = (2, examples, frames, channels), change[:, :, None]
-        else:
-            change = change[:, None]
-        change = jnp.broadcast_to(change, shape).reshape(2, y.shape[0], channels)
-    scale, shift = change.reshape(2, y.shape[0], *[1] * (y.ndim - 2), channels)
+    examples, channels = change[0].shape
+    frames = y.shape[0] // examples
+
+    def beside(x):
+        if y.shape[0] != examples:
+            axis = 0 if time_first else 1
+            shape = (frames, examples) if time_first else (examples, frames)
+            x = jnp.broadcast_to(jnp.expand_dims(x, axis), (*shape, channels))
+        return x.reshape(y.shape[0], *[1] * (y.ndim - 2), channels)
+
+    scale, shift = map(beside, change)
     return (y * (1 + scale) + shift).astype(y.dtype)

@@ -161,7 +161,7 @@ class TestWithoutTraining:
     def test_it_is_its_network(self, toy):
         """All members are equal, and so is their mean."""
         model, variables = toy
-        inputs = inputs_of(2)
+        inputs = inputs_of(3)
         wanted = np.asarray(forecast(Toy(), alone(variables), inputs))
         drawn = members(model, variables, inputs, 4)
         np.testing.assert_array_equal(drawn, np.broadcast_to(drawn[0], drawn.shape))
@@ -196,7 +196,7 @@ class TestMembers:
         model, variables = toy
         stats = {**variables["batch_stats"], "spread": np.full((2, 1, 1, 1), 1.5)}
         variables = noisy({**variables, "batch_stats": stats})
-        inputs = inputs_of(2)
+        inputs = inputs_of(3)
         many = members(model, variables, inputs, 11)
         for size in (1, 4):
             few = members(model, variables, inputs, size)
@@ -207,7 +207,7 @@ class TestMembers:
     def test_spread(self, toy):
         """It changes the departures of each lead, not the forecast, nor training."""
         model, variables = toy
-        variables, inputs = noisy(variables), inputs_of(2)
+        variables, inputs = noisy(variables), inputs_of(3)
         factors = np.float32([1, 2]).reshape(2, 1, 1, 1)
         stats = {**variables["batch_stats"], "spread": factors}
         wider = {**variables, "batch_stats": stats}
@@ -234,9 +234,9 @@ class TestTraining:
     def test_members_share_dropout(self, toy):
         """Without noise they are equal; with it they differ, and so do examples."""
         model, variables = toy
-        inputs = np.repeat(inputs_of(1), 2, axis=0)
+        inputs = np.repeat(inputs_of(1), 3, axis=0)
         equal, _ = step(model, variables, inputs)
-        assert equal.shape == (2, 2, *SHAPE)
+        assert equal.shape == (2, 3, *SHAPE)
         np.testing.assert_array_equal(equal[0], equal[1])
         assert np.abs(equal[0, 0] - equal[0, 1]).max() > 0
         different, _ = step(model, noisy(variables), inputs)
@@ -244,7 +244,7 @@ class TestTraining:
 
     def test_running_statistics_are_the_mean_of_the_members(self, toy):
         model, variables = toy
-        variables, inputs = noisy(variables), inputs_of(2)
+        variables, inputs = noisy(variables), inputs_of(3)
         _, after = step(model, variables, inputs)
         before = variables["batch_stats"]
         assert jax.tree.structure(after) == jax.tree.structure(before)
@@ -260,7 +260,7 @@ class TestTraining:
             out, _ = _step(model, {**variables, "params": params}, inputs)
             return jnp.square(out).sum()
 
-        gradient = jax.jit(jax.grad(loss))(variables["params"], inputs_of(2))
+        gradient = jax.jit(jax.grad(loss))(variables["params"], inputs_of(3))
         for name, layer in gradient["noise"].items():
             assert np.abs(layer).max() > 0, name
 
@@ -270,11 +270,11 @@ def test_what_lies_before_the_noise_is_computed_once():
     variables = initial(model)
     assert list(variables["params"]["noise"]) == ["decoder_norm"]
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x, 5, method="members"))(
-        variables, inputs_of(2)
+        variables, inputs_of(3)
     )
     shapes = set(re.findall(r"f32\[([\d,]+)\]", str(program)))
-    assert "2,2,4,4,7" in shapes and "5,2,2,4,4,7" not in shapes
-    assert "5,2,2,4,4,5" in shapes
+    assert "3,2,4,4,7" in shapes and "5,3,2,4,4,7" not in shapes
+    assert "5,3,2,4,4,5" in shapes
 
 
 class TestNoiseOfAWindow:
@@ -315,8 +315,8 @@ def test_frames_that_share_an_axis_with_the_batch(time_first):
     """Each frame gets the scale and shift of its example."""
     rng = np.random.default_rng(0)
     y = rng.normal(size=(2, 3, 4, 4, 5)).astype(np.float32)  # b t h w c
-    change = rng.normal(size=(2, 2, 5)).astype(np.float32)
-    scale, shift = change[:, :, None, None, None]
+    change = tuple(rng.normal(size=(2, 2, 5)).astype(np.float32))
+    scale, shift = (x[:, None, None, None] for x in change)
     wanted = y * (1 + scale) + shift
     np.testing.assert_allclose(modulated(y, change, False), wanted, rtol=1e-6)
     axes = (1, 0, 2, 3, 4) if time_first else (0, 1, 2, 3, 4)
@@ -326,7 +326,7 @@ def test_frames_that_share_an_axis_with_the_batch(time_first):
 
 def test_types_of_the_network_are_kept():
     y = jnp.ones((1, 2, 3), jnp.bfloat16)
-    assert modulated(y, jnp.zeros((2, 1, 3)), False).dtype == jnp.bfloat16
+    assert modulated(y, (jnp.zeros((1, 3)),) * 2, False).dtype == jnp.bfloat16
 
 
 class TestZoo:
@@ -383,7 +383,7 @@ class TestZoo:
         model = create_model(
             name, shape, shape, **options, noise=4, noise_in="all", members=2
         )
-        inputs = inputs_of(2, shape)
+        inputs = inputs_of(3, shape)
         variables = initial(model, shape)
         wanted = forecast(network, alone(variables), inputs)
         mean = forecast(model, variables, inputs)
@@ -394,7 +394,7 @@ class TestZoo:
         single = members(model, variables, inputs[1:], 2)
         np.testing.assert_allclose(single, drawn[:, 1:], atol=1e-4)
         out, _ = jax.eval_shape(functools.partial(_step, model), variables, inputs)
-        assert out.shape == (2, 2, *shape) and out.dtype == np.float32
+        assert out.shape == (2, 3, *shape) and out.dtype == np.float32
 
     @pytest.mark.slow
     @pytest.mark.parametrize("options", [dict(remat=2), dict(dtype="bfloat16")])
@@ -407,7 +407,7 @@ class TestZoo:
             )
             for more in ({}, options)
         )
-        variables, inputs = noisy(initial(plain, shape)), inputs_of(2, shape)
+        variables, inputs = noisy(initial(plain, shape)), inputs_of(3, shape)
         wanted, found = (members(m, variables, inputs, 2) for m in (plain, other))
         assert found.dtype == np.float32
         tolerance = 0.1 if "dtype" in options else 1e-5
