@@ -360,6 +360,21 @@ class TestZoo:
         for name in noise:
             assert _norms(noise[name]) == _norms(variables["params"]["network"][name])
 
+    def test_gradient_of_the_earthformer(self):
+        """Its recomputed layers carry the noise of as many examples as there are."""
+        shape = (2, 8, 8, 1)
+        model = create_model("earthformer", shape, shape, **EARTHFORMER, noise=4)
+        inputs = inputs_of(3, shape)
+        variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+        def loss(params, stats):
+            out, _ = _step(model, {"params": params, "batch_stats": stats}, inputs)
+            return out.sum()
+
+        given = variables["params"], variables["batch_stats"]
+        gradient = jax.eval_shape(jax.grad(loss), *given)
+        assert jax.tree.structure(gradient) == jax.tree.structure(variables["params"])
+
     @pytest.mark.parametrize("name", ["conv_lstm", "predrnn", "fa_conv_lstm"])
     def test_convolutions_of_a_network_without_norms(self, name):
         shape = (2, 8, 8, 1)
