@@ -126,6 +126,30 @@ class LinearSystem:
         No linear (and, the system being Gaussian, no other) forecast from these months
         has a smaller mean square error.
         """
+        return self._conditional(start_month, in_len, out_len)[0]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (systems are few and long-lived)
+    def error_covariance(self, start_month: int, in_len: int, out_len: int):
+        """Covariance of the errors of the best possible forecast at each lead.
+
+        Together with `conditional_forecast` it is the distribution of H x, given all
+        observed months: a Gaussian whose covariance does not depend on them.
+
+        Args:
+            start_month, in_len, out_len: as for `regression`.
+
+        Returns:
+            `[out_len, q, q]`.
+        """
+        operator, joint = self._conditional(start_month, in_len, out_len)
+        q = len(self.observation)
+        past = in_len * q
+        explained = operator.reshape(out_len * q, past) @ joint[:past, past:]
+        errors = (joint[past:, past:] - explained).reshape(out_len, q, out_len, q)
+        return np.stack([errors[k, :, k] for k in range(out_len)])
+
+    def _conditional(self, start_month: int, in_len: int, out_len: int):
+        """The operator of `regression`, and the covariance of all months of H x."""
         q = len(self.observation)
         past = in_len * q
         joint = self.window_covariance(start_month - in_len, in_len + out_len)
@@ -135,7 +159,7 @@ class LinearSystem:
             operator = linalg.cho_solve(factor, joint[:past, past:]).T
         except linalg.LinAlgError:  # directions without any variance
             operator = joint[past:, :past] @ linalg.pinvh(observed)
-        return operator.reshape(out_len, q, in_len, q)
+        return operator.reshape(out_len, q, in_len, q), joint
 
     def conditional_forecast(self, y, start_month, out_len: int) -> np.ndarray:
         """Best possible forecast of H x from observed months.

@@ -93,6 +93,18 @@ class TestLaws:
             assert np.all(error(other) > error(best))
         np.testing.assert_allclose(best @ seen, cross, atol=1e-10)
 
+    def test_errors_of_the_best_forecast_have_the_covariance_that_is_known(self):
+        s = random_system()
+        rng = generator(6)
+        states = s.simulate(rng, 3, 9, count=40000)
+        seen = s.observe(states[:, :5], rng)
+        start = np.full(len(seen), 8)
+        errors = s.observe(states[:, 5:]) - s.conditional_forecast(seen, start, 4)
+        expected = s.error_covariance(8, 5, 4)
+        for k in range(4):
+            limit = 0.03 * expected[k].diagonal().max()
+            np.testing.assert_allclose(np.cov(errors[:, k].T), expected[k], atol=limit)
+
     def test_a_visible_state_needs_no_history(self):
         s = random_system(hidden=False)
         x = generator(5).normal(size=(3, 8, 4))

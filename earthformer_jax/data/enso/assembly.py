@@ -43,6 +43,9 @@ class Found:
         simulated: simulated windows in K.
         protocol: name of the protocol that the splits follow, "" if they follow none.
         references: forecasts `(K, start_month) -> K`, in addition to the fitted ones.
+        spreads: of some of these, the standard deviation of the truth about them if it
+            is Gaussian: `(start_month, weights) -> K`, in each cell if the weights are
+            None, else of the mean with weights `[h, w]`.
         kept: what the state of the data holds beside shapes and statistics: `frames`,
             `minutes`, `calendar`, `checksums`; called when it is made.
     """
@@ -54,6 +57,7 @@ class Found:
     simulated: Source | None = None
     protocol: str = ""
     references: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    spreads: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     kept: Callable[[], Mapping] = dict
 
 
@@ -117,6 +121,10 @@ def assemble(
             mse_in_kelvin=normalization != OFFICIAL,
         ),
         references=_references(learned, found.references, out_len),
+        gaussians={
+            name: _gaussian(found.references[name], spread, learned)
+            for name, spread in found.spreads.items()
+        },
         mse_units=OFFICIAL_UNITS if normalization == OFFICIAL else "K^2",
         nino_weights=nino_weights,
         ocean=np.asarray(grid.ocean, bool),
@@ -202,6 +210,26 @@ def _references(
         return {k: _in_model_units(x, normalization) for k, x in forecasts.items()}
 
     return _References(simple, systems, own)
+
+
+def _gaussian(
+    forecast: Callable, spread: Callable, learned: Learned
+) -> Mapping[str, Forecast]:
+    """Mean and standard deviation of the fields and of the index (`Task.gaussians`)."""
+    in_model_units = _from_inputs(forecast, learned.normalization)
+    weights = np.asarray(learned.nino_weights, np.float64)
+    scale = abs(learned.normalization.scale)
+
+    def field(batch: Batch) -> np.ndarray:
+        std = spread(batch["start_month"]) / scale
+        return np.stack([in_model_units(batch), std]).astype(np.float32)
+
+    def index(batch: Batch) -> np.ndarray:
+        mean = np.einsum("bkhwc,hw->bk", in_model_units(batch), weights)
+        std = spread(batch["start_month"], weights) / scale
+        return np.stack([mean, std])[..., None, None, None].astype(np.float32)
+
+    return {"field": field, "nino34": index}
 
 
 class _References(Mapping[str, Forecast]):

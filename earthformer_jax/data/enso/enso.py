@@ -119,6 +119,9 @@ def _twin(settings: Settings, state: DataState | None) -> Dataset:
     def ceiling(kelvin, start_month):
         return twin.ceiling_forecast(kelvin, start_month, settings.out_len)
 
+    def spread(start_month, weights=None):
+        return twin.ceiling_spread(start_month, *lengths, weights)
+
     description = f"embedded stochastic ENSO twin (seed {seed}) on {grid}"
     if state is None:
         learned = Learned(
@@ -145,6 +148,7 @@ def _twin(settings: Settings, state: DataState | None) -> Dataset:
         description=description,
         simulated=simulated,
         references={"ceiling": ceiling},
+        spreads={"ceiling": spread},
     )
     return assemble(settings, found, learned, anew=state is None)
 

@@ -292,6 +292,34 @@ def ceiling_forecast(inputs_K, start_month, out_len: int) -> np.ndarray:
     return _fields(amplitudes)[..., None].astype(np.float32)
 
 
+def ceiling_spread(start_month, in_len: int, out_len: int, weights=None) -> np.ndarray:
+    """Standard deviation of the truth about `ceiling_forecast`, which is Gaussian.
+
+    Args:
+        start_month: `[b]`, calendar month of the first forecast month, 0..11.
+        in_len: months that the forecast is made from.
+        out_len: number of forecast months.
+        weights: `[h, w]` of a mean over the ocean; None: each cell.
+
+    Returns:
+        K: `[b, out_len, h, w, 1]`, 0 on land, or `[b, out_len]` of the mean.
+    """
+    start_month = np.asarray(start_month)
+    by_month = {}
+    for month in np.unique(start_month).tolist():
+        errors = system().error_covariance(month, in_len, out_len)
+        if weights is None:
+            covered = np.einsum("kij,ic,jc->kc", errors, patterns(), patterns())
+            std = np.sqrt(np.maximum(covered, 0) + CELL_NOISE**2)
+            by_month[month] = on_grid(std, OCEAN_MASK)[..., None]
+        else:
+            inside = np.asarray(weights, np.float64)[OCEAN_MASK]
+            shares = patterns() @ inside
+            covered = np.einsum("kij,i,j->k", errors, shares, shares)
+            by_month[month] = np.sqrt(covered + CELL_NOISE**2 * np.sum(inside**2))
+    return np.stack([by_month[int(month)] for month in start_month])
+
+
 @dataclasses.dataclass(frozen=True)
 class TwinSource:
     """Random-access windows of the twin; window i depends only on (seed, split, i).

@@ -86,7 +86,9 @@ def best(total: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         np.take_along_axis(score, middle[None] + i, axis=0)[0] for i in (-1, 0, 1)
     )
     bend = below - 2 * here + above
-    move = np.where(bend > 0, (below - above) / 2 / np.where(bend > 0, bend, 1), 0)
+    # Far from the minimum the score is a straight line, up to rounding.
+    line = np.sign(below - above)
+    move = np.where(bend > 0, (below - above) / 2 / np.where(bend > 0, bend, 1), line)
     move = np.clip(np.where(known, move, 0), -1, 1)
     step = np.log(FACTORS[1] / FACTORS[0])
     factors = np.where(known, FACTORS[middle] * np.exp(move * step), 1.0)

@@ -28,8 +28,8 @@ from earthformer_jax.reports.probabilities.scoring import (
 from earthformer_jax.reports.probabilities.views import FIELD, View, views_of
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
-MODEL, DRESSED_MODEL = "model", "model_dressed"
-NOT_REFERENCES = (MODEL, DRESSED_MODEL, "ceiling")
+MODEL, DRESSED_MODEL, CEILING = "model", "model_dressed", "ceiling"
+NOT_REFERENCES = (MODEL, DRESSED_MODEL, CEILING)
 LEVEL, SAMPLES, SEED = 0.9, 1000, 0
 EVENTS_SHOWN = 3
 
@@ -219,6 +219,9 @@ def _rows(name: str, view: Mapping[str, Any]) -> list[str]:
         if np.isfinite(low):
             text += f" ({low:+.1f} to {high:+.1f} %)"
         lines.append(f"{text} to the best dressed reference, {other}")
+    if CEILING in forecasts:
+        share = 100 * (own["crps"] / forecasts[CEILING]["crps"] - 1)
+        lines.append(f"CRPS {share:+.1f} % to the best possible forecast")
     flat = own["flatness"]
     if np.isfinite(flat["p_value"]):
         lines.append(
@@ -241,7 +244,7 @@ def draw(scores: Mapping[str, Any], data: Data, folder: Path) -> None:
     scores = scores["probabilities"]
     for name, view in scores["views"].items():
         forecasts = view["forecasts"]
-        beside = [best_reference(forecasts), DRESSED_MODEL, "ceiling"]
+        beside = [best_reference(forecasts), DRESSED_MODEL, CEILING]
         shown = [MODEL, *(x for x in beside if x in forecasts)]
         what = data.name if name == FIELD else f"{name}, {data.name}"
         figure = plotting.calibration(

@@ -138,6 +138,18 @@ class TestForecasts:
         for factor in (0.8, 1.2):
             assert np.mean((factor * best - truth) ** 2) > errors["ceiling"]
 
+    def test_errors_of_the_ceiling_have_the_spread_that_is_known(self):
+        w, box = windows(), np.zeros(twin.OCEAN_MASK.shape)
+        box[twin.NINO34_ROWS, twin.NINO34_COLUMNS] = 1 / 33
+        error = (w["targets"] - reference("ceiling"))[..., 0]
+        spread = twin.ceiling_spread(w["start_month"], IN_LEN, OUT_LEN)[..., 0]
+        assert not spread[..., ~twin.OCEAN_MASK].any()
+        ratio = (error / np.where(spread > 0, spread, 1))[..., twin.OCEAN_MASK]
+        np.testing.assert_allclose(ratio.std(axis=(0, 2)), 1, atol=0.05)
+        index = np.einsum("bkhw,hw->bk", error, box)
+        expected = twin.ceiling_spread(w["start_month"], IN_LEN, OUT_LEN, box)
+        np.testing.assert_allclose((index / expected).std(axis=0), 1, atol=0.12)
+
     def test_history_matters(self):
         w = windows()
         one = twin.ceiling_forecast(w["inputs"][:, -1:], w["start_month"], OUT_LEN)

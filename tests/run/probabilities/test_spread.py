@@ -1,0 +1,126 @@
+import dataclasses
+import logging
+from typing import Any
+
+import ml_collections
+import numpy as np
+import pytest
+
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.run.probabilities import spread
+from earthformer_jax.run.trained import TrainedModel
+from earthformer_jax.settings import ConfigError
+
+SHAPE, MEMBERS = (2, 3, 4, 1), 24
+FACTORS = [[0.5], [2.0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Noise of size 1; a test split would give another spread."""
+
+    size: float = 1.0
+
+    def __len__(self):
+        return 150
+
+    def __getitem__(self, i):
+        field = self.size * np.random.default_rng(i).normal(size=SHAPE)
+        return {"inputs": np.zeros(SHAPE, np.float32), "targets": np.float32(field)}
+
+
+def members(batch):
+    """Twice as far apart as they should be at the first lead, half as far later."""
+    size = np.array([2.0, 0.5])[:, None, None, None]
+    shape = (MEMBERS, *np.shape(batch["targets"]))
+    seed = int(1e6 * abs(batch["targets"].sum()))
+    drawn = size * np.random.default_rng(seed).normal(size=shape)
+    return drawn.astype(np.float32)
+
+
+def model(step=7, eval_spread="fitted", checkpoint="best", stats=None) -> TrainedModel:
+    ones = np.ones((2, 1, 1, 1), np.float32)
+    config = {"eval": {"spread": eval_spread, "checkpoint": checkpoint}}
+    nothing: Any = None
+    return TrainedModel(
+        model=nothing,
+        variables={"params": {}, "batch_stats": stats or {"spread": ones}},
+        config=ml_collections.ConfigDict(config),
+        state=None,
+        open_dataset=nothing,
+        step=step,
+        complete=True,
+    )
+
+
+def kept(folder, **more):
+    folder.mkdir(exist_ok=True)
+    found = {"step": 7, "checkpoint": "best", "factors": FACTORS} | more
+    spread._write(folder, found)
+
+
+def test_factors_are_those_of_the_validation_split():
+    data = Data(
+        name="noise",
+        description="noise",
+        train=Source(9.0),
+        validation=Source(),
+        test=Source(5.0),
+        loss_weights=np.ones((1, 1, 1, 1)),
+    )
+    found = spread.fit(members, data, 10)
+    np.testing.assert_allclose(found["factors"], FACTORS, rtol=0.1)
+    assert found["crps"]["fitted"] < found["crps"]["as_trained"]
+    assert found["validation_examples"] == 150
+
+
+def test_the_fitted_spread_is_that_of_the_model(tmp_path):
+    kept(tmp_path)
+    used = spread.used(spread.apply(model(), tmp_path).variables)
+    assert used == FACTORS
+
+
+@pytest.mark.parametrize(
+    ("trained", "why"),
+    [
+        (model(eval_spread="as_trained"), ""),
+        (model(step=8), "no spread fitted to step 8"),
+    ],
+)
+def test_another_checkpoint_or_wish_keeps_that_of_the_training(
+    tmp_path, caplog, trained, why
+):
+    kept(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert spread.apply(trained, tmp_path) is trained
+    assert why in caplog.text
+
+
+def test_a_workdir_without_the_file_keeps_that_of_the_training(tmp_path):
+    assert spread.apply(model(), tmp_path).variables["batch_stats"]["spread"].all() == 1
+    (tmp_path / spread.FILE).write_text("{")
+    assert spread.read(tmp_path) is None
+
+
+def test_a_model_without_spread_is_left_alone(tmp_path):
+    kept(tmp_path)
+    plain = model(stats={"mean": np.ones(3)})
+    assert spread.apply(plain, tmp_path) is plain
+    assert spread.used(plain.variables) is None
+
+
+def test_factors_of_another_model_are_refused(tmp_path):
+    kept(tmp_path, factors=[[1.0]])
+    with pytest.raises(ConfigError, match=r"factors of the shape \[1, 1\]"):
+        spread.apply(model(), tmp_path)
+
+
+def test_members_of_an_ensemble_have_their_own(tmp_path):
+    ones = np.ones((3, 2, 1, 1, 1), np.float32)
+    ensemble = model(stats={"member": {"spread": ones}})
+    folders = [tmp_path / str(i) for i in range(3)]
+    kept(folders[0])
+    kept(folders[2], checkpoint="last")
+    found = spread.apply_to_members(ensemble, folders).variables
+    values = np.asarray(found["batch_stats"]["member"]["spread"])[..., 0, 0, 0]
+    np.testing.assert_array_equal(values, [[0.5, 2.0], [1, 1], [1, 1]])
