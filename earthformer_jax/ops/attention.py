@@ -165,6 +165,53 @@ def attend(
     return einops.rearrange(out, "b n a q d -> b n q a d")
 
 
+def attend_in_place(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    cuboid: jax.Array,
+    *,
+    scale: float,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """Attention of single positions, each to the keys of one cuboid.
+
+    Args:
+        query: `[b, r, a, d]`, of r positions.
+        key: `[b, a, n, s, d]`, of all cuboids; heads come first, so that the products
+            can use the arrays as they are stored.
+        value: `[b, a, n, s, e]`.
+        cuboid: integers `[r]`, the cuboid of each query.
+        scale: factor on the scores.
+        bias: `[a, r, s]` added to the scores, or None.
+        mask: bool `[r, s]`, True where attention is allowed, or None; every query sees
+            some key.
+
+    Returns:
+        `[b, r, a, e]` in the type of `value`.
+    """
+    check_value("scale", scale, FINITE)
+    sizes = check_array("query", query, "b r a d", kind=jnp.floating)
+    sizes = check_array("key", key, "b a n s d", sizes, kind=jnp.floating)
+    sizes = check_array("value", value, "b a n s e", sizes, kind=jnp.floating)
+    check_array("cuboid", cuboid, "r", sizes, kind=jnp.integer)
+    key, value = (jnp.take(x, cuboid, axis=2) for x in (key, value))
+    scores = jnp.einsum(
+        "brad,barsd->bars",
+        query * scale,
+        key,
+        preferred_element_type=score_type(query),
+    )
+    if bias is not None:
+        check_array("bias", bias, "a r s", sizes)
+        scores = scores + bias
+    if mask is not None:
+        check_array("mask", mask, "r s", sizes, kind=bool)
+    weights = jax.nn.softmax(scores, where=mask).astype(value.dtype)
+    return jnp.einsum("bars,barse->brae", weights, value)
+
+
 def implementation_of(implementation: str | Implementation) -> Implementation:
     """Looks up a name in `IMPLEMENTATIONS`; functions are returned unchanged.
 

@@ -252,3 +252,74 @@ def _pair_mask(
         return None
     mask.setflags(write=False)
     return mask
+
+
+@functools.lru_cache(maxsize=1024)
+def raster_order(
+    grid: Grid, spec: CuboidSpec, padding: str, *, time_at_front: bool = False
+) -> np.ndarray:
+    """int32 `[n, q]`: the position of the grid that each place of a cuboid holds.
+
+    Positions are counted in the order of time, then row, then column; -1 stands for
+    padding. With "nearest" padding a position may be in several places.
+    """
+    resample.check_padding(padding)
+    inside = np.zeros((), np.int32)
+    for axis, (have, want) in enumerate(zip(grid, spec.padded(grid), strict=True)):
+        if padding == "nearest":
+            index = resample.nearest_index(have, want)
+        else:
+            index = np.arange(want, dtype=np.int32)
+            index = index - (want - have if time_at_front and axis == 0 else 0)
+            index = np.where((index >= 0) & (index < have), index, -1)
+        before = inside[..., None]
+        both = (before >= 0) & (index >= 0)
+        inside = np.where(both, before * np.int32(have) + index, np.int32(-1))
+    rolled = np.roll(inside, [-s for s in spec.shift], axis=(0, 1, 2))
+    order = cut(rolled[None, ..., None], spec.size, spec.strategy)[0, :, :, 0]
+    order.setflags(write=False)
+    return order
+
+
+@functools.lru_cache(maxsize=1024)
+def places(grid: Grid, spec: CuboidSpec, padding: str) -> np.ndarray:
+    """int32 `[t * h * w, 2]`: cuboid and place in it of each position, in raster order.
+
+    The inverse of `raster_order`, for a padding that repeats nothing.
+
+    Raises:
+        ValueError: for "nearest" padding of a grid that does not consist of cuboids.
+    """
+    order = raster_order(grid, spec, padding)
+    if padding == "nearest" and order.size != np.prod(grid):
+        raise ValueError(
+            f"padding='nearest' repeats positions of the grid {tuple(grid)} in cuboids "
+            f"of {spec.size}: expected 'ignore' or 'zeros'"
+        )
+    found = np.argwhere(order >= 0)
+    found = found[np.argsort(order[order >= 0])].astype(np.int32)
+    found.setflags(write=False)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def causal_mask(grid: Grid, spec: CuboidSpec, padding: str) -> np.ndarray | None:
+    """`attention_mask` without keys that come after the query in raster order.
+
+    The order is that of time, then row, then column of the grid before padding. Padding
+    holds nothing that could be known too early: it stays as in `attention_mask`.
+
+    Returns:
+        bool `[n, q, s]`, or None when everything may attend to everything.
+
+    Reference:
+        Gao et al. 2022, Earthformer, appendix C. https://arxiv.org/abs/2207.05833
+    """
+    order = raster_order(grid, spec, padding)
+    mask = order[:, None, :] <= order[:, :, None]
+    allowed = attention_mask(grid, spec, padding)
+    mask = mask if allowed is None else mask & allowed
+    if mask.all():
+        return None
+    mask.setflags(write=False)
+    return mask

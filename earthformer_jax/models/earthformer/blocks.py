@@ -20,7 +20,7 @@ from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.tuned.order import materialize
 
 
-def _run(module, *args, train, remat):
+def call_layer(module, *args, train, remat):
     """Calls a module, recomputing it in the backward pass if `remat`."""
     if not remat:
         return module(*args, train=train)
@@ -55,17 +55,17 @@ class SelfAttentionBlock(nn.Module):
         options, g = self.options, global_vectors
         for i, spec in enumerate(self.specs):
             layer = CuboidSelfAttention(options.attention, spec, name=f"attention_{i}")
-            dx, dg = _run(layer, x, g, train=train, remat=options.remat >= 2)
+            dx, dg = call_layer(layer, x, g, train=train, remat=options.remat >= 2)
             x = materialize(x + dx)
             g = None if g is None or dg is None else g + dg
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 remat = options.remat >= 1
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = materialize(_run(ffn, x, train=train, remat=remat))
+                x = materialize(call_layer(ffn, x, train=train, remat=remat))
                 if g is not None and options.use_global_vector_ffn:
                     ffn = FeedForward(options.feed_forward, name=f"global_ffn_{j}")
-                    g = _run(ffn, g, train=train, remat=remat)
+                    g = call_layer(ffn, g, train=train, remat=remat)
         return x, g
 
 
@@ -105,7 +105,7 @@ class CrossAttentionBlock(nn.Module):
                 self.last_n_frames,
                 name=f"attention_{i}",
             )
-            dx = _run(
+            dx = call_layer(
                 layer,
                 x,
                 memory,
@@ -117,5 +117,5 @@ class CrossAttentionBlock(nn.Module):
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = materialize(_run(ffn, x, train=train, remat=options.remat >= 1))
+                x = materialize(call_layer(ffn, x, train=train, remat=options.remat >= 1))
         return x

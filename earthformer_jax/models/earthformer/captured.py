@@ -48,14 +48,9 @@ class Cut:
 
         Cells are counted in raster order; -1 stands for padding.
         """
-        number = np.arange(1, np.prod(self.grid) + 1, dtype=np.int32)
-        cut = cuboid.decompose(
-            jnp.asarray(number.reshape(1, *self.grid, 1)),
-            self.spec,
-            self.padding,
-            time_at_front=self.time_at_front,
+        return cuboid.raster_order(
+            self.grid, self.spec, self.padding, time_at_front=self.time_at_front
         )
-        return np.asarray(cut)[0, :, :, 0] - 1
 
     def positions(self) -> np.ndarray:
         """int `[t, h, w]`: the position whose result each cell takes.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from earthformer_jax.checks import shown
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
@@ -77,9 +78,13 @@ class _Projections(nn.Module):
         if pads:
             out = cuboid.merge(out, spec, grid, self.options.padding)
         if project:
-            out = self._dense("proj", out.shape[-1], use_bias=True)(out)
-            out = Dropout(self.options.proj_drop, train)(out)
+            out = self._project(out, train)
         return out if pads else cuboid.merge(out, spec, grid, self.options.padding)
+
+    def _project(self, out, train):
+        """The output projection of `[..., c]`."""
+        out = self._dense("proj", out.shape[-1], use_bias=True)(out)
+        return Dropout(self.options.proj_drop, train)(out)
 
     def _heads(self, name, features, parts=1):
         """A projection to `parts` times `features` channels, split into heads.
@@ -142,12 +147,15 @@ class CuboidSelfAttention(_Projections):
     Attributes:
         options: the options of the layer.
         spec: the cut of the grid; adapted to the field's grid when called.
+        causal: a position sees none that come after it in raster order. There are no
+            global vectors then, since those see everything.
 
     Reference:
-        Gao et al. 2022, Earthformer, equations 4, 7, 8 and 10.
+        Gao et al. 2022, Earthformer, equations 4, 7, 8 and 10, and appendix C.
     """
 
     spec: CuboidSpec
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -166,7 +174,17 @@ class CuboidSelfAttention(_Projections):
 
         Returns:
             `[b, t, h, w, c]` and `[b, g, c']` (or None), to be added to the inputs.
+
+        Raises:
+            ValueError: for global vectors in a causal layer, or heads that do not
+                divide the channels.
         """
+        if self.causal and global_vectors is not None:
+            raise ValueError(
+                f"global_vectors={shown(global_vectors)}: expected None in a causal "
+                "layer, since global vectors see every position"
+            )
+        mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
         grid, features = x.shape[1:4], x.shape[-1]
         scale = self._scale(features)
         spec = self.spec.fit(grid)
@@ -180,7 +198,7 @@ class CuboidSelfAttention(_Projections):
             value=value,
             scale=scale,
             bias=bias,
-            mask=cuboid.attention_mask(grid, spec, self.options.padding),
+            mask=mask(grid, spec, self.options.padding),
             implementation=self.options.implementation,
             **self._dropout(train),
         )

@@ -1,0 +1,1 @@
+"""Earthformer AR: codes of frames, forecast one after the other."""

@@ -1,0 +1,177 @@
+"""Forecasts maps of codes: an Earthformer encoder and a causal decoder.
+
+Nothing here knows what the codes mean.
+"""
+
+from collections.abc import Sequence
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from earthformer_jax.layers import initializers
+from earthformer_jax.layers.embedding import PositionEmbedding
+from earthformer_jax.models.autoregressive.decoder import CausalDecoder
+from earthformer_jax.models.autoregressive.generation import Generator
+from earthformer_jax.models.earthformer.hierarchy import (
+    CrossPattern,
+    Encoder,
+    SelfPattern,
+)
+from earthformer_jax.models.earthformer.options import BlockOptions
+
+
+class CodeForecaster(nn.Module):
+    """Maps of codes that follow others.
+
+    Global vectors act in the encoder alone: they see every position of their field, and
+    in the decoder that would be the future.
+
+    Attributes:
+        code_shape: (T, h, w) of the codes that are known.
+        frames: K, frames of codes to forecast.
+        codebook_size: number of codes, Q.
+        features: channels of each level.
+        factor: of height and width between levels; h and w are multiples of factor **
+            (levels - 1).
+        enc_depth: encoder blocks of each level.
+        enc_patterns: self-attention pattern of each level of the encoder.
+        dec_depth: decoder blocks with cross-attention of each level.
+        down_depth: decoder blocks without, of each level but the coarsest.
+        self_patterns: self-attention pattern of each level of the decoder.
+        cross_patterns: cross-attention pattern of each level.
+        num_global_vectors: global vectors of the encoder; 0 switches them off.
+        options: shared by all blocks.
+        pos_embed: kind of the position embeddings.
+        temperature: of the codes that are drawn, see `generation.choose`.
+        top_k: the same.
+    """
+
+    code_shape: tuple[int, int, int]
+    frames: int
+    codebook_size: int
+    features: Sequence[int]
+    factor: int
+    enc_depth: Sequence[int]
+    enc_patterns: Sequence[SelfPattern]
+    dec_depth: Sequence[int]
+    down_depth: int
+    self_patterns: Sequence[SelfPattern]
+    cross_patterns: Sequence[CrossPattern]
+    num_global_vectors: int
+    options: BlockOptions
+    pos_embed: str
+    temperature: float
+    top_k: int
+
+    def setup(self):
+        """Makes the parts."""
+        types, units = self.options.attention.types, self.features[0]
+        self.codes = nn.Embed(
+            self.codebook_size, units, embedding_init=nn.initializers.normal(1), **types
+        )
+        self.position = PositionEmbedding(self.code_shape, self.pos_embed, **types)
+        if self.num_global_vectors:
+            self.global_vectors = self.param(
+                "global_vectors",
+                initializers.table,
+                (self.num_global_vectors, units),
+                self.options.attention.param_dtype,
+            )
+        self.encoder = Encoder(
+            self.enc_depth,
+            self.features,
+            self.enc_patterns,
+            self.options,
+            (1, self.factor, self.factor),
+            inter_ffn=True,
+            global_dim_ratio=1,
+            resample_init="fan_in",
+        )
+        self.decoder = CausalDecoder(
+            (self.frames, *self.code_shape[1:]),
+            self.code_shape[0],
+            self.codebook_size,
+            self.features,
+            self.factor,
+            self.dec_depth,
+            self.down_depth,
+            self.self_patterns,
+            self.cross_patterns,
+            self.options,
+            self.pos_embed,
+        )
+
+    def memories(self, codes: jax.Array, *, train: bool = False) -> list[jax.Array]:
+        """Of each level `[b, T, h', w', c']`, from known codes `[b, T, h, w]`."""
+        x, g = self.position(self.codes(codes)), None
+        if self.num_global_vectors:
+            g = self.global_vectors.astype(x.dtype)
+            g = jnp.broadcast_to(g, (len(x), *g.shape))
+        return self.encoder(x, g, train=train)[0]
+
+    def __call__(
+        self, codes: jax.Array, following: jax.Array, *, train: bool = False
+    ) -> jax.Array:
+        """Logits of each following code, from the known codes and those before it.
+
+        Args:
+            codes: integers `[b, T, h, w]`.
+            following: integers `[b, K, h, w]`.
+            train: whether dropout acts.
+
+        Returns:
+            float32 `[b, K, h, w, Q]`.
+        """
+        memories = self.memories(codes, train=train)
+        return self.decoder(self.codes(following), memories, train=train)
+
+    def generate(
+        self, codes: jax.Array, noise: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Codes that follow, generated one after the other.
+
+        Args:
+            codes: integers `[b, T, h, w]`.
+            noise: uniform in [0, 1), `[m, b, K, h, w]`: m samples of each example are
+                drawn with it. None: the most probable code is taken each time.
+
+        Returns:
+            int32 codes `[m, b, K, h, w]` and the float32 logits, `[m, b, K, h, w, Q]`,
+            that they were chosen by; without m if there is no noise.
+        """
+        generator = self.generator(codes)
+        frames = jnp.arange(self.frames)
+
+        def sample(noise):
+            def frame(state, numbered):
+                return generator.frame(state, *numbered)
+
+            if noise is not None:
+                noise = einops.rearrange(noise, "b k h w -> k h w b")
+            state = generator.start(len(codes))
+            _, out = jax.lax.scan(frame, state, (frames, noise))
+            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), out)
+
+        return sample(None) if noise is None else jax.vmap(sample)(noise)
+
+    def generator(self, codes: jax.Array) -> Generator:
+        """What generates the codes after known ones `[b, T, h, w]`.
+
+        The encoder runs here, once for all samples.
+        """
+        decoder, variables = self.decoder.unbind()
+        params = {"params": variables["params"]}
+        memories = self.memories(codes)
+        _, stored = decoder.apply(
+            params, memories, mutable=["memory"], method="remember"
+        )
+        return Generator(
+            decoder,
+            {**params, **stored},
+            self.codes.embedding.astype(memories[0].dtype),
+            decoder.apply(params, method="positions"),
+            self.temperature,
+            self.top_k,
+        )
