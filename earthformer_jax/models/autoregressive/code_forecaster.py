@@ -20,6 +20,7 @@ from earthformer_jax.models.earthformer.hierarchy import (
     SelfPattern,
 )
 from earthformer_jax.models.earthformer.options import BlockOptions
+from earthformer_jax.ops.resample import Grid, next_multiple
 
 
 class CodeForecaster(nn.Module):
@@ -33,8 +34,9 @@ class CodeForecaster(nn.Module):
         frames: K, frames of codes to forecast.
         codebook_size: number of codes, Q.
         features: channels of each level.
-        factor: of height and width between levels; h and w are multiples of factor **
-            (levels - 1).
+        factor: of height and width between levels. A plane that is not divisible by
+            all of them is enlarged by code 0 at its end, also where codes are
+            generated; such codes are not given back.
         enc_depth: encoder blocks of each level.
         enc_patterns: self-attention pattern of each level of the encoder.
         dec_depth: decoder blocks with cross-attention of each level.
@@ -65,13 +67,24 @@ class CodeForecaster(nn.Module):
     temperature: float
     top_k: int
 
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """(K, h, w) of each level of the decoder, with the codes that are added."""
+        whole = self.factor ** (len(self.features) - 1)
+        h, w = next_multiple(self.code_shape[1:], (whole, whole))
+        shrink = [self.factor**level for level in range(len(self.features))]
+        return tuple((self.frames, h // by, w // by) for by in shrink)
+
     def setup(self):
         """Makes the parts."""
+        plane = self.grids[0][1:]
         types, units = self.options.attention.types, self.features[0]
         self.codes = nn.Embed(
             self.codebook_size, units, embedding_init=nn.initializers.normal(1), **types
         )
-        self.position = PositionEmbedding(self.code_shape, self.pos_embed, **types)
+        self.position = PositionEmbedding(
+            (self.code_shape[0], *plane), self.pos_embed, **types
+        )
         if self.num_global_vectors:
             self.global_vectors = self.param(
                 "global_vectors",
@@ -90,7 +103,7 @@ class CodeForecaster(nn.Module):
             resample_init="fan_in",
         )
         self.decoder = CausalDecoder(
-            (self.frames, *self.code_shape[1:]),
+            self.grids,
             self.code_shape[0],
             self.codebook_size,
             self.features,
@@ -105,7 +118,7 @@ class CodeForecaster(nn.Module):
 
     def memories(self, codes: jax.Array, *, train: bool = False) -> list[jax.Array]:
         """Of each level `[b, T, h', w', c']`, from known codes `[b, T, h, w]`."""
-        x, g = self.position(self.codes(codes)), None
+        x, g = self.position(self.codes(self._enlarged(codes))), None
         if self.num_global_vectors:
             g = self.global_vectors.astype(x.dtype)
             g = jnp.broadcast_to(g, (len(x), *g.shape))
@@ -125,7 +138,18 @@ class CodeForecaster(nn.Module):
             float32 `[b, K, h, w, Q]`.
         """
         memories = self.memories(codes, train=train)
-        return self.decoder(self.codes(following), memories, train=train)
+        following = self.codes(self._enlarged(following))
+        logits = self.decoder(following, memories, train=train)
+        _, h, w = self.code_shape
+        return logits[:, :, :h, :w]
+
+    def _enlarged(self, codes):
+        """`[b, t, h, w]` on the plane of the finest level."""
+        grow = [
+            (0, want - have)
+            for want, have in zip(self.grids[0][1:], self.code_shape[1:], strict=True)
+        ]
+        return jnp.pad(codes, ((0, 0), (0, 0), *grow))
 
     def generate(
         self, codes: jax.Array, noise: jax.Array | None = None
@@ -142,6 +166,7 @@ class CodeForecaster(nn.Module):
             that they were chosen by; without m if there is no noise.
         """
         generator = self.generator(codes)
+        _, h, w = self.code_shape
         frames = jnp.arange(self.frames)
 
         def sample(noise):
@@ -149,10 +174,10 @@ class CodeForecaster(nn.Module):
                 return generator.frame(state, *numbered)
 
             if noise is not None:
-                noise = einops.rearrange(noise, "b k h w -> k h w b")
+                noise = einops.rearrange(self._enlarged(noise), "b k h w -> k h w b")
             state = generator.start(len(codes))
             _, out = jax.lax.scan(frame, state, (frames, noise))
-            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), out)
+            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[:, :, :h, :w], out)
 
         return sample(None) if noise is None else jax.vmap(sample)(noise)
 
@@ -172,6 +197,7 @@ class CodeForecaster(nn.Module):
             {**params, **stored},
             self.codes.embedding.astype(memories[0].dtype),
             decoder.apply(params, method="positions"),
+            self.code_shape[1:],
             self.temperature,
             self.top_k,
         )

@@ -102,7 +102,8 @@ class CausalDecoder(nn.Module):
     """Logits of codes.
 
     Attributes:
-        grid: (K, h, w) of the codes; h and w are multiples of factor ** (levels - 1).
+        grids: (K, h, w) of each level, the codes' first; height and width of a level
+            are `factor` times those of the next.
         memory_frames: frames of the memories.
         codebook_size: number of codes, Q.
         features: channels of each level.
@@ -115,7 +116,7 @@ class CausalDecoder(nn.Module):
         pos_embed: kind of the position embeddings, "t+h+w" or "t+hw".
     """
 
-    grid: Grid
+    grids: Sequence[Grid]
     memory_frames: int
     codebook_size: int
     features: Sequence[int]
@@ -127,13 +128,6 @@ class CausalDecoder(nn.Module):
     options: BlockOptions
     pos_embed: str
 
-    @property
-    def grids(self) -> tuple[Grid, ...]:
-        """(K, h, w) of each level."""
-        t, h, w = self.grid
-        shrink = [self.factor**level for level in range(len(self.features))]
-        return tuple((t, h // by, w // by) for by in shrink)
-
     def setup(self):
         """Makes the parts."""
         attention = self.options.attention
@@ -142,7 +136,7 @@ class CausalDecoder(nn.Module):
         self.first = self.param(
             "first", initializers.table, shape, attention.param_dtype
         )
-        self.position = PositionEmbedding(self.grid, self.pos_embed, **types)
+        self.position = PositionEmbedding(self.grids[0], self.pos_embed, **types)
         below = range(len(self.features) - 1)
         self.down = [
             [self._block(level) for _ in range(self.down_depth)] for level in below
@@ -172,7 +166,7 @@ class CausalDecoder(nn.Module):
             self_specs(self.patterns[level], grid),
             windows,
             self.options,
-            self.memory_frames + self.grid[0],
+            self.memory_frames + grid[0],
         )
 
     def __call__(
@@ -210,7 +204,7 @@ class CausalDecoder(nn.Module):
 
     def positions(self) -> jax.Array:
         """What is added to each code before it is read, `[K * h * w, c]`."""
-        zeros = jnp.zeros((1, *self.grid, self.features[0]), self.first.dtype)
+        zeros = jnp.zeros((1, *self.grids[0], self.features[0]), self.first.dtype)
         return self.position(zeros).reshape(-1, self.features[0])
 
     def cell(
@@ -227,7 +221,7 @@ class CausalDecoder(nn.Module):
         Returns:
             float32 `[b, Q]`, and `[b, c]`, what goes down to the next level.
         """
-        cells = Cells(self.grid, index[None])
+        cells = Cells(self.grids[0], index[None])
         x, down = self._row(0, x[:, None], cells, above)
         return self._head(x)[:, 0], None if down is None else down[:, 0]
 

@@ -37,6 +37,7 @@ class Generator(NamedTuple):
         variables: collections "params" and "memory" of the decoder.
         table: `[Q, c]`, the embedding of the codes.
         positions: `[K * h * w, c]`, from `CausalDecoder.positions`.
+        plane: (h, w) of the codes that are generated; any further ones are 0.
         temperature: divides the logits before a code is drawn.
         top_k: only the k most probable codes are drawn; 0: all.
     """
@@ -45,6 +46,7 @@ class Generator(NamedTuple):
     variables: Any
     table: jax.Array
     positions: jax.Array
+    plane: tuple[int, ...]
     temperature: float
     top_k: int
 
@@ -90,7 +92,7 @@ class Generator(NamedTuple):
             `[b, h, w, Q]`.
         """
         top = len(self.decoder.features) - 1
-        _, h, w = self.decoder.grid
+        _, h, w = self.decoder.grids[0]
         rows = self.decoder.grids[top][1]
         if noise is not None:
             noise = noise.reshape(h * w, -1)
@@ -139,18 +141,20 @@ class Generator(NamedTuple):
         return state._replace(cache=cache, above=tuple(changed)), out, down
 
     def _fine_row(self, state, row, part, noise):
-        _, h, width = self.decoder.grid
+        _, h, width = self.decoder.grids[0]
         above = None
         if state.above:
             above = state.above[0][:, part]
 
         def cell(state, column):
             index = row * width + column
+            inside = (row % h < self.plane[0]) & (column < self.plane[1])
             x = state.before + self.positions[index]
             up = None if above is None else above[:, column]
             (logits, down), cache = self._apply(state, "cell", x, index, up)
             u = None if noise is None else noise[index % (h * width)]
             codes = choose(logits, u, self.temperature, self.top_k)
+            codes = jnp.where(inside, codes, 0)
             before = self.table[codes].astype(state.before.dtype)
             state = state._replace(cache=cache, before=before)
             return state, (codes, logits, down)
@@ -178,6 +182,7 @@ def choose(
         logits: float32 `[..., Q]`.
         noise: `[...]`, uniform in [0, 1); None: the most probable code is taken, the
             first of equals.
+        plane: (h, w) of the codes that are generated; any further ones are 0.
         temperature: divides the logits.
         top_k: only the k most probable codes (and those as probable) are drawn; 0: all.
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from earthformer_jax.checks import shown
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.embedding import PositionEmbedding
@@ -69,6 +70,33 @@ def cross_specs(pattern: CrossPattern, grid: Grid) -> tuple[CrossSpec, ...]:
     if isinstance(pattern, str):
         return patterns.cross_attention(pattern, grid)
     return tuple(pattern)
+
+
+def check_pattern(name: str, pattern: Any, grids: Sequence[Grid]) -> None:
+    """Rejects patterns that are unknown, or made of something else than cuts.
+
+    Args:
+        name: of the option; one with "cross" in it is a cross-attention pattern.
+        pattern: its value.
+        grids: (t, h, w) of each level.
+
+    Raises:
+        ValueError: naming the option and its value.
+    """
+    is_cross = "cross" in name
+    specs, kind = (cross_specs, CrossSpec) if is_cross else (self_specs, CuboidSpec)
+    try:
+        if not isinstance(pattern, str | list | tuple):
+            raise ValueError("expected a name, or a name or cuts for each level")
+        levels = per_level(pattern, len(grids), name)
+        for level, grid in zip(levels, grids, strict=True):
+            if not isinstance(level, str | list | tuple):
+                raise ValueError(f"{shown(level)} is neither a name nor cuts")
+            cuts = specs(level, grid)
+            if not cuts or not all(isinstance(cut, kind) for cut in cuts):
+                raise ValueError(f"{shown(level)} is not made of {kind.__name__}")
+    except ValueError as error:
+        raise ValueError(f"{name}={shown(pattern)}: {error}") from None
 
 
 class Encoder(nn.Module):

@@ -27,7 +27,6 @@ from earthformer_jax.checks import (
     either,
     grid,
     inherited,
-    shown,
 )
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import ACTIVATIONS
@@ -40,10 +39,9 @@ from earthformer_jax.models.earthformer.hierarchy import (
     Decoder,
     Encoder,
     SelfPattern,
-    cross_specs,
+    check_pattern,
     level_features,
     per_level,
-    self_specs,
 )
 from earthformer_jax.models.earthformer.options import (
     AttentionOptions,
@@ -60,8 +58,6 @@ from earthformer_jax.models.earthformer.stem import (
 )
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops import attention, resample
-from earthformer_jax.ops.cuboid import CuboidSpec
-from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid, merged_grid
 from earthformer_jax.settings import (
     NOT_NEGATIVE,
@@ -284,12 +280,8 @@ class Earthformer(nn.Module):
             group_count(self.stem, self.base_units)
         except ValueError as error:
             raise ValueError(f"base_units={self.base_units}: {error}") from None
-        for name, specs, kind in (
-            ("enc_pattern", self_specs, CuboidSpec),
-            ("dec_self_pattern", self_specs, CuboidSpec),
-            ("dec_cross_pattern", cross_specs, CrossSpec),
-        ):
-            self._check_pattern(name, specs, kind)
+        for name in ("enc_pattern", "dec_self_pattern", "dec_cross_pattern"):
+            check_pattern(name, getattr(self, name), self.memory_grids)
         if self.forecast_change and (
             self.target_shape[1:3] != self.input_shape[1:3]
             or self.target_shape[3] > self.input_shape[3]
@@ -298,22 +290,6 @@ class Earthformer(nn.Module):
                 f"forecast_change needs targets {tuple(self.target_shape)} on the grid "
                 f"of the inputs {tuple(self.input_shape)}, with no more channels"
             )
-
-    def _check_pattern(self, name, specs, kind):
-        """Rejects patterns that are unknown, or made of something else than cuts."""
-        pattern = getattr(self, name)
-        try:
-            if not isinstance(pattern, str | list | tuple):
-                raise ValueError("expected a name, or a name or cuts for each level")
-            levels = per_level(pattern, self.levels, name)
-            for level, grid in zip(levels, self.memory_grids, strict=True):
-                if not isinstance(level, str | list | tuple):
-                    raise ValueError(f"{shown(level)} is neither a name nor cuts")
-                cuts = specs(level, grid)
-                if not cuts or not all(isinstance(cut, kind) for cut in cuts):
-                    raise ValueError(f"{shown(level)} is not made of {kind.__name__}")
-        except ValueError as error:
-            raise ValueError(f"{name}={shown(pattern)}: {error}") from None
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
