@@ -33,7 +33,7 @@ ROOMS = {
     "ops.tuned": "checks ops",
     "losses": "checks settings ops",
     "layers": "checks settings ops ops.tuned",
-    "models": "checks settings ops ops.tuned layers models.contract",
+    "models": "checks settings ops ops.tuned losses layers models.contract",
     "models.contract": "",
     "statistics": "",
     "metrics": "checks settings",

@@ -28,6 +28,7 @@ _MODELS = {
     "persistence": (f"{__name__}.persistence", "Persistence"),
     "unet": (f"{__name__}.unet", "UNet"),
     "earthformer": (f"{__name__}.earthformer.model", "Earthformer"),
+    "earthformer_ar": (f"{__name__}.autoregressive.model", "EarthformerAR"),
     "conv_lstm": (f"{__name__}.recurrent.encoder_forecaster", "EncoderForecaster"),
     "fa_conv_lstm": (f"{__name__}.recurrent.encoder_forecaster", "FAEncoderForecaster"),
     "predrnn": (f"{__name__}.recurrent.predrnn", "PredRNN"),
@@ -43,9 +44,13 @@ RESTORERS = ("conv_autoencoder", "vq_vae")
 _WITHOUT_BASE = {
     "persistence": "has nothing to learn; choose another model, and base=persistence",
     **dict.fromkeys(RESTORERS, "restores its inputs and makes no forecast"),
+    "earthformer_ar": "forecasts codes of frames, no departures from another forecast",
 }
-_WITHOUT_NOISE = _WITHOUT_BASE | {"persistence": "has nothing to learn"}
-_WITHOUT_ENSEMBLE = _WITHOUT_BASE | {"persistence": "has nothing to learn"}
+_WITHOUT_NOISE = _WITHOUT_BASE | {
+    "persistence": "has nothing to learn",
+    "earthformer_ar": "draws its members from the probabilities of codes",
+}
+_WITHOUT_ENSEMBLE = _WITHOUT_NOISE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +174,7 @@ def _check_noise(name: str, options: NoiseOptions) -> None:
     if options.noise and name in _WITHOUT_NOISE:
         why = _WITHOUT_NOISE[name]
         raise ValueError(f"noise={options.noise}: model {name!r} {why}; expected 0")
-    if options.noise or getattr(model_class(name), "draws", False):
+    if options.noise:
         return
     for field in dataclasses.fields(options):
         if (value := getattr(options, field.name)) != field.default:

@@ -21,7 +21,11 @@ WRONG = {
     "sequence": (4, 4.5, True, (), (0,), (1.5,), ("4",), "4", {}, *NEVER),
     "type": ("float31", "int32", int, 32, True, {}, *NEVER),
 }
-OPEN = {"cell_options", "stem_stages"}  # mappings and stages: tested below
+OPEN = {
+    "cell_options",
+    "tokenizer_options",
+    "stem_stages",
+}  # mappings and stages: tested below
 
 
 def kind_of(name, annotation):

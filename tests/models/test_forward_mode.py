@@ -32,6 +32,21 @@ SMALLEST = {
             head_conv_layers=1,
         ),
     ),
+    "earthformer_ar": (
+        INPUT,
+        dict(
+            base_units=4,
+            num_heads=1,
+            enc_depth=(1,),
+            dec_depth=(1,),
+            enc_pattern="full",
+            dec_self_pattern="full",
+            num_global_vectors=0,
+            codebook_size=4,
+            factor=2,
+            tokenizer_options=dict(features=4, code_width=2, blocks=0, frames=1),
+        ),
+    ),
     "conv_lstm": (INPUT, LSTM),
     "fa_conv_lstm": (INPUT, LSTM),
     "predrnn": (INPUT, dict(num_layers=1, features=2, kernel_size=3, patch=2)),
@@ -82,7 +97,10 @@ def assert_close(have, want):
 
 # Forward and reverse mode of these take longest to compile.
 SLOW = ("earthformer", "fa_conv_lstm", "e3d_lstm", "phydnet", "rainformer")
-SLOW += ("conv_autoencoder",)
+SLOW += (
+    "earthformer_ar",
+    "conv_autoencoder",
+)
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in models.names()

@@ -12,7 +12,8 @@ from earthformer_jax.models.hybrid import Hybrid, network_of
 from earthformer_jax.run.recipes import SMALL
 
 SHAPES = (3, 16, 16, 2), (2, 16, 16, 1)
-NETWORKS = [n for n in names() if n not in ("persistence", *RESTORERS)]
+ALONE = ("persistence", "earthformer_ar", *RESTORERS)
+NETWORKS = [n for n in names() if n not in ALONE]
 
 
 def variables_of(model, rng):

@@ -192,3 +192,56 @@ def test_unknown_names():
         resample.pad_grid(jnp.ones((1, 1, 1, 1, 1)), (2, 2, 2), "reflect")
     with pytest.raises(ValueError, match="do not fit a bias table"):
         attention.relative_position_index((3, 1, 1), (5, 1, 1), (4, 1, 1))
+
+
+@pytest.mark.parametrize("spec", [*SPECS, CuboidSpec((2, 2, 2), at_least=(4, 1, 1))])
+@pytest.mark.parametrize("grid", [(4, 6, 8), (5, 7, 6), (1, 2, 3)])
+@pytest.mark.parametrize("padding", resample.PADDINGS)
+@pytest.mark.parametrize("time_at_front", [False, True])
+def test_order_is_that_of_a_field_of_numbers(spec, grid, padding, time_at_front):
+    number = np.arange(1, np.prod(grid) + 1).reshape(1, *grid, 1)
+    front = dict(time_at_front=time_at_front)
+    cuboids = cuboid.decompose(jnp.asarray(number), spec, padding, **front)
+    order = cuboid.raster_order(grid, spec, padding, **front)
+    np.testing.assert_array_equal(order, np.asarray(cuboids)[0, :, :, 0] - 1)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("padding", ["ignore", "zeros"])
+def test_places_invert_the_order(spec, padding):
+    grid = (5, 7, 6)
+    n, q = cuboid.places(grid, spec, padding).T
+    order = cuboid.raster_order(grid, spec, padding)
+    np.testing.assert_array_equal(order[n, q], np.arange(np.prod(grid)))
+    with pytest.raises(ValueError, match="'nearest' repeats positions of the grid"):
+        cuboid.places(grid, spec, "nearest")
+
+
+@pytest.mark.parametrize("padding", ["ignore", "zeros"])
+def test_causal_masks_of_all_patterns(padding):
+    """The mask without order, where the key is not after the query."""
+    grid = (3, 5, 6)
+    specs = {
+        spec.fit(grid)
+        for name in patterns.self_attention_names()
+        for spec in patterns.self_attention(name, grid)
+    }
+    for spec in specs | {spec.fit(grid) for spec in SPECS}:
+        mask = cuboid.causal_mask(grid, spec, padding)
+        order = cuboid.raster_order(grid, spec, padding)
+        want = order[:, None] <= order[:, :, None]
+        allowed = cuboid.attention_mask(grid, spec, padding)
+        want = want if allowed is None else want & allowed
+        np.testing.assert_array_equal(want if mask is None else mask, want)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_causal_mask_where_padding_repeats_cells(spec):
+    """No key after the cell that takes the result of a repeated one."""
+    grid = (3, 5, 6)
+    mask = cuboid.causal_mask(grid, spec, "nearest")
+    order = cuboid.raster_order(grid, spec, "nearest")
+    latest = np.where(mask, order[:, None], -1).max(axis=-1)
+    merged = cuboid.merge(jnp.asarray(latest)[None, ..., None], spec, grid, "nearest")
+    assert (np.asarray(merged).ravel() <= np.arange(np.prod(grid))).all()
+    assert (latest == order).mean() > 0.9

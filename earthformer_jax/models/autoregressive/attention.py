@@ -1,9 +1,9 @@
 """Causal self-attention and cross-attention, of whole fields and of single cells.
 
 In training all cells of a field are known and are computed at once. In generation a
-layer is given a few cells: it puts their keys and values into arrays of fixed size, laid
-out by cuboids, and reads the one cuboid of each cell, which costs the same whatever came
-before. Both ways have the same parameters and give the same results.
+layer is given a few cells: it puts their keys and values into arrays of fixed size,
+laid out by cuboids, and reads the one cuboid of each cell, which costs the same
+whatever came before. Both ways have the same parameters and give the same results.
 """
 
 from typing import NamedTuple
@@ -94,8 +94,8 @@ class CausalSelfAttention(CuboidSelfAttention):
 class WindowAttention(CuboidCrossAttention):
     """Attention of a field, or of single cells of it, to windows of a memory.
 
-    The memory is the past: all of it may be seen. The collection "memory" keeps its keys
-    and values, `[b, a, n, s, d]`.
+    The memory is the past: all of it may be seen. The collection "memory" keeps its
+    keys and values, `[b, a, n, s, d]`.
     """
 
     @nn.compact

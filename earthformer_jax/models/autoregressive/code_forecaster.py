@@ -5,7 +5,6 @@ Nothing here knows what the codes mean.
 
 from collections.abc import Sequence
 
-import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -121,7 +120,7 @@ class CodeForecaster(nn.Module):
         x, g = self.position(self.codes(self._enlarged(codes))), None
         if self.num_global_vectors:
             g = self.global_vectors.astype(x.dtype)
-            g = jnp.broadcast_to(g, (len(x), *g.shape))
+            g = jnp.broadcast_to(g, (x.shape[0], *g.shape))
         return self.encoder(x, g, train=train)[0]
 
     def __call__(
@@ -151,38 +150,8 @@ class CodeForecaster(nn.Module):
         ]
         return jnp.pad(codes, ((0, 0), (0, 0), *grow))
 
-    def generate(
-        self, codes: jax.Array, noise: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Codes that follow, generated one after the other.
-
-        Args:
-            codes: integers `[b, T, h, w]`.
-            noise: uniform in [0, 1), `[m, b, K, h, w]`: m samples of each example are
-                drawn with it. None: the most probable code is taken each time.
-
-        Returns:
-            int32 codes `[m, b, K, h, w]` and the float32 logits, `[m, b, K, h, w, Q]`,
-            that they were chosen by; without m if there is no noise.
-        """
-        generator = self.generator(codes)
-        _, h, w = self.code_shape
-        frames = jnp.arange(self.frames)
-
-        def sample(noise):
-            def frame(state, numbered):
-                return generator.frame(state, *numbered)
-
-            if noise is not None:
-                noise = einops.rearrange(self._enlarged(noise), "b k h w -> k h w b")
-            state = generator.start(len(codes))
-            _, out = jax.lax.scan(frame, state, (frames, noise))
-            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[:, :, :h, :w], out)
-
-        return sample(None) if noise is None else jax.vmap(sample)(noise)
-
     def generator(self, codes: jax.Array) -> Generator:
-        """What generates the codes after known ones `[b, T, h, w]`.
+        """What generates codes after known ones `[b, T, h, w]`, a pure function.
 
         The encoder runs here, once for all samples.
         """
@@ -197,6 +166,7 @@ class CodeForecaster(nn.Module):
             {**params, **stored},
             self.codes.embedding.astype(memories[0].dtype),
             decoder.apply(params, method="positions"),
+            codes.shape[0],
             self.code_shape[1:],
             self.temperature,
             self.top_k,

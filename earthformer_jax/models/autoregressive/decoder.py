@@ -4,12 +4,13 @@ A level has the grid of the codes divided by a factor per level in space. On the
 down, blocks of causal self-attention and patch merging; on the way up, blocks of causal
 self-attention and cross-attention to the encoder's memory of that level. A cell of a
 coarse level is known after the last of the cells that it is made of. So it is added to
-cells of the next coarse row and of later ones alone: what comes up is shifted down by one
-coarse row, past the end of a frame into the next one.
+cells of the next coarse row alone: what comes up is shifted down by one coarse row,
+past the end of a frame into the next one. Later rows see it by self-attention.
 
 Reference:
-    Gao et al. 2022, Earthformer, appendix C, https://arxiv.org/abs/2207.05833; shifts as
-    in Salimans et al. 2017, PixelCNN++, https://arxiv.org/abs/1701.05517.
+    Gao et al. 2022, Earthformer, appendix C, https://arxiv.org/abs/2207.05833; the
+    shifts are like those of Salimans et al. 2017, PixelCNN++,
+    https://arxiv.org/abs/1701.05517.
 """
 
 from collections.abc import Sequence

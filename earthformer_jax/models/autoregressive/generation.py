@@ -1,9 +1,8 @@
 """Generating codes one after the other, at the same cost for each.
 
-A frame is generated row by row. Inside a row the loop goes over its cells. When the rows
-that make a row of a coarser level are complete, that row is computed once, all of its
-cells together. All layers keep keys and values in arrays of fixed size
-(`autoregressive.attention`).
+A frame is generated row by row, and a row cell by cell. When the rows that make a row
+of a coarser level are complete, that row is computed once, all of its cells together.
+All layers keep keys and values in arrays of fixed size (`autoregressive.attention`).
 """
 
 from typing import Any, NamedTuple
@@ -37,7 +36,8 @@ class Generator(NamedTuple):
         variables: collections "params" and "memory" of the decoder.
         table: `[Q, c]`, the embedding of the codes.
         positions: `[K * h * w, c]`, from `CausalDecoder.positions`.
-        plane: (h, w) of the codes that are generated; any further ones are 0.
+        batch: number of examples, b.
+        plane: (h, w) of the codes; the decoder's grid may be larger, with codes 0.
         temperature: divides the logits before a code is drawn.
         top_k: only the k most probable codes are drawn; 0: all.
     """
@@ -46,20 +46,47 @@ class Generator(NamedTuple):
     variables: Any
     table: jax.Array
     positions: jax.Array
+    batch: int
     plane: tuple[int, ...]
     temperature: float
     top_k: int
 
-    def start(self, batch: int) -> State:
+    def __call__(self, noise: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """All frames of codes.
+
+        Args:
+            noise: uniform in [0, 1), `[b, K, h, w]`: the codes are drawn with it. None:
+                the most probable code is taken each time.
+
+        Returns:
+            int32 codes `[b, K, h, w]` and the float32 logits that they were chosen by,
+            `[b, K, h, w, Q]`.
+        """
+        frames, *plane = self.decoder.grids[0]
+        if noise is not None:
+            noise = jnp.moveaxis(noise, 0, -1)
+            grow = [(0, p - n) for p, n in zip(plane, self.plane, strict=True)]
+            noise = jnp.pad(noise, ((0, 0), *grow, (0, 0)))
+
+        def frame(state, numbered):
+            return self.frame(state, *numbered)
+
+        numbered = jnp.arange(frames), noise
+        _, out = jax.lax.scan(frame, self.start(), numbered)
+        h, w = self.plane
+        codes, logits = (jnp.moveaxis(x, 0, 1)[:, :, :h, :w] for x in out)
+        return codes, logits
+
+    def start(self) -> State:
         """The state before the first code."""
         decoder, dtype = self.decoder, self.positions.dtype
         sides = [grid[2] for grid in decoder.grids]
         above = tuple(
-            jnp.zeros((batch, decoder.factor, side, features), dtype)
+            jnp.zeros((self.batch, decoder.factor, side, features), dtype)
             for side, features in zip(sides[:-1], decoder.features, strict=False)
         )
         first = self.variables["params"]["first"].astype(dtype)
-        state = State({}, above, jnp.broadcast_to(first, (batch, *first.shape)))
+        state = State({}, above, jnp.broadcast_to(first, (self.batch, *first.shape)))
 
         def caches():
             """The collection as one call of each kind leaves it."""
@@ -95,7 +122,7 @@ class Generator(NamedTuple):
         _, h, w = self.decoder.grids[0]
         rows = self.decoder.grids[top][1]
         if noise is not None:
-            noise = noise.reshape(h * w, -1)
+            noise = noise.reshape(h * w, self.batch)
 
         def row(state, i):
             state, out, _ = self._run(top, state, number * rows + i, i, noise)
@@ -103,7 +130,7 @@ class Generator(NamedTuple):
 
         state, (codes, logits) = jax.lax.scan(row, state, jnp.arange(rows))
         # The loops over rows of all levels make several axes of h.
-        codes = codes.reshape(h, w, -1)
+        codes = codes.reshape(h, w, self.batch)
         logits = logits.reshape(*codes.shape, logits.shape[-1])
         return state, (jnp.moveaxis(codes, 2, 0), jnp.moveaxis(logits, 2, 0))
 
@@ -182,7 +209,8 @@ def choose(
         logits: float32 `[..., Q]`.
         noise: `[...]`, uniform in [0, 1); None: the most probable code is taken, the
             first of equals.
-        plane: (h, w) of the codes that are generated; any further ones are 0.
+        batch: number of examples, b.
+        plane: (h, w) of the codes; the decoder's grid may be larger, with codes 0.
         temperature: divides the logits.
         top_k: only the k most probable codes (and those as probable) are drawn; 0: all.
 

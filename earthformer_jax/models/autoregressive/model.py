@@ -10,6 +10,7 @@ Reference:
     Gao et al. 2022, Earthformer, appendix C. https://arxiv.org/abs/2207.05833
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from earthformer_jax.models.earthformer.hierarchy import (
     per_level,
 )
 from earthformer_jax.models.earthformer.options import AttentionOptions, BlockOptions
+from earthformer_jax.models.probabilistic import fingerprints
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.models.tokens.vq_vae import VQVAE
 from earthformer_jax.ops.resample import Grid
@@ -69,7 +71,9 @@ class EarthformerAR(nn.Module):
         dec_depth: decoder blocks with cross-attention per level.
         dec_down_depth: decoder blocks without it, of each level but the coarsest, which
             lie before the next level.
-        dec_self_pattern: self-attention pattern of the decoder, like `enc_pattern`.
+        dec_self_pattern: self-attention pattern of the decoder, like `enc_pattern`. A
+            causal layer along one axis sees nothing to the right of and below its cell
+            in earlier frames; "full" at the coarsest level does.
         dec_cross_pattern: cross-attention pattern, like `enc_pattern`.
         num_global_vectors: global vectors of the encoder; 0 switches them off. The
             decoder has none, since they would see the codes to come.
@@ -95,7 +99,7 @@ class EarthformerAR(nn.Module):
     enc_pattern: str | Sequence[SelfPattern] = "axial"
     dec_depth: Sequence[int] = setting((1, 1), SIZES)
     dec_down_depth: int = setting(1, at_least(0))
-    dec_self_pattern: str | Sequence[SelfPattern] = "axial"
+    dec_self_pattern: str | Sequence[SelfPattern] = "divided_st,full"
     dec_cross_pattern: str | Sequence[CrossPattern] = "cross_1x1"
     num_global_vectors: int = setting(8, at_least(0))
     num_heads: int = inherited(AttentionOptions, "num_heads")
@@ -269,12 +273,12 @@ class EarthformerAR(nn.Module):
         known = self._known(inputs)
         if self.is_initializing():
             codes = self._encode(known)
-            following = jnp.zeros((len(codes), self.target_shape[0], *codes.shape[2:]))
+            following = jnp.zeros((codes.shape[0], self.target_shape[0], *codes.shape[2:]))
             logits = self.codes(codes, following.astype(codes.dtype))
             return self._decode(codes, jnp.argmax(logits, axis=-1))
         if not train:
             codes = self._encode(known)
-            return self._decode(codes, self.codes.generate(codes)[0])
+            return self._decode(codes, self.codes.generator(codes)()[0])
         if targets is None:
             raise ValueError("targets=None: expected the true frames with train=True")
         if weights is not None:
@@ -309,15 +313,17 @@ class EarthformerAR(nn.Module):
         if train:
             raise ValueError("train=True: the model learns without samples")
         codes = self._encode(self._known(inputs))
+        generate = self.codes.generator(codes)
+        decode = functools.partial(self._decode, codes)
+
+        def sample(noise):
+            return decode(generate(noise)[0])
+
         shape = (self.target_shape[0], *codes.shape[2:])
         noise = uniform(inputs, size, shape, self.seed)
-
-        def some(noise):
-            following, _ = self.codes.generate(codes, noise)
-            both = jnp.concatenate([jnp.broadcast_to(codes, (len(noise), *codes.shape)), following], axis=2)
-            return self._decode(codes, following)
-
-        raise NotImplementedError
+        if size <= AT_ONCE:
+            return jax.vmap(sample)(noise)
+        return jax.lax.map(sample, noise, batch_size=AT_ONCE)
 
     def _known(self, inputs):
         check_inputs(inputs, self.input_shape)
@@ -326,3 +332,48 @@ class EarthformerAR(nn.Module):
     def _encode(self, frames):
         codes = self.vq_vae().apply(self.constants.value, frames, method="encode")
         return jax.lax.stop_gradient(codes)
+
+    def _decode(self, codes, following):
+        """The frames of codes that follow others."""
+        both = jnp.concatenate([codes, following.astype(codes.dtype)], axis=1)
+        frames = self.vq_vae().apply(self.constants.value, both, method="decode")
+        return frames[:, self.input_shape[0] :]
+
+    def _per_code(self, weights):
+        """Mean weight of the values that a code stands for, `[b or 1, k, h, w]`."""
+        shape = (
+            np.shape(weights)[0] if np.ndim(weights) == 5 else 1,
+            *self.target_shape,
+        )
+        weights = jnp.broadcast_to(weights, shape).mean(axis=-1)
+        by = self.factor
+        grow = [(0, -size % by) for size in shape[2:4]]
+
+        def sums(x):
+            x = jnp.pad(x, ((0, 0), (0, 0), *grow))
+            return einops.reduce(x, "b k (h u) (w v) -> b k h w", "sum", u=by, v=by)
+
+        return sums(weights) / sums(jnp.ones_like(weights))
+
+
+def uniform(
+    inputs: jax.Array, size: int, shape: tuple[int, ...], seed: int
+) -> jax.Array:
+    """Numbers in [0, 1) for each sample, a function of the values of the inputs.
+
+    Args:
+        inputs: `[b, ...]`.
+        size: number of samples; the first of a larger number are the same.
+        shape: of the numbers of a sample of one example.
+        seed: another one gives other numbers.
+
+    Returns:
+        float32 `[size, b, *shape]`.
+    """
+    keys = jax.random.wrap_key_data(fingerprints(inputs, seed), impl="threefry2x32")
+
+    def one(member):
+        key = jax.vmap(jax.random.fold_in, (0, None))(keys, member)
+        return jax.vmap(lambda k: jax.random.uniform(k, shape, jnp.float32))(key)
+
+    return jax.vmap(one)(jnp.arange(size, dtype=jnp.uint32))

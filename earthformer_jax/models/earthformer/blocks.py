@@ -117,5 +117,7 @@ class CrossAttentionBlock(nn.Module):
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = materialize(call_layer(ffn, x, train=train, remat=options.remat >= 1))
+                x = materialize(
+                    call_layer(ffn, x, train=train, remat=options.remat >= 1)
+                )
         return x
