@@ -16,14 +16,6 @@ from earthformer_jax.models.earthformer.variants import VARIANTS
 _RECURRENT = dict(
     features=(16, 24, 32), kernels=(5, 3, 3), up_kernels=(4, 4, 4), stem_features=8
 )
-_AR = dict(
-    base_units=32,
-    codebook_size=128,
-    tokenizer_options=dict(features=32, code_width=16),
-    attn_drop=0.0,
-    proj_drop=0.0,
-    ffn_drop=0.0,
-)
 _ONE_SCALE = dict(features=(4,), kernels=(3,), strides=(2,), up_kernels=(4,))
 # In the variant "quick" true frames are phased out over 300 of 400 to 800 steps.
 _SAMPLING = dict(sampling_rate=1 / 300, sampling_stop=300)
@@ -32,7 +24,6 @@ UNIT_RANGE = ("moving_mnist", "nbody_mnist", "sevir")
 # Sizes of the small variants by model, if a config is run with another model.
 SMALL = {
     "quick": {
-        "earthformer_ar": _AR,
         "conv_lstm": _RECURRENT,
         "fa_conv_lstm": _RECURRENT,
         "rainformer": dict(features=16, heads=(2, 2, 4, 8)),
@@ -48,13 +39,6 @@ SMALL = {
         "vq_vae": dict(codebook_size=128, code_width=16),
     },
     "test": {
-        "earthformer_ar": dict(
-            base_units=8,
-            num_heads=2,
-            num_global_vectors=2,
-            codebook_size=16,
-            tokenizer_options=dict(features=8, code_width=4, blocks=1),
-        ),
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "fa_conv_lstm": _ONE_SCALE | dict(stem_features=4),
         "rainformer": dict(features=8, heads=(1, 1, 1, 1), head_dim=4, window=2),

@@ -85,8 +85,8 @@ def check_all_fields(file, prefix=""):
     wanted = {}
     for name in flatten(config):
         if name.startswith(prefix) and name not in ("data.name", "model.name"):
-            *section, field = name.split(".")
-            holder = config[section[0]] if section else config
+            section, _, field = name.rpartition(".")
+            holder = config[section] if section else config
             wanted[name] = another(holder[field], holder.get_type(field))
     assert len(wanted) > 1
     texts = [f"--config.{name}={text}" for name, (text, _) in wanted.items()]

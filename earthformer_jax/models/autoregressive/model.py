@@ -38,7 +38,7 @@ from earthformer_jax.models.probabilistic import fingerprints
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.models.tokens.vq_vae import VQVAE
 from earthformer_jax.ops.resample import Grid
-from earthformer_jax.settings import POSITIVE, at_least, choice, setting
+from earthformer_jax.settings import PATH, POSITIVE, at_least, choice, setting
 
 AT_ONCE = 8  # samples that are generated side by side; more of them follow in turn
 TOKENIZER = "tokenizer"  # in `batch_stats`: the variables of the VQ-VAE
@@ -59,7 +59,8 @@ class EarthformerAR(nn.Module):
     Attributes:
         input_shape: (T, H, W, C_in).
         target_shape: (K, H, W, C_out); C_out is at most C_in.
-        tokenizer: workdir of the trained VQ-VAE; empty: it is trained first.
+        tokenizer: workdir of a trained VQ-VAE; empty: one is trained first.
+        tokenizer_steps: optimiser steps of that training.
         codebook_size: of the VQ-VAE, number of codes.
         factor: of the VQ-VAE, height and width divided by those of the maps of codes.
         tokenizer_options: further attributes of the VQ-VAE.
@@ -89,7 +90,8 @@ class EarthformerAR(nn.Module):
 
     input_shape: tuple[int, int, int, int]
     target_shape: tuple[int, int, int, int]
-    tokenizer: str = ""
+    tokenizer: str = setting("", PATH)
+    tokenizer_steps: int = setting(5000, at_least(1))
     codebook_size: int = inherited(VQVAE, "codebook_size")
     factor: int = inherited(VQVAE, "factor")
     tokenizer_options: Mapping[str, Any] = FrozenDict()
@@ -273,7 +275,9 @@ class EarthformerAR(nn.Module):
         known = self._known(inputs)
         if self.is_initializing():
             codes = self._encode(known)
-            following = jnp.zeros((codes.shape[0], self.target_shape[0], *codes.shape[2:]))
+            following = jnp.zeros(
+                (codes.shape[0], self.target_shape[0], *codes.shape[2:])
+            )
             logits = self.codes(codes, following.astype(codes.dtype))
             return self._decode(codes, jnp.argmax(logits, axis=-1))
         if not train:
