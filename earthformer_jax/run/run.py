@@ -40,6 +40,8 @@ from earthformer_jax.run.parts import (
 )
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.start import BASE, first_weights, with_base
+from earthformer_jax.run.tokenizers import first
+from earthformer_jax.run.tokenizers.restoring import to_restore
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
@@ -92,6 +94,8 @@ class Run:
     def train(self) -> bool:
         """Trains, or resumes training; of an ensemble, one member after the other.
 
+        A model that forecasts codes needs a VQ-VAE, which is trained first.
+
         Returns:
             Whether training is complete. False after SIGTERM, Ctrl-C, SIGHUP or
             SIGUSR1: the same call then resumes it.
@@ -117,6 +121,8 @@ class Run:
         examples = len(self.dataset.data.train)
         workdir_lib.check_steps(self._settings.train, self.workdir, examples)
         self.rehearse()
+        if self._tokenizer is not None and not self._train_tokenizer():
+            return False
         complete = loop.train(
             self.config,
             self.workdir,
@@ -149,6 +155,8 @@ class Run:
         for batch in ("train.micro_batch", "eval.batch_size"):
             memory.check_attention(self.config, self.model, batch)
         memory.check_step(self.config, self._settings, self._built[1], shapes)
+        if self._tokenizer is not None:
+            self._tokenizer.rehearse()
         return self.dataset
 
     def load(self) -> TrainedModel:
@@ -339,6 +347,29 @@ class Run:
             self.state = data.state()
         return True
 
+    @functools.cached_property
+    def _tokenizer(self) -> "Run | None":
+        """The run of the VQ-VAE that is to be trained first; None: there is none."""
+        is_done = Checkpoints(self.workdir / "checkpoints").steps()
+        if is_done or not first.is_trained(self.config):
+            return None
+        run = Run(first.config_of(self.config), first.folder(self.workdir))
+        run.dataset = to_restore(self.dataset, self.config.model.codebook_size)
+        return run
+
+    def _train_tokenizer(self) -> bool:
+        """Trains the VQ-VAE and scores it; as `train`."""
+        run = self._tokenizer
+        assert run is not None
+        with claim(self.workdir):
+            combining.begin(self.config, self.workdir, self.dataset.data.state)
+            logger.info("the VQ-VAE is trained first, in %s", run.workdir)
+            if not run.train():
+                return False
+            if not (run.workdir / "scores.json").exists():
+                run.evaluate()
+        return True
+
     def _of_members(self, trained: TrainedModel) -> TrainedModel:
         """An ensemble that knows whether its members are complete.
 
@@ -390,6 +421,10 @@ class Run:
             weights = first_weights(path, *self._built, now)
         if (base := self.config.model.get("base")) and base not in LEARNS_NOTHING:
             weights = with_base(weights, base, self._built[1], data)
+        if first.is_needed(self.config):
+            state = None if data.state is None else data.state()
+            like = self._built[1]
+            weights = first.add(weights, self.workdir, like, self.config, state)
         return weights
 
     def _check_same_data(self) -> None:
