@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data, Display
@@ -24,6 +25,7 @@ from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 LIVELY = 10  # the example in the figures is of the 1 / LIVELY that change most
 CHANNELS = 3  # at most so many are drawn
+SAMPLES = 3  # members that are drawn next to the forecast
 FPS = 4.0
 # Scores drawn next to the error if the metric has them: key, label.
 SECOND_PANEL = (
@@ -85,6 +87,11 @@ def score(
         f"{len(errors.lively())} of {len(data.test)} that change most"
     )
     draw(fields, data.display, title, figures)
+    if model.members is not None:
+        (batch,) = evaluation_batches([data.test[number]], settings.batch_size)
+        samples = np.asarray(model.members(batch))[:SAMPLES, 0]
+        figure = draw_samples(fields, samples, data.display, title)
+        plotting.save(figure, figures / "samples.png")
     return scores
 
 
@@ -192,6 +199,28 @@ def one_example(
     example = {key: np.asarray(value)[0] for key, value in batch.items()}
     fields = {name: np.asarray(f(batch))[0] for name, f in forecasts.items()}
     return example | {"forecasts": fields}
+
+
+def draw_samples(
+    example: Mapping, samples: np.ndarray, display: Display, title: str
+) -> Figure:
+    """A figure of one forecast next to some of its members; the first channel.
+
+    Args:
+        example: from `one_example`, with the forecast of the model.
+        samples: `[n, k, h, w, c]` in model units.
+        display: of the data.
+        title: of the figure.
+    """
+    channel = display.channels[0]
+    observed = example.get("observed")
+    rows = {
+        "Inputs": shown(example["inputs"], channel, 0),
+        "Truth": shown(example["targets"], channel, 0, observed),
+        "Forecast": shown(example["forecasts"]["model"], channel, 0),
+    }
+    rows |= {f"Sample {i + 1}": shown(x, channel, 0) for i, x in enumerate(samples)}
+    return plotting.frame_rows(rows, channel=channel, display=display, title=title)
 
 
 def draw(example: Mapping, display: Display, title: str, folder: Path) -> None:

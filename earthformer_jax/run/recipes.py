@@ -37,6 +37,11 @@ SMALL = {
         ),
         "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
         "vq_vae": dict(codebook_size=128, code_width=16),
+        "earthformer_ar": dict(
+            codebook_size=128,
+            tokenizer_options=dict(code_width=16),
+            tokenizer_steps=500,
+        ),
     },
     "test": {
         "conv_lstm": _ONE_SCALE | dict(stem_features=4),
@@ -54,6 +59,16 @@ SMALL = {
         ),
         "e3d_lstm": dict(num_layers=1, features=4, norm_epsilon=1e-5),
         "vq_vae": dict(codebook_size=16, code_width=4, features=8, blocks=1),
+        "earthformer_ar": dict(
+            codebook_size=16,
+            tokenizer_options=dict(code_width=4, features=8, blocks=1),
+            tokenizer_steps=2,
+            base_units=8,
+            num_heads=2,
+            enc_depth=(1,),
+            dec_depth=(1,),
+            num_global_vectors=2,
+        ),
     },
 }
 
