@@ -21,6 +21,7 @@ _ONE_SCALE = dict(features=(4,), kernels=(3,), strides=(2,), up_kernels=(4,))
 _SAMPLING = dict(sampling_rate=1 / 300, sampling_stop=300)
 # Data sets with values from 0 to 1, which a sigmoid can forecast.
 UNIT_RANGE = ("moving_mnist", "nbody_mnist", "sevir")
+NO_DROPOUT = dict(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
 # Sizes of the small variants by model, if a config is run with another model.
 SMALL = {
     "quick": {
@@ -38,9 +39,11 @@ SMALL = {
         "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
         "vq_vae": dict(codebook_size=128, code_width=16),
         "earthformer_ar": dict(
+            base_units=32,
             codebook_size=128,
             tokenizer_options=dict(code_width=16),
             tokenizer_steps=500,
+            **NO_DROPOUT,
         ),
     },
     "test": {
@@ -65,8 +68,6 @@ SMALL = {
             tokenizer_steps=2,
             base_units=8,
             num_heads=2,
-            enc_depth=(1,),
-            dec_depth=(1,),
             num_global_vectors=2,
         ),
     },
@@ -76,7 +77,6 @@ SMALL["hybrid"] = SMALL["quick"]
 
 # Training settings of the variant "test".
 TEST = dict(batch_size=8, micro_batch=4, steps=4, validate_every=2, log_every=1)
-NO_DROPOUT = dict(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
 
 
 def start(
