@@ -28,8 +28,13 @@ from typing import Any
 
 import numpy as np
 
-import earthformer_jax as ef
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.metrics.precipitation import THRESHOLDS
+from earthformer_jax.run.api import load_config
+from earthformer_jax.run.parts import example_shapes, load_data, make_model
+from earthformer_jax.run.run import Run
 
 SCALES = ("test", "quick")
 
@@ -85,6 +90,8 @@ CHANGES = {
         "data.twin_train": 1600,
         "data.twin_validation": 48,
         "data.twin_test": 128,
+        "model.features": (8, 16, 32),
+        "model.center_features": 32,
         "train.steps": 400,
         "train.validate_every": 100,
         "train.batch_size": 8,
@@ -107,10 +114,35 @@ def config_of(row: Row, seed: int, a: argparse.Namespace) -> Any:
         }
     changes |= {"train.monitor": a.monitor, "seed": seed, **row.changes}
     changes["train.monitor_mode"] = "min" if a.monitor in ("mse", "mae") else "max"
-    return ef.load_config(f"sevir:{a.scale},unet", changes)
+    return load_config(f"sevir:{a.scale},unet", changes)
 
 
-def scores_of(name: str, seed: int, a: argparse.Namespace) -> Mapping[str, Any] | None:
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Examples that are made once and kept, for all trainings."""
+
+    source: Source
+    made: dict[int, Example] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        if index not in self.made:
+            self.made[index] = self.source[index]
+        return self.made[index]
+
+
+def kept_data(config: Any) -> Dataset:
+    """The data set of a config, and of every other one with the same data."""
+    dataset = load_data(config)
+    kept = {split: Kept(getattr(dataset.data, split)) for split in SPLITS}
+    return dataclasses.replace(dataset, data=dataclasses.replace(dataset.data, **kept))
+
+
+def scores_of(
+    name: str, seed: int, dataset: Dataset, a: argparse.Namespace
+) -> Mapping[str, Any] | None:
     """Test scores of a training, which is done first if need be.
 
     Returns:
@@ -118,11 +150,13 @@ def scores_of(name: str, seed: int, a: argparse.Namespace) -> Mapping[str, Any] 
     """
     workdir = a.out / f"{name}-{seed}"
     config = config_of(ROWS[name], seed, a)
-    if not ef.train(config, workdir).complete:
+    shapes = example_shapes(config, dataset)
+    run = Run(config, workdir, lambda c: (dataset, make_model(c, *shapes)))
+    if not run.train():
         return None
     file = workdir / "scores.json"
     if not file.exists():
-        ef.evaluate(workdir)
+        run.evaluate()
     return json.loads(file.read_text())["forecasts"]
 
 
@@ -180,10 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--losses={unknown[0]}: expected some of {', '.join(ROWS)}")
     if a.seeds < 1:
         parser.error(f"--seeds={a.seeds}: expected at least 1")
+    dataset = kept_data(config_of(ROWS[names[0]], 0, a))
     results: dict[str, list] = {name: [] for name in names}
     for seed in range(a.seeds):
         for name in names:
-            scores = scores_of(name, seed, a)
+            scores = scores_of(name, seed, dataset, a)
             if scores is None:
                 print("interrupted: the same command resumes")
                 return 1

@@ -19,19 +19,25 @@ def script(monkeypatch):
     spec.loader.exec_module(module)
     module.trained = trained = []
 
-    def train(config, workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        trained.append((config.train.loss, config.seed))
-        return types.SimpleNamespace(complete=config.train.loss != "facl")
+    class Run:
+        def __init__(self, config, workdir, make_parts):
+            self.config, self.workdir = config, workdir
+            dataset, model = make_parts(config)
+            assert dataset.data.example()["targets"].shape == model.target_shape
 
-    def evaluate(workdir):
-        seed = int(workdir.name[-1])
-        scores = dict.fromkeys(module.COLUMNS, 0.25 * seed)
-        forecasts = {"model": scores, "persistence": dict.fromkeys(scores, 0.125)}
-        (workdir / "scores.json").write_text(json.dumps({"forecasts": forecasts}))
+        def train(self):
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            trained.append((self.config.train.loss, self.config.seed))
+            return self.config.train.loss != "facl"
 
-    monkeypatch.setattr(module.ef, "train", train)
-    monkeypatch.setattr(module.ef, "evaluate", evaluate)
+        def evaluate(self):
+            seed = int(self.workdir.name[-1])
+            scores = dict.fromkeys(module.COLUMNS, 0.25 * seed)
+            forecasts = {"model": scores, "persistence": dict.fromkeys(scores, 0.125)}
+            file = self.workdir / "scores.json"
+            file.write_text(json.dumps({"forecasts": forecasts}))
+
+    monkeypatch.setattr(module, "Run", Run)
     return module
 
 
@@ -63,6 +69,19 @@ def test_what_is_interrupted_is_not_in_the_table(script, tmp_path, monkeypatch):
     arguments = ["--scale=test", "--losses=mse,facl", "--seeds=1", f"--out={tmp_path}"]
     assert script.main(arguments) == 1
     assert "facl" not in (tmp_path / "table.md").read_text()
+
+
+def test_examples_are_made_once(script):
+    made = []
+
+    class Source(list):
+        def __getitem__(self, index):
+            made.append(index)
+            return {"inputs": index}
+
+    kept = script.Kept(Source(range(5)))
+    assert len(kept) == 5
+    assert [kept[i]["inputs"] for i in (3, 1, 3)] == [3, 1, 3] and made == [3, 1]
 
 
 @pytest.mark.parametrize("wrong", ["--losses=l2", "--seeds=0"])
