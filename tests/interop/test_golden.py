@@ -25,13 +25,9 @@ OPTIMISED = ("e_model_sevir_like_72_base16",)
 
 
 @pytest.fixture(autouse=True)
-def _quick_compilation(request):
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    quick = request.node.callspec.params["name"] not in OPTIMISED
-    jax.config.update("jax_disable_most_optimizations", quick)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def _optimised_where_needed(request):
+    if request.node.callspec.params["name"] in OPTIMISED:
+        request.getfixturevalue("optimised")
 
 
 # Of the project's own files, those that take longest to compile.

@@ -26,15 +26,6 @@ GOLDEN = (
 GRADIENT_IN_FLOAT64 = ("4level_train",)
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def largest(have, want):
     """Largest difference relative to the largest value."""
     have, want = jax.tree.leaves(have), jax.tree.leaves(want)

@@ -14,7 +14,7 @@ from earthformer_jax.training.checkpoint import Checkpoints
 from tests.training.test_loop import assert_same_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-KILLS = 4
+KILLS = 3
 OVERRIDES = ("train__epochs=40.0", "train__validate_every=9", "train__micro_batch=4")
 
 

@@ -193,6 +193,7 @@ class TestDevices:
         assert_close(sharded.batch_stats, alone.batch_stats)
         assert sharded.step.sharding == everywhere
 
+    @pytest.mark.usefixtures("optimised")
     def test_examples_stay_on_their_device(self, batch):
         step, state = make(toy.ToyModel())
         mesh = mesh_lib.data_mesh()

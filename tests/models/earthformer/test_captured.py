@@ -150,15 +150,6 @@ def test_weights_with_global_vectors(monkeypatch, kind, separate):
     np.testing.assert_allclose(shown.sum(), want, rtol=1e-5)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def make(**options):
     return models.create_model("earthformer", INPUT, TARGET, **SMALL | options)
 

@@ -15,15 +15,6 @@ from earthformer_jax.models.rainformer import blocks
 from tests import golden_files
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 class Stage(nn.Module):
     """A stage, made of what the model makes it of, under the model's names."""
 

@@ -22,15 +22,6 @@ SEVIR = dict(features=64, heads=(3, 6, 12, 24), head_dim=8, window=12)
 NET = dict(features=4, heads=(1, 1, 2, 2), head_dim=4, window=2)
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @functools.cache
 def make(input_shape=(3, 8, 12, 2), target_shape=(2, 8, 12, 1), **options):
     """A model, variables of which none is zero, and inputs."""

@@ -22,15 +22,6 @@ IN, OUT = (3, 4, 6, 2), (4, 4, 6, 1)
 NO_TEACHING = dict(sampling_start=0.0)
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 

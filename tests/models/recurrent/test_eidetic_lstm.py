@@ -13,15 +13,6 @@ ARGUMENTS = ("inputs", "hidden", "cell", "global_memory", "eidetic_cell")
 RESULTS = ("output", "new_cell", "global_memory")
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 

@@ -34,15 +34,6 @@ GOLDEN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def frames_last(array):
     """`[t, b, c, h, w]` to `[b, t, h, w, c]`, `[b, c, h, w]` to `[b, h, w, c]`."""
     if array.ndim == 4:

@@ -37,15 +37,6 @@ PLAIN = dict(  # only the factorised windows are left
 )
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Most programs here run once, so optimising them costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 

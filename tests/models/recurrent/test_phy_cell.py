@@ -13,15 +13,6 @@ from earthformer_jax.models.recurrent.phy_cell import CellStack, ConvLSTMCell, P
 from tests import golden_files
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 

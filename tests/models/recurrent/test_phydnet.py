@@ -25,15 +25,6 @@ SMALL = dict(
 )
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(size=shape), jnp.float32)
 

@@ -19,15 +19,6 @@ SMALL = dict(num_layers=2, features=3, kernel_size=3, patch=2)
 MODELS = ["v1_model_rss0", "v2_model_rss0", "v2_model_rss1"]
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @functools.cache
 def make(input_shape=(3, 4, 6, 1), target_shape=(2, 4, 6, 1), **options):
     """(model, variables, inputs, targets)."""

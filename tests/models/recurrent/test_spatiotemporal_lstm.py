@@ -20,15 +20,6 @@ CELLS = [f"v{v}_layernorm{n}" for v in (1, 2) for n in (0, 1)]
 MODELS = ["v1_model_rss0", "v2_model_rss0", "v2_model_rss1"]
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    """Each program runs once, so optimising it costs more than it saves."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def largest(have, want):
     """Largest difference relative to the largest value."""
     chex.assert_trees_all_equal_shapes(have, want)

@@ -49,14 +49,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @functools.cache
 def learner(label):
     """One step of gradient descent, with and without land, and the state before it.

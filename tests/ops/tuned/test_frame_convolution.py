@@ -73,6 +73,7 @@ def test_half_precision_adds_up_in_float32():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_examples_on_several_devices():
     """No device needs another's examples, but for one sum at the end."""
     devices = jax.devices()[:2]
