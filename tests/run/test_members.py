@@ -271,6 +271,11 @@ class TestRefused:
         with pytest.raises(ConfigError, match="4: the model is an ensemble of 3 train"):
             ensemble(inputs, members=4)
 
+    def test_more_than_memory_holds(self, drawing, monkeypatch):
+        monkeypatch.setattr(making, "host_bytes", lambda: 2**20)
+        with pytest.raises(ConfigError, match=r"need 1\.2 MiB, but .* into a file"):
+            drawing.forecast(members=4000)
+
     def test_what_is_not_scored(self, still, ensemble, drawing):
         command.check_scored(drawing.model, 50)
         with pytest.raises(ConfigError, match="members=3: the model gives one"):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import glob
 import logging
+import math
 import os
 import pathlib
 import re
@@ -38,6 +39,7 @@ from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import attributes
 from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.settings import ConfigError, at_least, setting, settings_from
+from earthformer_jax.training.mesh import host_bytes, size_text
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +210,11 @@ def to_dataset(trained: Trained, wanted: Request) -> xr.Dataset:
         ConfigError: if they cannot be made.
     """
     with opened(trained, wanted) as forecasts, as_config_error("forecast"):
-        return writing.to_dataset(forecasts.outline, forecasts.chunks)
+        outline = forecasts.outline
+        values = math.prod(trained.target_shape[1:]) * (1 + outline.anomalies)
+        values *= outline.count * max(outline.members, 1) * outline.steps
+        _check_memory(values)
+        return writing.to_dataset(outline, forecasts.chunks)
 
 
 def write(
@@ -301,6 +307,20 @@ def check_members(trained: Trained, wanted: Request) -> int:
         return 0
     members_lib.check(trained.model, count)
     return count if members_lib.has_members(trained.model) else 0
+
+
+def _check_memory(values: int) -> None:
+    """Refuses more numbers than memory can hold.
+
+    Raises:
+        ConfigError: with how much they need.
+    """
+    if 4 * values > host_bytes():
+        raise ConfigError(
+            f"the forecasts need {size_text(4 * values)}, but there are "
+            f"{size_text(host_bytes())}; ask for fewer starts, steps or members, or "
+            "write them into a file with --mode=forecast, which needs little memory"
+        )
 
 
 def _windows_at_once(config: ml_collections.ConfigDict, members: int) -> int:
