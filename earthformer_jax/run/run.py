@@ -171,7 +171,7 @@ class Run:
         """
         trained = self._restored()
         if self._size > 1:
-            return spread.apply_to_members(self._of_members(trained), self._folders)
+            return self._of_members(trained)
         return spread.apply(trained, self.workdir)
 
     def _restored(self) -> TrainedModel:

@@ -64,10 +64,13 @@ class Dressed:
     def __call__(self, batch: Batch) -> np.ndarray:
         """Equally probable values, float32 `[q, b, k, h, w, c]`, in model units."""
         fields = np.asarray(self.forecast(batch), np.float32)
-        _, _, steps, channels = self.quantiles.shape
-        kind = np.searchsorted(self.habits.edges, fields, side="right")
-        lead = np.arange(steps)[:, None, None, None]
-        errors = self.quantiles[:, kind, lead, np.arange(channels)]
+        if not self.habits.edges:
+            errors = self.quantiles[:, :, :, None, None]
+        else:
+            _, _, steps, channels = self.quantiles.shape
+            kind = np.searchsorted(self.habits.edges, fields, side="right")
+            lead = np.arange(steps)[:, None, None, None]
+            errors = self.quantiles[:, kind, lead, np.arange(channels)]
         return np.clip(fields + self.scale * errors, *self.habits.limits)
 
 

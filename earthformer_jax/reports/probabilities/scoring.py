@@ -12,7 +12,7 @@ from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.metrics.ensembles.scores import EnsembleScores
 from earthformer_jax.reports.probabilities.views import View
 
-MOST_VALUES = 2**27  # of the members of a batch: 512 MB
+MOST_VALUES = 2**26  # of the members of a batch: 256 MB
 
 # From a batch to members or quantiles `[m, b, k, h, w, c]` of what a view looks at.
 Members = Callable[[Batch], np.ndarray]

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,6 @@ from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.ensembles import spread as spread_lib
 from earthformer_jax.models.contract import Variables
-from earthformer_jax.models.ensemble import MEMBER
 from earthformer_jax.models.probabilistic import SPREAD, Probabilistic
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def has_spread(variables: Variables) -> bool:
-    """Whether a model, alone, has a spread that can be fitted."""
+    """Whether a model has a spread that can be fitted."""
     return SPREAD in variables.get("batch_stats", {})
 
 
@@ -148,34 +147,6 @@ def apply(trained: TrainedModel, workdir: pathlib.Path) -> TrainedModel:
     made = _like(found["factors"], variables["batch_stats"][SPREAD], workdir)
     stats = {**variables["batch_stats"], SPREAD: made}
     return dataclasses.replace(trained, variables={**variables, "batch_stats": stats})
-
-
-def apply_to_members(
-    trained: TrainedModel, folders: Sequence[pathlib.Path]
-) -> TrainedModel:
-    """The same for an ensemble of trained models, which have a spread each.
-
-    Args:
-        trained: the ensemble.
-        folders: workdirs of its members; one without a fitted spread keeps that of its
-            training.
-    """
-    stats = dict(trained.variables.get("batch_stats", {}).get(MEMBER, {}))
-    if SPREAD not in stats or trained.config.eval.spread != FITTED:
-        return trained
-    made = []
-    for folder, before in zip(folders, stats[SPREAD], strict=True):
-        found = read(folder)
-        if found and found.get("checkpoint") == trained.config.eval.checkpoint:
-            made.append(_like(found["factors"], before, folder))
-        else:
-            made.append(before)
-    stats[SPREAD] = jnp.stack(made)
-    variables = {
-        **trained.variables,
-        "batch_stats": {**trained.variables["batch_stats"], MEMBER: stats},
-    }
-    return dataclasses.replace(trained, variables=variables)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:

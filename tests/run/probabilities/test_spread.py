@@ -113,14 +113,3 @@ def test_factors_of_another_model_are_refused(tmp_path):
     kept(tmp_path, factors=[[1.0]])
     with pytest.raises(ConfigError, match=r"factors of the shape \[1, 1\]"):
         spread.apply(model(), tmp_path)
-
-
-def test_members_of_an_ensemble_have_their_own(tmp_path):
-    ones = np.ones((3, 2, 1, 1, 1), np.float32)
-    ensemble = model(stats={"member": {"spread": ones}})
-    folders = [tmp_path / str(i) for i in range(3)]
-    kept(folders[0])
-    kept(folders[2], checkpoint="last")
-    found = spread.apply_to_members(ensemble, folders).variables
-    values = np.asarray(found["batch_stats"]["member"]["spread"])[..., 0, 0, 0]
-    np.testing.assert_array_equal(values, [[0.5, 2.0], [1, 1], [1, 1]])
