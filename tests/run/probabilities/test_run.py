@@ -14,7 +14,6 @@ from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.run import Run
 from tests.data import cube_files
 
-
 pytestmark = pytest.mark.slow  # trains and scores
 
 
