@@ -251,6 +251,15 @@ class TestFiles:
         with pytest.raises(ConfigError, match="exists; choose another --output"):
             making.write(drawing, making.request(members=3), path, tmp_path)
 
+    def test_where_members_come_from(self, drawing, noisy, ensemble):
+        said = [
+            members.describe(m.model, m.variables, 3)["ensemble_origin"]
+            for m in (drawing, noisy, ensemble)
+        ]
+        assert said[0].startswith("samples that the model draws")
+        assert "3 random numbers each in the norms" in said[1]
+        assert said[2] == "3 models, trained with seeds of their own"
+
     def test_a_scaled_spread_is_said(self, drawing):
         spread = {"batch_stats": {"spread": jnp.array([1.1, 1.3])}}
         made = members.describe(drawing.model, spread, 3)["ensemble_spread"]
@@ -278,6 +287,8 @@ class TestRefused:
 
     def test_what_is_not_scored(self, still, ensemble, drawing):
         command.check_scored(drawing.model, 50)
+        with pytest.raises(ConfigError, match="--members=1: a single member has no"):
+            command.check_scored(drawing.model, 1)
         with pytest.raises(ConfigError, match="members=3: the model gives one"):
             command.check_scored(still.model, 3)
         with pytest.raises(ConfigError, match="--members=3: .* all trained members"):

@@ -17,6 +17,7 @@ from typing import Any
 import einops
 import jax
 import jax.numpy as jnp
+import jax.typing
 import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
@@ -295,7 +296,13 @@ class EarthformerAR(nn.Module):
         return self._decode(codes, jnp.argmax(logits, axis=-1))
 
     def members(
-        self, inputs: jax.Array, size: int, *, train: bool = False
+        self,
+        inputs: jax.Array,
+        size: int,
+        *,
+        first: jax.typing.ArrayLike = 0,
+        seen: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
         """Samples: forecasts of codes that are drawn with their probabilities.
 
@@ -305,6 +312,9 @@ class EarthformerAR(nn.Module):
         Args:
             inputs: `[b, T, H, W, C_in]`.
             size: number of samples.
+            first: number of the first of them, an integer.
+            seen: `[b, ...]`, from whose values follows what is drawn; None: from those
+                of the inputs.
             train: must be False: training needs no samples.
 
         Returns:
@@ -324,7 +334,8 @@ class EarthformerAR(nn.Module):
             return decode(generate(noise)[0])
 
         shape = (self.target_shape[0], *codes.shape[2:])
-        noise = uniform(inputs, size, shape, self.seed)
+        seen = inputs if seen is None else seen
+        noise = uniform(seen, size, shape, self.seed, first)
         if size <= AT_ONCE:
             return jax.vmap(sample)(noise)
         return jax.lax.map(sample, noise, batch_size=AT_ONCE)
@@ -361,7 +372,11 @@ class EarthformerAR(nn.Module):
 
 
 def uniform(
-    inputs: jax.Array, size: int, shape: tuple[int, ...], seed: int
+    inputs: jax.Array,
+    size: int,
+    shape: tuple[int, ...],
+    seed: int,
+    first: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
     """Numbers in [0, 1) for each sample, a function of the values of the inputs.
 
@@ -370,6 +385,7 @@ def uniform(
         size: number of samples; the first of a larger number are the same.
         shape: of the numbers of a sample of one example.
         seed: another one gives other numbers.
+        first: number of the first sample.
 
     Returns:
         float32 `[size, b, *shape]`.
@@ -380,4 +396,5 @@ def uniform(
         key = jax.vmap(jax.random.fold_in, (0, None))(keys, member)
         return jax.vmap(lambda k: jax.random.uniform(k, shape, jnp.float32))(key)
 
-    return jax.vmap(one)(jnp.arange(size, dtype=jnp.uint32))
+    numbers = jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(first, jnp.uint32)
+    return jax.vmap(one)(numbers)

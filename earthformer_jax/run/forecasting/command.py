@@ -146,6 +146,11 @@ def check_scored(model: Forecaster, count: int) -> None:
         ConfigError: with the reason.
     """
     members.check(model, count)
+    if count == 1:
+        raise ConfigError(
+            "--members=1: a single member has no spread to score; use at least 2, or "
+            "leave it out"
+        )
     if not members.draws_any(model):
         raise ConfigError(
             f"--members={count}: only models that draw are scored with a number of "

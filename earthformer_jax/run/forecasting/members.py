@@ -19,6 +19,7 @@ MOST = 2**20
 MOST_VALUES = 2**26  # numbers in the forecasts of a part, 256 MiB
 SIDE_BY_SIDE = 8  # members that a model forecasts at the same time
 NUMBER = at_least(1, MOST)
+SAMPLING = ("temperature", "top_k", "seed")  # options of models that sample
 
 
 def draws_any(model: Forecaster) -> bool:
@@ -246,10 +247,21 @@ def part_of(count: int, most: int) -> int:
 
 def describe(model: Forecaster, variables: Variables, count: int) -> dict[str, str]:
     """Attributes of forecasts with members: how many, from where, and their spread."""
+    origin = ""
     if isinstance(model, Ensemble):
         origin = f"{model.size} models, trained with seeds of their own"
-    else:
-        origin = getattr(model, "origin_of_members", "drawn by the model")
+        model = model.member
+    drawn = ""
+    if isinstance(model, Probabilistic):
+        options = model.options
+        drawn = (
+            f"forecasts with {options.noise} random numbers each in the norms of the "
+            f"network (noise_in={options.noise_in}, noise_seed={options.noise_seed})"
+        )
+    elif draws(model):
+        chosen = (f"{x}={getattr(model, x)}" for x in SAMPLING if hasattr(model, x))
+        drawn = f"samples that the model draws ({', '.join(chosen)})"
+    origin = ", each of ".join(filter(None, (drawn, origin)))
     leaves = jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {}))
     fitted = [x for path, x in leaves if path[-1] == jax.tree_util.DictKey("spread")]
     factors = np.concatenate([np.ravel(x) for x in fitted] or [np.ones(1)])

@@ -187,6 +187,7 @@ def test_numbers_of_a_sample_are_those_of_its_window():
     one = uniform(inputs[2:], 1, (5, 2), seed=7)
     np.testing.assert_array_equal(one[0, 0], many[0, 2])
     assert np.all(uniform(inputs, 3, (5, 2), seed=8) != many)
+    np.testing.assert_array_equal(uniform(inputs, 1, (5, 2), 7, first=2), many[2:])
 
 
 @pytest.mark.parametrize(
