@@ -15,6 +15,8 @@ Variants, as in --config=configs/moving_mnist.py:quick
             official file
     quick   frames of 32 x 32. 5 to 6 minutes on two CPU cores; expect MSE 29, summed
             over a frame (persistence 61)
+    ar      the data of quick, as codes of a VQ-VAE that is trained first, with
+            samples (docs/autoregressive.md); time and score have not been measured
     test    a few seconds, to check that everything runs; its score is meaningless
 """
 
@@ -42,6 +44,13 @@ def _quick(c):
     recipes.shorten(c, steps=800, batch_size=4, micro_batch=4)
 
 
+def _ar(c):
+    """A VQ-VAE, and the auto-regressive Earthformer of its codes."""
+    _quick(c)
+    c.model = recipes.model_options("earthformer_ar", "quick")
+    recipes.shorten(c, steps=600, batch_size=4, micro_batch=4)
+
+
 def _test(c):
     """The smallest possible run."""
     c.data.update(size=32, in_len=4, out_len=3, train=32, validation=8, test=8)
@@ -50,4 +59,4 @@ def _test(c):
     c.eval.batch_size = 4
 
 
-VARIANTS = dict(paper=_paper, quick=_quick, test=_test)
+VARIANTS = dict(paper=_paper, quick=_quick, ar=_ar, test=_test)

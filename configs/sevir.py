@@ -24,6 +24,8 @@ Variants, as in --config=configs/sevir.py:quick
               Needs an accelerator; time and score have not been measured
     quick     48 x 48 pixels of 8 km. 6 minutes on two CPU cores; on the twin expect MSE
               0.014 (persistence 0.021) and CSI-M 0.25 (0.24)
+    ar        the data of quick, as codes of a VQ-VAE that is trained first, with
+              samples (docs/autoregressive.md); time and score have not been measured
     test      a few seconds, to check that everything runs; its score is meaningless
 """
 
@@ -67,6 +69,13 @@ def _quick(c):
     recipes.shorten(c, steps=600, batch_size=4, micro_batch=4)
 
 
+def _ar(c):
+    """A VQ-VAE, and the auto-regressive Earthformer of its codes."""
+    _quick(c)
+    c.model = recipes.model_options("earthformer_ar", "quick")
+    recipes.shorten(c, steps=600, batch_size=4, micro_batch=4)
+
+
 def _test(c):
     """The smallest possible run."""
     c.data.update(in_len=4, out_len=3, space_step=24)
@@ -76,4 +85,6 @@ def _test(c):
     c.eval.batch_size = 4
 
 
-VARIANTS = dict(paper=_paper, released=_released, lr=_lr, quick=_quick, test=_test)
+VARIANTS = dict(
+    paper=_paper, released=_released, lr=_lr, quick=_quick, ar=_ar, test=_test
+)

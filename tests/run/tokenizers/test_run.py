@@ -1,0 +1,49 @@
+"""A model of codes: its VQ-VAE is trained first, by the same call."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from earthformer_jax.run import config_files
+from earthformer_jax.run.run import Run
+from earthformer_jax.run.tokenizers import first
+from earthformer_jax.training import loop
+from earthformer_jax.training.checkpoint import Checkpoints
+
+
+@pytest.mark.slow
+def test_stopped_between_the_two_and_continued(tmp_path, monkeypatch):
+    config = config_files.load("moving_mnist:test,earthformer_ar")
+    with config.unlocked():
+        config.train.update(steps=1, validate_every=1)
+        config.model.tokenizer_steps = 1
+        config.data.update(validation=4, test=4)
+    workdir, train = tmp_path / "run", loop.train
+
+    def stops(config, *parts, **options):
+        is_tokenizer = config.model.name == "vq_vae"
+        return is_tokenizer and train(config, *parts, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", stops)
+        assert not Run(config, workdir).train()
+    own = Checkpoints(first.folder(workdir) / "checkpoints")
+    before = own.path(1).stat().st_mtime_ns
+    assert not Checkpoints(workdir / "checkpoints").steps()
+    assert (first.folder(workdir) / "scores.json").exists()
+
+    run = Run.of(workdir)
+    assert run.train()
+    assert own.path(1).stat().st_mtime_ns == before
+    variables, _ = own.restore_variables("best")
+    scores = run.evaluate()
+    assert np.isfinite(scores["forecasts"]["model"]["mse"])
+    assert (workdir / "figures" / "samples.png").exists()
+
+    shutil.rmtree(first.folder(workdir))  # its variables are part of the model
+    trained = Run.of(workdir).load()
+    constants = trained.variables["batch_stats"][first.FOLDER]
+    jax.tree.map(np.testing.assert_array_equal, dict(constants), variables)
+    assert Run.of(workdir).train()  # complete already
