@@ -176,7 +176,7 @@ class EarthformerAR(nn.Module):
                 f"num_heads must divide the channels of every level {self.features}; "
                 f"got {self.num_heads}"
             )
-        grids = self._forecaster().grids
+        grids = self.code_forecaster().grids
         memories: list[Grid] = [(self.input_shape[0], *grid[1:]) for grid in grids]
         check_pattern("enc_pattern", self.enc_pattern, memories)
         check_pattern("dec_self_pattern", self.dec_self_pattern, grids)
@@ -187,7 +187,7 @@ class EarthformerAR(nn.Module):
                 f"codebook_size={self.codebook_size}"
             )
 
-    def _forecaster(self) -> CodeForecaster:
+    def code_forecaster(self) -> CodeForecaster:
         """The network of codes, without variables."""
         types: dict[str, Any] = dict(
             dtype=self.dtype or jnp.float32, param_dtype=self.param_dtype
@@ -230,7 +230,7 @@ class EarthformerAR(nn.Module):
     def setup(self):
         """Makes the parts."""
         self.check()
-        self.codes = self._forecaster()
+        self.codes = self.code_forecaster()
         self.constants = self.variable("batch_stats", TOKENIZER, self._untrained)
 
     def _untrained(self):

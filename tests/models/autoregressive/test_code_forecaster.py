@@ -59,22 +59,23 @@ def variables_of(model, known):
     )
 
 
-def dependence(pattern, plane=(4, 4)):
+def dependence(pattern, plane=(4, 4), features=(8, 8)):
     """bool `[p, p]`: whether the Jacobian of logits (row) by code (column) is not 0."""
-    model = make(pattern, plane)
-    known = codes_of(0, 1, 2, *plane)
-    variables = variables_of(model, known)
-    mix = np.random.default_rng(1).normal(size=CODES)
+    model = make(pattern, plane, features)
+    variables = variables_of(model, codes_of(0, 1, 2, *plane))
+    random = np.random.default_rng(1)
+    mix = random.normal(size=CODES)
+    memories = [
+        random.normal(size=(1, 2, *grid[1:], c))
+        for grid, c in zip(model.grids, features, strict=True)
+    ]
 
     @compiled
     @jax.jacrev
     def slopes(embedded):
-        bound = model.bind(variables)
-        logits = bound.decoder(embedded, bound.memories(known))
-        return (logits @ mix).ravel()
+        return (model.bind(variables).decoder(embedded, memories) @ mix).ravel()
 
-    shape = (1, *model.grids[0], model.features[0])
-    embedded = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    embedded = random.normal(size=(1, *model.grids[0], features[0])).astype(np.float32)
     jacobian = np.asarray(slopes(embedded))
     size = len(jacobian)
     return np.any(jacobian.reshape(size, size, -1), axis=-1)
@@ -84,7 +85,7 @@ def check_causal(depends):
     size = len(depends)
     assert not np.triu(depends).any(), "a code sees itself or a later one"
     assert depends[np.arange(1, size), np.arange(size - 1)].all()
-    assert depends[-1].mean() > 0.3
+    assert depends[-1].mean() > 0.1
 
 
 def test_no_code_depends_on_a_later_one():
@@ -93,10 +94,19 @@ def test_no_code_depends_on_a_later_one():
     assert depends[32:, :16].all()  # every cell of the frame before the last is seen
 
 
+def different_patterns(grid):
+    """One name for each list of cuts that the patterns are on this grid."""
+    names = {}
+    for name in patterns.self_attention_names():
+        cuts = tuple(spec.fit(grid) for spec in patterns.self_attention(name, grid))
+        names.setdefault(cuts, name)
+    return tuple(names.values())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("pattern", patterns.self_attention_names())
+@pytest.mark.parametrize("pattern", different_patterns((FRAMES, 4, 8)))
 def test_no_code_depends_on_a_later_one_in_any_pattern(pattern):
-    check_causal(dependence(pattern, (4, 8)))
+    check_causal(dependence(pattern, (4, 8), (4,)))
 
 
 @pytest.mark.slow
