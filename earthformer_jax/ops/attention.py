@@ -391,6 +391,8 @@ def table_rows(reach: Grid) -> int:
     return int(np.prod([2 * r - 1 for r in reach]))
 
 
-def relative_position_bias(table: jax.Array, index: np.ndarray) -> jax.Array:
+def relative_position_bias(
+    table: jax.Array, index: np.ndarray | jax.Array
+) -> jax.Array:
     """`[a, q, s]` from the table `[rows, a]` and an index `[q, s]`."""
     return einops.rearrange(table[index], "q s a -> a q s")

@@ -6,7 +6,7 @@ laid out by cuboids, and reads the one cuboid of each cell, which costs the same
 whatever came before. Both ways have the same parameters and give the same results.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import einops
 import jax
@@ -27,16 +27,16 @@ class Cells(NamedTuple):
 
     Attributes:
         grid: (t, h, w), static.
-        index: int32 `[r]`, their positions in raster order.
+        number: int32 `[r]`, their positions in raster order.
     """
 
     grid: Grid
-    index: jax.Array
+    number: jax.Array
 
     def places(self, spec: CuboidSpec, padding: str) -> tuple[jax.Array, jax.Array]:
         """Cuboid and place in it of each cell, int32 `[r]` both."""
         cuboids, places = cuboid.places(self.grid, spec, padding).T
-        return jnp.asarray(cuboids)[self.index], jnp.asarray(places)[self.index]
+        return jnp.asarray(cuboids)[self.number], jnp.asarray(places)[self.number]
 
 
 class CausalSelfAttention(CuboidSelfAttention):
@@ -53,11 +53,19 @@ class CausalSelfAttention(CuboidSelfAttention):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, cells: Cells | None = None, train: bool = False
-    ) -> jax.Array:
-        """The update of a field `[b, t, h, w, c]`, or of `cells` `[b, r, c]`."""
+        self,
+        x: jax.Array,
+        global_vectors: jax.Array | None = None,
+        *,
+        cells: Cells | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The update of a field `[b, t, h, w, c]`, or of `cells` `[b, r, c]`.
+
+        There are no global vectors, neither given nor returned.
+        """
         if cells is None:
-            return super().__call__(x, train=train)[0]
+            return super().__call__(x, global_vectors, train=train)
         features, padding = x.shape[-1], self.options.padding
         spec = self.spec.fit(cells.grid)
         row, place = cells.places(spec, padding)
@@ -80,7 +88,8 @@ class CausalSelfAttention(CuboidSelfAttention):
             mask=None if mask is None else jnp.asarray(mask)[row, place],
         )
         out = einops.rearrange(out, "b r a d -> b r (a d)")
-        return self._project(out, train) if self.options.use_final_proj else out
+        out = self._project(out, train) if self.options.use_final_proj else out
+        return out, None
 
     def _keep(self, name, new, shape, row, place):
         """All that is kept under this name, with `new` `[b, r, a, d]` in its places."""
@@ -102,11 +111,12 @@ class WindowAttention(CuboidCrossAttention):
     def __call__(
         self,
         x: jax.Array | None,
-        memory: jax.Array,
+        memory: Any,
+        global_vectors: jax.Array | None = None,
         *,
         cells: Cells | None = None,
         train: bool = False,
-    ) -> jax.Array | None:
+    ) -> Any:
         """The update of a field or of cells.
 
         Args:
@@ -114,6 +124,7 @@ class WindowAttention(CuboidCrossAttention):
                 values are stored, and nothing else is done.
             memory: `[b, t', h, w, c]`. Only its shape matters to cells, whose keys and
                 values must have been stored before.
+            global_vectors: of the memory, for fields alone.
             cells: where the cells are, or None for a field.
             train: whether dropout acts.
 
@@ -130,7 +141,7 @@ class WindowAttention(CuboidCrossAttention):
                 self.put_variable("memory", name, by_head)
             return None
         if cells is None:
-            return super().__call__(x, memory, train=train)
+            return super().__call__(x, memory, global_vectors, train=train)
         padding, cut = self.options.padding, self.spec.cuboid(cells.grid)
         row, place = cells.places(cut, padding)
         reach = (self.max_temporal_relative, *self.spec.size)
@@ -138,8 +149,9 @@ class WindowAttention(CuboidCrossAttention):
         mask = cuboid.cross_attention_mask(
             cells.grid, cut, memory_grid, memory_cut, padding
         )
+        query: Any = self._heads("q_proj", features)(self._norm("norm")(x))
         out = attention.attend_in_place(
-            self._heads("q_proj", features)(self._norm("norm")(x)),
+            query,
             self.get_variable("memory", "key"),
             self.get_variable("memory", "value"),
             row,

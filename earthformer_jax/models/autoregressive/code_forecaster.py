@@ -4,6 +4,7 @@ Nothing here knows what the codes mean.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -161,11 +162,12 @@ class CodeForecaster(nn.Module):
         _, stored = decoder.apply(
             params, memories, mutable=["memory"], method="remember"
         )
+        positions: Any = decoder.apply(params, method="positions")
         return Generator(
             decoder,
             {**params, **stored},
             self.codes.embedding.astype(memories[0].dtype),
-            decoder.apply(params, method="positions"),
+            positions,
             codes.shape[0],
             self.code_shape[1:],
             self.temperature,

@@ -66,36 +66,43 @@ class CausalBlock(nn.Module):
     def __call__(
         self,
         x: jax.Array | None,
-        memory: jax.Array | None = None,
+        memory: Any = None,
         *,
         cells: Cells | None = None,
         train: bool = False,
-    ) -> jax.Array | None:
+    ) -> Any:
         """The new value of a field `[b, t, h, w, c]` or of `cells` `[b, r, c]`.
 
         Without `x`, keys and values of the memory are stored and nothing else is done.
         """
         attention, remat = self.options.attention, self.options.remat
-        layers: list[tuple[str, nn.Module, tuple]] = [
-            ("", CausalSelfAttention(attention, spec, name=f"attention_{i}"), ())
+        reach = self.max_temporal_relative
+        own = [
+            CausalSelfAttention(attention, spec, name=f"attention_{i}")
             for i, spec in enumerate(self.specs)
         ]
-        for i, spec in enumerate(self.cross):
-            reach = self.max_temporal_relative
-            layer = WindowAttention(attention, spec, reach, name=f"cross_{i}")
-            layers.append(("cross_", layer, (memory,)))
-            if x is None:
-                layer(None, memory)
+        cross = [
+            WindowAttention(attention, spec, reach, name=f"cross_{i}")
+            for i, spec in enumerate(self.cross)
+        ]
         if x is None:
+            for layer in cross:
+                layer(None, memory)
             return None
-        for i, (kind, layer, seen) in enumerate(layers):
+
+        def update(layer, *arguments):
             if cells is not None:
-                x += layer(x, *seen, cells=cells, train=train)
-            else:
-                x += call_layer(layer, x, *seen, train=train, remat=remat >= 2)
-            number = i - len(self.specs) if kind else i
-            ffn = FeedForward(self.options.feed_forward, name=f"{kind}ffn_{number}")
-            x = call_layer(ffn, x, train=train, remat=remat >= 1)
+                return layer(*arguments, cells=cells, train=train)
+            return call_layer(layer, *arguments, train=train, remat=remat >= 2)
+
+        def feed(name, x):
+            ffn = FeedForward(self.options.feed_forward, name=name)
+            return call_layer(ffn, x, train=train, remat=remat >= 1)
+
+        for i, layer in enumerate(own):
+            x = feed(f"ffn_{i}", x + update(layer, x)[0])
+        for i, layer in enumerate(cross):
+            x = feed(f"cross_ffn_{i}", x + update(layer, x, memory))
         return x
 
 
@@ -248,7 +255,8 @@ class CausalDecoder(nn.Module):
         x, down = self._row(level, x, cells, above)
         return self._expanded(level - 1, x[:, None, None])[:, 0], down
 
-    def _row(self, level, x, cells, above):
+    def _row(self, level: int, x: Any, cells: Cells, above: Any) -> tuple[Any, Any]:
+        """What leaves a level upwards and downwards, for some of its cells."""
         down = None
         if level < len(self.merge):
             for block in self.down[level]:

@@ -96,7 +96,7 @@ class Generator(NamedTuple):
             for level in range(1, len(sides)):
                 rows = above[level - 1]
                 _, more = self._apply(state, "row", rows, level, zero, up[level])
-                kept |= more
+                kept = {**kept, **more}
             return kept
 
         cache = jax.tree.map(

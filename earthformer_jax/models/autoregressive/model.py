@@ -344,14 +344,16 @@ class EarthformerAR(nn.Module):
         check_inputs(inputs, self.input_shape)
         return inputs[..., : self.target_shape[-1]].astype(jnp.float32)
 
-    def _encode(self, frames):
-        codes = self.vq_vae().apply(self.constants.value, frames, method="encode")
+    def _encode(self, frames) -> jax.Array:
+        tokenizer, constants = self.vq_vae(), self.constants.value
+        codes: Any = tokenizer.apply(constants, frames, method="encode")
         return jax.lax.stop_gradient(codes)
 
     def _decode(self, codes, following):
         """The frames of codes that follow others."""
         both = jnp.concatenate([codes, following.astype(codes.dtype)], axis=1)
-        frames = self.vq_vae().apply(self.constants.value, both, method="decode")
+        tokenizer, constants = self.vq_vae(), self.constants.value
+        frames: Any = tokenizer.apply(constants, both, method="decode")
         return frames[:, self.input_shape[0] :]
 
     def _per_code(self, weights):

@@ -116,7 +116,7 @@ class _Projections(nn.Module):
             )
         return self.options.qk_scale or (features // heads) ** -0.5
 
-    def _bias_table(self, reach: Grid, index: np.ndarray):
+    def _bias_table(self, reach: Grid, index: np.ndarray | jax.Array):
         if not self.options.use_relative_pos:
             return None
         table = self.param(
