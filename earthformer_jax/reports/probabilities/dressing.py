@@ -91,10 +91,8 @@ def dress(
         quantiles: how many.
 
     Returns:
-        by name, the dressed forecasts.
-
-    Raises:
-        ValueError: if nothing was observed in the examples.
+        by name, the dressed forecasts; without those whose errors are all unknown,
+        since nothing that they forecast was observed.
     """
     shape = np.shape(examples[0]["targets"])
     weights = np.broadcast_to(np.asarray(habits.weights, np.float64), shape)
@@ -120,6 +118,7 @@ def dress(
     return {
         name: Dressed(forecasts[name], habits, *sample.learned(habits, quantiles))
         for name, sample in samples.items()
+        if sample.is_known
     }
 
 
@@ -133,6 +132,7 @@ class _Sample:
 
     def add(self, fields, targets, known, chosen) -> None:
         """Adds examples `[b, k, h, w, c]`, of which cells `[b, n]` are kept."""
+        known = known & np.isfinite(fields)
         error = np.where(known, fields - targets, 0)
         self._squares += np.square(error, dtype=np.float64).sum(axis=0)
         self._count += known.sum(axis=0)
@@ -143,18 +143,17 @@ class _Sample:
 
         self._parts.append((kept(fields), kept(-error), kept(known), chosen))
 
-    def learned(self, habits: Habits, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Quantiles and scale, see `Dressed`.
+    @property
+    def is_known(self) -> bool:
+        """Whether any error is known."""
+        return bool(np.any([known.any() for _, _, known, _ in self._parts]))
 
-        Raises:
-            ValueError: if nothing was observed.
-        """
+    def learned(self, habits: Habits, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Quantiles and scale, see `Dressed`."""
         scale = self._scale() if habits.by_cell else np.ones((1, 1, 1))
         fields, errors, known, chosen = (
             np.concatenate(x) for x in zip(*self._parts, strict=True)
         )
-        if not known.any():
-            raise ValueError("nothing is observed in the validation split")
         if habits.by_cell:
             flat = scale.reshape(-1, scale.shape[-1])
             errors = errors / flat[chosen][:, None]

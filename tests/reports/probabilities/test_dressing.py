@@ -115,3 +115,18 @@ def test_values_stay_within_their_limits_and_samples_are_enough(monkeypatch):
     monkeypatch.setattr(dressing, "SAMPLED", 300)  # of 60 * 20
     found = dressed(by_lead).quantiles
     assert found[9, 0, :, 0] == pytest.approx([0.5, -1.0], abs=0.4)
+
+
+def test_a_forecast_that_is_not_always_there_is_learned_from_where_it_is():
+    def sometimes(batch):
+        return np.where(batch["inputs"] > 0, batch["inputs"], np.nan)
+
+    forecasts = {
+        "known": known,
+        "sometimes": sometimes,
+        "never": lambda b: known(b) * np.nan,
+    }
+    found = dress(forecasts, Examples(by_lead), Habits(ONES), 7, 19)
+    assert list(found) == ["known", "sometimes"]
+    middle = found["sometimes"].quantiles[9, 0, :, 0]
+    assert middle == pytest.approx([0.5, -1.0], abs=0.2)

@@ -32,7 +32,8 @@ class Normed(nn.Module):
 def parts(config):
     data = load_data(config)
     options = NoiseOptions(noise=3, noise_in="all", members=3)
-    return data, Probabilistic(*example_shapes(config, data), Normed(), options)
+    shapes = example_shapes(config, data)
+    return data, Probabilistic(*shapes, Normed(), options)  # pyright: ignore
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def run(tmp_path_factory):
 
 def test_training_fits_the_spread_and_loading_uses_it(run):
     found = spread.read(run.workdir)
+    assert found is not None
     assert found["members"] == 3 and found["step"] == run.load().step
     assert np.shape(found["factors"]) == run.load().target_shape[::3]
     assert spread.used(run.load().variables) == pytest.approx(
