@@ -74,7 +74,7 @@ def _hybrid(c):
     """
     _quick(c)
     c.data.memory = True
-    c.model.base = "lim_field_memory"
+    c.model.base = "lim_hidden"
     c.optim.update(lr=2e-3)
     c.train.update(validate_every=100)
 

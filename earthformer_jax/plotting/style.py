@@ -27,6 +27,7 @@ LOOKS = {
     "lim": ("Linear inverse model", "#2166ac", "-", 1.8),
     "lim_memory": ("LIM with memory of Niño3.4", "#35978f", "-", 1.8),
     "lim_field_memory": ("LIM with memory of fields", "#01665e", "-", 2.0),
+    "lim_hidden": ("LIM with hidden states", "#bf812d", "-", 2.0),
     "oscillator": ("Recharge oscillator", "#8073ac", "-.", 1.8),
     "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
     "persistence": ("Persistence", "0.55", "-", 1.6),

@@ -25,6 +25,7 @@ ORDER = (
     "oscillator",
     "lim_memory",
     "lim_field_memory",
+    "lim_hidden",
     "ceiling",
 )
 

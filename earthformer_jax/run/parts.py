@@ -26,6 +26,7 @@ BASE_NEEDS = {
     "damped_persistence": {"anomalies": True},
     "lim": {"calendar": True},
     "lim_field_memory": {"calendar": True, "memory": True},
+    "lim_hidden": {"calendar": True, "memory": True},
 }
 
 MakeParts = Callable[[ml_collections.ConfigDict], tuple[Dataset, Forecaster]]

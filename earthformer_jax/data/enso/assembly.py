@@ -180,6 +180,7 @@ def _bases(
         learned.fitted,
         learned.normalization,
         learned.memory_scale,
+        in_len=settings.in_len,
         calendar=settings.calendar,
         memory=settings.memory,
     )

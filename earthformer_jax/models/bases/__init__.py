@@ -19,6 +19,7 @@ _BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "damped_persistence": ("models.bases.damped", "DampedPersistence", {}),
     "lim": (_LINEAR, "LinearBase", {}),
     "lim_field_memory": (_LINEAR, "LinearBase", {"systems": 4, "uses_memory": True}),
+    "lim_hidden": (_LINEAR, "HiddenStateBase", {"systems": 2}),
     "advection": ("models.bases.advection", "Advection", {}),
 }
 LEARNS_NOTHING = ("persistence", "advection")

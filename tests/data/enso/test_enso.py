@@ -226,7 +226,7 @@ class TestIcar:
         dataset = load(**config, **SHORT)
         example = dataset.data.test[0]
         assert example["inputs"].shape[-1] == 4 and example["inputs"][..., 3].any()
-        assert {"damped_persistence", "lim", "lim_field_memory"} == set(
+        assert {"damped_persistence", "lim", "lim_field_memory", "lim_hidden"} == set(
             dataset.data.bases
         )
         state = dataset.data.state()

@@ -189,7 +189,9 @@ def test_a_window_alone_remembers_its_own_months():
     )
 
 
-@pytest.mark.parametrize("base", ["lim", "lim_field_memory", "damped_persistence"])
+@pytest.mark.parametrize(
+    "base", ["lim", "lim_field_memory", "lim_hidden", "damped_persistence"]
+)
 def test_bases_are_the_references(loaded, base):
     """What a model corrects is the forecast in the tables."""
     batch = next(iter(pipeline.evaluation_batches(loaded.data.test, 6)))

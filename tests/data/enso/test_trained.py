@@ -86,6 +86,7 @@ def test_the_same_file_is_the_same_data(trained, whole, score):
         "lim",
         "lim_memory",
         "lim_field_memory",
+        "lim_hidden",
         "oscillator",
     ]
     for name, forecast in first.task.references.items():

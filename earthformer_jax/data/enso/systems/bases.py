@@ -6,8 +6,13 @@ All are in a common form: the mean of s linear systems with n state variables,
     state <- transition[month] state, once for each month ahead
     field = sum(state * patterns)
 
-in K and K months. Arrays are filled up with zeros to fixed numbers s and n, so that
-they have the same shapes whatever was chosen.
+in K and K months; with hidden states, the first one is
+
+    state = sum over t of gains[month, t] amplitudes[t]
+
+where the amplitudes, sum(field * projection), are those of all t input months and of
+the memory of the last one. Arrays are filled up with zeros to fixed numbers s and n, so
+that they have the same shapes whatever was chosen.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +21,8 @@ import numpy as np
 
 from earthformer_jax.data.enso.systems.fitting import Fitted
 from earthformer_jax.data.normalization import Affine
-from earthformer_jax.statistics.field_memory import PARTS
+from earthformer_jax.statistics import field_memory
+from earthformer_jax.statistics.hidden import model as hidden
 from earthformer_jax.statistics.linear_system import MONTHS
 
 STATES = 32
@@ -29,6 +35,7 @@ def bases(
     normalization: Affine,
     memory_scale: float,
     *,
+    in_len: int,
     calendar: bool,
     memory: bool,
 ) -> dict[str, Callable[[], Arrays]]:
@@ -38,6 +45,7 @@ def bases(
         fitted: returns what the reference forecasts have learned.
         normalization: from K to what the model sees.
         memory_scale: K months per unit of the memory that the model sees.
+        in_len: input months.
         calendar: whether the model sees the calendar month.
         memory: whether it sees the memory.
     """
@@ -53,6 +61,7 @@ def bases(
         found["lim"] = lambda: _lim(fitted()) | units
     if calendar and memory:
         found["lim_field_memory"] = lambda: _lim_field_memory(fitted()) | units
+        found["lim_hidden"] = lambda: _lim_hidden(fitted(), in_len) | units
     return found
 
 
@@ -89,7 +98,35 @@ def _lim_field_memory(fitted: Fitted) -> dict[str, np.ndarray]:
         (x.projection, x.memory_projection, x.offset, x.patterns, x.system.transition)
         for x in model.parts
     ]
-    return _filled(systems, len(PARTS))
+    return _filled(systems, len(field_memory.PARTS))
+
+
+def _lim_hidden(fitted: Fitted, in_len: int) -> dict[str, np.ndarray]:
+    model = fitted.lim_hidden
+    if model is None:
+        raise ValueError(
+            "the training months are too few for a linear inverse model with hidden "
+            "states"
+        )
+    systems, gains = [], []
+    for part in model.parts:
+        seen, (n, _) = part.projection.shape[-1], part.system.transition.shape[1:]
+        hidden_ones = (0, n - seen)
+        projection = np.pad(part.projection, ((0, 0), (0, 0), hidden_ones))
+        patterns = np.pad(part.patterns, (hidden_ones, (0, 0), (0, 0)))
+        none = np.zeros_like(projection)
+        transition = part.system.transition
+        systems.append((projection, none, np.zeros(n), patterns, transition))
+        gains.append(part.gains(in_len, model.reach))
+    most = len(hidden.PARTS)
+    arrays = _filled(systems, most)
+    for name in ("memory_projection", "start"):
+        del arrays[name]
+    filled = np.zeros((most, MONTHS, STATES, in_len + 1, STATES), np.float32)
+    for into, values in zip(filled, gains, strict=False):
+        _, n, _, seen = values.shape
+        into[:, :n, :, :seen] = values
+    return arrays | {"gains": filled}
 
 
 def _filled(systems: list[tuple[np.ndarray, ...]], most: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,12 @@ import numpy as np
 
 from earthformer_jax.data.enso.systems.training import Training
 from earthformer_jax.data.readers.grid import Grid
-from earthformer_jax.statistics.field_memory import FieldMemoryModel, fit_field_memory
+from earthformer_jax.statistics.field_memory import (
+    REACH,
+    FieldMemoryModel,
+    fit_field_memory,
+)
+from earthformer_jax.statistics.hidden.model import HiddenStateModel, fit_hidden_states
 from earthformer_jax.statistics.memory_system import fit_memory_system
 from earthformer_jax.statistics.oscillator import fit_oscillator
 from earthformer_jax.statistics.references import (
@@ -31,6 +36,7 @@ class Fitted:
         lim: the linear inverse model.
         lim_memory: the same with seasons and the memory of Nino3.4.
         lim_field_memory: that with the memory of fields.
+        lim_hidden: that with hidden states, from all months of the inputs.
         oscillator: the recharge oscillator.
     """
 
@@ -38,6 +44,7 @@ class Fitted:
     lim: LinearInverseModel | None = None
     lim_memory: StateModel | None = None
     lim_field_memory: FieldMemoryModel | None = None
+    lim_hidden: HiddenStateModel | None = None
     oscillator: StateModel | None = None
 
     @property
@@ -51,6 +58,7 @@ class Fitted:
             "lim": ("inputs", "start_month"),
             "lim_memory": ("inputs", "start_month", "memory"),
             "lim_field_memory": ("inputs", "start_month", "cell_memory"),
+            "lim_hidden": ("inputs", "start_month", "cell_memory"),
             "oscillator": ("inputs", "start_month", "memory"),
         }
 
@@ -65,7 +73,11 @@ class Fitted:
 
 
 def fit(
-    training: Training, grid: Grid, nino_weights: np.ndarray, out_len: int
+    training: Training,
+    grid: Grid,
+    nino_weights: np.ndarray,
+    out_len: int,
+    reach: int = REACH,
 ) -> Fitted:
     """Fits the reference forecasts.
 
@@ -74,6 +86,7 @@ def fit(
         grid: the cells.
         nino_weights: `[h, w]` of the index.
         out_len: longest lead.
+        reach: months before the last one of the inputs that its memory knows.
     """
     ocean, latitude = grid.ocean, grid.latitude
     late = training.latest
@@ -90,12 +103,16 @@ def fit(
         months = late.months
         return fit_field_memory(months, cells, ocean, latitude, nino_weights, out_len)
 
+    def lim_hidden() -> HiddenStateModel:
+        where = ocean, latitude, nino_weights
+        return fit_hidden_states(late.months, *where, out_len, reach)
+
     def oscillator() -> StateModel:
         where = ocean, latitude, grid.longitude
         return fit_oscillator(late.months, *where, nino_weights, out_len)
 
     made = {}
-    for make in (lim, lim_memory, lim_field_memory, oscillator):
+    for make in (lim, lim_memory, lim_field_memory, lim_hidden, oscillator):
         try:
             made[make.__name__] = make()
         except ValueError as error:  # training itself needs no reference forecast
@@ -108,6 +125,7 @@ def fitting(
     grid: Grid,
     nino_weights: np.ndarray,
     out_len: int,
+    reach: int = REACH,
 ) -> Callable[[], Fitted]:
     """What calls `fit`, once, when it is called itself; arguments as there."""
-    return functools.cache(lambda: fit(training(), grid, nino_weights, out_len))
+    return functools.cache(lambda: fit(training(), grid, nino_weights, out_len, reach))

@@ -35,4 +35,5 @@ def training(seed: int, in_len: int) -> Training:
 def references(seed: int, in_len: int, out_len: int) -> Callable[[], Fitted]:
     """Fits the reference forecasts, once, when they are asked for."""
     weights = point_weights(GRID)
-    return fitting(lambda: training(seed, in_len), GRID, weights, out_len)
+    months = functools.partial(training, seed, in_len)
+    return fitting(months, GRID, weights, out_len, reach=in_len - 1)

@@ -9,13 +9,14 @@ import xarray as xr
 from earthformer_jax.data.enso.systems.fitting import Fitted
 from earthformer_jax.statistics.eof import EofBasis
 from earthformer_jax.statistics.field_memory import Choices, FieldMemoryModel, Part
+from earthformer_jax.statistics.hidden import model as hidden
 from earthformer_jax.statistics.linear_system import LinearSystem
 from earthformer_jax.statistics.references import LinearInverseModel
 from earthformer_jax.statistics.state_model import StateModel
 
 _CELL = ("y", "x")
 _WITH_INDEX_MEMORY = ("lim_memory", "oscillator")
-_FIELD = "lim_field_memory"
+_FIELD, _HIDDEN = "lim_field_memory", "lim_hidden"
 
 
 def pack(fitted: Fitted) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def pack(fitted: Fitted) -> dict[str, Any]:
             packed |= _pack_state_model(name, model)
     if fitted.lim_field_memory is not None:
         packed |= _pack_field_memory(fitted.lim_field_memory)
+    if fitted.lim_hidden is not None:
+        packed |= _pack_hidden(fitted.lim_hidden)
     return packed
 
 
@@ -56,6 +59,8 @@ def unpack(dataset: xr.Dataset, ocean: np.ndarray) -> Fitted | None:
             models[name] = _unpack_state_model(name, dataset, out_len)
     if f"{_FIELD}_transition" in dataset:
         models[_FIELD] = _unpack_field_memory(dataset, out_len)
+    if f"{_HIDDEN}_transition" in dataset:
+        models[_HIDDEN] = _unpack_hidden(dataset, out_len)
     return Fitted(damping, **models)
 
 
@@ -142,3 +147,37 @@ def _unpack_field_memory(dataset: xr.Dataset, out_len: int) -> FieldMemoryModel:
         ridge=float(about["ridge"]),
     )
     return FieldMemoryModel(parts, out_len, choices)
+
+
+def _pack_hidden(model: hidden.HiddenStateModel) -> dict[str, Any]:
+    name, parts = _HIDDEN, model.parts
+    step, _ = _dynamics(name, f"{name}_part")
+    about = {"reach": model.reach}
+    part, seen = f"{name}_part", f"{name}_seen"
+    noises = np.stack([np.diag(x.system.observation_noise) for x in parts])
+    return {
+        f"{name}_projection": (
+            (part, *_CELL, seen),
+            np.stack([x.projection for x in parts]),
+            about,
+        ),
+        f"{name}_patterns": (
+            (part, seen, *_CELL),
+            np.stack([x.patterns for x in parts]),
+        ),
+        f"{name}_transition": (step, np.stack([x.system.transition for x in parts])),
+        f"{name}_noise": (step, np.stack([x.system.noise for x in parts])),
+        f"{name}_observation_noise": ((part, seen), noises),
+    }
+
+
+def _unpack_hidden(dataset: xr.Dataset, out_len: int) -> hidden.HiddenStateModel:
+    names = ("projection", "patterns", "transition", "noise", "observation_noise")
+    values = [dataset[f"{_HIDDEN}_{name}"].values for name in names]
+    parts = []
+    for projection, patterns, transition, noise, seen in zip(*values, strict=True):
+        observed = np.eye(len(seen), transition.shape[-1])
+        system = LinearSystem(transition, noise, observed, np.diag(seen))
+        parts.append(hidden.Part(projection, patterns, system))
+    reach = int(dataset[f"{_HIDDEN}_projection"].attrs["reach"])
+    return hidden.HiddenStateModel(parts, out_len, reach)

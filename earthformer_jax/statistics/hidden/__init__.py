@@ -1,0 +1,1 @@
+"""Linear systems with states that no observation shows."""
