@@ -69,6 +69,7 @@ LABELS = {
     "lim": "LIM",
     "lim_memory": "LIM + memory",
     "lim_field_memory": "LIM + memory of fields",
+    "lim_hidden": "LIM + hidden states",
     "oscillator": "oscillator",
     "unet": "UNet",
     "conv_lstm": "ConvLSTM",
@@ -80,7 +81,14 @@ LABELS = {
     "xro": "XRO, nonlinear",
     "xro_memory": "XRO, memory of SST for h",
 }
-LINEAR = ("damped_persistence", "lim", "lim_memory", "lim_field_memory", "oscillator")
+LINEAR = (
+    "damped_persistence",
+    "lim",
+    "lim_memory",
+    "lim_field_memory",
+    "lim_hidden",
+    "oscillator",
+)
 TRAINED = ("unet", "conv_lstm", "earthformer", "hybrid")
 
 

@@ -53,6 +53,7 @@ LABELS = {
     "oscillator": "recharge oscillator",
     "lim_memory": "LIM with the memory of Niño3.4",
     "lim_field_memory": "LIM with the memory of fields",
+    "lim_hidden": "LIM with hidden states",
 }
 
 

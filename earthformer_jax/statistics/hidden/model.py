@@ -165,26 +165,17 @@ def fit_hidden_states(
         ValueError: if there are too few months.
     """
     record = Record.of(months, ocean_mask, latitude, index_weights)
-    everything = np.ones(len(record), bool)
-    return HiddenStateModel(fit_parts(record, everything, latitude), out_len, reach)
-
-
-def fit_parts(record: Record, kept, latitude) -> list[Part]:
-    """Fits systems to the months that are kept, and to the later ones of them.
-
-    Raises:
-        ValueError: if there are too few months.
-    """
     parts: list[Part] = []
     for share in PARTS:
-        late = kept & (np.arange(len(record)) >= round((1 - share) * len(record)))
-        if parts and late.sum() < SHORTEST:
+        kept = np.arange(len(record)) >= round((1 - share) * len(record))
+        if parts and kept.sum() < SHORTEST:
             break
-        parts.append(_fit_part(record, late, latitude))
-    return parts
+        parts.append(_fit_part(record, kept, latitude))
+    return HiddenStateModel(parts, out_len, reach)
 
 
 def _fit_part(record: Record, kept, latitude) -> Part:
+    """Fits one system to the months that are kept."""
     ocean = record.ocean_mask
     fields = on_grid(record.cells[kept], ocean)
     basis = fit_eofs([fields], ocean, latitude).part(slice(MODES))

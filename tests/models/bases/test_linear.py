@@ -88,6 +88,7 @@ def test_months():
     [
         ((1, 1), "lim", "base='lim': reads the month .*data.calendar=True"),
         ((3, 1), "lim_field_memory", "reads the memory .*data.memory=True"),
+        ((3, 1), "lim_hidden", "reads the memory .*data.memory=True"),
         ((4, 2), "lim", "base='lim': forecasts one channel; the targets have 2"),
     ],
 )
