@@ -22,8 +22,10 @@ Variants, as in --config=configs/enso.py:quick
     quick     4 minutes on two CPU cores; on the twin expect C-Nino3.4-M 0.67 (LIM 0.53,
               persistence 0.42, the best possible forecast 0.73)
     hybrid    the model of `quick` as a correction of the strongest linear reference, a
-              linear inverse model with the memory of past months, which it begins as;
-              on the twin expect C-Nino3.4-M 0.69 (that reference has 0.67)
+              linear inverse model with hidden states, which it begins as; on the twin
+              that reference has C-Nino3.4-M 0.71. The benchmark on observations
+              (docs/enso.md) corrects the one with the memory of past months,
+              --config.model.base=lim_field_memory
     test      a few seconds, to check that everything runs; its score is meaningless
 """
 

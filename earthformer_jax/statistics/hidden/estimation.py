@@ -178,8 +178,8 @@ def _refitted(
         future - mixed - mixed.swapaxes(1, 2) + a @ past @ a.swapaxes(1, 2)
     )
     near = [(share, shift) for shift, share in SEASONAL_KERNEL]
-    total = sum(share * np.roll(left, shift, axis=0) for share, shift in near)
-    months = sum(share * np.roll(counts, shift) for share, shift in near)
+    total = np.sum([share * np.roll(left, shift, 0) for share, shift in near], axis=0)
+    months = np.sum([share * np.roll(counts, shift) for share, shift in near], axis=0)
     q = values.shape[-1]
     squares = np.sum((known * (values - now[..., :q])) ** 2, axis=(0, 1))
     squares = squares / known.sum() + np.diagonal(error.mean(axis=0))[:q]
