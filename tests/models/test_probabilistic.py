@@ -14,7 +14,7 @@ from earthformer_jax.layers.batch_norm import BatchNorm
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.norm import LayerNorm
-from earthformer_jax.models import contract, create_model, names
+from earthformer_jax.models import RESTORERS, contract, create_model, names
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.models.hybrid import Hybrid, network_of
@@ -28,7 +28,7 @@ from earthformer_jax.models.probabilistic import (
 from earthformer_jax.run.recipes import SMALL
 
 SHAPE = (2, 4, 4, 1)
-WITHOUT = ("persistence", "conv_autoencoder")
+WITHOUT = ("persistence", "earthformer_ar", *RESTORERS)
 NETWORKS = [name for name in names() if name not in WITHOUT]
 # Two blocks per level, so that a loop over them would be possible.
 EARTHFORMER = dict(base_units=16, num_heads=2, enc_depth=(2,), dec_depth=(2,))
@@ -442,13 +442,16 @@ def _norms(tree):
     [
         ("persistence", dict(noise=4), "noise=4: .*nothing to learn; expected 0"),
         ("conv_autoencoder", dict(noise=4), "noise=4: .*makes no forecast"),
+        ("vq_vae", dict(noise=4), "noise=4: .*makes no forecast"),
+        ("earthformer_ar", dict(noise=4), "noise=4: .*probabilities of codes"),
+        ("earthformer_ar", dict(members=4), "noise=0; expected members=16"),
         ("unet", dict(noise=-1), "noise=-1: expected a whole number"),
         ("unet", dict(noise=True), "noise=True: expected a whole number"),
         ("unet", dict(noise=4, noise_in="encoder"), "noise_in='encoder': expected"),
         ("unet", dict(noise=4, members=0), "members=0: expected"),
         ("unet", dict(noise=4, train_members=1), "train_members=1: expected .* 2"),
         ("unet", dict(noise=4, ensemble=3), "ensemble=3: .*noise=4.*ensemble=1"),
-        ("unet", dict(members=50), "members=50 is for a model with noise"),
+        ("unet", dict(members=50), "members=50 is .* expected noise=32"),
         ("unet", dict(noise_in="all"), "noise_in='all' is for a model with noise"),
     ],
 )
