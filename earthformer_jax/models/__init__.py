@@ -176,11 +176,12 @@ def _check_noise(name: str, options: NoiseOptions) -> None:
         raise ValueError(f"noise={options.noise}: model {name!r} {why}; expected 0")
     if options.noise:
         return
+    remedy = "" if name in _WITHOUT_NOISE else "noise=32, for example, or "
     for field in dataclasses.fields(options):
         if (value := getattr(options, field.name)) != field.default:
             raise ValueError(
                 f"{field.name}={shown(value)} is for a model with noise, and noise=0; "
-                f"expected noise=32, for example, or {field.name}={field.default}"
+                f"expected {remedy}{field.name}={field.default}"
             )
 
 
