@@ -126,7 +126,7 @@ def forecast_frames(
         )
         if title:
             figure.suptitle(
-                _wrapped(title, figure),
+                wrapped(title, figure),
                 x=0.01,
                 ha="left",
                 fontsize=11,
@@ -253,7 +253,7 @@ def _sheet_headings(figure: Figure, left, right, title: str) -> None:
         figure.text(
             edge.x0,
             edge.y1 + HEADER / figure.get_figheight(),
-            _wrapped(title, figure),
+            wrapped(title, figure),
             fontsize=11,
             fontweight="bold",
             va="bottom",
@@ -317,6 +317,6 @@ def _row_label(axes, text: str, weight: str = "bold") -> None:
     )
 
 
-def _wrapped(text: str, figure: Figure) -> str:
+def wrapped(text: str, figure: Figure) -> str:
     """A title, wrapped to the width of the figure."""
     return textwrap.fill(text, int(figure.get_figwidth() * 10.5))

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from earthformer_jax.plotting.fields import colours_of, label_of
-from earthformer_jax.plotting.frames import colour_bar, every, panel
+from earthformer_jax.plotting.frames import colour_bar, every, panel, wrapped
 from earthformer_jax.plotting.style import figure_style, lead_label
 
 COLUMNS = 10
@@ -34,7 +34,7 @@ def frame_rows(
     cell = CELL * min(1, width / height)
     size = (
         columns * (cell + 0.05) + 1.6,
-        len(arrays) * (cell * height / width + 0.22) + 0.4 + 0.3 * bool(title),
+        len(arrays) * (cell * height / width + 0.22) + 0.4 + 0.4 * bool(title),
     )
     colours = colours_of(channel.colormap, channel.limits, list(arrays.values()))
     with figure_style(font_size=9):
@@ -61,5 +61,11 @@ def frame_rows(
         options = dict(pad=0.012, fraction=0.03, aspect=40)
         colour_bar(figure, grid, colours, label_of(channel), **options)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            figure.suptitle(
+                wrapped(title, figure),
+                x=0.01,
+                ha="left",
+                fontsize=11,
+                fontweight="bold",
+            )
     return figure

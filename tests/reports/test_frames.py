@@ -189,3 +189,16 @@ def test_a_failing_forecast_leaves_no_scores(tmp_path):
     with pytest.raises(RuntimeError, match="no forecast"):
         score(task(FrameScores()), patches(), tmp_path, broken)
     assert not (tmp_path / "scores.json").exists()
+
+
+def test_samples_are_drawn_below_the_forecast():
+    data = patches(gaps=True)
+    example = frames.one_example(data.test, 3, {"model": model}, 2)
+    samples = np.stack([np.full_like(example["targets"], i) for i in range(3)])
+    figure = frames.draw_samples(example, samples, data.display, "Samples")
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    rows = ["Inputs", "Truth", "Forecast", "Sample 1", "Sample 2", "Sample 3"]
+    assert labels[: len(rows)] == rows
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(drawn) == IN_LEN + 5 * OUT_LEN
+    assert (drawn[-1] == 2).all() and drawn[IN_LEN + 1].mask[:5].all()
