@@ -1,6 +1,7 @@
 """A run: what it rejects before anything is written, and what it does only once."""
 
 import collections
+import json
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_the_run_of_a_workdir(made, tmp_path):
     again = Run.of(str(tmp_path))
     assert again.config.train.log_every == 3
     assert again.load().step == 5
+
+
+def test_a_workdir_from_before_losses_could_be_chosen(made, tmp_path):
+    run(tmp_path).train()
+    file = tmp_path / "config.json"
+    saved = json.loads(file.read_text())
+    saved["train"] = {k: v for k, v in saved["train"].items() if "loss" not in k}
+    file.write_text(json.dumps(saved))
+    longer = run(tmp_path, train__steps=7)
+    assert longer.train() and longer.load().step == 7
+    with pytest.raises(ConfigError, match='train.loss: "", now "mae"'):
+        run(tmp_path, train__loss="mae").train()
 
 
 class TestRefusals:
