@@ -259,8 +259,10 @@ def describe(model: Forecaster, variables: Variables, count: int) -> dict[str, s
             f"network (noise_in={options.noise_in}, noise_seed={options.noise_seed})"
         )
     elif draws(model):
-        chosen = (f"{x}={getattr(model, x)}" for x in SAMPLING if hasattr(model, x))
-        drawn = f"samples that the model draws ({', '.join(chosen)})"
+        chosen = [f"{x}={getattr(model, x)}" for x in SAMPLING if hasattr(model, x)]
+        drawn = " with ".join(
+            filter(None, ("samples that the model draws", ", ".join(chosen)))
+        )
     origin = ", each of ".join(filter(None, (drawn, origin)))
     leaves = jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {}))
     fitted = [x for path, x in leaves if path[-1] == jax.tree_util.DictKey("spread")]
