@@ -59,6 +59,12 @@ def load(
             f"{path}: config.model.ensemble={size}: expected 1, since official weights "
             "are of one network"
         )
+    if noise := config.model.noise:
+        raise ConfigError(
+            f"{path}: config.model.noise={noise}: expected 0, since official weights "
+            "have no noise layers. A model with noise can be trained that begins with "
+            "these weights (train.init_from)"
+        )
     state = _state(config, pathlib.Path(path).name)
     shapes = state.input_shape, state.target_shape
     model = make_model(config, *shapes)

@@ -83,6 +83,7 @@ def test_outputs_of_the_official_code(tmp_path, name, data_set, scale, offset):
         ("radar.npz", None, "weights alone do not say .* such as sevir:released"),
         ("radar.npz", {"model.num_heads": 1}, "does not fit the model"),
         ("radar.npz", {"data.in_len": 4}, "wrong shape"),
+        ("radar.npz", {"model.noise": 32}, "noise=32: expected 0, .*init_from"),
         ("radar.npz", {"model.name": "unet"}, "expected the config of an earthformer"),
         ("other.npz", {}, "other.npz: no weight file at"),
     ],
