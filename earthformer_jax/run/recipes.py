@@ -37,11 +37,11 @@ SMALL = {
             teacher_steps=300,
         ),
         "e3d_lstm": dict(num_layers=2, features=16, norm_epsilon=1e-5, **_SAMPLING),
-        "vq_vae": dict(codebook_size=128, code_width=16),
+        "vq_vae": dict(codebook_size=128, code_width=16, features=32),
         "earthformer_ar": dict(
             base_units=32,
             codebook_size=128,
-            tokenizer_options=dict(code_width=16),
+            tokenizer_options=dict(code_width=16, features=32),
             tokenizer_steps=500,
             **NO_DROPOUT,
         ),
