@@ -196,7 +196,7 @@ class Probabilistic(nn.Module):
         z = self._noise(inputs if seen is None else seen, size, first)
         return self._forecasts(inputs, z)
 
-    def _noise(self, seen, size, first=0):
+    def _noise(self, seen, size, first: jax.typing.ArrayLike = 0):
         return draw(seen, size, self.options.noise, self.options.noise_seed, first)
 
     def _forecasts(self, inputs, z):
@@ -299,7 +299,8 @@ def fingerprints(inputs: jax.Array, seed: int) -> jax.Array:
     Returns:
         uint32 `[b, 2]`.
     """
-    x = inputs.astype(jnp.float32) + 0.0  # makes -0.0 and 0.0 the same
+    x = inputs.astype(jnp.float32)
+    x = jnp.where(x == 0, 0.0, x)  # a sum, x + 0.0, would be left out by the compiler
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     shape = (1, *inputs.shape[1:])
     words = []
