@@ -25,7 +25,6 @@ from earthformer_jax.settings import (
     at_least,
     expectation,
     meanings,
-    setting,
 )
 
 WHOLE = Accepted(
@@ -94,10 +93,8 @@ def accepts(accepted: Accepted, value: Any) -> bool:
 def inherited(group: type, name: str) -> Any:
     """A field with the default and the accepted values of one in another dataclass."""
     (field,) = (f for f in dataclasses.fields(group) if f.name == name)
-    accepted = field.metadata.get("accepted")
-    if accepted is None:
-        return dataclasses.field(default=field.default)
-    return setting(field.default, accepted)
+    metadata = {**field.metadata, "described_in": (group, name)}
+    return dataclasses.field(default=field.default, metadata=metadata)
 
 
 def accepted_by(annotation: Any) -> Accepted | None:

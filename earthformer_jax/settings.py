@@ -115,7 +115,7 @@ FRACTION = number("between 0 and 1", lambda value: 0 <= value <= 1)
 DECAY = number("of at least 0 and less than 1", lambda value: 0 <= value < 1)
 FINITE = number("that is finite", lambda value: True)
 PATH = Accepted("a path, or an empty text", lambda value: isinstance(value, str))
-NAME = Accepted("a name", lambda value: isinstance(value, str) and value != "")
+TEXT = Accepted("a text", lambda value: isinstance(value, str))
 
 
 def setting(default: Any, accepted: Accepted, **metadata: Any) -> Any:
@@ -204,9 +204,16 @@ def meanings(settings: type) -> dict[str, str]:
     """What each field means, by name, from the "Attributes" section of the docstring.
 
     Args:
-        settings: a class; fields missing from its docstring are looked up in its bases.
+        settings: a class; fields missing from its docstring are looked up in its bases,
+            and in the class that they were taken from (`checks.inherited`).
     """
     found = {}
+    for field in (
+        dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
+    ):
+        if source := field.metadata.get("described_in"):
+            group, name = source
+            found[field.name] = meanings(group).get(name, "")
     for base in reversed(settings.__mro__):
         doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")
         section = re.search(r"^Attributes:\n((?: .*\n?|\n)*)", doc, re.MULTILINE)

@@ -81,7 +81,7 @@ class TestSettingsFrom:
         (lib.FRACTION, [0, 1, 0.5], [-0.1, 1.1]),
         (lib.DECAY, [0, 0.99], [1, -0.1]),
         (lib.FINITE, [-5, 0.1], [float("nan")]),
-        (lib.NAME, ["mse"], ["", 3]),
+        (lib.TEXT, ["mse", ""], [3]),
         (choice("a", "b"), ["a"], ["c", "", 0]),
     ],
 )

@@ -1,7 +1,7 @@
 """What training, forecasting and reports expect of a model."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.typing
@@ -164,6 +164,16 @@ def trains_members(model: Forecaster) -> bool:
     A model that draws does, unless its loss is its own.
     """
     return draws(model) and not own_loss(model)
+
+
+def members_of_mean(model: Forecaster) -> int:
+    """The number of first members that the forecast is the mean of.
+
+    Args:
+        model: that is trained with members (`trains_members`); it has this number as
+            its attribute `mean_of`.
+    """
+    return cast(Any, model).mean_of
 
 
 def final_teaching(model: Forecaster, total_steps: int) -> float:

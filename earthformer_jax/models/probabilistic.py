@@ -107,6 +107,11 @@ class Probabilistic(nn.Module):
 
     draws = True
 
+    @property
+    def mean_of(self) -> int:
+        """The number of members that the forecast is the mean of."""
+        return self.options.members
+
     def check(self) -> None:
         """Raises ValueError for inconsistent shapes or options."""
         check_fields(self.options)

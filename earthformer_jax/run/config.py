@@ -44,6 +44,12 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             if isinstance(config.get(section), ml_collections.ConfigDict):
                 name = config[section].get("name")
                 _complete(config[section], defaults(section, name))
+        train, model = config.get("train"), config.get("model")
+        if isinstance(train, ml_collections.ConfigDict) and train.monitor == "":
+            has_noise = isinstance(model, ml_collections.ConfigDict) and bool(
+                model.get("noise")
+            )
+            train.monitor = settings_lib.default_monitor(of_members=has_noise)
     return config.lock()
 
 

@@ -9,7 +9,13 @@ import numpy as np
 
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Metric, Scores
-from earthformer_jax.models.contract import Forecaster, Tokenizer, Variables
+from earthformer_jax.metrics.ensembles.validation import MembersAndMean
+from earthformer_jax.models.contract import (
+    Forecaster,
+    Tokenizer,
+    Variables,
+    members_of_mean,
+)
 from earthformer_jax.training import mesh as mesh_lib
 
 Wait = Callable[..., Any]  # calls a function with arguments, as `StopRequest.wait` does
@@ -26,7 +32,8 @@ def make_scorer(
 
     Args:
         model: forecaster.
-        metric: of the forecasts.
+        metric: of the forecasts, or a `MembersAndMean` of the members that the forecast
+            of the model is the mean of.
         mesh: devices to forecast on.
 
     Returns:
@@ -39,7 +46,11 @@ def make_scorer(
 
     def add(sums, variables, batch):
         inputs = batch["inputs"]
-        forecast = model.apply(variables, inputs, train=False)
+        if isinstance(metric, MembersAndMean):
+            size = members_of_mean(model)
+            forecast = model.apply(variables, inputs, size, method="members")
+        else:
+            forecast = model.apply(variables, inputs, train=False)
         if isinstance(model, Tokenizer):  # the compiler encodes only once
             batch = {**batch, "codes": model.apply(variables, inputs, method="encode")}
         return metric.update(sums, forecast, batch)

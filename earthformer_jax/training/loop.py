@@ -24,6 +24,7 @@ from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Scores, is_scalar
+from earthformer_jax.metrics.ensembles.validation import CRPS, MembersAndMean
 from earthformer_jax.models.contract import Forecaster, Variables, final_teaching
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, feed
@@ -54,6 +55,13 @@ TAUGHT_TO_THE_END = (
     "the training ends after %d steps while %s is still given true frames in place of "
     "its own forecasts, with probability %.2g: leave out the options of its sampling "
     "schedule, which then follows the training, or end the schedule earlier"
+)
+
+
+MEAN_ALONE = (
+    "the best checkpoint is chosen by %s, which scores the mean of the members and not "
+    "their spread; --config.train.monitor=crps --config.train.monitor_mode=min chooses "
+    "by both"
 )
 
 
@@ -133,7 +141,8 @@ def _train(
         example = data.example()
     is_first_process = jax.process_index() == 0
 
-    plan = make_plan(settings.train, len(data.train))
+    monitor, metric = settings_lib.monitored(settings.train, dataset, model)
+    plan = make_plan(settings.train, len(data.train), monitor)
     tx, learning_rate = make_optimizer(settings.optim, plan.total_steps)
     init = functools.partial(
         state_lib.create_state,
@@ -168,6 +177,8 @@ def _train(
         if before is not None and before != plan.total_steps > progress.step:
             change_length(progress, plan, before, learning_rate)
     complete = plan.is_complete(progress) and not progress.validation_due
+    if isinstance(metric, MembersAndMean) and monitor != CRPS and not complete:
+        logger.warning(MEAN_ALONE, monitor)
     if not complete and (share := final_teaching(model, plan.total_steps)) > 0:
         logger.warning(TAUGHT_TO_THE_END, plan.total_steps, config.model.name, share)
     if complete:
@@ -206,7 +217,7 @@ def _train(
             progress=progress,
             take_step=take_step,
             batches=feed.device_batches(batches, mesh),
-            score=evaluation.make_scorer(model, dataset.task.metric, mesh),
+            score=evaluation.make_scorer(model, metric, mesh),
             validation=_validation_batches(settings, data),
             checkpoints=checkpoints,
             records=records,

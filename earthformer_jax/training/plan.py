@@ -8,7 +8,11 @@ from typing import Any
 
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Progress
-from earthformer_jax.training.settings import TrainSettings, from_config
+from earthformer_jax.training.settings import (
+    TrainSettings,
+    default_monitor,
+    from_config,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ class Plan:
         return score > best if self.highest_is_best else score < best
 
 
-def make_plan(train: TrainSettings, examples: int) -> Plan:
+def make_plan(train: TrainSettings, examples: int, monitor: str = "") -> Plan:
     """The plan of a training.
 
     Args:
@@ -83,6 +87,8 @@ def make_plan(train: TrainSettings, examples: int) -> Plan:
             split, to which steps on simulated examples are added; `steps` counts
             everything.
         examples: size of the training split.
+        monitor: validation score that selects the best checkpoint; empty: that of the
+            settings.
     """
     epochs = max(int(train.epochs * examples / train.batch_size), 1)
     return Plan(
@@ -90,7 +96,7 @@ def make_plan(train: TrainSettings, examples: int) -> Plan:
         log_every=train.log_every,
         validate_every=train.validate_every or max(examples // train.batch_size, 1),
         checkpoint_every=train.checkpoint_every,
-        monitor=train.monitor,
+        monitor=monitor or train.monitor or default_monitor(of_members=False),
         highest_is_best=train.monitor_mode == "max",
         patience=train.early_stop_patience,
         patient_until=train.simulated_steps,

@@ -11,21 +11,24 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from earthformer_jax import losses
 from earthformer_jax.checks import inherited
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.source import NUM_THREADS
 from earthformer_jax.losses.contract import Loss
-from earthformer_jax.metrics.contract import scalar_scores
+from earthformer_jax.metrics.contract import Metric, scalar_scores
+from earthformer_jax.metrics.ensembles.validation import CRPS, MembersAndMean
 from earthformer_jax.models.contract import Forecaster, own_loss, trains_members
 from earthformer_jax.settings import (
     DECAY,
     FRACTION,
     INT32_MOST,
-    NAME,
     NOT_NEGATIVE,
     PATH,
     POSITIVE,
+    TEXT,
     UINT32_MOST,
     ConfigError,
     at_least,
@@ -102,7 +105,8 @@ class TrainSettings:
         validate_every: steps between validations; 0: an epoch.
         early_stop_patience: validations without improvement before training stops; 0:
             never.
-        monitor: validation score that selects the best checkpoint.
+        monitor: validation score that selects the best checkpoint; empty (default):
+            crps for a model that is trained with members, otherwise mse.
         monitor_mode: whether a small or a large score is good.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints; 0: at validations.
@@ -129,7 +133,7 @@ class TrainSettings:
     simulated_fraction: float = setting(0.0, FRACTION)
     validate_every: int = setting(0, at_least(0))
     early_stop_patience: int = setting(20, at_least(0), free=True)
-    monitor: str = setting("mse", NAME)
+    monitor: str = setting("", TEXT)
     monitor_mode: str = setting("min", choice("min", "max"))
     log_every: int = setting(20, at_least(1), free=True)
     checkpoint_every: int = setting(0, at_least(0), free=True)
@@ -318,6 +322,29 @@ def _units(
     )
 
 
+def default_monitor(*, of_members: bool) -> str:
+    """The validation score that selects the best checkpoint if none is named.
+
+    The error of the mean does not see the spread of members: a model that begins with
+    the weights of a network without noise would be best before its first step.
+
+    Args:
+        of_members: whether the model is trained with members.
+    """
+    return CRPS if of_members else "mse"
+
+
+def monitored(
+    train: TrainSettings, dataset: Dataset, model: Forecaster
+) -> tuple[str, Metric]:
+    """The validation score that selects the best checkpoint, and its metric."""
+    of_members, metric = trains_members(model), dataset.task.metric
+    if of_members:
+        weights = np.asarray(dataset.data.loss_weights, np.float64)
+        metric = MembersAndMean(metric, weights)
+    return train.monitor or default_monitor(of_members=of_members), metric
+
+
 def check_devices(settings: Settings, count: int) -> None:
     """Refuses batches that cannot be shared equally by the devices.
 
@@ -343,12 +370,15 @@ def check_devices(settings: Settings, count: int) -> None:
         raise ConfigError(*problems)
 
 
-def check_dataset(settings: Settings, dataset: Dataset) -> None:
+def check_dataset(
+    settings: Settings, dataset: Dataset, *, of_members: bool = False
+) -> None:
     """Refuses settings that ask a data set for something it does not have.
 
     Args:
         settings: of the run.
         dataset: data to learn from, and the task with its metric.
+        of_members: whether the model is trained with members.
 
     Raises:
         ConfigError: naming the field, or the split that is empty.
@@ -380,10 +410,11 @@ def check_dataset(settings: Settings, dataset: Dataset) -> None:
                 f"config.train.epochs={train.epochs:g}: expected at most {INT32_MOST} "
                 f"steps of {train.batch_size} examples"
             )
-    scores = scalar_scores(dataset.task.metric)
-    if train.monitor not in scores:
+    scores = scalar_scores(dataset.task.metric) + [CRPS] * of_members
+    monitor = train.monitor or default_monitor(of_members=of_members)
+    if monitor not in scores:
         problems.append(
-            f"config.train.monitor={train.monitor!r} is not a score of {data.name!r}; "
+            f"config.train.monitor={monitor!r} is not a score of {data.name!r}; "
             f"expected one of {', '.join(scores)}"
         )
     if problems:

@@ -124,8 +124,7 @@ def test_every_data_setting_has_a_meaning(section, name):
     assert [f for f in fields if not lib.meanings(described).get(f)] == []
 
 
-# The options that the layers of the Earthformer share are described with the layers.
-@pytest.mark.parametrize("name", [n for n in models.names() if n != "earthformer"])
+@pytest.mark.parametrize("name", models.names())
 def test_every_model_option_has_a_meaning(name):
     meanings = lib.meanings_of("model", name)
     assert [f for f in lib.defaults("model", name) if not meanings.get(f)] == []

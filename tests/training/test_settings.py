@@ -42,7 +42,7 @@ WRONG_VALUES = {
     "train.simulated_fraction": [1.5],
     "train.validate_every": [-1],
     "train.early_stop_patience": [-1],
-    "train.monitor": [""],
+    "train.monitor": [3],
     "train.monitor_mode": ["minimum"],
     "train.log_every": [0],
     "train.checkpoint_every": [-1],
