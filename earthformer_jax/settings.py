@@ -208,12 +208,6 @@ def meanings(settings: type) -> dict[str, str]:
             and in the class that they were taken from (`checks.inherited`).
     """
     found = {}
-    for field in (
-        dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
-    ):
-        if source := field.metadata.get("described_in"):
-            group, name = source
-            found[field.name] = meanings(group).get(name, "")
     for base in reversed(settings.__mro__):
         doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")
         section = re.search(r"^Attributes:\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
@@ -222,6 +216,12 @@ def meanings(settings: type) -> dict[str, str]:
         )
         for name, text in entries:
             found[name] = " ".join(text.split()).removesuffix(".")
+    if not dataclasses.is_dataclass(settings):
+        return found
+    for field in dataclasses.fields(settings):
+        if source := field.metadata.get("described_in"):
+            group, name = source
+            found.setdefault(field.name, meanings(group).get(name, ""))
     return found
 
 

@@ -52,6 +52,8 @@ WRONG_VALUES = {
     "eval.batch_size": [0],
     "eval.clusters": [1, 2.5],
     "eval.checkpoint": ["newest"],
+    "eval.members": [0, 1.5],
+    "eval.spread": ["narrow"],
 }
 
 

@@ -209,8 +209,6 @@ def choose(
         logits: float32 `[..., Q]`.
         noise: `[...]`, uniform in [0, 1); None: the most probable code is taken, the
             first of equals.
-        batch: number of examples, b.
-        plane: (h, w) of the codes; the decoder's grid may be larger, with codes 0.
         temperature: divides the logits.
         top_k: only the k most probable codes (and those as probable) are drawn; 0: all.
 
