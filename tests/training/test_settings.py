@@ -52,7 +52,7 @@ WRONG_VALUES = {
     "eval.batch_size": [0],
     "eval.clusters": [1, 2.5],
     "eval.checkpoint": ["newest"],
-    "eval.members": [0, 1.5],
+    "eval.members": [-1, 1.5],
     "eval.spread": ["narrow"],
 }
 
