@@ -44,13 +44,21 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             if isinstance(config.get(section), ml_collections.ConfigDict):
                 name = config[section].get("name")
                 _complete(config[section], defaults(section, name))
-        train, model = config.get("train"), config.get("model")
-        if isinstance(train, ml_collections.ConfigDict) and train.monitor == "":
-            has_noise = isinstance(model, ml_collections.ConfigDict) and bool(
-                model.get("noise")
-            )
-            train.monitor = settings_lib.default_monitor(of_members=has_noise)
     return config.lock()
+
+
+def explicit(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy in which what an empty field stands for is written out, to compare.
+
+    Args:
+        config: any part of a config.
+    """
+    config = copy.deepcopy(config)
+    if config.get("train", {}).get("monitor") == "":
+        has_noise = bool(config.get("model", {}).get("noise"))
+        with config.unlocked():
+            config.train.monitor = settings_lib.default_monitor(of_members=has_noise)
+    return config
 
 
 def defaults(section: str, name: str | None = None) -> dict[str, Any]:

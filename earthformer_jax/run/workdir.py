@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from earthformer_jax.data.dataset import DataSettings
-from earthformer_jax.run.config import completed
+from earthformer_jax.run.config import completed, explicit
 from earthformer_jax.run.ensembles import members
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training import workdir as workdir_lib
@@ -232,7 +232,9 @@ def differences(
         saved: the config of a workdir.
         config: the config to compare it with.
     """
-    before, now = (flatten(json.loads(workdir_lib.to_json(c))) for c in (saved, config))
+    before, now = (
+        flatten(json.loads(workdir_lib.to_json(explicit(c)))) for c in (saved, config)
+    )
     return [
         f"{name}: {_shown(before, name)}, now {_shown(now, name)}"
         for name in dict.fromkeys([*before, *now])

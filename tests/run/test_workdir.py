@@ -201,6 +201,20 @@ class TestFiles:
         assert config_hash(c) != config_hash(other_order)
         assert len(config_hash(c)) == 64
 
+    @pytest.mark.parametrize("noise, monitor", [(0, "mse"), (4, "crps")])
+    def test_the_score_that_an_empty_monitor_stands_for_is_the_same(
+        self, noise, monitor
+    ):
+        model = {"name": "unet", "noise": noise}
+        saved, now = (
+            ml_collections.ConfigDict({"model": model, "train": {"monitor": name}})
+            for name in (monitor, "")
+        )
+        assert lib.differences(saved, now) == []
+        saved.train.monitor = "mae"
+        (line,) = lib.differences(saved, now)
+        assert line == f'train.monitor: "mae", now "{monitor}"'
+
     def test_differences(self):
         a = ml_collections.ConfigDict(dict(x=dict(y=1, z="s"), old=1, same=(1, 2)))
         b = ml_collections.ConfigDict(dict(x=dict(y=2, z="s"), new=1, same=(1, 2)))
