@@ -10,7 +10,7 @@ from earthformer_jax.checks import check_array
 def cross_entropy(
     logits: jax.Array, codes: jax.Array, weights: jax.Array | np.ndarray | None = None
 ) -> jax.Array:
-    """Mean over codes of weight times -log(probability of the true code).
+    """Mean over codes of weight times -log(probability of the true code), by example.
 
     Args:
         logits: `[b, k, h, w, q]`, of q codes.
@@ -20,7 +20,7 @@ def cross_entropy(
             that the loss of a batch is the mean of those of its parts.
 
     Returns:
-        float32 `()`, in nats; log(q) if all codes are equally probable.
+        float32 `[b]`, in nats; log(q) if all codes are equally probable.
 
     Raises:
         ValueError: for arrays of other shapes.
@@ -31,4 +31,5 @@ def cross_entropy(
     one_hot = jax.nn.one_hot(codes, sizes["q"])  # its gradient is a sum, no scatter
     true = jnp.sum(one_hot * logits, axis=-1)
     surprise = jax.nn.logsumexp(logits, axis=-1) - true
-    return jnp.mean(surprise if weights is None else weights * surprise)
+    surprise = surprise if weights is None else weights * surprise
+    return jnp.mean(surprise, axis=(1, 2, 3))

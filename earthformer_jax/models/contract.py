@@ -158,6 +158,14 @@ def own_loss(model: Forecaster) -> bool:
     return bool(getattr(model, "own_loss", False))
 
 
+def validates_own_loss(model: Forecaster) -> bool:
+    """Whether the model tells its own loss of examples that it does not learn from.
+
+    It then has a method `validation_loss(inputs, targets, weights) -> [b]`.
+    """
+    return own_loss(model) and hasattr(model, "validation_loss")
+
+
 def trains_members(model: Forecaster) -> bool:
     """Whether a call with `train=True` gives members `[m, b, k, h, w, c_out]`.
 

@@ -55,9 +55,14 @@ def explicit(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """
     config = copy.deepcopy(config)
     if config.get("train", {}).get("monitor") == "":
-        has_noise = bool(config.get("model", {}).get("noise"))
+        model = config.get("model", {})
+        name = model.get("name")
+        kind = models.model_class(name) if name in models.names() else None
         with config.unlocked():
-            config.train.monitor = settings_lib.default_monitor(of_members=has_noise)
+            config.train.monitor = settings_lib.default_monitor(
+                of_members=bool(model.get("noise")),
+                own_loss=hasattr(kind, "validation_loss"),
+            )
     return config
 
 

@@ -23,7 +23,6 @@ from earthformer_jax.models.contract import (
     Tokenizer,
     Variables,
     draws,
-    trains_members,
 )
 from earthformer_jax.models.ensemble import MEMBER, Ensemble
 from earthformer_jax.run import config as config_lib
@@ -150,9 +149,7 @@ class Run:
             members.check(self.config)
             self._member(0).rehearse()
             return self._reported
-        check_dataset(
-            self._settings, self._reported, of_members=trains_members(self.model)
-        )
+        check_dataset(self._settings, self._reported, self.model)
         make_loss(self._settings.train, self.model, self._reported)
         shapes = example_shapes(self.config, self.dataset)
         for batch in ("train.micro_batch", "eval.batch_size"):

@@ -10,6 +10,7 @@ import numpy as np
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Metric, Scores
 from earthformer_jax.metrics.ensembles.validation import MembersAndMean
+from earthformer_jax.metrics.own_loss import LOSS, ForecastAndLoss
 from earthformer_jax.models.contract import (
     Forecaster,
     Tokenizer,
@@ -17,6 +18,7 @@ from earthformer_jax.models.contract import (
     members_of_mean,
 )
 from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training.step import relative_weights
 
 Wait = Callable[..., Any]  # calls a function with arguments, as `StopRequest.wait` does
 
@@ -32,8 +34,8 @@ def make_scorer(
 
     Args:
         model: forecaster.
-        metric: of the forecasts, or a `MembersAndMean` of the members that the forecast
-            of the model is the mean of.
+        metric: of the forecasts, a `MembersAndMean` of the members that the forecast of
+            the model is the mean of, or a `ForecastAndLoss` with the model's own loss.
         mesh: devices to forecast on.
 
     Returns:
@@ -51,6 +53,8 @@ def make_scorer(
             forecast = model.apply(variables, inputs, size, method="members")
         else:
             forecast = model.apply(variables, inputs, train=False)
+        if isinstance(metric, ForecastAndLoss):
+            batch = {**batch, LOSS: _own_loss(model, variables, batch, metric.weights)}
         if isinstance(model, Tokenizer):  # the compiler encodes only once
             batch = {**batch, "codes": model.apply(variables, inputs, method="encode")}
         return metric.update(sums, forecast, batch)
@@ -70,6 +74,15 @@ def make_scorer(
         return metric.compute(sums)
 
     return score
+
+
+def _own_loss(model, variables, batch, loss_weights) -> jax.Array:
+    """The model's own loss of each example, `[b]`."""
+    targets = batch["targets"]
+    weights = relative_weights(loss_weights, targets.shape[1:], batch.get("observed"))
+    return model.apply(
+        variables, batch["inputs"], targets, weights, method="validation_loss"
+    )
 
 
 def make_forecaster(

@@ -96,7 +96,7 @@ def make_plan(train: TrainSettings, examples: int, monitor: str = "") -> Plan:
         log_every=train.log_every,
         validate_every=train.validate_every or max(examples // train.batch_size, 1),
         checkpoint_every=train.checkpoint_every,
-        monitor=monitor or train.monitor or default_monitor(of_members=False),
+        monitor=monitor or train.monitor or default_monitor(),
         highest_is_best=train.monitor_mode == "max",
         patience=train.early_stop_patience,
         patient_until=train.simulated_steps,

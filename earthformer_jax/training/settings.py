@@ -20,7 +20,13 @@ from earthformer_jax.data.source import NUM_THREADS
 from earthformer_jax.losses.contract import Loss
 from earthformer_jax.metrics.contract import Metric, scalar_scores
 from earthformer_jax.metrics.ensembles.validation import CRPS, MembersAndMean
-from earthformer_jax.models.contract import Forecaster, own_loss, trains_members
+from earthformer_jax.metrics.own_loss import LOSS, ForecastAndLoss
+from earthformer_jax.models.contract import (
+    Forecaster,
+    own_loss,
+    trains_members,
+    validates_own_loss,
+)
 from earthformer_jax.settings import (
     DECAY,
     FRACTION,
@@ -106,7 +112,8 @@ class TrainSettings:
         early_stop_patience: validations without improvement before training stops; 0:
             never.
         monitor: validation score that selects the best checkpoint; empty (default):
-            crps for a model that is trained with members, otherwise mse.
+            crps for a model that is trained with members, loss for one that has all of
+            its loss itself, otherwise mse.
         monitor_mode: whether a small or a large score is good.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints; 0: at validations.
@@ -322,27 +329,37 @@ def _units(
     )
 
 
-def default_monitor(*, of_members: bool) -> str:
+def default_monitor(*, of_members: bool = False, own_loss: bool = False) -> str:
     """The validation score that selects the best checkpoint if none is named.
 
-    The error of the mean does not see the spread of members: a model that begins with
-    the weights of a network without noise would be best before its first step.
+    The error of a mean does not see the spread of members: a model that begins with the
+    weights of a network without noise would be best before its first step. Nor does the
+    error of the most probable frames say how good probabilities of codes are.
 
     Args:
         of_members: whether the model is trained with members.
+        own_loss: whether it tells its own loss.
     """
-    return CRPS if of_members else "mse"
+    return CRPS if of_members else LOSS if own_loss else "mse"
 
 
 def monitored(
-    train: TrainSettings, dataset: Dataset, model: Forecaster
+    train: TrainSettings, dataset: Dataset, model: Forecaster | None
 ) -> tuple[str, Metric]:
-    """The validation score that selects the best checkpoint, and its metric."""
-    of_members, metric = trains_members(model), dataset.task.metric
-    if of_members:
+    """The validation score that selects the best checkpoint, and its metric.
+
+    Args:
+        train: settings of the training.
+        dataset: data to learn from, and the task with its metric.
+        model: that is trained; None: one with a single forecast.
+    """
+    of_members = model is not None and trains_members(model)
+    own = model is not None and validates_own_loss(model)
+    metric = dataset.task.metric
+    if of_members or own:
         weights = np.asarray(dataset.data.loss_weights, np.float64)
-        metric = MembersAndMean(metric, weights)
-    return train.monitor or default_monitor(of_members=of_members), metric
+        metric = (MembersAndMean if of_members else ForecastAndLoss)(metric, weights)
+    return train.monitor or default_monitor(of_members=of_members, own_loss=own), metric
 
 
 def check_devices(settings: Settings, count: int) -> None:
@@ -371,14 +388,14 @@ def check_devices(settings: Settings, count: int) -> None:
 
 
 def check_dataset(
-    settings: Settings, dataset: Dataset, *, of_members: bool = False
+    settings: Settings, dataset: Dataset, model: Forecaster | None = None
 ) -> None:
     """Refuses settings that ask a data set for something it does not have.
 
     Args:
         settings: of the run.
         dataset: data to learn from, and the task with its metric.
-        of_members: whether the model is trained with members.
+        model: to train; None: one with a single forecast.
 
     Raises:
         ConfigError: naming the field, or the split that is empty.
@@ -410,8 +427,8 @@ def check_dataset(
                 f"config.train.epochs={train.epochs:g}: expected at most {INT32_MOST} "
                 f"steps of {train.batch_size} examples"
             )
-    scores = scalar_scores(dataset.task.metric) + [CRPS] * of_members
-    monitor = train.monitor or default_monitor(of_members=of_members)
+    monitor, metric = monitored(train, dataset, model)
+    scores = scalar_scores(metric)
     if monitor not in scores:
         problems.append(
             f"config.train.monitor={monitor!r} is not a score of {data.name!r}; "

@@ -286,14 +286,35 @@ class EarthformerAR(nn.Module):
             return self._decode(codes, self.codes.generator(codes)()[0])
         if targets is None:
             raise ValueError("targets=None: expected the true frames with train=True")
+        codes, logits, loss = self._taught(known, targets, weights, train=True)
+        self.sow("losses", "cross_entropy", jnp.mean(loss))
+        return self._decode(codes, jnp.argmax(logits, axis=-1))
+
+    def validation_loss(
+        self,
+        inputs: jax.Array,
+        targets: jax.Array,
+        weights: jax.Array | np.ndarray | None = None,
+    ) -> jax.Array:
+        """Cross entropy of the true codes, each given those before it.
+
+        Args:
+            inputs, targets, weights: as in `__call__`.
+
+        Returns:
+            float32 `[b]`, in nats for each code.
+        """
+        return self._taught(self._known(inputs), targets, weights, train=False)[2]
+
+    def _taught(self, known, targets, weights, *, train):
+        """Codes of the inputs, logits of those of the targets, and their loss `[b]`."""
         if weights is not None:
             targets = jnp.where(weights > 0, targets, 0)
         frames = jnp.concatenate([known, targets.astype(known.dtype)], axis=1)
         codes, true = jnp.split(self._encode(frames), [self.input_shape[0]], axis=1)
-        logits = self.codes(codes, true, train=True)
+        logits = self.codes(codes, true, train=train)
         shares = None if weights is None else self._per_code(weights)
-        self.sow("losses", "cross_entropy", cross_entropy(logits, true, shares))
-        return self._decode(codes, jnp.argmax(logits, axis=-1))
+        return codes, logits, cross_entropy(logits, true, shares)
 
     def members(
         self,
