@@ -73,7 +73,7 @@ def _ar(c):
     """A VQ-VAE, and the auto-regressive Earthformer of its codes."""
     _quick(c)
     c.model = recipes.model_options("earthformer_ar", "quick")
-    recipes.shorten(c, steps=600, batch_size=4, micro_batch=4)
+    recipes.shorten(c, steps=3000, batch_size=4, micro_batch=4)
 
 
 def _test(c):
