@@ -24,13 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.typing
-import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
 from earthformer_jax.checks import check_fields, check_value
 from earthformer_jax.layers import batch_norm, loop_conv, norm
 from earthformer_jax.models.contract import uses_targets
+from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTMCell
 from earthformer_jax.models.shapes import check_inputs
 from earthformer_jax.settings import at_least, choice, setting
@@ -202,7 +202,8 @@ class Probabilistic(nn.Module):
         return self._forecasts(inputs, z)
 
     def _noise(self, seen, size, first: jax.typing.ArrayLike = 0):
-        return draw(seen, size, self.options.noise, self.options.noise_seed, first)
+        shape, seed = (self.options.noise,), self.options.noise_seed
+        return draw(jax.random.normal, seen, size, shape, seed, first)
 
     def _forecasts(self, inputs, z):
         forecast = self._forecaster(inputs, train=False)
@@ -265,72 +266,6 @@ class Probabilistic(nn.Module):
 def bare(network: Any) -> Any:
     """The network itself, without what it corrects."""
     return getattr(network, NETWORK, network)
-
-
-def draw(
-    inputs: jax.Array,
-    size: int,
-    width: int,
-    seed: int,
-    first: jax.typing.ArrayLike = 0,
-) -> jax.Array:
-    """Noise of the members of every window, a function of its values.
-
-    Args:
-        inputs: `[b, ...]`.
-        size: number of members.
-        width: numbers for each.
-        seed: another one gives other noise.
-        first: number of the first member.
-
-    Returns:
-        float32 `[size, b, width]`, standard normal.
-    """
-    keys = jax.random.wrap_key_data(fingerprints(inputs, seed), impl="threefry2x32")
-
-    def one(member):
-        key = jax.vmap(jax.random.fold_in, (0, None))(keys, member)
-        return jax.vmap(lambda k: jax.random.normal(k, (width,), jnp.float32))(key)
-
-    numbers = jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(first, jnp.uint32)
-    return jax.vmap(one)(numbers)
-
-
-def fingerprints(inputs: jax.Array, seed: int) -> jax.Array:
-    """Two words for each example of `[b, ...]` that depend on all its bits.
-
-    Sums of integers do not depend on their order, so that any device gives the same.
-
-    Returns:
-        uint32 `[b, 2]`.
-    """
-    x = inputs.astype(jnp.float32)
-    x = jnp.where(x == 0, 0.0, x)  # a sum, x + 0.0, would be left out by the compiler
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    shape = (1, *inputs.shape[1:])
-    words = []
-    for salt in (0x9E3779B9, 0x7F4A7C15):
-        place, step = jnp.full(shape, np.uint32(salt)), 1
-        for axis in reversed(range(1, inputs.ndim)):
-            count = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-            place = place + count * np.uint32(step % 2**32)
-            step *= shape[axis]
-        mixed = _mix(bits ^ _mix(place))
-        word = mixed.sum(axis=range(1, inputs.ndim), dtype=jnp.uint32)
-        words.append(_mix(word + np.uint32(seed % 2**32)))
-    return jnp.stack(words, axis=-1)
-
-
-def _mix(x):
-    """A bijection of uint32 in which every bit of `x` changes every bit of the result.
-
-    Reference:
-        C. Wellons 2018, Prospecting for Hash Functions ("lowbias32"),
-        https://nullprogram.com/blog/2018/07/31/
-    """
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
 
 
 def _sites(apply, variables, inputs) -> dict[str, dict[Path, int]]:

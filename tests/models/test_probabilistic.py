@@ -21,8 +21,6 @@ from earthformer_jax.models.hybrid import Hybrid, network_of
 from earthformer_jax.models.probabilistic import (
     NoiseOptions,
     Probabilistic,
-    draw,
-    fingerprints,
     modulated,
 )
 from earthformer_jax.run.recipes import SMALL
@@ -275,40 +273,6 @@ def test_what_lies_before_the_noise_is_computed_once():
     shapes = set(re.findall(r"f32\[([\d,]+)\]", str(program)))
     assert "3,2,4,4,7" in shapes and "5,3,2,4,4,7" not in shapes
     assert "5,3,2,4,4,5" in shapes
-
-
-class TestNoiseOfAWindow:
-    def test_fingerprints(self):
-        """Every bit, its place and the seed count; the batch and -0.0 do not."""
-        inputs = inputs_of(3)
-        words = np.asarray(fingerprints(inputs, 0))
-        assert words.shape == (3, 2) and words.dtype == np.uint32
-        assert len(np.unique(words)) == 6
-        np.testing.assert_array_equal(fingerprints(inputs[1:2], 0), words[1:2])
-        assert np.all(words != fingerprints(inputs, 1))
-        changed = inputs.copy()
-        changed[0, 1, 2, 3, 0] = np.nextafter(inputs[0, 1, 2, 3, 0], np.float32(9))
-        changed[1, 0, [0, 1]] = inputs[1, 0, [1, 0]]
-        after = np.asarray(fingerprints(changed, 0))
-        assert np.all(after[:2] != words[:2]) and np.all(after[2] == words[2])
-        zeros = np.zeros((1, *SHAPE), np.float32)
-        compiled = jax.jit(functools.partial(fingerprints, seed=0))
-        np.testing.assert_array_equal(compiled(zeros), compiled(-zeros))
-
-    def test_known_numbers(self):
-        """The noise of a window never changes, so that forecasts can be repeated."""
-        z = draw(jnp.arange(6, dtype=jnp.float32).reshape(1, 6), 2, 2, 7)
-        np.testing.assert_allclose(z[:, 0], KNOWN, rtol=1e-5)
-
-    def test_standard_normal(self):
-        z = np.asarray(draw(inputs_of(50), 20, 32, 0))
-        assert z.shape == (20, 50, 32)
-        assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
-        pairs = np.corrcoef(z.reshape(20, -1))
-        assert np.abs(pairs - np.eye(20)).max() < 0.11
-
-
-KNOWN = [[1.0338697, 0.3351660], [-0.2051422, 0.2785189]]
 
 
 @pytest.mark.parametrize("time_first", [False, True])

@@ -27,6 +27,7 @@ from earthformer_jax.layers.embedding import KINDS as POSITIONS
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
 from earthformer_jax.losses.cross_entropy import cross_entropy
 from earthformer_jax.models.autoregressive.code_forecaster import CodeForecaster
+from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.earthformer.hierarchy import (
     CrossPattern,
     SelfPattern,
@@ -35,7 +36,6 @@ from earthformer_jax.models.earthformer.hierarchy import (
     per_level,
 )
 from earthformer_jax.models.earthformer.options import AttentionOptions, BlockOptions
-from earthformer_jax.models.probabilistic import fingerprints
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.models.tokens.vq_vae import VQVAE
 from earthformer_jax.ops.resample import Grid
@@ -356,7 +356,7 @@ class EarthformerAR(nn.Module):
 
         shape = (self.target_shape[0], *codes.shape[2:])
         seen = inputs if seen is None else seen
-        noise = uniform(seen, size, shape, self.seed, first)
+        noise = draw(jax.random.uniform, seen, size, shape, self.seed, first)
         if size <= AT_ONCE:
             return jax.vmap(sample)(noise)
         return jax.lax.map(sample, noise, batch_size=AT_ONCE)
@@ -392,32 +392,3 @@ class EarthformerAR(nn.Module):
             return einops.reduce(x, "b k (h u) (w v) -> b k h w", "sum", u=by, v=by)
 
         return sums(weights) / sums(jnp.ones_like(weights))
-
-
-def uniform(
-    inputs: jax.Array,
-    size: int,
-    shape: tuple[int, ...],
-    seed: int,
-    first: jax.typing.ArrayLike = 0,
-) -> jax.Array:
-    """Numbers in [0, 1) for each sample, a function of the values of the inputs.
-
-    Args:
-        inputs: `[b, ...]`.
-        size: number of samples; the first of a larger number are the same.
-        shape: of the numbers of a sample of one example.
-        seed: another one gives other numbers.
-        first: number of the first sample.
-
-    Returns:
-        float32 `[size, b, *shape]`.
-    """
-    keys = jax.random.wrap_key_data(fingerprints(inputs, seed), impl="threefry2x32")
-
-    def one(member):
-        key = jax.vmap(jax.random.fold_in, (0, None))(keys, member)
-        return jax.vmap(lambda k: jax.random.uniform(k, shape, jnp.float32))(key)
-
-    numbers = jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(first, jnp.uint32)
-    return jax.vmap(one)(numbers)

@@ -53,14 +53,14 @@ def keep_mask(
         words: uint32 `[2]`, from `key_words`.
         swap: whether the last two axes of the array are swapped.
     """
-    return hashed_bits(_positions(shape, swap), words) >= threshold(rate)
+    return hashed_bits(positions(shape, swap), words) >= threshold(rate)
 
 
 def _is_hashed(key):
     return jax.random.key_impl(key) == _HASHED
 
 
-def _positions(shape, swap=False):
+def positions(shape: tuple[int, ...], swap: bool = False) -> jax.Array:
     """uint32: each element's index in the flat array, before any swap of axes."""
     order = list(range(len(shape)))
     if swap:
@@ -80,10 +80,10 @@ def hashed_bits(position: jax.Array, words: jax.Array) -> jax.Array:
         position: uint32.
         words: uint32 `[2]`, from `key_words`.
     """
-    return _mix(position * (words[1] | 1) + words[0])
+    return mix(position * (words[1] | 1) + words[0])
 
 
-def _mix(x):
+def mix(x: jax.Array) -> jax.Array:
     """A bijection of uint32 in which every bit of `x` changes every bit of the result.
 
     Reference:
@@ -99,18 +99,18 @@ def _seed(seed):
     low = seed.astype(jnp.uint32)
     wide = seed.dtype.itemsize == 8
     high = (seed >> 32).astype(jnp.uint32) if wide else jnp.zeros_like(low)
-    return _mix(jnp.stack([low, high ^ _OTHER]))
+    return mix(jnp.stack([low, high ^ _OTHER]))
 
 
 def _fold_in(key, data):
     # The mixed value is known at compile time when layers are distinguished. The factor
     # makes the order of two folds matter.
-    return key * _FACTOR + jnp.stack([_mix(data + _OTHER), _mix(data ^ _OTHER)])
+    return key * _FACTOR + jnp.stack([mix(data + _OTHER), mix(data ^ _OTHER)])
 
 
 def _split(key, shape):
     children = jnp.arange(math.prod(shape), dtype=jnp.uint32)
-    words = jax.vmap(lambda n: _fold_in(_mix(key ^ _OTHER), n))(children)
+    words = jax.vmap(lambda n: _fold_in(mix(key ^ _OTHER), n))(children)
     return words.reshape(*shape, 2)
 
 
@@ -118,7 +118,7 @@ def _random_bits(key, bit_width, shape):
     if bit_width == 64:
         halves = _random_bits(key, 32, (*shape, 2)).astype(jnp.uint64)
         return halves[..., 0] << 32 | halves[..., 1]
-    bits = hashed_bits(_positions(shape), key)
+    bits = hashed_bits(positions(shape), key)
     if bit_width == 32:
         return bits
     return (bits >> (32 - bit_width)).astype(f"uint{bit_width}")

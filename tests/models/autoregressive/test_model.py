@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.models import contract, create_model
-from earthformer_jax.models.autoregressive.model import TOKENIZER, uniform
+from earthformer_jax.models.autoregressive.model import TOKENIZER
 
 SHAPES = (2, 6, 8, 2), (3, 6, 8, 1)
 SMALL = dict(
@@ -172,16 +172,6 @@ def test_export():
     inputs = jax.ShapeDtypeStruct((b, *SHAPES[0]), jnp.float32)
     exported = jax.export.export(jax.jit(model.apply))(variables, inputs)
     assert exported.out_avals[0].shape[1:] == SHAPES[1]
-
-
-def test_numbers_of_a_sample_are_those_of_its_window():
-    inputs = RANDOM.normal(size=(3, 4, 2)).astype(np.float32)
-    many = uniform(inputs, 3, (5, 2), seed=7)
-    assert many.shape == (3, 3, 5, 2) and len(np.unique(many)) == many.size
-    one = uniform(inputs[2:], 1, (5, 2), seed=7)
-    np.testing.assert_array_equal(one[0, 0], many[0, 2])
-    assert np.all(uniform(inputs, 3, (5, 2), seed=8) != many)
-    np.testing.assert_array_equal(uniform(inputs, 1, (5, 2), 7, first=2), many[2:])
 
 
 @pytest.mark.parametrize(
