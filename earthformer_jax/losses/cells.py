@@ -5,6 +5,9 @@ the examples. An unknown target counts as no error; it does not make the others 
 more, so that the loss of a batch is the mean of those of its parts.
 """
 
+import abc
+from typing import Any, ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,3 +69,35 @@ def magnitude(x: jax.Array) -> jax.Array:
     Equal members of an ensemble would otherwise be driven apart in their order.
     """
     return x * jnp.sign(x)
+
+
+class PerCell(abc.ABC):
+    """A loss that is the weighted mean of something that each cell has by itself."""
+
+    takes_members: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        forecast: jax.Array,
+        targets: jax.Array,
+        weights: np.ndarray,
+        observed: jax.Array | None = None,
+        *,
+        key: Any = None,
+        progress: jax.Array | None = None,
+    ) -> jax.Array:
+        """Scalar; arguments as in `losses.contract.Loss`."""
+        error = errors(forecast, targets, weights, observed)
+        return weighted_mean(self.of_cells(error, targets), weights)
+
+    @abc.abstractmethod
+    def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of each cell.
+
+        Args:
+            error: `[b, k, h, w, c]`, forecast - target, 0 where the target is unknown.
+            targets: `[b, k, h, w, c]`, anything where they are unknown.
+
+        Returns:
+            `[b, k, h, w, c]`, 0 where the error is 0.
+        """

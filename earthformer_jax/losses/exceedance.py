@@ -1,14 +1,13 @@
 """Errors that count more where more is observed: rare and strong events."""
 
 import dataclasses
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.checks import each
-from earthformer_jax.losses.cells import errors, magnitude, weighted_mean
+from earthformer_jax.losses.cells import PerCell, magnitude
 from earthformer_jax.settings import (
     FINITE,
     NOT_NEGATIVE,
@@ -23,7 +22,7 @@ ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class BalancedError:
+class BalancedError(PerCell):
     """B-MSE: the squared error, times a factor that grows with the observed value.
 
     The factor of a cell is that of the highest threshold that its target reaches, and 1
@@ -53,7 +52,6 @@ class BalancedError:
     absolute: float = setting(0.0, NOT_NEGATIVE)
     scale: tuple[float, ...] = setting((1.0,), each(POSITIVE))
     offset: tuple[float, ...] = setting((0.0,), each(FINITE))
-    takes_members: ClassVar[bool] = False
 
     def check(self) -> None:
         """Refuses thresholds that do not rise, and another number of factors.
@@ -73,22 +71,12 @@ class BalancedError:
                 "thresholds, or none"
             )
 
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar; arguments as in `losses.contract.Loss`."""
-        error = errors(forecast, targets, weights, observed)
+    def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of each cell; see `PerCell`."""
         loss = jnp.square(error)
         if self.absolute:
             loss += self.absolute * magnitude(error)
-        return weighted_mean(self.factor(targets) * loss, weights)
+        return self.factor(targets) * loss
 
     def factor(self, targets: jax.Array) -> jax.Array:
         """Factors of targets `[..., c]`, of the same shape; 1 for NaN."""

@@ -1,64 +1,38 @@
 """Losses that compare every cell with its target, whatever the cells around it are."""
 
 import dataclasses
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from earthformer_jax.losses.cells import errors, magnitude, weighted_mean
+from earthformer_jax.losses.cells import PerCell, magnitude
 from earthformer_jax.settings import POSITIVE, number, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class SquaredError:
+class SquaredError(PerCell):
     """Mean squared error; its best forecast is the conditional mean."""
 
-    takes_members: ClassVar[bool] = False
-
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar; arguments as in `losses.contract.Loss`."""
-        error = errors(forecast, targets, weights, observed)
-        return weighted_mean(jnp.square(error), weights)
+    def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of each cell; see `PerCell`."""
+        return jnp.square(error)
 
 
 @dataclasses.dataclass(frozen=True)
-class AbsoluteError:
+class AbsoluteError(PerCell):
     """Mean absolute error; its best forecast is the conditional median.
 
     The gradient where a forecast is exact is 0.
     """
 
-    takes_members: ClassVar[bool] = False
-
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar; arguments as in `losses.contract.Loss`."""
-        error = errors(forecast, targets, weights, observed)
-        return weighted_mean(magnitude(error), weights)
+    def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of each cell; see `PerCell`."""
+        return magnitude(error)
 
 
 @dataclasses.dataclass(frozen=True)
-class Huber:
+class Huber(PerCell):
     """Squared error of small errors, absolute error of large ones.
 
     error^2 / 2 up to delta, delta (|error| - delta / 2) beyond, so that value and slope
@@ -73,25 +47,14 @@ class Huber:
     """
 
     delta: float = setting(1.0, POSITIVE)
-    takes_members: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar; arguments as in `losses.contract.Loss`."""
-        error = errors(forecast, targets, weights, observed)
-        return weighted_mean(optax.losses.huber_loss(error, delta=self.delta), weights)
+    def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of each cell; see `PerCell`."""
+        return optax.losses.huber_loss(error, delta=self.delta)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pinball:
+class Pinball(PerCell):
     """Error of a forecast quantile; its best forecast is the quantile of a level.
 
     level * (target - forecast) where the forecast is too low, and
@@ -108,19 +71,7 @@ class Pinball:
     """
 
     level: float = setting(0.5, number("between 0 and 1", lambda value: 0 < value < 1))
-    takes_members: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar; arguments as in `losses.contract.Loss`."""
-        error = errors(forecast, targets, weights, observed)
-        loss = magnitude(error) / 2 + (0.5 - self.level) * error
-        return weighted_mean(loss, weights)
+    def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of each cell; see `PerCell`."""
+        return magnitude(error) / 2 + (0.5 - self.level) * error

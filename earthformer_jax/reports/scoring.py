@@ -92,6 +92,23 @@ class MeanOfMembers:
         return self.members(batch).mean(axis=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class MeanOfFirst:
+    """The forecast of a model that draws, which is the mean of its first members.
+
+    Attributes:
+        members: batch -> `[n, b, k, h, w, c]` in model units.
+        number: of members in the mean, at most n.
+    """
+
+    members: Callable[[Batch], np.ndarray]
+    number: int
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """The mean, `[b, k, h, w, c]`."""
+        return self.members(batch)[: self.number].mean(axis=0)
+
+
 def evaluate(
     metric: Metric,
     examples: Source,

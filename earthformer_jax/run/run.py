@@ -23,6 +23,8 @@ from earthformer_jax.models.contract import (
     Tokenizer,
     Variables,
     draws,
+    members_of_mean,
+    trains_members,
 )
 from earthformer_jax.models.ensemble import MEMBER, Ensemble
 from earthformer_jax.run import config as config_lib
@@ -463,7 +465,8 @@ class Run:
         """Writes scores.json and figures; returns the scores."""
         # Slow to import, and not needed for forecasts.
         from earthformer_jax import reports
-        from earthformer_jax.reports.scoring import MeanOfMembers
+        from earthformer_jax.reports.probabilities.scoring import Remembered
+        from earthformer_jax.reports.scoring import MeanOfFirst, MeanOfMembers
         from earthformer_jax.training import evaluation
 
         make = functools.partial(
@@ -475,16 +478,23 @@ class Run:
         has = functools.partial(isinstance, trained.model)
         options = self.config.eval
         more: dict[str, Any] = {}
+        forecast = make()
         if isinstance(trained.model, Ensemble):
             more = {"members": make(method="members"), "size": trained.model.size}
+            forecast = MeanOfMembers(more["members"])
         elif draws(trained.model) and options.members > 1:
+            members = Remembered(make(method="members", size=options.members))
             more = {
-                "members": make(method="members", size=options.members),
+                "members": members,
                 "size": options.members,
                 "spread": spread.used(trained.variables),
             }
+            if trains_members(trained.model):
+                first = members_of_mean(trained.model)
+                if first <= options.members:  # they need not be made twice
+                    forecast = MeanOfFirst(members, first)
         model = reports.ModelFunctions(
-            forecast=MeanOfMembers(more["members"]) if has(Ensemble) else make(),
+            forecast=forecast,
             embed=make(method="embed") if has(Embedder) else None,
             encode=make(method="encode") if has(Tokenizer) else None,
             **more,

@@ -200,11 +200,7 @@ def _transfer(source: _Source, model: Forecaster, like: Variables) -> Transfer:
             )
         return transfer(source.arrays, model, like, source.unused)
     parts = {kind: tree[NETWORK] for kind, tree in like.items() if NETWORK in tree}
-    network = {
-        name.replace(f"/{NETWORK}/", "/", 1): array
-        for name, array in source.arrays.items()
-        if name.split("/")[1] == NETWORK
-    }
+    network = _inside(source.arrays)
     is_hybrid = _GAIN in source.arrays
     found = transfer(
         network if is_hybrid else source.arrays, model.network, parts, source.unused
@@ -228,12 +224,16 @@ def _without_noise(source: _Source) -> tuple[_Source, dict[str, Any]]:
     if not any(name.startswith(_NOISE) for name in arrays):
         return source, {}
     own = {name: x for name, x in arrays.items() if name.split("/")[1] != NETWORK}
-    network = {
-        name.replace(f"/{NETWORK}/", "/", 1): x
-        for name, x in arrays.items()
-        if name not in own
+    return dataclasses.replace(source, arrays=_inside(arrays)), own
+
+
+def _inside(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of the network that others are wrapped around, by its own names."""
+    return {
+        name.replace(f"/{NETWORK}/", "/", 1): array
+        for name, array in arrays.items()
+        if name.split("/")[1] == NETWORK
     }
-    return dataclasses.replace(source, arrays=network), own
 
 
 def _with_noise(

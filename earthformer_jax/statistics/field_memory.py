@@ -20,7 +20,7 @@ import numpy as np
 
 from earthformer_jax.statistics.eof import fit_eofs, on_grid
 from earthformer_jax.statistics.linear_system import MONTHS, LinearSystem
-from earthformer_jax.statistics.memory import Months
+from earthformer_jax.statistics.memory import Months, check_fields
 from earthformer_jax.statistics.record import Record
 from earthformer_jax.statistics.seasonal_fit import check_enough, fit_system
 
@@ -134,15 +134,7 @@ class FieldMemoryModel:
         """
         inputs, memory = np.asarray(inputs), np.asarray(memory)
         cells = self.parts[0].projection.shape[:2]
-        if inputs.ndim != 5 or inputs.shape[2:] != (*cells, 1):
-            raise ValueError(
-                f"inputs have shape {inputs.shape}; expected (b, t, {cells[0]}, "
-                f"{cells[1]}, 1)"
-            )
-        if memory.shape != (len(inputs), *cells):
-            raise ValueError(
-                f"memory has shape {memory.shape}; expected {(len(inputs), *cells)}"
-            )
+        check_fields(inputs, memory, cells)
         total = np.zeros((len(inputs), self.out_len, *cells))
         for part in self.parts:
             state = part.states(inputs[:, -1, ..., 0], memory)

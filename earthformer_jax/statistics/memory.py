@@ -85,3 +85,25 @@ class Months:
             raise ValueError(
                 f"first_month={self.first_month} is not a calendar month, 0 to 11"
             )
+
+
+def check_fields(inputs: np.ndarray, memory: np.ndarray, cells: tuple[int, ...]):
+    """Refuses inputs and memory of forecasts that are not on a grid.
+
+    Args:
+        inputs: expected `[b, t, h, w, 1]`.
+        memory: expected `[b, h, w]`.
+        cells: (h, w).
+
+    Raises:
+        ValueError: naming the one that is not.
+    """
+    if inputs.ndim != 5 or inputs.shape[2:] != (*cells, 1):
+        raise ValueError(
+            f"inputs have shape {inputs.shape}; expected (b, t, {cells[0]}, "
+            f"{cells[1]}, 1)"
+        )
+    if memory.shape != (len(inputs), *cells):
+        raise ValueError(
+            f"memory has shape {memory.shape}; expected {(len(inputs), *cells)}"
+        )

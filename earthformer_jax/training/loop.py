@@ -23,7 +23,7 @@ from earthformer_jax.data import pipeline
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
 from earthformer_jax.data.source import Batch
-from earthformer_jax.metrics.contract import Scores, is_scalar
+from earthformer_jax.metrics.contract import Metric, Scores, is_scalar
 from earthformer_jax.metrics.ensembles.validation import CRPS, MembersAndMean
 from earthformer_jax.models.contract import Forecaster, Variables, final_teaching
 from earthformer_jax.settings import ConfigError
@@ -60,8 +60,7 @@ TAUGHT_TO_THE_END = (
 
 MEAN_ALONE = (
     "the best checkpoint is chosen by %s, which scores the mean of the members and not "
-    "their spread; --config.train.monitor=crps --config.train.monitor_mode=min chooses "
-    "by both"
+    "their spread; config.train.monitor=crps with monitor_mode=min chooses by both"
 )
 
 
@@ -165,11 +164,7 @@ def _train(
 
     _describe(config, data, like.params, example, mesh)
     if restored is None:
-        create = jax.jit(init, out_shardings=everywhere)
-        stop.wait(create.lower(rng).compile)
-        state, progress = create(rng), Progress()
-        if weights is not None:
-            state = state_lib.begin_with(state, jax.device_put(weights, everywhere))
+        state, progress = _begin(init, rng, weights, everywhere, stop), Progress()
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
@@ -177,13 +172,10 @@ def _train(
         if before is not None and before != plan.total_steps > progress.step:
             change_length(progress, plan, before, learning_rate)
     complete = plan.is_complete(progress) and not progress.validation_due
-    if isinstance(metric, MembersAndMean) and monitor != CRPS and not complete:
-        logger.warning(MEAN_ALONE, monitor)
-    if not complete and (share := final_teaching(model, plan.total_steps)) > 0:
-        logger.warning(TAUGHT_TO_THE_END, plan.total_steps, config.model.name, share)
     if complete:
         logger.info("training is complete already")
         return True
+    _warn(config, model, metric, plan)
 
     if is_first_process:
         _write_settings(config, data, workdir)
@@ -225,6 +217,16 @@ def _train(
             stop=stop,
             begins_trained=restored is None and weights is not None,
         ).run()
+
+
+def _begin(init, rng, weights: Variables | None, sharding, stop) -> TrainState:
+    """The state before the first step."""
+    create = jax.jit(init, out_shardings=sharding)
+    stop.wait(create.lower(rng).compile)
+    state = create(rng)
+    if weights is not None:
+        state = state_lib.begin_with(state, jax.device_put(weights, sharding))
+    return state
 
 
 class _ReadError(Exception):
@@ -439,6 +441,14 @@ def _validation_batches(settings: Settings, data: Data):
         process_count=jax.process_count(),
         num_threads=settings.train.num_threads,
     )
+
+
+def _warn(config, model: Forecaster, metric: Metric, plan: Plan) -> None:
+    """Says what the end of the training may disappoint by."""
+    if isinstance(metric, MembersAndMean) and plan.monitor != CRPS:
+        logger.warning(MEAN_ALONE, plan.monitor)
+    if (share := final_teaching(model, plan.total_steps)) > 0:
+        logger.warning(TAUGHT_TO_THE_END, plan.total_steps, config.model.name, share)
 
 
 def _describe(config, data, params, example, mesh) -> None:

@@ -134,34 +134,9 @@ def update(
         value += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(value))
         return value, changed.get("batch_stats", batch_stats)
 
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-
-    def accumulate(carry, numbered_micro):
-        grads, total, batch_stats = carry
-        number, micro = numbered_micro
-        key = jax.random.fold_in(rng, number)
-        (value, batch_stats), new_grads = value_and_grad(
-            state.params, batch_stats, micro, key
-        )
-        grads = jax.tree.map(jnp.add, grads, new_grads)
-        return (grads, total + value, batch_stats), None
-
-    if micro_batches == 1:
-        # No loop over one batch: inside loops XLA's CPU compiler leaves gradients of
-        # convolutions in a form that takes ten times as long.
-        key = jax.random.fold_in(rng, 0)
-        (value, batch_stats), grads = value_and_grad(
-            state.params, state.batch_stats, batch, key
-        )
-    else:
-        nothing = (
-            jax.tree.map(jnp.zeros_like, state.params),
-            jnp.zeros((), batch["targets"].dtype),
-            state.batch_stats,
-        )
-        parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
-        (grads, value, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
-        grads, value = jax.tree.map(lambda x: x / micro_batches, (grads, value))
+    value, batch_stats, grads = _accumulated(
+        jax.value_and_grad(loss_fn, has_aux=True), state, batch, rng, micro_batches
+    )
     if axis_name is not None:
         grads, value, batch_stats = jax.lax.pmean(
             (grads, value, batch_stats), axis_name
@@ -183,6 +158,47 @@ def update(
         ema_params=_moving_average(state, params, ema_decay),
     )
     return state, scalars | {"is_finite": _is_finite(state)}
+
+
+def _accumulated(value_and_grad, state, batch, rng, micro_batches: int):
+    """Loss, batch statistics and gradient of a batch, from equal parts of it.
+
+    Args:
+        value_and_grad: function of parameters, batch statistics, a part of the batch
+            and a key that returns ((loss, new statistics), gradient).
+        state: before the step.
+        batch: as for `update`.
+        rng: of the step.
+        micro_batches: number of parts.
+    """
+    if micro_batches == 1:
+        # No loop over one batch: inside loops XLA's CPU compiler leaves gradients of
+        # convolutions in a form that takes ten times as long.
+        key = jax.random.fold_in(rng, 0)
+        (value, batch_stats), grads = value_and_grad(
+            state.params, state.batch_stats, batch, key
+        )
+        return value, batch_stats, grads
+
+    def accumulate(carry, numbered_micro):
+        grads, total, batch_stats = carry
+        number, micro = numbered_micro
+        key = jax.random.fold_in(rng, number)
+        (value, batch_stats), new_grads = value_and_grad(
+            state.params, batch_stats, micro, key
+        )
+        grads = jax.tree.map(jnp.add, grads, new_grads)
+        return (grads, total + value, batch_stats), None
+
+    nothing = (
+        jax.tree.map(jnp.zeros_like, state.params),
+        jnp.zeros((), batch["targets"].dtype),
+        state.batch_stats,
+    )
+    parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
+    (grads, value, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)
+    grads, value = jax.tree.map(lambda x: x / micro_batches, (grads, value))
+    return value, batch_stats, grads
 
 
 def _is_finite(state: state_lib.TrainState) -> jax.Array:

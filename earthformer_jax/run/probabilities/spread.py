@@ -9,9 +9,8 @@ the smallest fair CRPS on the validation split. The model has it as the constant
 import dataclasses
 import json
 import logging
-import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -100,6 +99,8 @@ def fit_once(trained: TrainedModel, data: Data, workdir: pathlib.Path) -> None:
     if size < LEAST_MEMBERS:
         logger.info("config.model.members=%d: no spread can be fitted", size)
         return
+    from earthformer_jax.reports.scoring import write_json  # slow, and rarely needed
+
     members = evaluation.make_forecaster(
         trained.model,
         jax.device_get(trained.variables),
@@ -108,7 +109,7 @@ def fit_once(trained: TrainedModel, data: Data, workdir: pathlib.Path) -> None:
         size=size,
     )
     found = {**key, **fit(members, data, options.batch_size)}
-    _write(workdir, found)
+    write_json(workdir / FILE, found)
     by_lead, crps = np.asarray(found["factors"]).mean(axis=1), found["crps"]
     logger.info(
         "spread fitted on %d validation examples: departures from the mean times %.2f "
@@ -157,13 +158,6 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found
-
-
-def _write(workdir: pathlib.Path, found: Mapping[str, Any]) -> None:
-    """Writes the file; readers never see a partial one."""
-    unfinished = workdir / f".{FILE}.part"
-    unfinished.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, workdir / FILE)
 
 
 def _like(factors: Any, before: jax.Array, workdir: pathlib.Path) -> jax.Array:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.dataset import Data
+from earthformer_jax.reports.scoring import write_json
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
@@ -56,7 +57,7 @@ def model(step=7, eval_spread="fitted", checkpoint="best", stats=None) -> Traine
 def kept(folder, **more):
     folder.mkdir(exist_ok=True)
     found = {"step": 7, "checkpoint": "best", "factors": FACTORS} | more
-    spread._write(folder, found)
+    write_json(folder / spread.FILE, found)
 
 
 def test_factors_are_those_of_the_validation_split():
