@@ -23,6 +23,29 @@ def where_known(
     return counts if observed is None else counts & observed
 
 
+def check_shapes(
+    forecast: jax.Array,
+    targets: jax.Array,
+    observed: jax.Array | None,
+    axes: str = "b t h w c",
+) -> None:
+    """Refuses arrays of other shapes than `Loss` says.
+
+    Args:
+        forecast: with `axes`.
+        targets: `[b, t, h, w, c]`.
+        observed: bool, like `targets`, or None.
+        axes: names of the axes of the forecast.
+
+    Raises:
+        ValueError: naming the one that is not.
+    """
+    sizes = check_array("targets", targets, "b t h w c")
+    check_array("forecast", forecast, axes, sizes)
+    if observed is not None:
+        check_array("observed", observed, "b t h w c", sizes, kind=bool)
+
+
 def errors(
     forecast: jax.Array,
     targets: jax.Array,
@@ -43,10 +66,7 @@ def errors(
     Raises:
         ValueError: for arrays of other shapes.
     """
-    sizes = check_array("targets", targets, "b t h w c")
-    check_array("forecast", forecast, "b t h w c", sizes)
-    if observed is not None:
-        check_array("observed", observed, "b t h w c", sizes, kind=bool)
+    check_shapes(forecast, targets, observed)
     # The mask is applied before anything is made of the difference: a missing value
     # (NaN) must not reach the gradient, where 0 * NaN would be NaN.
     return jnp.where(where_known(weights, observed), forecast - targets, 0)

@@ -12,8 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.checks import check_array
-from earthformer_jax.losses.cells import magnitude, weighted_mean, where_known
+from earthformer_jax.losses.cells import (
+    check_shapes,
+    magnitude,
+    weighted_mean,
+    where_known,
+)
 from earthformer_jax.settings import FRACTION, setting
 
 
@@ -83,10 +87,7 @@ class AlmostFairCrps:
         progress: jax.Array | None = None,
     ) -> jax.Array:
         """Scalar for members `[m, b, k, h, w, c]`; see `losses.contract.Loss`."""
-        sizes = check_array("targets", targets, "b t h w c")
-        check_array("forecast", forecast, "m b t h w c", sizes)
-        if observed is not None:
-            check_array("observed", observed, "b t h w c", sizes, kind=bool)
+        check_shapes(forecast, targets, observed, "m b t h w c")
         counts = where_known(weights, observed)
         # Masked before anything is made of them: 0 * NaN would be NaN in the gradient.
         members, targets = jnp.where(counts, forecast, 0), jnp.where(counts, targets, 0)

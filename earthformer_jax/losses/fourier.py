@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.checks import check_array
-from earthformer_jax.losses.cells import where_known
+from earthformer_jax.losses.cells import check_shapes, where_known
 from earthformer_jax.settings import FRACTION, setting
 
 SMALL = 1e-3  # model units; what the correlation of empty fields is measured by
@@ -58,10 +57,7 @@ class FourierAmplitudeCorrelation:
         progress: jax.Array | None = None,
     ) -> jax.Array:
         """Scalar; arguments as in `losses.contract.Loss`."""
-        sizes = check_array("targets", targets, "b t h w c")
-        check_array("forecast", forecast, "b t h w c", sizes)
-        if observed is not None:
-            check_array("observed", observed, "b t h w c", sizes, kind=bool)
+        check_shapes(forecast, targets, observed)
         counts = where_known(weights, observed)
         root = np.sqrt(weights)
         x, y = (jnp.where(counts, field, 0) * root for field in (forecast, targets))
