@@ -16,8 +16,8 @@ Variants, as in --config=configs/moving_mnist.py:quick
     quick   frames of 32 x 32. 5 to 6 minutes on two CPU cores; expect MSE 29, summed
             over a frame (persistence 61)
     ar      the data of quick, as codes of a VQ-VAE that is trained first, with
-            samples (docs/autoregressive.md). About twice the processor time of quick;
-            expect MSE 52 for the most probable frames
+            samples (docs/autoregressive.md). 12 minutes of processor time; expect MSE
+            52 for the most probable frames
     test    a few seconds, to check that everything runs; its score is meaningless
 """
 
