@@ -33,7 +33,7 @@ from earthformer_jax.data.source import Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.forecast import archive as archive_lib
 from earthformer_jax.reports import intervals, scoring
-from earthformer_jax.run.config import completed
+from earthformer_jax.run.config import completed, explicit
 from earthformer_jax.run.forecasting import exporting
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
@@ -265,12 +265,19 @@ def hash_of(config: Mapping[str, Any]) -> str:
 def follows(recipe: Recipe, held: archive_lib.Archive) -> bool:
     """Whether a model was trained with the config of its recipe.
 
-    Fields that have been added to configs since then have their defaults.
+    Fields that have been added to configs since then have their defaults, and an
+    empty one is what it stands for.
     """
     setting = chosen(recipe, held.metadata["facts"].get("validation", {}))
-    now = completed(ml_collections.ConfigDict(dict(held.config))).to_dict()
     is_whole = held.metadata["config_hash"] == hash_of(held.config)
-    return is_whole and hash_of(now) == hash_of(recipe.configure(setting).to_dict())
+    now, then = (
+        explicit(completed(config)).to_dict()
+        for config in (
+            recipe.configure(setting),
+            ml_collections.ConfigDict(dict(held.config)),
+        )
+    )
+    return is_whole and hash_of(now) == hash_of(then)
 
 
 def command(name: str, recipe: Recipe) -> str:

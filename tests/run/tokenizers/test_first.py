@@ -10,6 +10,7 @@ import pytest
 from earthformer_jax import models
 from earthformer_jax.data.state import DataState, Layout
 from earthformer_jax.run import config_files
+from earthformer_jax.run.config import explicit
 from earthformer_jax.run.tokenizers import first
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import workdir as workdir_lib
@@ -61,7 +62,7 @@ def test_the_config_of_the_vq_vae():
     assert own.model.code_width == 4 and own.model.factor == whole.model.factor
     assert own.data == whole.data and own.train.steps == 30
     assert own.train.batch_size == whole.train.batch_size
-    assert own.train.loss == "" and own.train.monitor == "mse"
+    assert own.train.loss == "" and explicit(own).train.monitor == "mse"
 
 
 def test_which_models_need_one():
