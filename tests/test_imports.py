@@ -20,7 +20,7 @@ FILES_PER_FOLDER = 16
 OUTSIDE = ("benchmarks", "configs", "datasets", "experiments", "tests")
 
 _MODELS = "checks ops ops.tuned layers models models.contract"
-_HALL = "settings statistics metrics data.readers data"
+_HALL = "settings statistics ops metrics data.readers data"
 _WINGS = "data.cubes data.enso data.mnist data.sevir"
 _TRADES = "plotting training reports profiling interop"
 
@@ -40,7 +40,7 @@ ROOMS = {
     "plotting": "",
     "pretrained": "",
     "data.readers": "",
-    "data": "settings statistics metrics data.readers",
+    "data": "settings statistics ops metrics data.readers",
     "data.cubes": _HALL,
     "data.enso": _HALL,
     "data.mnist": _HALL,

@@ -1,4 +1,4 @@
-"""Advection: closed forms of motion and of what moves on."""
+"""The base "advection": what it forecasts, its gradients and what it refuses."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,8 @@ import pytest
 
 from earthformer_jax.models import create_model
 from earthformer_jax.models.bases import create_base
-from earthformer_jax.models.bases.advection import extrapolate, motion, shifted
+from earthformer_jax.ops.nowcasting.motion import motion
+from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate
 
 SIZE = (32, 40)
 
@@ -55,31 +56,6 @@ def test_two_blobs_that_part():
     assert np.abs(forecast - frames[6:]).max() < 0.25
 
 
-def test_a_known_motion_is_followed_exactly():
-    """Whole cells, a steady flow: values are moved, and those of the edge stay."""
-    frame = np.random.default_rng(0).normal(size=(6, 7, 2)).astype(np.float32)
-    flow = np.broadcast_to(np.array([1, -2], np.float32), (6, 7, 2))
-    found = extrapolate(jnp.asarray(frame), jnp.asarray(flow), 2)
-    for k in (1, 2):
-        rows = np.clip(np.arange(6) - k, 0, 5)
-        columns = np.clip(np.arange(7) + 2 * k, 0, 6)
-        np.testing.assert_allclose(found[k - 1], frame[rows][:, columns], atol=1e-6)
-
-
-def test_a_rotation_is_followed_around_its_centre():
-    """A blob on a steady rotation is a quarter turn further after 10 steps."""
-    rows, columns = np.indices((41, 41)) - 20.0
-    rate = np.pi / 2 / 10
-    flow = np.stack([rate * columns, -rate * rows], -1).astype(np.float32)
-
-    def blob(row, column):
-        square = (rows - row) ** 2 + (columns - column) ** 2
-        return np.exp(-0.5 * square / 9)[..., None].astype(np.float32)
-
-    found = extrapolate(jnp.asarray(blob(0, 12)), jnp.asarray(flow), 10)[-1]
-    assert np.abs(found - blob(12, 0)).max() < 0.05
-
-
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_nothing_moves_where_nothing_is_seen(value):
     """Also gradients are finite there."""
@@ -88,12 +64,6 @@ def test_nothing_moves_where_nothing_is_seen(value):
     np.testing.assert_array_equal(jax.jit(base.apply)({}, inputs), value)
     slope = jax.jit(jax.grad(lambda x: base.apply({}, x).sum()))(inputs)
     assert np.isfinite(slope).all()
-
-
-def test_shifts_between_cells():
-    field = jnp.arange(5.0)[None, :, None] * jnp.ones((4, 1, 1))
-    moved = shifted(field, jnp.full((4, 5, 2), 0.25))[..., 0]
-    np.testing.assert_allclose(moved[0], [0.25, 1.25, 2.25, 3.25, 4.0], rtol=1e-6)
 
 
 def test_one_frame_shows_no_motion():

@@ -1,0 +1,1 @@
+"""Nowcasting without learning: the motion that frames show, and what moves on."""
