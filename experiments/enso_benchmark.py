@@ -48,7 +48,7 @@ from matplotlib.ticker import MaxNLocator
 
 from earthformer_jax import plotting
 from earthformer_jax.data.readers import indices as index_files
-from earthformer_jax.metrics import index_skill
+from earthformer_jax.metrics import bootstrap, index_skill
 from earthformer_jax.metrics.enso import three_month_mean
 from earthformer_jax.reports import scoring
 from earthformer_jax.statistics import index_references, withholding, xro
@@ -288,7 +288,7 @@ def compare(forecasts: Forecasts, linear: Sequence[str]) -> dict[str, Any]:
     """
     names, observed = list(forecasts.index), forecasts.observed
     index = np.stack([forecasts.index[name] for name in names])
-    counts = index_skill.draw(len(observed), BLOCK, SAMPLES, SEED)
+    counts = bootstrap.draw(len(observed), BLOCK, SAMPLES, SEED)
     correlation = index_skill.correlation(counts, index, observed)
     scores = {
         "correlation": correlation,
@@ -318,7 +318,7 @@ def compare(forecasts: Forecasts, linear: Sequence[str]) -> dict[str, Any]:
         rows[name] = {"label": LABELS.get(name, name)}
         for key, value in scores.items():
             rows[name][key] = value[0, i].tolist()
-            rows[name][f"{key}_interval"] = index_skill.interval(
+            rows[name][f"{key}_interval"] = bootstrap.interval(
                 value[:, i], LEVEL
             ).tolist()
     return {"strongest": strongest, "windows": len(observed), "rows": rows}

@@ -1,75 +1,31 @@
-"""Skill of forecasts of an index by lead, with intervals by a block bootstrap.
+"""Skill of forecasts of an index by lead, on samples of windows.
 
 Everything is computed from the forecast and observed index of every window:
 forecasts are `[f, n, k]` (f forecasts, n windows, k leads), the observed index is
 `[n, k]`, NaN where it is unknown, and start months are `[n]`.
 
 Windows that start in successive months share most of their months, and El Niño lasts
-for a year or more, so single windows are not independent. A sample therefore draws
-blocks of consecutive windows. All forecasts are scored on the same samples: their
-scores can be subtracted sample by sample, and what makes a period easy or hard for all
-of them cancels in the difference.
+for a year or more, so single windows are not independent: samples are blocks of
+consecutive windows, `bootstrap.draw(windows, block)`, which also gives intervals and
+paired differences.
 
 Reference:
-    Politis and Romano 1992, "A circular block-resampling procedure for stationary
-    data" (the last window is followed by the first, so that all are drawn equally
-    often). Heidke 1926 for the score of categories.
+    Heidke 1926 for the score of categories.
 """
-
-import warnings
 
 import numpy as np
 
 from earthformer_jax.metrics.enso import EPSILON
 
 MONTHS = 12
-LEAST_BLOCKS = 4  # with fewer, the samples are too much alike for an interval
 LEAST_YEARS = 5  # values that a correlation within one calendar month needs
-
-
-def draw(windows: int, block: int, samples: int, seed: int) -> np.ndarray:
-    """How often each window is in each sample of a circular block bootstrap.
-
-    A sample has as many windows as there are; its last block is shortened to that.
-
-    Args:
-        windows: number of windows, in the order of their start.
-        block: consecutive windows that are drawn together; 1 if all are independent.
-        samples: number of samples.
-        seed: of the draw.
-
-    Returns:
-        float64 `[1 + samples, windows]`; the first row has every window once. There
-        are no samples if there are fewer than `LEAST_BLOCKS` blocks.
-
-    Raises:
-        ValueError: if a number is not positive.
-    """
-    for name, value in (("windows", windows), ("block", block), ("samples", samples)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be positive")
-    everything = np.ones((1, windows))
-    if windows < LEAST_BLOCKS * block:
-        return everything
-    blocks = -(-windows // block)
-    first = np.random.default_rng(seed).integers(windows, size=(samples, blocks))
-    length = np.full(blocks, block)
-    length[-1] = windows - block * (blocks - 1)
-    # +1 where a block begins and -1 behind its end; the sum up to a window is how many
-    # blocks hold it. The second half of the axis is the first once more.
-    edges = np.zeros((samples, 2 * windows + 1))
-    rows = np.arange(samples)[:, None]
-    np.add.at(edges, (rows, first), 1)
-    np.add.at(edges, (rows, first + length), -1)
-    held = np.cumsum(edges, axis=1)
-    return np.concatenate([everything, held[:, :windows] + held[:, windows:-1]])
 
 
 def correlation(counts, forecast, observed) -> np.ndarray:
     """Correlation over the windows of each sample.
 
     Args:
-        counts: `[s, n]`, how often a sample has each window, as from `draw`.
+        counts: `[s, n]`, how often a sample has each window, as from `bootstrap.draw`.
         forecast: `[f, n, k]`.
         observed: `[n, k]`, NaN where unknown.
 
@@ -114,31 +70,6 @@ def mean(counts, values) -> np.ndarray:
     total = np.tensordot(counts, np.where(known, values, 0), axes=(1, 1))
     number = np.tensordot(counts, known.astype(np.float64), axes=(1, 1))
     return total / np.where(number > 0, number, np.nan)
-
-
-def interval(samples, level: float) -> np.ndarray:
-    """The central interval of the samples of a score, or of a difference of scores.
-
-    Args:
-        samples: `[1 + s, ...]`; the first is the score itself and does not count.
-        level: share of the samples inside, between 0 and 1.
-
-    Returns:
-        `[..., 2]`, NaN where there are no samples.
-
-    Raises:
-        ValueError: if `level` is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} is not between 0 and 1")
-    drawn = np.asarray(samples, np.float64)[1:]
-    if not len(drawn):
-        return np.full((*drawn.shape[1:], 2), np.nan)
-    outside = (1 - level) / 2
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
-        return np.moveaxis(quantile(drawn, (outside, 1 - outside), axis=0), 0, -1)
 
 
 def by_target_month(forecast, observed, start_month) -> tuple[np.ndarray, np.ndarray]:

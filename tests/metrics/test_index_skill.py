@@ -1,10 +1,10 @@
-"""Skill of an index by lead, and block-bootstrap intervals, against closed forms."""
+"""Skill of an index by lead, on samples of windows, against closed forms."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from earthformer_jax.metrics import enso, index_skill
+from earthformer_jax.metrics import bootstrap, enso, index_skill
 
 RNG = np.random.default_rng(0)
 WINDOWS, LEADS = 120, 5
@@ -14,60 +14,9 @@ FORECAST = np.stack(
 )
 
 
-class TestDraw:
-    def test_every_sample_has_as_many_windows(self):
-        counts = index_skill.draw(50, 12, 300, seed=0)
-        assert counts.shape == (301, 50)
-        np.testing.assert_array_equal(counts[0], 1)
-        np.testing.assert_array_equal(counts.sum(axis=1), 50)
-        assert len(np.unique(counts[1:], axis=0)) > 250
-
-    def test_windows_are_drawn_in_blocks(self):
-        """The 12 windows behind a first one have its count, on a circle of 50."""
-        counts = index_skill.draw(48, 12, 200, seed=0)[1:]
-        starts = np.maximum(counts - np.roll(counts, 1, axis=1), 0).sum(axis=1)
-        assert starts.max() <= 4  # four blocks; fewer where one follows another
-
-    def test_all_windows_are_drawn_equally_often(self):
-        counts = index_skill.draw(50, 12, 4000, seed=1)[1:]
-        np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.08)
-
-    def test_the_spread_of_a_mean_is_that_of_the_block_sums(self):
-        """Blocks are independent: variances of sums over circular blocks add up."""
-        x, block = TRUTH[:, 0], 25
-        samples = index_skill.draw(WINDOWS, block, 20_000, seed=2)[1:] @ x / WINDOWS
-
-        def variance(length):
-            circle = np.concatenate([x, x])
-            return np.var([circle[i : i + length].sum() for i in range(WINDOWS)])
-
-        expected = (4 * variance(25) + variance(20)) / WINDOWS**2
-        np.testing.assert_allclose(np.var(samples), expected, rtol=0.05)
-        np.testing.assert_allclose(np.mean(samples), np.mean(x), atol=0.05)
-
-    def test_independent_windows_give_the_standard_error(self):
-        x = RNG.normal(size=400)
-        samples = index_skill.draw(400, 1, 10_000, seed=3) @ x / 400
-        np.testing.assert_allclose(
-            index_skill.interval(samples, 0.9),
-            np.mean(x) + np.std(x) / 20 * stats.norm.ppf([0.05, 0.95]),
-            atol=0.005,
-        )
-
-    def test_too_few_blocks_have_no_samples(self):
-        assert len(index_skill.draw(143, 36, 100, seed=0)) == 1
-        assert len(index_skill.draw(144, 36, 100, seed=0)) == 101
-
-    @pytest.mark.parametrize("name", ["windows", "block", "samples"])
-    def test_numbers_are_positive(self, name):
-        numbers = {"windows": 9, "block": 2, "samples": 5} | {name: 0}
-        with pytest.raises(ValueError, match=f"{name}=0 must be positive"):
-            index_skill.draw(**numbers, seed=0)
-
-
 class TestScores:
     def test_a_sample_is_scored_as_its_windows_repeated(self):
-        counts = index_skill.draw(WINDOWS, 24, 20, seed=0)
+        counts = bootstrap.draw(WINDOWS, 24, 20, seed=0)
         r = index_skill.correlation(counts, FORECAST, TRUTH)
         error = index_skill.rmse(counts, FORECAST, TRUTH)
         for s in (0, 7, 20):
@@ -121,10 +70,10 @@ class TestScores:
         rng, n = np.random.default_rng(4), 600
         t = rng.normal(size=(n, 1))
         p = (0.6 * t + 0.8 * rng.normal(size=(n, 1)))[None]
-        samples = index_skill.correlation(index_skill.draw(n, 1, 8000, 5), p, t)[..., 0]
+        samples = index_skill.correlation(bootstrap.draw(n, 1, 8000, 5), p, t)[..., 0]
         z = np.arctanh(samples[0, 0]) + stats.norm.ppf([0.05, 0.95]) / np.sqrt(n - 3)
         np.testing.assert_allclose(
-            index_skill.interval(samples[:, 0], 0.9), np.tanh(z), atol=0.01
+            bootstrap.interval(samples[:, 0], 0.9), np.tanh(z), atol=0.01
         )
 
 
@@ -134,41 +83,21 @@ class TestPairedDifference:
         rng, n = np.random.default_rng(6), 500
         hard = rng.normal(size=n) ** 2 * 5  # the same for both forecasts
         errors = np.stack([hard + rng.normal(size=n), hard + 0.2])[..., None]
-        samples = index_skill.mean(index_skill.draw(n, 1, 8000, 7), errors)[..., 0]
+        samples = index_skill.mean(bootstrap.draw(n, 1, 8000, 7), errors)[..., 0]
         gap = samples[:, 0] - samples[:, 1]
         d = errors[0, :, 0] - errors[1, :, 0]
         expected = stats.ttest_1samp(d, 0).confidence_interval(0.9)
         np.testing.assert_allclose(
-            index_skill.interval(gap, 0.9), list(expected), atol=0.006
+            bootstrap.interval(gap, 0.9), list(expected), atol=0.006
         )
-        unpaired = np.diff(index_skill.interval(samples[:, 0], 0.9))
-        assert np.diff(index_skill.interval(gap, 0.9)) < unpaired / 4
+        unpaired = np.diff(bootstrap.interval(samples[:, 0], 0.9))
+        assert np.diff(bootstrap.interval(gap, 0.9)) < unpaired / 4
 
     def test_equal_forecasts_do_not_differ(self):
         same = np.stack([FORECAST[0], FORECAST[0]])
-        samples = index_skill.correlation(index_skill.draw(120, 24, 50, 0), same, TRUTH)
-        gap = index_skill.interval(samples[:, 0] - samples[:, 1], 0.9)
+        samples = index_skill.correlation(bootstrap.draw(120, 24, 50, 0), same, TRUTH)
+        gap = bootstrap.interval(samples[:, 0] - samples[:, 1], 0.9)
         np.testing.assert_allclose(gap, 0, atol=1e-12)
-
-
-class TestInterval:
-    def test_without_samples_it_is_unknown(self):
-        found = index_skill.interval(np.ones((1, 2, 3)), 0.9)
-        assert found.shape == (2, 3, 2) and np.isnan(found).all()
-
-    def test_the_score_itself_does_not_count(self):
-        samples = np.concatenate([[1e9], np.arange(101.0)])
-        np.testing.assert_allclose(index_skill.interval(samples, 0.9), [5, 95])
-
-    def test_unknown_samples_are_left_out(self):
-        samples = np.array([[0.0, 0], [1, np.nan], [1, np.nan], [np.nan, np.nan]])
-        np.testing.assert_array_equal(
-            index_skill.interval(samples, 0.5), [[1, 1], [np.nan, np.nan]]
-        )
-
-    def test_a_level_is_a_share(self):
-        with pytest.raises(ValueError, match="level=90 is not between 0 and 1"):
-            index_skill.interval(np.ones(3), 90)
 
 
 def test_by_target_month():

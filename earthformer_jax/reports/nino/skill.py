@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from earthformer_jax.data.dataset import Data
-from earthformer_jax.metrics import index_skill
+from earthformer_jax.metrics import bootstrap, index_skill
 from earthformer_jax.metrics.enso import WINDOW
 from earthformer_jax.reports.nino.windows import Windows
 
@@ -57,14 +57,14 @@ class Skill:
     def interval(self, score: str, name: str) -> np.ndarray:
         """The interval of a score of a forecast, `[..., 2]`."""
         at = self.windows.names.index(name)
-        return index_skill.interval(self.samples[score][:, at], LEVEL)
+        return bootstrap.interval(self.samples[score][:, at], LEVEL)
 
     def difference(self, score: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
         """A score of forecast `a` minus that of `b`, and its paired interval."""
         names = self.windows.names
         samples = self.samples[score]
         gap = samples[:, names.index(a)] - samples[:, names.index(b)]
-        return gap[0], index_skill.interval(gap, LEVEL)
+        return gap[0], bootstrap.interval(gap, LEVEL)
 
     @property
     def references(self) -> list[str]:
@@ -92,7 +92,7 @@ def compute(windows: Windows, index_months: int, block: int) -> Skill:
         block: windows that a sample keeps together.
     """
     number = len(windows.start_month)
-    counts = index_skill.draw(number, block, SAMPLES, SEED)
+    counts = bootstrap.draw(number, block, SAMPLES, SEED)
     monthly, observed = windows.forecast[..., 0], windows.observed[..., 0]
     three_month = index_skill.correlation(
         counts, windows.three_month(), windows.observed_three_month
@@ -109,7 +109,7 @@ def compute(windows: Windows, index_months: int, block: int) -> Skill:
     }
     reason = ""
     if len(counts) == 1:
-        least = index_skill.LEAST_BLOCKS
+        least = bootstrap.LEAST_BLOCKS
         reason = (
             f"{number} test windows are too few for intervals: {least} blocks of "
             f"{block} are needed"

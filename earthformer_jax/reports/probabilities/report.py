@@ -14,7 +14,7 @@ import numpy as np
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.task import Forecast, ForecastNino, Task
-from earthformer_jax.metrics import index_skill
+from earthformer_jax.metrics import bootstrap, index_skill
 from earthformer_jax.metrics.ensembles.calibration import flatness
 from earthformer_jax.reports.nino import skill as nino_skill
 from earthformer_jax.reports.probabilities.dressing import QUANTILES, dress
@@ -150,7 +150,7 @@ def _with_skill(scored: Mapping[str, Scored], block: int) -> dict[str, dict]:
     """Scores by name, with intervals and differences of the CRPS."""
     # Leads count alike, and of each only the examples that are observed.
     each = np.stack([result.crps for result in scored.values()])
-    counts = index_skill.draw(each.shape[1], block, SAMPLES, SEED)
+    counts = bootstrap.draw(each.shape[1], block, SAMPLES, SEED)
     known = np.isfinite(each).any(axis=(0, 1))
     samples = index_skill.mean(counts, each[..., known]).mean(axis=-1)
     names, found = list(scored), {}
@@ -159,10 +159,10 @@ def _with_skill(scored: Mapping[str, Scored], block: int) -> dict[str, dict]:
         for j, other in enumerate(names):
             if j != i:
                 gap = samples[:, i] - samples[:, j]
-                limits = index_skill.interval(gap, LEVEL).tolist()
+                limits = bootstrap.interval(gap, LEVEL).tolist()
                 differences[other] = {"crps": float(gap[0]), "interval": limits}
         found[name] = result.scores | {
-            "crps_interval": index_skill.interval(samples[:, i], LEVEL).tolist(),
+            "crps_interval": bootstrap.interval(samples[:, i], LEVEL).tolist(),
             "differences": differences,
         }
     if MODEL in scored:
