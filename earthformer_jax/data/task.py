@@ -11,6 +11,7 @@ import numpy as np
 
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.metrics.contract import Metric
+from earthformer_jax.metrics.verification import Verification
 
 Forecast = Callable[[Batch], np.ndarray]
 
@@ -23,6 +24,8 @@ class Task:
         metric: streaming score of forecasts, used for validation and reports.
         references: reference forecasts by name; each maps a batch to
             `[b, k, h, w, c]` in the units the model sees.
+        verification: the sums that an evaluation keeps of every forecast, and the
+            scores that are made of them.
         mse_units: the units "mse" is reported in.
         gaussians: references whose normal distribution is known, by name; each has,
             for "field" and any index that is scored ("nino34"), a function from a batch
@@ -32,6 +35,7 @@ class Task:
 
     metric: Metric
     references: Mapping[str, Forecast] = dataclasses.field(default_factory=dict)
+    verification: Verification = dataclasses.field(default_factory=Verification)
     mse_units: str = "(model units)^2"
     gaussians: Mapping[str, Mapping[str, Forecast]] = dataclasses.field(
         default_factory=dict

@@ -1,4 +1,4 @@
-"""What every metric offers: scores made of sums that add up."""
+"""What metrics and statistics offer: sums that add up, and scores made of them."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -46,6 +46,54 @@ class Metric(Protocol):
 
     def compute(self, state: State) -> Scores:
         """Scores by name; NaN where there are no examples to make them of."""
+        ...
+
+
+class Statistic(Protocol):
+    """What each example adds to the sums that scores are made of.
+
+    A frozen dataclass that is a pure function of a forecast and a batch, and runs
+    inside jit. Its sums are plain additions, so that the total over any examples,
+    blocks, batches, devices, processes or samples of a bootstrap is the sum of what
+    they add (`metrics.totals`). Scores are made of totals (`metrics.scores`), and of
+    nothing else: lead times, thresholds, variables and regions are axes of the sums.
+
+    Attributes:
+        names: of the sums.
+        dtype: of all sums of one example: float32, or int32 for counts, which stay
+            exact whatever is added.
+        dims: the axes of a sum after that of the examples. The first is "lead", whose
+            length is that of the forecast.
+        coords: for each of `dims` but "lead", what its positions stand for: numbers
+            (thresholds, scales) or texts (variables, regions).
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def dims(self) -> tuple[str, ...]: ...
+
+    @property
+    def coords(self) -> Mapping[str, tuple]: ...
+
+    def __call__(
+        self, forecast: jax.Array, batch: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        """What every example adds.
+
+        Args:
+            forecast: `[b, k, h, w, c]` in the units the model sees.
+            batch: as for `Metric.update`.
+
+        Returns:
+            for each of `names` an array `[b, k, *sizes]` of `dtype`, with one size for
+            each of `coords`, in the order of `dims`. Padding and what was not observed
+            add 0.
+        """
         ...
 
 

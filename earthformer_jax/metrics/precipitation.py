@@ -15,6 +15,7 @@ Reference:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -24,6 +25,16 @@ import numpy as np
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.pixel import as_pair, counted, frame_errors
+from earthformer_jax.metrics.scores import categorical, continuous
+from earthformer_jax.metrics.statistics.contingency import Contingency
+from earthformer_jax.metrics.statistics.errors import Errors
+from earthformer_jax.metrics.verification import (
+    LOWER,
+    NEAR_ONE,
+    NEAR_ZERO,
+    Score,
+    Verification,
+)
 
 THRESHOLDS = (16, 74, 133, 160, 181, 219)  # of vertically integrated liquid, 0..255
 FULL_SCALE = 255.0
@@ -31,6 +42,8 @@ EPSILON = 1e-4
 # A code that was normalised and back may have lost its last bit (16, with offset 33.44
 # and scale 47.54, returns as 15.999998): it is still an event at its own threshold.
 ROUNDING = 1e-4
+POOLS = (1, 4, 16)  # widths of the blocks of pixels in which events are compared
+M3 = (16, 74, 133)  # thresholds of the SEVIR challenge
 KINDS = ("hits", "misses", "false_alarms")
 
 Counts = Mapping[str, np.ndarray]
@@ -159,3 +172,57 @@ class RainScores:
             ).tolist(),
             "mse_by_lead": sums.ratio(total["squared"], total["share"]).tolist(),
         }
+
+
+def verification(
+    scale: float = FULL_SCALE,
+    offset: float = 0.0,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    pools: tuple[int, ...] = POOLS,
+) -> Verification:
+    """How rain forecasts are verified.
+
+    Scores of events have the axes ("lead", "threshold", "pool"), and those of errors,
+    in code / 255, have ("lead",). "csi_m" is the mean over thresholds of CSI from
+    counts of all lead times; "csi_m_by_lead_mean" and "csi_m3_by_lead_mean" are means
+    over lead times of CSI from counts of one. The three are those of the published
+    tables of SEVIR, with 1e-4 in the denominator.
+
+    Args:
+        scale, offset: code = scale * model value + offset.
+        thresholds: of the events, in codes.
+        pools: widths of the blocks of pixels in which events are compared.
+    """
+    published = functools.partial(categorical.csi, epsilon=EPSILON)
+    challenge = {"threshold": tuple(x for x in thresholds if x in M3)}
+    of_events = functools.partial(Score, "contingency")
+    of_errors = functools.partial(Score, "errors")
+    means = {
+        "csi_m": of_events(published, add=("lead",), mean=("threshold",)),
+        "csi_m_by_lead_mean": of_events(published, mean=("lead", "threshold")),
+    }
+    if challenge["threshold"]:
+        means["csi_m3_by_lead_mean"] = of_events(
+            published, where=challenge, mean=("lead", "threshold")
+        )
+    scores = {
+        "mse": of_errors(continuous.mse, LOWER),
+        "mae": of_errors(continuous.mae, LOWER),
+        "rmse": of_errors(continuous.rmse, LOWER),
+        "bias": of_errors(continuous.bias, NEAR_ZERO),
+        "psnr": of_errors(continuous.psnr, units="dB"),
+        "csi": of_events(categorical.csi),
+        "pod": of_events(categorical.pod),
+        "far": of_events(categorical.far, LOWER),
+        "success_ratio": of_events(categorical.success_ratio),
+        "frequency_bias": of_events(categorical.frequency_bias, NEAR_ONE),
+        "hss": of_events(categorical.hss),
+        "ets": of_events(categorical.ets),
+    }
+    return Verification(
+        statistics={
+            "errors": Errors(scale=scale / FULL_SCALE),
+            "contingency": Contingency(thresholds, pools, scale, offset),
+        },
+        scores=scores | means,
+    )

@@ -44,6 +44,7 @@ from earthformer_jax.data.sevir.settings import Settings
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastFrames
+from earthformer_jax.metrics import precipitation
 from earthformer_jax.metrics.precipitation import RainScores
 from earthformer_jax.settings import settings_from
 
@@ -153,6 +154,9 @@ def load(config: Mapping[str, Any]) -> Dataset:
     )
     task = ForecastFrames(
         metric=RainScores(scale=normalization.scale, offset=normalization.offset),
+        verification=precipitation.verification(
+            scale=normalization.scale, offset=normalization.offset
+        ),
         references={"persistence": persistence(settings.out_len, 1)},
         mse_units=MSE_UNITS,
     )

@@ -1,0 +1,1 @@
+"""Statistics: what one example adds to the sums that scores are made of."""
