@@ -23,11 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
-from earthformer_jax.metrics.contract import Scores, State
+from earthformer_jax.metrics.contract import Scores, State, Statistic
 from earthformer_jax.metrics.pixel import as_pair, counted, frame_errors
-from earthformer_jax.metrics.scores import categorical, continuous
+from earthformer_jax.metrics.scores import categorical, continuous, spatial
 from earthformer_jax.metrics.statistics.contingency import Contingency
 from earthformer_jax.metrics.statistics.errors import Errors
+from earthformer_jax.metrics.statistics.fractions import Fractions
+from earthformer_jax.metrics.statistics.spectra import Spectra
 from earthformer_jax.metrics.verification import (
     LOWER,
     NEAR_ONE,
@@ -43,6 +45,7 @@ EPSILON = 1e-4
 # and scale 47.54, returns as 15.999998): it is still an event at its own threshold.
 ROUNDING = 1e-4
 POOLS = (1, 4, 16)  # widths of the blocks of pixels in which events are compared
+WINDOWS = (1, 5, 17, 33, 65)  # widths of the windows of the fractions skill score
 M3 = (16, 74, 133)  # thresholds of the SEVIR challenge
 KINDS = ("hits", "misses", "false_alarms")
 
@@ -179,6 +182,8 @@ def verification(
     offset: float = 0.0,
     thresholds: tuple[float, ...] = THRESHOLDS,
     pools: tuple[int, ...] = POOLS,
+    windows: tuple[int, ...] = WINDOWS,
+    frame: tuple[int, int] | None = None,
 ) -> Verification:
     """How rain forecasts are verified.
 
@@ -186,12 +191,16 @@ def verification(
     in code / 255, have ("lead",). "csi_m" is the mean over thresholds of CSI from
     counts of all lead times; "csi_m_by_lead_mean" and "csi_m3_by_lead_mean" are means
     over lead times of CSI from counts of one. The three are those of the published
-    tables of SEVIR, with 1e-4 in the denominator.
+    tables of SEVIR, with 1e-4 in the denominator. "fss" has the axes ("lead",
+    "threshold", "window"), "power_ratio" ("lead", "wavelength"); "useful_window" and
+    "effective_resolution" are made of them, in pixels.
 
     Args:
         scale, offset: code = scale * model value + offset.
         thresholds: of the events, in codes.
         pools: widths of the blocks of pixels in which events are compared.
+        windows: widths of the windows in which fractions of events are compared.
+        frame: height and width in pixels, for spectra; None: no spectra.
     """
     published = functools.partial(categorical.csi, epsilon=EPSILON)
     challenge = {"threshold": tuple(x for x in thresholds if x in M3)}
@@ -219,10 +228,28 @@ def verification(
         "hss": of_events(categorical.hss),
         "ets": of_events(categorical.ets),
     }
-    return Verification(
-        statistics={
-            "errors": Errors(scale=scale / FULL_SCALE),
-            "contingency": Contingency(thresholds, pools, scale, offset),
-        },
-        scores=scores | means,
-    )
+    statistics: dict[str, Statistic] = {
+        "errors": Errors(scale=scale / FULL_SCALE),
+        "contingency": Contingency(thresholds, pools, scale, offset),
+        "fractions": Fractions(thresholds, windows, scale, offset),
+    }
+    useful = functools.partial(spatial.useful_window, windows=windows)
+    of_space = {
+        "fss": Score("fractions", spatial.fss),
+        "useful_window": Score(
+            "fractions", useful, LOWER, mean=("window",), units="pixels"
+        ),
+    }
+    if frame is not None:
+        spectra = Spectra(*frame, scale=scale)
+        resolution = functools.partial(
+            spatial.effective_resolution, wavelengths=spectra.coords["wavelength"]
+        )
+        statistics["spectra"] = spectra
+        of_space |= {
+            "power_ratio": Score("spectra", spatial.power_ratio, NEAR_ONE),
+            "effective_resolution": Score(
+                "spectra", resolution, LOWER, mean=("wavelength",), units="pixels"
+            ),
+        }
+    return Verification(statistics, scores | means | of_space)

@@ -152,10 +152,13 @@ def load(config: Mapping[str, Any]) -> Dataset:
         ),
         spans=origin.spans,
     )
+    height, width = settings.crop or windows["test"].size
     task = ForecastFrames(
         metric=RainScores(scale=normalization.scale, offset=normalization.offset),
         verification=precipitation.verification(
-            scale=normalization.scale, offset=normalization.offset
+            scale=normalization.scale,
+            offset=normalization.offset,
+            frame=(height, width),
         ),
         references={"persistence": persistence(settings.out_len, 1)},
         mse_units=MSE_UNITS,

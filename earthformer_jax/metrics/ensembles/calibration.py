@@ -45,6 +45,37 @@ def brier_parts(said, came) -> dict[str, np.ndarray]:
     return {"brier": brier, **parts}
 
 
+def roc(said, came) -> dict[str, np.ndarray]:
+    """The curve of relative operating characteristics: how well events are told apart.
+
+    A warning is given if at least n of m members have the event, n = m + 1, m, ... 0:
+    never, if all have it, ... always.
+
+    Args:
+        said, came: as for `brier_parts`.
+
+    Returns:
+        `[..., m + 2]` each: "hit_rate", the share of events with a warning, and
+        "false_alarm_rate", the share of other cases with one (not the false alarm
+        ratio), both from 0 to 1; and "area" `[...]` under the straight lines between
+        these points, 1/2 without skill. NaN unless there are both events and other
+        cases.
+
+    Reference:
+        Mason 1982, "A model for assessment of weather forecasts".
+    """
+    said, came = np.asarray(said, np.float64), np.asarray(came, np.float64)
+    rates = []
+    for cases in (came, said - came):
+        warned = np.cumsum(cases[..., ::-1], axis=-1)
+        warned = np.concatenate([np.zeros_like(warned[..., :1]), warned], axis=-1)
+        rates.append(sums.ratio(warned, warned[..., -1:]))
+    hits, false = rates
+    heights = (hits[..., 1:] + hits[..., :-1]) / 2
+    area = np.sum(np.diff(false, axis=-1) * heights, axis=-1) + 0 * hits[..., -1]
+    return {"hit_rate": hits, "false_alarm_rate": false, "area": area}
+
+
 def flatness(ranks) -> Mapping[str, float]:
     """A chi-square test of a flat rank histogram, for values that are not independent.
 

@@ -13,7 +13,7 @@ from jax.scipy import stats
 from earthformer_jax.checks import check_array
 from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import State
-from earthformer_jax.metrics.ensembles.calibration import brier_parts
+from earthformer_jax.metrics.ensembles.calibration import brier_parts, roc
 from earthformer_jax.metrics.ensembles.crps import crps_gaussian, mean_distance
 from earthformer_jax.metrics.pixel import broadcast_weights, counted
 from earthformer_jax.metrics.precipitation import ROUNDING
@@ -247,7 +247,8 @@ class EnsembleScores:
             "events" by name: "brier" (fair if members are drawn), also "_by_lead";
             "brier_plain", which is "reliability" - "resolution" + "uncertainty"; and
             `[m + 1]` each, "probability", "frequency", how often the event followed,
-            and "share" of the forecasts.
+            and "share" of the forecasts; "roc_area", also "_by_lead", and `[m + 2]`
+            each the points of that curve, "hit_rate" and "false_alarm_rate" (`roc`).
         """
         tables = [sums.table_values(table) for table in state.values()]
         return self.of_sums({name: x for table in tables for name, x in table.items()})
@@ -312,6 +313,7 @@ class EnsembleScores:
         pooled, happened = said.sum(axis=0), came.sum(axis=0)
         parts = brier_parts(pooled, happened)
         plain, by_lead = parts.pop("brier"), brier_parts(said, came)["brier"]
+        curve = roc(pooled, happened)
         return {
             "brier": float(plain - self._luck(pooled)),
             "brier_plain": float(plain),
@@ -320,6 +322,10 @@ class EnsembleScores:
             "probability": np.linspace(0, 1, len(pooled)).tolist(),
             "frequency": sums.ratio(happened, pooled).tolist(),
             "share": sums.ratio(pooled, pooled.sum()).tolist(),
+            "roc_area": float(curve["area"]),
+            "roc_area_by_lead": roc(said, came)["area"].tolist(),
+            "hit_rate": curve["hit_rate"].tolist(),
+            "false_alarm_rate": curve["false_alarm_rate"].tolist(),
         }
 
     def _luck(self, said: np.ndarray) -> np.ndarray:
