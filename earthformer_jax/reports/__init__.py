@@ -17,6 +17,8 @@ from earthformer_jax.data.task import (
 from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer
 from earthformer_jax.reports import embedding, frames, restoring
 from earthformer_jax.reports.nino import report as nino
+from earthformer_jax.reports.page import figures, tidy, writing
+from earthformer_jax.reports.page.about import About
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 
@@ -51,6 +53,36 @@ score.register(ForecastFrames, frames.score)
 score.register(ForecastNino, nino.score)
 score.register(EmbedSeries, embedding.score)
 score.register(RestoreFrames, restoring.score)
+
+
+def report(
+    task: Task,
+    data: Data,
+    model: ModelFunctions,
+    workdir: str | os.PathLike,
+    settings: Settings,
+    about: About,
+) -> dict:
+    """As `score`; writes also scores.csv and report.html, for people.
+
+    Args:
+        task, data, model, workdir, settings: as for `score`.
+        about: what the page says of the model and its run.
+
+    Returns:
+        what scores.json holds.
+
+    Raises:
+        TypeError: if there is no report for the type of the task.
+    """
+    folder = settings.output(workdir, "figures")
+    before = figures.seen(folder)
+    scores = score(task, data, model, workdir, settings)
+    tidy.write(settings.output(workdir, "scores.csv"), tidy.rows(scores))
+    pictures = figures.drawn_since(folder, before)
+    page = settings.output(workdir, "report.html")
+    writing.write(page, scores, data, about, pictures)
+    return scores
 
 
 def check(task: Task, model: Forecaster) -> None:

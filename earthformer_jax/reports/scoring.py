@@ -174,9 +174,14 @@ def members_of(results: Mapping[str, dict]) -> dict[str, list[Scores]]:
 
 def write_json(path: Path, content: Mapping) -> None:
     """Writes JSON atomically; numbers that are not finite become null."""
-    unfinished = path.with_name(f".{path.name}.part")
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8; readers never see a partial file."""
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
     os.replace(unfinished, path)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 import pathlib
@@ -50,7 +51,8 @@ from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.settings import check_dataset, check_devices, make_loss
-from earthformer_jax.training.workdir import CONFIG_FILE
+from earthformer_jax.training.state import count_parameters
+from earthformer_jax.training.workdir import CONFIG_FILE, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -462,7 +464,7 @@ class Run:
         return "" if is_same else workdir_lib.data_name(self.config)
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
-        """Writes scores.json and figures; returns the scores."""
+        """Writes scores, figures and the page; returns the scores."""
         # Slow to import, and not needed for forecasts.
         from earthformer_jax import reports
         from earthformer_jax.reports.probabilities.scoring import Remembered
@@ -502,5 +504,26 @@ class Run:
         settings = reports.Settings(
             options.batch_size, options.clusters, label=self._label()
         )
-        task = self.dataset.task
-        return reports.score(task, self.dataset.data, model, self.workdir, settings)
+        dataset, about = self.dataset, self._about(trained)
+        return reports.report(
+            dataset.task, dataset.data, model, self.workdir, settings, about
+        )
+
+    def _about(self, trained: TrainedModel):
+        """What the page says of the model and its run."""
+        from earthformer_jax.reports.page.about import About
+
+        saved = workdir_lib.read_config(self.workdir)
+        return About(
+            model=config_lib.model_label(self.config),
+            parameters=count_parameters(trained.variables["params"]),
+            config=json.loads(to_json(self.config)),
+            changed=[
+                line.split(":")[0]
+                for line in workdir_lib.differences(saved, self.config)
+            ],
+            workdir=str(self.workdir),
+            step=trained.step,
+            complete=trained.complete,
+            device=jax.local_devices()[0].device_kind,
+        )

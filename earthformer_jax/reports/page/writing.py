@@ -1,0 +1,213 @@
+"""The page of an evaluation: `report.html`, complete in itself.
+
+It holds what was forecast with what, the data and splits in words, tables, figures and
+the animation, the config, and how to do it again: one file without scripts, which loads
+nothing, for a browser on a desk or a phone.
+"""
+
+import datetime
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax import plotting
+from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.splits import SPLITS
+from earthformer_jax.reports import scoring
+from earthformer_jax.reports.page import about as about_lib
+from earthformer_jax.reports.page import images, tables, tidy
+from earthformer_jax.reports.page.about import About
+from earthformer_jax.reports.page.figures import caption_of, in_order
+from earthformer_jax.reports.page.markup import document, element
+from earthformer_jax.reports.page.tables import MODEL
+from earthformer_jax.reports.page.tidy import Row
+
+LARGE = 2.0  # from this ratio of errors on, it is given instead of percent
+
+
+def write(
+    path: Path,
+    scores: Mapping[str, Any],
+    data: Data,
+    about: About,
+    pictures: Sequence[Path],
+) -> None:
+    """Writes the page; readers never see a partial file.
+
+    Args:
+        path: of the file.
+        scores: what scores.json holds.
+        data: what was forecast.
+        about: the model and its run.
+        pictures: figures and animations, PNG and GIF.
+    """
+    rows = tidy.rows(scores)
+    what = scores["data"]
+    title = f"{about.model} on {what['name']}"
+    body = [
+        element("h1", title),
+        element("p", what["description"], class_="lead"),
+        *_in_short(rows, what),
+        element("h2", "What was forecast"),
+        tables.facts(_facts(what, data, about)),
+        element("h2", "Scores"),
+        *_scores(rows, scores, data),
+        element("h2", "Figures"),
+        *_figures(pictures),
+        element("h2", "How to repeat it"),
+        *_repeat(about, path.name),
+    ]
+    scoring.write_text(path, document(title, *body))
+
+
+def _in_short(rows: Sequence[Row], what: Mapping[str, Any]) -> list[ET.Element]:
+    """A sentence on the model and its strongest rival, by the first score."""
+    errors = {r.forecast: r for r in rows if r.score == "mse" and _is_whole(r)}
+    others = {
+        name: row
+        for name, row in errors.items()
+        if not name.startswith((MODEL, "member ", "ceiling")) and np.isfinite(row.value)
+    }
+    if MODEL not in errors or not others:
+        return []
+    rival = min(others, key=lambda name: others[name].value)
+    own, its = errors[MODEL].value, others[rival].value
+    text = (
+        f"In short: the mean squared error of the model is {tables.number(own)}, that "
+        f"of the best reference ({tables.title_of(rival)}) is {tables.number(its)}"
+        f"{tables.units_text(what['mse_units'])}. "
+    )
+    if its > 0 and np.isfinite(own):
+        text += f"The error of the model is {_relative(own / its)}."
+    return [element("p", text)]
+
+
+def _relative(ratio: float) -> str:
+    """ "12.3 % lower", or "3.1 times as large"."""
+    if ratio >= LARGE:
+        return f"{ratio:.3g} times as large"
+    return f"{abs(100 * (ratio - 1)):.1f} % {'lower' if ratio < 1 else 'higher'}"
+
+
+def _is_whole(row: Row) -> bool:
+    return row.lead is None and not (row.part or row.threshold or row.scale)
+
+
+def _facts(what: Mapping[str, Any], data: Data, about: About) -> dict[str, str]:
+    """What a reader has to know before the numbers."""
+    example = data.test[0]
+    (t, *_), (k, h, w, c) = np.shape(example["inputs"]), np.shape(example["targets"])
+    length, unit = plotting.step_of(data.display.frame)
+    apart = f", {length:g} {unit} apart" if data.display.frame else ""
+    channels = [
+        f"{x.name} ({x.units})" if x.units else x.name for x in data.display.channels
+    ]
+    trained = f"checkpoint of step {about.step}" if about.step else "nothing is trained"
+    if about.step and not about.complete:
+        trained += "; the training was not complete"
+    found = {
+        "Model": f"{about.model}, {about.parameters:,} parameters; {trained}",
+        "Task": f"{t} frames in, {k} frames out{apart}",
+        "Fields": f"{', '.join(channels[:c])}; {h} × {w} cells",
+        "Data": what["description"],
+    }
+    for split in SPLITS:
+        text = f"{len(getattr(data, split))} examples"
+        if period := _period(data, split):
+            text += f", {period}"
+        found[split.capitalize()] = text
+    if "protocol" in what:
+        found["Protocol"] = f"{what['protocol']}, {what.get('protocol_sha256', '')}"
+    return found
+
+
+def _period(data: Data, split: str) -> str:
+    """The first and the last date of a split; "" if it has none that mean anything."""
+    source = getattr(data, split)
+    # What is generated has no spans, and dates only to tell seasons.
+    if split not in data.spans or not len(source) or "time" not in source[0]:
+        return ""
+    ends = [np.asarray(source[i]["time"]) for i in (0, len(source) - 1)]
+    first, last = min(x.min() for x in ends), max(x.max() for x in ends)
+    dates = [str(np.datetime64(int(x), "m"))[:10] for x in (first, last)]
+    return f"{dates[0]} to {dates[1]} (inputs included)"
+
+
+def _scores(
+    rows: Sequence[Row], scores: Mapping[str, Any], data: Data
+) -> list[ET.Element]:
+    """Tables: all leads, thresholds, and folded those by lead."""
+    made = []
+    parts = dict.fromkeys(r.part for r in rows if r.lead is None)
+    for part in parts:
+        found = tables.overall(rows, part)
+        if found is not None:
+            made += [element("h3", part[:1].upper() + part[1:])] if part else []
+            made.append(found)
+    made += tables.by_threshold(rows)
+    if text := _of_intervals(scores):
+        made.append(element("p", text, class_="soft"))
+    frame = data.display.frame
+    if leads := tables.by_lead(rows, frame):
+        made.append(element("details", element("summary", "Scores by lead"), *leads))
+    return made
+
+
+def _of_intervals(scores: Mapping[str, Any]) -> str:
+    """What the numbers in brackets are."""
+    about = scores["data"].get("intervals")
+    if about is None:
+        return ""
+    if about.get("none_because"):
+        return f"No intervals: {about['none_because']}."
+    return (
+        f"In brackets: the interval that holds {about['level']:.0%} of "
+        f"{about['samples']} bootstrap samples."
+    )
+
+
+def _figures(pictures: Sequence[Path]) -> list[ET.Element]:
+    """The figures with their captions, in the order of the report."""
+    ordered = in_order(pictures)
+    made = []
+    for path, (uri, width, height) in zip(ordered, images.encode(ordered), strict=True):
+        caption = caption_of(path)
+        # Where a wide figure would be too small to read, it scrolls.
+        wide = {"class_": "wide"} if width > 1.2 * height else {}
+        image = element(
+            "img", src=uri, alt=caption, width=str(width), height=str(height), **wide
+        )
+        box = element("div", image, class_="scroll", tabindex="0")
+        made.append(element("figure", box, element("figcaption", caption)))
+    return made or [element("p", "This evaluation has no figures.")]
+
+
+def _repeat(about: About, name: str) -> list[ET.Element]:
+    made = []
+    for what, command in about_lib.commands(about).items():
+        made += [element("h3", what), element("pre", command)]
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    found = {
+        "Seed": f"{about.config.get('seed', 0)} of the model, "
+        f"{about.config.get('data', {}).get('seed', 'none')} of the data",
+        "Checkpoint": f"step {about.step}" if about.step else "none: nothing to train",
+        "Device": about.device,
+        **about_lib.versions(),
+        "Written": f"{now}, as {name} in {about.workdir}",
+    }
+    config = element("pre", about_lib.config_text(about))
+    made += [
+        element("h3", "With what"),
+        tables.facts(found),
+        element("details", element("summary", "The whole config"), config),
+        element(
+            "p",
+            "All numbers of this page are in scores.csv (one row for each) and "
+            "scores.json beside it.",
+            class_="soft",
+        ),
+    ]
+    return made

@@ -1,0 +1,93 @@
+import csv
+import io
+import math
+
+import pytest
+
+from earthformer_jax.reports.page import tidy
+
+RAIN = {
+    "data": {"mse_units": "(code / 255)^2"},
+    "forecasts": {
+        "model": {
+            "mse": 0.25,
+            "csi_m": 0.4,
+            "csi_16": 0.5,
+            "bias_m": None,
+            "csi_by_lead": [0.5, 0.3],
+            "mae": 0.5,
+            "intervals": {"mse": [0.2, 0.3], "csi_by_lead": [[0.4, 0.6], [0.2, 0.35]]},
+        }
+    },
+}
+
+
+def found(scores):
+    return {(r.score, r.part, r.threshold, r.lead): r for r in tidy.rows(scores)}
+
+
+def test_every_number_has_a_row_with_threshold_lead_units_and_interval():
+    rows = found(RAIN)
+    assert len(rows) == 7
+    mse = rows["mse", "", "", None]
+    assert (mse.value, mse.low, mse.high, mse.units) == (
+        0.25,
+        0.2,
+        0.3,
+        RAIN["data"]["mse_units"],
+    )
+    assert rows["mae", "", "", None].units == "code / 255"
+    assert rows["csi", "", "16", None].value == 0.5
+    assert rows["csi", "", "mean", None].units == "1"
+    lead = rows["csi", "", "mean", 2]
+    assert (lead.value, lead.low, lead.high) == (0.3, 0.2, 0.35)
+    assert math.isnan(rows["bias", "", "mean", None].value)
+
+
+def test_csv_leaves_empty_what_is_not_known_and_keeps_every_digit():
+    table = [tidy.Row('a, b"', "mse", value=1 / 3, lead=1), tidy.Row("x", "csi")]
+    lines = list(csv.DictReader(io.StringIO(tidy.text(table))))
+    assert lines[0]["forecast"] == 'a, b"' and float(lines[0]["value"]) == 1 / 3
+    assert lines[0]["lead"] == "1" and lines[0]["low"] == lines[0]["threshold"] == ""
+    assert lines[1]["value"] == lines[1]["lead"] == ""
+
+
+def test_regions_members_probabilities_and_regimes():
+    own = {"crps": 1.0, "crps_interval": [0.9, 1.1], "rank_histogram": [0.5, 0.5]}
+    own |= {"events": {">=16": {"brier": 0.1, "brier_by_lead": [0.1], "share": [1]}}}
+    scores = {
+        "data": {"mse_units": "K^2", "channels": ["T"]},
+        "forecasts": {
+            "lim": {
+                "rmse_T": 2.0,
+                "regions": {"Nino3": {"correlation": [0.9]}},
+                "categories": {"heidke": [0.2], "hits": [[[1, 2], [3, 4]]]},
+            }
+        },
+        "members": [{"mse": 3.0}],
+        "probabilities": {"views": {"field": {"units": "K", "forecasts": {"m": own}}}},
+        "clusters": {"number": 3, "embeddings": {"here": {"s": {"mean": 4}}}},
+    }
+    rows = found(scores)
+    assert rows["correlation", "Nino3", "", 1].value == 0.9
+    assert rows["heidke", "", "", 1].value == 0.2 and ("hits", "", "", 1) not in rows
+    assert rows["rmse", "T", "", None].units == ""  # of T, whatever those are
+    assert rows["mse", "", "", None].forecast == "member 1"
+    crps = rows["crps", "probabilities", "", None]
+    assert (crps.low, crps.high, crps.units) == (0.9, 1.1, "K")
+    assert rows["brier", "probabilities", ">=16", 1].value == 0.1
+    assert rows["s", "regimes judged here", "", None].value == 4
+
+
+@pytest.mark.parametrize(
+    ("score", "squared", "units"),
+    [
+        ("rmse", "K^2", "K"),
+        ("mae", "sum over the pixels of a frame", "sum over the pixels of a frame"),
+        ("ssim", "K^2", "1"),
+        ("csi", "", "1"),
+        ("something", "K^2", ""),
+    ],
+)
+def test_units(score, squared, units):
+    assert tidy.unit_of(score, squared) == units
