@@ -154,7 +154,7 @@ class TestRefusals:
             (
                 dict(model__base="lim", data__calendar=True),
                 "config.model.base=lim: data 'custom' have no such forecast; expected "
-                f"one of persistence, advection, {BASE}",
+                f"one of persistence, advection, s_prog, {BASE}",
             ),
             (
                 dict(model__base="damped"),

@@ -21,8 +21,9 @@ _BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lim_field_memory": (_LINEAR, "LinearBase", {"systems": 4, "uses_memory": True}),
     "lim_hidden": (_LINEAR, "HiddenStateBase", {"systems": 2}),
     "advection": ("models.bases.advection", "Advection", {}),
+    "s_prog": ("models.bases.s_prog", "SProg", {}),
 }
-LEARNS_NOTHING = ("persistence", "advection")
+LEARNS_NOTHING = ("persistence", "advection", "s_prog")
 
 
 def names() -> tuple[str, ...]:

@@ -27,13 +27,28 @@ def extrapolate(frame: jax.Array, flow: jax.Array, steps: int) -> jax.Array:
         `[steps, h, w, c]`.
     """
 
+    travelled = trajectories(flow, steps)
+    return jax.lax.map(lambda way: shifted(frame, -way), travelled)
+
+
+def trajectories(flow: jax.Array, steps: int) -> jax.Array:
+    """How far what arrives in each cell has come, following a steady motion.
+
+    Args:
+        flow: `[h, w, 2]`, rows and columns per step.
+        steps: number of steps.
+
+    Returns:
+        `[steps, h, w, 2]`, rows and columns travelled since the beginning.
+    """
+
     def step(travelled: jax.Array, _):
         # The motion half-way between a place and where it came from.
         moved = shifted(flow, -travelled)
         for _ in range(PASSES):
             moved = shifted(flow, -travelled - moved / 2)
         travelled = travelled + moved
-        return travelled, shifted(frame, -travelled)
+        return travelled, travelled
 
     return jax.lax.scan(step, jnp.zeros_like(flow), length=steps)[1]
 
