@@ -10,6 +10,7 @@ from typing import Any
 from earthformer_jax.data.dataset import Data, Dataset, DataSettings
 from earthformer_jax.data.forecasting.beginnings import LAST, Beginnings, Starts
 from earthformer_jax.data.forecasting.encoding import Encoding
+from earthformer_jax.data.protocols import following
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState, Layout, example_checksums
 from earthformer_jax.settings import settings_from
@@ -63,7 +64,8 @@ def load(
         dataset = dataclasses.replace(dataset, data=data)
     if state is not None:
         _check(dataset.data, state, fits=fits and bool(config.get("path")))
-    return dataset
+    protocol = str(config.get("protocol", ""))
+    return following.applied(dataset, protocol, state is not None)
 
 
 def beginnings(

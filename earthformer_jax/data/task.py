@@ -31,12 +31,15 @@ class Task:
             for "field" and any index that is scored ("nino34"), a function from a batch
             to mean and standard deviation `[2, b, k, h, w, c]` in the units the model
             sees.
+        protocol: `protocol`, the name of the one that the data follow, and
+            `protocol_sha256`, a checksum of its definition; {} if they follow none.
     """
 
     metric: Metric
     references: Mapping[str, Forecast] = dataclasses.field(default_factory=dict)
     verification: Verification = dataclasses.field(default_factory=Verification)
     mse_units: str = "(model units)^2"
+    protocol: Mapping[str, str] = dataclasses.field(default_factory=dict)
     gaussians: Mapping[str, Mapping[str, Forecast]] = dataclasses.field(
         default_factory=dict
     )
@@ -55,14 +58,11 @@ class ForecastNino(Task):
         nino_weights: weights `[h, w]` of the monthly index, summing to 1.
         ocean: bool `[h, w]`, False on land.
         index_months: months that the scored index is averaged over, 1 or 3.
-        protocol: `protocol`, the name of the one that the data follow, and
-            `protocol_sha256`, a checksum of its definition; {} if they follow none.
     """
 
     nino_weights: np.ndarray
     ocean: np.ndarray
     index_months: int
-    protocol: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

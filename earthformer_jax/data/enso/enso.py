@@ -382,7 +382,7 @@ def _followed(
         ValueError: if they are not, because a file lacks months, and the data are new.
     """
     name = settings.protocol
-    if not name or (periods is None) != ("split" in protocols.PROTOCOLS[name]):
+    if not name or (periods is None) != protocols.is_by_model(name):
         return ""
     if periods is None:
         return name if len(starts["train"]) else ""

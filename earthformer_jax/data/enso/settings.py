@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from earthformer_jax.data.dataset import DataSettings
 from earthformer_jax.data.enso import icar
-from earthformer_jax.data.enso.protocols import PROTOCOLS, settings_of
+from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.readers import layout
 from earthformer_jax.data.splits import Dates, Fold
 from earthformer_jax.settings import (
@@ -20,13 +19,11 @@ MIN_OUT_LEN = 3  # the three-month index needs three target months
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(DataSettings):
+class Settings(ByProtocol):
     """Settings of the ENSO data.
 
     Attributes:
         name: "enso".
-        protocol: name of a protocol, which sets dates, or lengths, `split` and
-            `normalization` (`data.enso.protocols`); empty (default): none.
         path: a NetCDF or HDF5 file, a Zarr store, a pattern that matches many,
             "data/*.nc", a folder with ICAR-ENSO files, or a folder that TFDS prepared
             from them; empty (default): the twin.
@@ -77,7 +74,6 @@ class Settings(DataSettings):
     """
 
     name: str = "enso"
-    protocol: str = setting("", choice("", *PROTOCOLS))
     path: str = ""
     label_path: str = ""
     variable: str = ""
@@ -110,11 +106,7 @@ class Settings(DataSettings):
         for name in ("missing", "region"):
             given = layout.numbers(getattr(self, name), name)
             object.__setattr__(self, name, given)
-        fields = dataclasses.fields(self)
-        values = {field.name: getattr(self, field.name) for field in fields}
-        defaults = {field.name: field.default for field in fields}
-        for name, value in settings_of(self.protocol, values, defaults).items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
 
     @property
     def dates(self) -> Dates:
@@ -132,15 +124,11 @@ class Settings(DataSettings):
         Raises:
             ConfigError: if there are any; the message names them.
         """
+        super().check()
         if self.scale and self.normalization == "official":
             raise ConfigError(
                 f"scale={self.scale} has no effect with normalization='official'; use "
                 "'anomaly', or leave it 0"
-            )
-        if self.protocol and not self.path:
-            raise ConfigError(
-                f"protocol={self.protocol} divides the months of files, and none are "
-                "given; set `path`"
             )
         if self.folds == 1:
             raise ConfigError(

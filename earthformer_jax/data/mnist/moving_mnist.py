@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.data import tfds_source
-from earthformer_jax.data.dataset import Dataset, DataSettings
+from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import moving_generator, video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
 from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.readers import paths, unchanged
 from earthformer_jax.data.readers.arrays import NpyArray
 from earthformer_jax.data.source import Example, Source
@@ -47,7 +48,7 @@ LEAST_SEQUENCES = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(DataSettings):
+class Settings(ByProtocol):
     """Settings of MovingMNIST.
 
     Attributes:
@@ -211,10 +212,10 @@ class FileSequences:
 
 def _whole(settings: Settings) -> tuple[Source, str]:
     """Whole sequences as inputs, and a label of their files."""
-    inputs_only = dataclasses.replace(settings, out_len=0)
+    inputs_only = dataclasses.replace(settings, protocol="", out_len=0)
     if not settings.path:
         frames = settings.in_len + settings.out_len
-        whole = dataclasses.replace(settings, in_len=frames, out_len=0)
+        whole = dataclasses.replace(inputs_only, in_len=frames)
         images = load_digits(settings.digits).test
         made = GeneratedSequences(images, settings.test, whole, "test")
         return made, f"MovingMNIST generated (seed {settings.seed})"
@@ -225,7 +226,7 @@ def _whole(settings: Settings) -> tuple[Source, str]:
             path = _npy(path)
             frames, count, *size = _check_file(path, inputs_only)
             video.check_space_step(settings, size)
-            whole = dataclasses.replace(settings, in_len=frames, out_len=0)
+            whole = dataclasses.replace(inputs_only, in_len=frames)
             return FileSequences(path, np.arange(count), whole), label
         source = tfds_source.open_split(path, TFDS_SPLIT)
     else:

@@ -22,13 +22,14 @@ import jax
 import numpy as np
 
 from earthformer_jax.data import leaks, tfds_source
-from earthformer_jax.data.dataset import Dataset, DataSettings
+from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import nbody_generator, video
 from earthformer_jax.data.mnist.digits import Digits, load_digits
 from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
 from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.state import DataState
@@ -65,7 +66,7 @@ _DISTRACTORS = "distractor_seeds"  # [sequences, steps, distractors, 5]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(DataSettings):
+class Settings(ByProtocol):
     """Settings of N-body MNIST.
 
     Attributes:
@@ -129,6 +130,7 @@ class Settings(DataSettings):
         Raises:
             ConfigError: if there are any; the message names them.
         """
+        super().check()
         if self.size > self.canvas:
             raise ConfigError(
                 f"size={self.size} is larger than canvas={self.canvas}, which frames "
@@ -358,7 +360,7 @@ def _whole(settings: Settings) -> tuple[Source, str]:
         label = f"N-body MNIST of {path} (test)"
         if tfds_source.is_prepared(path):
             source = tfds_source.open_split(path, "test")
-            inputs_only = dataclasses.replace(settings, out_len=0)
+            inputs_only = dataclasses.replace(settings, protocol="", out_len=0)
             prepared = video.PreparedSequences(
                 source, TFDS_FEATURE, range(len(source)), inputs_only
             )

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from earthformer_jax.data.dataset import DataSettings
+from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.sevir import catalog as catalog_lib
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS
 from earthformer_jax.settings import (
@@ -17,7 +17,7 @@ SPLIT_RULES = ("date", "fraction")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(DataSettings):
+class Settings(ByProtocol):
     """Settings of SEVIR.
 
     Attributes:
@@ -100,6 +100,7 @@ class Settings(DataSettings):
             ConfigError: if there are any; the message names them.
             ValueError: if a date is invalid, or the dates are out of order.
         """
+        super().check()
         if self.catalog_path and not self.path:
             raise ConfigError(
                 f"catalog_path={self.catalog_path} needs `path`, the folder of the "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.protocols.scores import EventScores
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastNino, Task
 from earthformer_jax.metrics.ensembles.scores import EnsembleScores, Event
@@ -81,7 +82,7 @@ def views_of(task: Task, data: Data) -> list[View]:
     alike = len({(channel.units, channel.scale) for channel in channels}) == 1
     units = channels[0].units if alike else "model units"
     limits, thresholds = (-np.inf, np.inf), ()
-    if isinstance(task.metric, RainScores):
+    if isinstance(task.metric, RainScores | EventScores):
         thresholds = task.metric.thresholds
         scale, offset = (task.metric.scale,), (task.metric.offset,)
         ends = ((x - offset[0]) / scale[0] for x in (0.0, FULL_SCALE))

@@ -9,8 +9,9 @@ import pytest
 from earthformer_jax import data
 from earthformer_jax.data import leaks, pipeline
 from earthformer_jax.data import state as state_lib
-from earthformer_jax.data.enso import gridded_sst, protocols
+from earthformer_jax.data.enso import gridded_sst
 from earthformer_jax.data.enso.settings import Settings
+from earthformer_jax.data.protocols import registry
 from earthformer_jax.data.splits import SPLITS, Dates, Fold, training_pieces
 from earthformer_jax.settings import ConfigError, settings_from
 from earthformer_jax.statistics.references import damping_factors
@@ -22,7 +23,8 @@ DATES = dict(train_until="2009-12", validate_until="2010-12")
 EARLY = dict(train_from="2005-01", test_from="2001-01", test_until="2003-12")
 NAME = "enso-kaplan-1985-2014"
 # The dates of a protocol on the file of these tests, which is shorter.
-SHORT = protocols._dated("2005-01..2011-12", "2013-12", "2001-01..2003-12")
+SHORT = registry._dated("2005-01..2011-12", "2013-12", "2001-01..2003-12")
+OF_MAPS = {p.name: p.settings for p in registry.PROTOCOLS.values() if p.data == "enso"}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,8 @@ def path(months, tmp_path_factory):
 @pytest.fixture
 def short(monkeypatch):
     """A protocol for the file of these tests."""
-    table = dict(protocols.PROTOCOLS) | {NAME: SHORT}
-    monkeypatch.setattr(protocols, "PROTOCOLS", table)
+    here = dataclasses.replace(registry.PROTOCOLS[NAME], settings=SHORT)
+    monkeypatch.setitem(registry.PROTOCOLS, NAME, here)
     return NAME
 
 
@@ -205,7 +207,7 @@ class TestEarlyTest:
 
 class TestProtocols:
     def test_names_say_when_is_tested(self):
-        for name, fixed in protocols.PROTOCOLS.items():
+        for name, fixed in OF_MAPS.items():
             if not name.startswith("enso-kaplan-"):
                 continue
             first, last = name.split("-")[2:]
@@ -216,13 +218,13 @@ class TestProtocols:
                 fixed["test_from"] > fixed["validate_until"] > trained[1]
             )
 
-    @pytest.mark.parametrize("name", protocols.PROTOCOLS)
+    @pytest.mark.parametrize("name", OF_MAPS)
     def test_sets_its_fields_and_no_others(self, name):
         values = {"protocol": name, "path": "sst.nc"}
         made = settings_from(Settings, values, "the ENSO data")
         plain = settings_from(Settings, {"path": "sst.nc"}, "the ENSO data")
         for field in dataclasses.fields(Settings):
-            expected = protocols.PROTOCOLS[name].get(field.name)
+            expected = OF_MAPS[name].get(field.name)
             if expected is None:
                 expected = values.get(field.name, getattr(plain, field.name))
             assert getattr(made, field.name) == expected
@@ -249,7 +251,7 @@ class TestProtocols:
             (dict(protocol="enso-oras5-xro"), "is of climate indices rather than maps"),
             (
                 dict(protocol="enso-kaplan"),
-                "protocol='enso-kaplan': expected '' or 'enso",
+                "there is no such protocol; did you mean `enso-kaplan-",
             ),
             (dict(protocol=NAME, path=""), "none are given; set `path`"),
             (dict(protocol="enso-icar-paper"), "but sst.nc is divided by date"),
@@ -285,12 +287,3 @@ class TestProtocols:
             ValueError, match="the test period of 0 frames is too short"
         ):
             load(path, plain.data.state(), protocol=short)
-
-    def test_checksum_is_of_the_definition(self, short):
-        before = protocols.description(NAME)
-        assert before == protocols.description(NAME)
-        assert protocols.description("") == {}
-        others = {
-            protocols.description(x)["protocol_sha256"] for x in protocols.PROTOCOLS
-        }
-        assert len(others) == len(protocols.PROTOCOLS)

@@ -1,0 +1,1 @@
+"""Named protocols: data, their division, and how forecasts of them are scored."""

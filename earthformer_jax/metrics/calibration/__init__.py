@@ -1,0 +1,1 @@
+"""Scores of forecasts that are made to have the observed distribution."""
