@@ -18,12 +18,8 @@ def _numbers(parameters, gflops, *scores):
 
 # Parameters, GFLOPs; MSE, MAE, SSIM on MovingMNIST, then on N-body MNIST.
 PAPER: Numbers = {
-    ("axial", False): _numbers(
-        6.61, 33.7, 46.91, 101.5, 0.8825, 15.89, 41.38, 0.9510
-    ),
-    ("axial", True): _numbers(
-        7.61, 34.0, 41.79, 92.78, 0.8961, 14.82, 39.93, 0.9538
-    ),
+    ("axial", False): _numbers(6.61, 33.7, 46.91, 101.5, 0.8825, 15.89, 41.38, 0.9510),
+    ("axial", True): _numbers(7.61, 34.0, 41.79, 92.78, 0.8961, 14.82, 39.93, 0.9538),
     ("divided_st", False): _numbers(
         5.70, 35.2, 57.43, 118.6, 0.8623, 18.24, 45.88, 0.9435
     ),

@@ -1,8 +1,8 @@
 """Table 5: the models on MovingMNIST and N-body MNIST.
 
-    python experiments/table5.py --scale=quick --data=nbody_mnist
-    python experiments/table5.py --only=unet,earthformer
-    python experiments/table5.py --costs
+python experiments/table5.py --scale=quick --data=nbody_mnist
+python experiments/table5.py --only=unet,earthformer
+python experiments/table5.py --costs
 """
 
 from paper.mnist import COLUMNS, DATA

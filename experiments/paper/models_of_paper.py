@@ -60,7 +60,9 @@ def rows_of(
 def notes() -> tuple[str, ...]:
     """Why costs differ from the paper's, model by model."""
     twice = " and ".join(
-        LABELS[key][1] for key, flops in paper.FLOPS_PER_MULTIPLY_ADD.items() if flops > 1
+        LABELS[key][1]
+        for key, flops in paper.FLOPS_PER_MULTIPLY_ADD.items()
+        if flops > 1
     )
     remarks = [f"{LABELS[key][1]}: {text}." for key, text in paper.REMARKS.items()]
     return (

@@ -79,9 +79,7 @@ def main(table: Table, doc: str, arguments: Sequence[str] | None = None) -> int:
     results: dict[str, dict[str, list]] = {data: {} for data in data_sets}
     try:
         configs = {  # all of them first, so that a wrong field is known before training
-            (seed, data, key): config_of(
-                table.rows[key], data, a.scale, seed, changes
-            )
+            (seed, data, key): config_of(table.rows[key], data, a.scale, seed, changes)
             for seed in range(a.seeds)
             for data in data_sets
             for key in rows
@@ -137,7 +135,10 @@ def page(
 
 
 def chosen(
-    parser: argparse.ArgumentParser, flag: str, text: str, known: Sequence[str] | Mapping
+    parser: argparse.ArgumentParser,
+    flag: str,
+    text: str,
+    known: Sequence[str] | Mapping,
 ) -> list[str]:
     """The names of a flag; an unknown one ends the program."""
     names = text.split(",")
@@ -161,9 +162,7 @@ def changes_of(
     for item in a.set:
         field, equals, value = item.partition("=")
         if not equals or "." not in field:
-            parser.error(
-                f"--set {item}: expected FIELD=VALUE, such as data.stride=2"
-            )
+            parser.error(f"--set {item}: expected FIELD=VALUE, such as data.stride=2")
         changes[field] = literal(value)
     return changes
 

@@ -120,6 +120,7 @@ def trained(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | N
         parameters=costs.parameters,
         multiply_adds=costs.multiply_adds,
         seconds=round(seconds, 1),
+        data=scores["data"],
         forecasts=scores["forecasts"],
     )
     (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")

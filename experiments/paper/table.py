@@ -31,6 +31,7 @@ class Column:
         heading: of the column.
         digits: after the decimal point.
         scale: the printed value is that of scores.json times this.
+        kelvin: of an error, what K^2 are times `scale` where scores.json has them.
         lower_is_better: as for errors.
     """
 
@@ -38,7 +39,12 @@ class Column:
     heading: str
     digits: int
     scale: float = 1.0
+    kelvin: float = 1.0
     lower_is_better: bool = False
+
+    def scale_in(self, mse_units: str) -> float:
+        """From scores.json, whose errors have these units, to the printed value."""
+        return self.scale * (self.kelvin if mse_units == "K^2" else 1.0)
 
     def text(self, value: float | None) -> str:
         """A value in the units of the table; "–" if there is none."""
