@@ -59,12 +59,16 @@ def ssim(forecast, target, data_range=1.0, crop: bool = True) -> jax.Array:
     data_range = jnp.asarray(data_range, jnp.float32)[..., None, None]
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     smooth = functools.partial(_smooth, crop=crop)
+    # Variances are differences of squares, which float32 holds better near 0.
+    middle = jnp.mean((x + y) / 2, axis=(-2, -1), keepdims=True)
+    x, y = x - middle, y - middle
     mean_x, mean_y = smooth(x), smooth(y)
     var_x = smooth(x * x) - mean_x**2
     var_y = smooth(y * y) - mean_y**2
     covariance = smooth(x * y) - mean_x * mean_y
     if not crop:
         var_x, var_y = jnp.maximum(var_x, 0), jnp.maximum(var_y, 0)
+    mean_x, mean_y = mean_x + middle, mean_y + middle
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (var_x + var_y + c2)
     return jnp.mean(luminance * structure, axis=(-2, -1))
