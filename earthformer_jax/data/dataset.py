@@ -41,7 +41,7 @@ class Channel:
         scale: shown value = scale * model value + offset.
         offset: see `scale`.
         limits: lowest and highest shown value of the colours; None: from the data.
-        colormap: name of a matplotlib colormap.
+        colormap: name of a matplotlib colormap, or "vil", see `plotting.fields`.
     """
 
     name: str = "value"

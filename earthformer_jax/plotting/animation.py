@@ -17,7 +17,7 @@ from earthformer_jax.plotting.frames import (
     colour_bar,
     panel,
 )
-from earthformer_jax.plotting.style import figure_style, lead_label, look
+from earthformer_jax.plotting.style import figure_style, lead_label, look, moment_label
 
 PALETTE = 256  # colours of a GIF
 FLAT = 0.97  # share of the pixels that must have one of the most frequent colours
@@ -34,6 +34,7 @@ def forecast_animation(
     *,
     display,
     title: str = "",
+    moments: Sequence[np.datetime64] | None = None,
 ) -> np.ndarray:
     """The inputs, then truth and forecasts side by side; a row for each channel.
 
@@ -43,10 +44,19 @@ def forecast_animation(
         forecasts: name -> like `truth`.
         display: `data.dataset.Display`.
         title: of the figure.
+        moments: when each of the t + k frames is valid, UTC; None: it is not known.
 
     Returns:
         uint8 RGB `[t + k, H, W, 3]`.
+
+    Raises:
+        ValueError: if there is not one moment for each frame.
     """
+    if moments is not None and len(moments) != len(inputs[0]) + len(truth[0]):
+        raise ValueError(
+            f"moments has {len(moments)} values; expected one for each of the "
+            f"{len(inputs[0])} + {len(truth[0])} frames"
+        )
     channels = display.channels[: len(truth)]
     t, k = len(inputs[0]), len(truth[0])
     columns = {"Truth": truth}
@@ -74,7 +84,10 @@ def forecast_animation(
             seen = i < t
             colour = INPUT_COLOUR if seen else TARGET_COLOUR
             kind = "Input" if seen else "Forecast"
-            clock.set_text(f"{kind}  {lead_label(display.frame, i - t + 1)}")
+            text = f"{kind}  {lead_label(display.frame, i - t + 1)}"
+            if moments is not None:
+                text += f"   {moment_label(moments[i], display.frame)}"
+            clock.set_text(text)
             clock.set_color(colour)
             for c in range(len(channels)):
                 for axes, fields in zip(grid[c], columns.values(), strict=True):

@@ -5,10 +5,18 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 
 from earthformer_jax.plotting.style import GREY
 
+# Vertically integrated liquid as it is shown since the tutorial of SEVIR: a colour from
+# each of these codes to the next, black below the first, purple from the last on.
+VIL = "vil"
+VIL_LEVELS = (16, 31, 59, 74, 100, 133, 160, 181, 219, 255)
+VIL_COLOURS = (
+    "#4d4d4d #28be28 #199619 #0a690a #0a4b0a #f5f500 #edac00 #f06e00 #a00000".split()
+)
+VIL_UNDER, VIL_OVER = "#000000", "#e700ff"
 LEVELS = 200  # colours per map: with the greys of the text they fit a GIF's 256
 DIVERGING = frozenset(
     "rdbu coolwarm seismic bwr brbg piyg prgn puor rdgy rdylbu rdylgn spectral berlin "
@@ -24,16 +32,20 @@ class Colours:
         colormap: grey where a value is masked.
         low, high: displayed values at its ends.
         extend: which ends are exceeded: "neither", "min", "max" or "both".
+        edges: values at which one colour ends and the next begins; (): it is gradual.
     """
 
     colormap: Colormap
     low: float
     high: float
     extend: str
+    edges: tuple[float, ...] = ()
 
     @property
     def norm(self) -> Normalize:
-        """To 0..1, for matplotlib."""
+        """To the colours, for matplotlib."""
+        if self.edges:
+            return BoundaryNorm(self.edges, len(self.edges) - 1)
         return Normalize(self.low, self.high)
 
     def rgb(self, shown) -> np.ndarray:
@@ -51,12 +63,18 @@ def colours_of(
     """Colours for fields of one kind.
 
     Args:
-        colormap: name of a matplotlib colour map.
+        colormap: name of a matplotlib colour map, or "vil": the colours of SEVIR, for
+            codes from 0 to 255.
         limits: lowest and highest displayed value; None: nearly the whole range of the
             fields, symmetric about 0 for diverging colour maps.
         fields: displayed values; those that are not finite are ignored.
         levels: number of different colours.
     """
+    if colormap == VIL:
+        steps = ListedColormap(VIL_COLOURS).with_extremes(
+            under=VIL_UNDER, over=VIL_OVER, bad=GREY
+        )
+        return Colours(steps, VIL_LEVELS[0], VIL_LEVELS[-1], "both", VIL_LEVELS)
     values = np.concatenate([np.ravel(np.asarray(f, np.float64)) for f in fields])
     values = values[np.isfinite(values)]
     if limits is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 DPI = 150
@@ -31,9 +32,12 @@ LOOKS = {
     "oscillator": ("Recharge oscillator", "#8073ac", "-.", 1.8),
     "damped_persistence": ("Damped persistence", "#8c6d31", (0, (4, 1.5, 1, 1.5)), 1.6),
     "persistence": ("Persistence", "0.55", "-", 1.6),
+    "extrapolation": ("Extrapolation", "#2166ac", "-", 1.8),
+    "s_prog": ("S-PROG", "#1b7837", "-", 1.8),
+    "steps_mean": ("Mean of STEPS members", "#762a83", "-.", 1.8),
     "model_dressed": ("Model with its past errors", "#ef8a62", "-.", 1.6),
 }
-OTHER_COLOURS = ("#1b7837", "#762a83", "#e08214", "#c51b7d")
+OTHER_COLOURS = ("#e08214", "#c51b7d", "#35978f", "#8073ac")
 GREY = "0.82"  # land and unknown values
 
 
@@ -101,3 +105,19 @@ def lead_label(frame: str, lead: int, short: bool = False) -> str:
     elif unit in ("frame", "hour", "day", "week", "month", "year") and value != 1:
         unit += "s"
     return f"{'+' if lead > 0 else '−'}{value:g} {unit}".rstrip()
+
+
+def moment_label(moment: np.datetime64, frame: str) -> str:
+    """A date as exact as the time between frames: "2014-11" of months.
+
+    Args:
+        moment: UTC.
+        frame: time from one frame to the next, "5 min"; "" if unknown.
+    """
+    unit = step_of(frame)[1]
+    text = str(np.datetime64(moment, "m"))
+    if unit.startswith(("month", "year")):
+        return text[:7]
+    if unit.startswith("day") and text.endswith("T00:00"):
+        return text[:10]
+    return text.replace("T", " ") + " UTC"

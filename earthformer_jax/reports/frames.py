@@ -19,12 +19,14 @@ from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.plotting.fields import shown
+from earthformer_jax.plotting.style import moment_label
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.probabilities import report as probabilities
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
 LIVELY = 10  # the example in the figures is of the 1 / LIVELY that change most
 CHANNELS = 3  # at most so many are drawn
+ROWS, COLUMNS = 6, 3  # forecasts in the figure, and in the animation beside the truth
 SAMPLES = 3  # members that are drawn next to the forecast
 FPS = 4.0
 # Scores drawn next to the error if the metric has them: key, label.
@@ -74,19 +76,20 @@ def score(
     probabilities.draw(scores, data, figures)
     if "mse_by_lead" in results["model"]:
         plotting.save(skill_figure(scores), figures / "skill.png")
-    reference = best_reference(results)
     number = errors.typical()
     fields = one_example(
         data.test,
         number,
-        {name: forecasts[name] for name in ("model", reference)},
+        {name: forecasts[name] for name in ("model", *ranked_references(results))},
         settings.batch_size,
     )
     title = (
         f"{data.name}, test example {number}: median model error among the "
         f"{len(errors.lively())} of {len(data.test)} that change most"
     )
-    draw(fields, data.display, title, figures)
+    # What is generated has no spans, and dates only to tell seasons.
+    dated = "time" in fields and "test" in data.spans
+    draw(fields, data.display, title, figures, dated=dated)
     if model.members is not None:
         (batch,) = evaluation_batches([data.test[number]], settings.batch_size)
         samples = np.asarray(model.members(batch))[:SAMPLES, 0]
@@ -142,8 +145,13 @@ def describe(task: Task, data: Data) -> dict:
 
 def best_reference(results: Mapping[str, Mapping]) -> str:
     """The forecast other than the model with the smallest error."""
+    return ranked_references(results)[0]
+
+
+def ranked_references(results: Mapping[str, Mapping]) -> list[str]:
+    """The forecasts other than the model, that with the smallest error first."""
     errors = {name: s["mse"] for name, s in results.items() if name != "model"}
-    return min(errors, key=lambda n: (np.isnan(errors[n]), errors[n]))
+    return sorted(errors, key=lambda n: (np.isnan(errors[n]), errors[n]))
 
 
 def table(scores: Mapping) -> str:
@@ -223,15 +231,36 @@ def draw_samples(
     return plotting.frame_rows(rows, channel=channel, display=display, title=title)
 
 
-def draw(example: Mapping, display: Display, title: str, folder: Path) -> None:
-    """Writes forecast.png of the first channel, one more for others, and a GIF."""
+def draw(
+    example: Mapping,
+    display: Display,
+    title: str,
+    folder: Path,
+    *,
+    dated: bool = False,
+) -> None:
+    """Writes forecast.png of the first channel, one more for others, and a GIF.
+
+    Args:
+        example: from `one_example`; its first `ROWS` forecasts are drawn, and the first
+            `COLUMNS` move.
+        display: of the data.
+        title: of the figures.
+        folder: where they are written.
+        dated: whether the "time" of the example is to be shown.
+    """
+    moments = None
+    if dated:
+        moments = np.asarray(example["time"], np.int64).astype("datetime64[m]")
+        last = moments[len(example["inputs"]) - 1]
+        title += f"; last input {moment_label(last, display.frame)}"
     channels = display.channels[:CHANNELS]
     observed = example.get("observed")
     inputs = [shown(example["inputs"], x, c) for c, x in enumerate(channels)]
     truth = [shown(example["targets"], x, c, observed) for c, x in enumerate(channels)]
     forecasts = {
         name: [shown(fields, x, c) for c, x in enumerate(channels)]
-        for name, fields in example["forecasts"].items()
+        for name, fields in list(example["forecasts"].items())[:ROWS]
     }
     for c, channel in enumerate(channels):
         figure = plotting.forecast_frames(
@@ -245,6 +274,11 @@ def draw(example: Mapping, display: Display, title: str, folder: Path) -> None:
         suffix = "" if c == 0 else "_" + re.sub(r"[^\w.-]+", "_", channel.name)
         plotting.save(figure, folder / f"forecast{suffix}.png")
     pictures = plotting.forecast_animation(
-        inputs, truth, forecasts, display=display, title=title
+        inputs,
+        truth,
+        dict(list(forecasts.items())[:COLUMNS]),
+        display=display,
+        title=title,
+        moments=moments,
     )
     plotting.save_animation(pictures, folder / "forecast.gif", FPS)

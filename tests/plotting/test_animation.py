@@ -95,3 +95,22 @@ def test_several_channels_stand_below_each_other():
         for n, display in ((1, one), (2, two))
     ]
     assert heights[1] > 1.5 * heights[0]
+
+
+def test_every_frame_has_its_time_stamp():
+    display = Display((Channel(),), "5 min")
+    fields = [np.zeros((2, 8, 8))]
+    days = np.array(["2019-06-01", "2020-07-02"], "datetime64[m]")
+    first, second = (
+        plotting.forecast_animation(
+            fields, fields, {}, display=display, moments=day + 5 * np.arange(4)
+        )
+        for day in days
+    )
+    assert all(not np.array_equal(*pair) for pair in zip(first, second, strict=True))
+    below = slice(first.shape[1] - 30, None)
+    np.testing.assert_array_equal(first[:, : below.start], second[:, : below.start])
+    with pytest.raises(ValueError, match=r"has 3 values; .* the 2 \+ 2 frames"):
+        plotting.forecast_animation(
+            fields, fields, {}, display=display, moments=days[[0, 0, 0]]
+        )

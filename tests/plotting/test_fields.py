@@ -72,3 +72,23 @@ def test_one_channel_in_its_units():
         shown(fields, channel, 1, observed)[0], [[np.nan, 3], [3, 3]]
     )
     assert label_of(channel) == "T (K)" and label_of(GRAY) == "value"
+
+
+def test_vertically_integrated_liquid_has_its_own_colours_and_levels():
+    channel = Channel(scale=255.0, limits=(0, 255), colormap="vil")
+    codes = np.array([0, 15.9, 16, 31, 58.9, 74, 133, 219, 254.9, 255, np.nan])
+    pixels = plotting.render_frames(codes[None, None] / 255, channel, size=1)[0, 0]
+    expected = [
+        (0, 0, 0),
+        (0, 0, 0),
+        (77, 77, 77),
+        (40, 190, 40),
+        (40, 190, 40),
+        (10, 105, 10),
+        (245, 245, 0),
+        (160, 0, 0),
+        (160, 0, 0),
+        (231, 0, 255),
+        (209, 209, 209),
+    ]
+    assert [tuple(x) for x in pixels.tolist()] == expected

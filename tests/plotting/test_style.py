@@ -1,9 +1,10 @@
 import matplotlib.image
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from earthformer_jax import plotting
-from earthformer_jax.plotting.style import lead_label, step_of
+from earthformer_jax.plotting.style import lead_label, moment_label, step_of
 
 
 def test_a_forecast_looks_the_same_in_every_figure():
@@ -51,3 +52,17 @@ def test_save_leaves_just_the_picture(tmp_path):
     plotting.save(figure, path)
     assert [p.name for p in path.parent.iterdir()] == ["curve.png"]
     assert matplotlib.image.imread(path).shape[1] > 700
+
+
+@pytest.mark.parametrize(
+    ("frame", "moment", "text"),
+    [
+        ("month", "2014-11-15T12:00", "2014-11"),
+        ("day", "2014-11-15", "2014-11-15"),
+        ("day", "2014-11-15T12:00", "2014-11-15 12:00 UTC"),
+        ("5 min", "2014-11-15T00:00", "2014-11-15 00:00 UTC"),
+        ("", "2014-11-15T12:05", "2014-11-15 12:05 UTC"),
+    ],
+)
+def test_dates_are_as_exact_as_the_time_between_frames(frame, moment, text):
+    assert moment_label(np.datetime64(moment), frame) == text

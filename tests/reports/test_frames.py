@@ -180,6 +180,34 @@ def test_the_best_reference_has_the_smallest_known_error():
     results = {"model": 0.1, "persistence": 2.0, "b": float("nan"), "c": 1.0}
     results = {name: {"mse": mse} for name, mse in results.items()}
     assert frames.best_reference(results) == "c"
+    assert frames.ranked_references(results) == ["c", "persistence", "b"]
+
+
+def test_figures_show_dates_and_no_more_forecasts_than_fit(tmp_path, monkeypatch):
+    data = patches()
+    example = frames.one_example(data.test, 3, {"model": model}, 1)
+    example["time"] = 26000000 + 5 * np.arange(IN_LEN + OUT_LEN, dtype=np.int32)
+    example["forecasts"] |= {f"r{i}": example["targets"] for i in range(9)}
+    asked = {}
+    monkeypatch.setattr(
+        frames.plotting, "forecast_frames", lambda *x, **o: asked.update(still=(x, o))
+    )
+    monkeypatch.setattr(
+        frames.plotting,
+        "forecast_animation",
+        lambda *x, **o: asked.update(moving=(x, o)),
+    )
+    for name in ("save", "save_animation"):
+        monkeypatch.setattr(frames.plotting, name, lambda *x: None)
+    frames.draw(example, data.display, "Example", tmp_path, dated=True)
+    (_, _, still), options = asked["still"]
+    assert list(still) == ["model", "r0", "r1", "r2", "r3", "r4"]
+    assert options["title"] == "Example; last input 2019-06-08 13:30 UTC"
+    (_, _, moving), options = asked["moving"]
+    assert list(moving) == ["model", "r0", "r1"]
+    assert str(options["moments"][-1]) == "2019-06-08T13:50"
+    frames.draw(example, data.display, "Example", tmp_path)
+    assert asked["moving"][1]["moments"] is None
 
 
 def test_a_failing_forecast_leaves_no_scores(tmp_path):

@@ -144,7 +144,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
                     normalization.scale,
                     normalization.offset,
                     limits=(0, 255),
-                    colormap="turbo",
+                    colormap="vil",
                 ),
             ),
             frame=frame,
