@@ -150,7 +150,7 @@ def interval(
     outside = (1 - level) / 2
     if blocks is not None:
         outside = float(_expanded(outside, blocks))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
         limits = np.moveaxis(quantile(drawn, (outside, 1 - outside), axis=0), 0, -1)
@@ -179,7 +179,8 @@ def paired(
             f"samples of shapes {list(a.shape)} and {list(b.shape)} are not paired; "
             "score both forecasts on the same samples"
         )
-    gap = a - b
+    with np.errstate(invalid="ignore"):  # two infinite scores have no difference
+        gap = a - b
     return Difference(gap[0], interval(gap, level, blocks), _p_value(gap, blocks))
 
 

@@ -23,6 +23,8 @@ from earthformer_jax.plotting.style import moment_label
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.probabilities import report as probabilities
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
+from earthformer_jax.reports.verification import archive, skill
+from earthformer_jax.reports.verification.sums import Gatherer
 
 LIVELY = 10  # the example in the figures is of the 1 / LIVELY that change most
 CHANNELS = 3  # at most so many are drawn
@@ -53,9 +55,10 @@ def score(
         settings: the batch size is used.
 
     Returns:
-        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}, and
-        {"members": [scores]} of an ensemble. A model with members also has
-        {"probabilities": ...}, see `probabilities.report.score`.
+        what scores.json holds: {"data": {...}, "forecasts": {name: scores}}, with
+        intervals and differences if the task has a verification
+        (`verification.skill.add`), and {"members": [scores]} of an ensemble. A model
+        with members also has {"probabilities": ...}, see `probabilities.report.score`.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -63,15 +66,30 @@ def score(
     forecasts = {"persistence": persistence(out_len, channels)}
     forecasts |= {**task.references, "model": model.forecast}
     errors = ExampleErrors()
+    gatherer = Gatherer(task, data) if task.verification.scores else None
+
+    def watch(batch, fields):
+        errors.watch(batch, fields)
+        if gatherer is not None:
+            gatherer.watch(batch, fields)
+
     results = scoring.evaluate(
-        task.metric, data.test, forecasts, settings.batch_size, errors.watch
+        task.metric, data.test, forecasts, settings.batch_size, watch
     )
     members = scoring.members_of(results)
+    reference = best_reference(results)
     scores = {"data": describe(task, data), "forecasts": results, **members}
+    more = []
+    if gatherer is not None:
+        sums = gatherer.sums()
+        archive.write(settings.output(workdir, archive.NAME), sums)
+        skill.add(scores, sums)
+        more = skill.summary(sums, reference)
     references = {name: f for name, f in forecasts.items() if name != "model"}
     scores |= probabilities.scores_of(task, data, model, references, settings)
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
-    print("\n".join([table(scores), *probabilities.lines(scores)]), flush=True)
+    lines = [table(scores), *more]
+    print("\n".join([*lines, *probabilities.lines(scores)]), flush=True)
     figures = settings.output(workdir, "figures")
     probabilities.draw(scores, data, figures)
     if "mse_by_lead" in results["model"]:
@@ -157,7 +175,7 @@ def ranked_references(results: Mapping[str, Mapping]) -> list[str]:
 def table(scores: Mapping) -> str:
     """The scores as text: one row per forecast, one column per score."""
     data, forecasts = scores["data"], scores["forecasts"]
-    heads = [k for k, v in forecasts["model"].items() if not isinstance(v, list)]
+    heads = [k for k, v in forecasts["model"].items() if isinstance(v, int | float)]
     width = max(len(name) for name in forecasts)
     widths = [max(len(head), 8) for head in heads]
     count = len(data["leads"])

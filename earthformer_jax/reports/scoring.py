@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ ORDER = (
     "lim_hidden",
     "ceiling",
 )
+
+_LIST, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r",\n\s*")
 
 Watch = Callable[[Batch, Mapping[str, np.ndarray]], None]
 
@@ -173,8 +176,13 @@ def members_of(results: Mapping[str, dict]) -> dict[str, list[Scores]]:
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Writes JSON atomically; numbers that are not finite become null."""
+    """Writes JSON atomically; numbers that are not finite become null.
+
+    Lists of numbers or texts are on one line.
+    """
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    # Texts hold no line breaks in JSON, so that none is changed.
+    text = _LIST.sub(lambda found: f"[{_BREAK.sub(', ', found[1])}]", text)
     write_text(path, text + "\n")
 
 

@@ -178,6 +178,12 @@ class TestPaired:
         np.testing.assert_array_equal(found.value, 1)
         assert np.isnan(found.interval).all() and np.isnan(found.p_value).all()
 
+    def test_infinite_scores_have_no_difference(self):
+        infinite = np.full(9, np.inf)
+        found = bootstrap.paired(infinite, infinite, 0.9, 8)
+        assert np.isnan(found.value) and np.isnan(found.p_value)
+        assert np.isnan(found.interval).all()
+
     def test_samples_are_of_one_shape(self):
         with pytest.raises(ValueError, match=r"shapes \[3\] and \[4\] are not paired"):
             bootstrap.paired(np.ones(3), np.ones(4))

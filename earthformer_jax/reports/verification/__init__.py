@@ -1,0 +1,1 @@
+"""How sure scores are, and how models compare: from sums by block of test examples."""

@@ -1,0 +1,206 @@
+"""sums.nc: what an evaluation leaves to make any score of, with intervals.
+
+The root of the file says what the test examples are and how scores are made of sums;
+each statistic is a group, with one variable for each of its sums and the dimensions
+forecast, block, lead and its own.
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from earthformer_jax.metrics import scores as score_functions
+from earthformer_jax.metrics.verification import Score, Verification
+from earthformer_jax.reports.verification.sums import BlockSums, Examples
+
+NAME = "sums.nc"
+FORMAT = 1
+FORECAST, BLOCK = "forecast", "block"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+    """A statistic of which only sums are left: it cannot be applied any more.
+
+    Attributes:
+        as of `metrics.contract.Statistic`.
+    """
+
+    names: tuple[str, ...]
+    dtype: Any
+    dims: tuple[str, ...]
+    coords: Mapping[str, tuple] = dataclasses.field(
+        default_factory=lambda: types.MappingProxyType({})
+    )
+
+    def __call__(self, forecast, batch):
+        """Not possible.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("sums that were read from a file cannot be added to")
+
+
+def write(path: Path, sums: BlockSums) -> None:
+    """Writes sums so that readers never see a partial file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        _root(sums).to_netcdf(unfinished, engine="netcdf4")
+        for name in sums.verification.statistics:
+            _group(sums, name).to_netcdf(
+                unfinished, engine="netcdf4", mode="a", group=name
+            )
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read(path: Path) -> BlockSums:
+    """Reads a file that `write` wrote.
+
+    Raises:
+        OSError: if there is no file, or it cannot be read.
+        ValueError: if it is another file, or of another version.
+    """
+    with xr.open_dataset(path, engine="netcdf4") as root:
+        if root.attrs.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} has format={root.attrs.get('format')}: expected {FORMAT}; "
+                "evaluate again with --mode=evaluate"
+            )
+        about = json.loads(root.attrs["examples"])
+        examples = Examples(
+            **about | {"shape": tuple(about["shape"])},
+            sizes=root["examples_in_block"].values.astype(np.int64),
+        )
+        specification = json.loads(root.attrs["verification"])
+        names = [str(x) for x in root[FORECAST].values]
+    statistics, values = {}, {name: {} for name in names}
+    for key, entry in specification["statistics"].items():
+        statistics[key] = _stored(entry)
+        with xr.open_dataset(path, engine="netcdf4", group=key) as group:
+            for part in statistics[key].names:
+                array = group[part].values.astype(np.float64)
+                for name, one in zip(names, array, strict=True):
+                    values[name].setdefault(key, {})[part] = one
+    scores = {name: _score(x) for name, x in specification["scores"].items()}
+    return BlockSums(examples, Verification(statistics, scores), values)
+
+
+def _root(sums: BlockSums) -> xr.Dataset:
+    about = dataclasses.asdict(sums.examples)
+    sizes = about.pop("sizes")
+    verification = {
+        "statistics": {n: _entry(x) for n, x in sums.verification.statistics.items()},
+        "scores": {n: _described(x) for n, x in sums.verification.scores.items()},
+    }
+    return xr.Dataset(
+        {
+            "examples_in_block": (
+                BLOCK,
+                sizes,
+                {"long_name": f"test examples in a block ({sums.examples.block})"},
+            )
+        },
+        coords={FORECAST: list(sums.values)},
+        attrs={
+            "title": "Sums that scores are made of, by block of test examples",
+            "source": sums.examples.description,
+            "format": FORMAT,
+            "examples": json.dumps(about, ensure_ascii=False),
+            "verification": json.dumps(verification, default=_plain),
+        },
+    )
+
+
+def _group(sums: BlockSums, key: str) -> xr.Dataset:
+    statistic = sums.verification.statistics[key]
+    dims = (FORECAST, BLOCK, *statistic.dims)
+    variables = {
+        name: (dims, np.stack([x[key][name] for x in sums.values.values()]))
+        for name in statistic.names
+    }
+    leads = {"lead": np.arange(1, sums.examples.shape[0] + 1)}
+    coords = {dim: list(x) for dim, x in statistic.coords.items()}
+    compressed = {name: {"zlib": True, "complevel": 1} for name in variables}
+    found = xr.Dataset(variables, coords=leads | coords)
+    for name, encoding in compressed.items():
+        found[name].encoding = encoding
+    return found
+
+
+def _plain(number: np.generic) -> Any:
+    return number.item()
+
+
+def _entry(statistic) -> dict[str, Any]:
+    return {
+        "names": list(statistic.names),
+        "dtype": np.dtype(statistic.dtype).name,
+        "dims": list(statistic.dims),
+        "coords": {dim: list(x) for dim, x in statistic.coords.items()},
+    }
+
+
+def _stored(entry: Mapping[str, Any]) -> Stored:
+    return Stored(
+        tuple(entry["names"]),
+        np.dtype(entry["dtype"]),
+        tuple(entry["dims"]),
+        {dim: tuple(x) for dim, x in entry["coords"].items()},
+    )
+
+
+def _described(score: Score) -> dict[str, Any]:
+    found = {x.name: getattr(score, x.name) for x in dataclasses.fields(score)}
+    return found | {"function": _named(score.function)}
+
+
+def _named(function: Callable) -> dict[str, Any]:
+    """A function of `metrics.scores` as its module, name and options.
+
+    Raises:
+        ValueError: for any other function.
+    """
+    options: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        if function.args:
+            raise ValueError(f"{function} has arguments without names")
+        options = function.keywords | options
+        function = function.func
+    package, _, module = function.__module__.rpartition(".")
+    name = function.__qualname__
+    if package != score_functions.__name__ or "." in name:
+        raise ValueError(
+            f"the score function {function.__module__}.{name} cannot be kept in "
+            f"{NAME}: expected one of a module of {score_functions.__name__}"
+        )
+    return {"module": module, "name": name, "options": options}
+
+
+def _score(entry: Mapping[str, Any]) -> Score:
+    made = entry["function"]
+    try:
+        module = importlib.import_module(f"{score_functions.__name__}.{made['module']}")
+        function = getattr(module, made["name"])
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"the score function {made['module']}.{made['name']} is unknown: the file "
+            "is of another version; evaluate again with --mode=evaluate"
+        ) from error
+    if made["options"]:
+        function = functools.partial(function, **made["options"])
+    tuples = {key: tuple(entry[key]) for key in ("add", "mean")}
+    where = {dim: tuple(x) for dim, x in entry["where"].items()}
+    return Score(**{**entry, **tuples, "where": where, "function": function})

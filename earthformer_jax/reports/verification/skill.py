@@ -1,0 +1,276 @@
+"""Scores of forecasts with intervals, and their paired differences, from block sums."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from earthformer_jax.metrics import bootstrap
+from earthformer_jax.metrics.bootstrap import LEAST_BLOCKS, LEVEL, SAMPLES, SEED
+from earthformer_jax.metrics.verification import (
+    HIGHER,
+    LOWER,
+    NEAR_ONE,
+    Verification,
+)
+from earthformer_jax.reports.verification.sums import BlockSums
+
+MODEL = "model"
+NOT_REFERENCES = (MODEL, "ceiling")  # no forecaster has the ceiling of a twin
+DIGITS = 6  # significant, of intervals: their own error is far larger
+# Scores that are named in one line: the first of each row that there is.
+SHORT = (("mse", "frame_mse", "rmse"), ("csi_m", "ssim", "acc", "mae"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampled:
+    """A score of some forecasts on all test examples, and on samples of them.
+
+    Attributes:
+        name: of the score.
+        dims: the axes of a value.
+        coords: what the positions along each stand for.
+        better: as of `metrics.verification.Score`.
+        units: of the values; "": none.
+        samples: by forecast `[1 + s, *dims]`; the first is the score itself. All
+            forecasts have the same samples.
+        blocks: of examples that are drawn.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    coords: Mapping[str, tuple]
+    better: str
+    units: str
+    samples: Mapping[str, np.ndarray]
+    blocks: int
+
+    def value(self, forecast: str) -> np.ndarray:
+        """The score of a forecast, `[*dims]`."""
+        return self.samples[forecast][0]
+
+    def interval(self, forecast: str) -> np.ndarray:
+        """Its interval, `[*dims, 2]`; NaN if there are too few blocks."""
+        samples = self.samples[forecast]
+        return bootstrap.interval(samples, LEVEL, _known_blocks(samples, self.blocks))
+
+    def difference(self, a: str, b: str) -> bootstrap.Difference:
+        """The score of forecast `a` minus that of `b`."""
+        x, y = self.samples[a], self.samples[b]
+        return bootstrap.paired(x, y, LEVEL, _known_blocks(x, self.blocks))
+
+    def numbers(self) -> Iterator["Sampled"]:
+        """Each single number of the score, named "csi, threshold 74, pool 4"."""
+        for at in np.ndindex(*(len(self.coords[dim]) for dim in self.dims)):
+            places = [
+                f"{dim} {self.coords[dim][i]}"
+                for dim, i in zip(self.dims, at, strict=True)
+            ]
+            samples = {name: x[:, *at] for name, x in self.samples.items()}
+            yield dataclasses.replace(
+                self,
+                name=", ".join([self.name, *places]),
+                dims=(),
+                coords={},
+                samples=samples,
+            )
+
+
+def _known_blocks(samples: np.ndarray, blocks: int) -> int | None:
+    return blocks if len(samples) > 1 else None
+
+
+def sampled(
+    sums: BlockSums, *, names: Sequence[str] = (), by_lead: bool = False
+) -> Iterator[Sampled]:
+    """Scores on all test examples and on samples of blocks, one after the other.
+
+    Args:
+        sums: by block.
+        names: of the scores; (): all.
+        by_lead: whether to make the score of each lead time; otherwise sums are added
+            over lead times, unless the score is itself a mean over them.
+    """
+    counts = bootstrap.draw(sums.blocks, 1, SAMPLES, SEED)
+    verification = sums.verification
+    for name in names or verification.scores:
+        score = verification.scores[name]
+        add = ("lead",) if "lead" in verification.dims(name) and not by_lead else ()
+        coords = dict(verification.coords(name, add))
+        dims = verification.dims(name, add)
+        if "lead" in dims:
+            coords["lead"] = tuple(range(1, sums.examples.shape[0] + 1))
+        yield Sampled(
+            name,
+            dims,
+            coords,
+            score.better,
+            score.units,
+            {
+                forecast: _samples(verification, name, add, counts, of)
+                for forecast, of in sums.values.items()
+            },
+            sums.blocks,
+        )
+
+
+def _samples(
+    verification: Verification,
+    name: str,
+    add: tuple[str, ...],
+    counts: np.ndarray,
+    sums: Mapping[str, Mapping[str, np.ndarray]],
+) -> np.ndarray:
+    """A score of one forecast `[1 + s, *dims]`."""
+    key = verification.scores[name].statistic
+    parts = sums[key]
+    if add:  # first, so that fewer sums are added for every sample
+        parts = {n: x.sum(axis=1, keepdims=True) for n, x in parts.items()}
+    drawn = {n: bootstrap.totals(counts, x) for n, x in parts.items()}
+    return verification.value(name, {key: drawn}, add)
+
+
+def references_of(names: Sequence[str]) -> list[str]:
+    """The forecasts that others are compared with."""
+    return [name for name in names if name not in NOT_REFERENCES]
+
+
+def add(scores: dict[str, Any], sums: BlockSums) -> None:
+    """Adds to what scores.json holds, in place.
+
+    - scores["data"]["intervals"]: what the intervals are (`about`);
+    - scores["verification"]: of every score {"dims", "coords", "better", "units"}, the
+      axes of its value for all lead times together;
+    - of each forecast "verification", these values, nested along the axes;
+      "intervals" of them; and "differences" to each reference, {reference: {score:
+      {"difference", "interval", "p_value"}}}.
+
+    Args:
+        scores: with "data" and "forecasts".
+        sums: of the same forecasts.
+    """
+    scores["data"]["intervals"] = about(sums)
+    scores["verification"] = {}
+    forecasts = scores["forecasts"]
+    for name in sums.values:
+        forecasts[name] |= {"verification": {}, "intervals": {}, "differences": {}}
+    for score in sampled(sums):
+        scores["verification"][score.name] = {
+            "dims": list(score.dims),
+            "coords": {dim: list(x) for dim, x in score.coords.items()},
+            "better": score.better,
+            "units": score.units,
+        }
+        for name in sums.values:
+            entry = forecasts[name]
+            entry["verification"][score.name] = score.value(name).tolist()
+            entry["intervals"][score.name] = _rounded(score.interval(name))
+            for other in references_of(list(sums.values)):
+                if other != name:
+                    gap = score.difference(name, other)
+                    entry["differences"].setdefault(other, {})[score.name] = {
+                        "difference": _rounded(gap.value),
+                        "interval": _rounded(gap.interval),
+                        "p_value": _rounded(gap.p_value),
+                    }
+
+
+def about(sums: BlockSums) -> dict[str, Any]:
+    """What the intervals are, and of which examples."""
+    few = sums.blocks < LEAST_BLOCKS
+    return {
+        "level": LEVEL,
+        "samples": 0 if few else SAMPLES,
+        "blocks": sums.blocks,
+        "block": sums.examples.block,
+        "none_because": why_none(sums) or None,
+        "examples_sha256": sums.examples.checksum,
+    }
+
+
+def why_none(sums: BlockSums) -> str:
+    """Why there are no intervals; empty if there are some."""
+    if sums.blocks >= LEAST_BLOCKS:
+        return ""
+    number = sums.examples.number
+    are = "examples are" if number != 1 else "example is"
+    return (
+        f"{number} test {are} {sums.blocks} block{'s' * (sums.blocks != 1)} "
+        f"({sums.examples.block} each): at least {LEAST_BLOCKS} are needed"
+    )
+
+
+def summary(sums: BlockSums, strongest: str) -> list[str]:
+    """Intervals of the model, and its differences to a reference, as text.
+
+    Args:
+        sums: by block.
+        strongest: the reference.
+    """
+    if why := why_none(sums):
+        return [f"No intervals: {why}."]
+    rows = [[name for name in row if name in sums.verification.scores] for row in SHORT]
+    scores = sampled(sums, names=[row[0] for row in rows if row])
+    chosen = [next(score.numbers()) for score in scores]
+    if MODEL not in sums.values or not chosen:
+        return []
+    values, gaps = [], []
+    for score in chosen:
+        low, high = score.interval(MODEL)
+        values.append(
+            f"{score.name} {score.value(MODEL):.3g} ({low:.3g} to {high:.3g})"
+        )
+        gap = score.difference(MODEL, strongest)
+        low, high = gap.interval
+        gaps.append(
+            f"{score.name} {gap.value:+.2g} ({low:+.2g} to {high:+.2g}), "
+            f"p = {gap.p_value:.2g}, {verdict(score, MODEL, strongest)}"
+        )
+    return [
+        f"Model, with {LEVEL:.0%} intervals from {sums.blocks} blocks "
+        f"({sums.examples.block} each): {', '.join(values)}",
+        f"Model minus {strongest}, paired: {'; '.join(gaps)}",
+    ]
+
+
+def verdict(score: Sampled, a: str, b: str) -> str:
+    """Whether `a` is "better" or "worse" than `b`, or "not told apart".
+
+    Only of scores that are single numbers. They are told apart where the interval of
+    the difference does not hold 0; where a score is best near a value, of the distance
+    to it.
+    """
+    x, y = (_goodness(score.samples[name], score.better) for name in (a, b))
+    gap = bootstrap.paired(x, y, LEVEL, _known_blocks(x, score.blocks))
+    low, high = gap.interval
+    if not (low > 0 or high < 0):
+        return "not told apart"
+    return "better" if low > 0 else "worse"
+
+
+def _goodness(values: np.ndarray, better: str) -> np.ndarray:
+    """Values of which larger ones are better."""
+    if better == HIGHER:
+        return values
+    if better == LOWER:
+        return -values
+    if better == NEAR_ONE:  # of a ratio: twice is as bad as half
+        with np.errstate(divide="ignore"):
+            return -np.abs(np.log(values))
+    return -np.abs(values)
+
+
+def best(score: Sampled, names: Sequence[str]) -> str | None:
+    """The forecast with the best value of a score that is a single number."""
+    good = {n: float(_goodness(score.samples[n][:1], score.better)[0]) for n in names}
+    known = {name: x for name, x in good.items() if np.isfinite(x)}
+    return max(known, key=known.__getitem__) if known else None
+
+
+def _rounded(values: np.ndarray) -> Any:
+    """Plain numbers with `DIGITS` significant digits."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.floor(np.log10(np.abs(values)))
+    scale = 10.0 ** (DIGITS - 1 - np.where(np.isfinite(size), size, 0))
+    return (np.round(values * scale) / scale).tolist()
