@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ ORDER = (
     "ceiling",
 )
 
-_LIST, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r",\n\s*")
+LINE = 88  # characters of JSON
 
 Watch = Callable[[Batch, Mapping[str, np.ndarray]], None]
 
@@ -178,12 +177,28 @@ def members_of(results: Mapping[str, dict]) -> dict[str, list[Scores]]:
 def write_json(path: Path, content: Mapping) -> None:
     """Writes JSON atomically; numbers that are not finite become null.
 
-    Lists of numbers or texts are on one line.
+    What fits in a line is in one line, and so is every list of numbers or texts.
     """
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    # Texts hold no line breaks in JSON, so that none is changed.
-    text = _LIST.sub(lambda found: f"[{_BREAK.sub(', ', found[1])}]", text)
-    write_text(path, text + "\n")
+    write_text(path, _json(_finite(content)) + "\n")
+
+
+def _json(value: Any, indent: str = "") -> str:
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    nested = isinstance(value, Mapping) or (
+        isinstance(value, list) and any(isinstance(x, Mapping | list) for x in value)
+    )
+    if not nested or len(indent) + len(flat) <= LINE:
+        return flat
+    inside = indent + "  "
+    if isinstance(value, list):
+        rows, (begin, end) = [_json(x, inside) for x in value], "[]"
+    else:
+        rows = [
+            f"{json.dumps(str(key), ensure_ascii=False)}: {_json(x, inside)}"
+            for key, x in value.items()
+        ]
+        begin, end = "{}"
+    return f"{begin}\n{inside}" + f",\n{inside}".join(rows) + f"\n{indent}{end}"
 
 
 def write_text(path: Path, text: str) -> None:

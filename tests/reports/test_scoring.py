@@ -40,3 +40,14 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     scoring.write_json(path, {"a": [1.0, float("nan")], "b": {"c": float("inf")}})
     assert json.loads(path.read_text()) == {"a": [1.0, None], "b": {"c": None}}
     assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_json_has_what_fits_on_a_line(tmp_path):
+    path, long = tmp_path / "scores.json", [round(0.1 * i, 3) for i in range(40)]
+    content = {"a": {"b": [0.5, [1, 2]], "c": "x"}, "long": long, "d": [{"e": long}]}
+    scoring.write_json(path, content)
+    assert json.loads(path.read_text()) == content
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ["{", '  "a": {"b": [0.5, [1, 2]], "c": "x"},']
+    assert lines[2].startswith('  "long": [0.0, 0.1,') and lines[2].endswith("],")
+    assert lines[3:5] == ['  "d": [', "    {"] and len(lines) == 9

@@ -61,20 +61,36 @@ class Sampled:
         return bootstrap.paired(x, y, LEVEL, _known_blocks(x, self.blocks))
 
     def numbers(self) -> Iterator["Sampled"]:
-        """Each single number of the score, named "csi, threshold 74, pool 4"."""
+        """Each single number of the score, named as `number_name`."""
         for at in np.ndindex(*(len(self.coords[dim]) for dim in self.dims)):
-            places = [
-                f"{dim} {self.coords[dim][i]}"
-                for dim, i in zip(self.dims, at, strict=True)
-            ]
+            place = {
+                dim: self.coords[dim][i] for dim, i in zip(self.dims, at, strict=True)
+            }
             samples = {name: x[:, *at] for name, x in self.samples.items()}
             yield dataclasses.replace(
                 self,
-                name=", ".join([self.name, *places]),
+                name=number_name(self.name, place),
                 dims=(),
                 coords={},
                 samples=samples,
             )
+
+
+def number_name(score: str, place: Mapping[str, Any]) -> str:
+    """The name of one number of a score, as in scores.json: "csi_16_pool4".
+
+    Args:
+        score: its name.
+        place: the position along each axis. Single cells (a pool of 1) are not named.
+    """
+    for dim, x in place.items():
+        if dim == "threshold":
+            score += f"_{x:g}"
+        elif dim in ("variable", "region"):
+            score += f"_{x}"
+        elif dim not in ("pool", "scale") or x != 1:
+            score += f"_{dim}{x}"
+    return score
 
 
 def _known_blocks(samples: np.ndarray, blocks: int) -> int | None:
@@ -140,10 +156,10 @@ def add(scores: dict[str, Any], sums: BlockSums) -> None:
     """Adds to what scores.json holds, in place.
 
     - scores["data"]["intervals"]: what the intervals are (`about`);
-    - scores["verification"]: of every score {"dims", "coords", "better", "units"}, the
-      axes of its value for all lead times together;
-    - of each forecast "verification", these values, nested along the axes;
-      "intervals" of them; and "differences" to each reference, {reference: {score:
+    - scores["verification"]: {score: {"better", "units"}};
+    - of each forecast "verification", every number of all lead times together by
+      `number_name`; "intervals" of these, and of those by lead that are not of events
+      ("mse_by_lead"); and "differences" to each reference, {reference: {name:
       {"difference", "interval", "p_value"}}}.
 
     Args:
@@ -151,29 +167,41 @@ def add(scores: dict[str, Any], sums: BlockSums) -> None:
         sums: of the same forecasts.
     """
     scores["data"]["intervals"] = about(sums)
-    scores["verification"] = {}
+    scores["verification"] = {
+        name: {"better": score.better, "units": score.units}
+        for name, score in sums.verification.scores.items()
+    }
     forecasts = scores["forecasts"]
     for name in sums.values:
         forecasts[name] |= {"verification": {}, "intervals": {}, "differences": {}}
     for score in sampled(sums):
-        scores["verification"][score.name] = {
-            "dims": list(score.dims),
-            "coords": {dim: list(x) for dim, x in score.coords.items()},
-            "better": score.better,
-            "units": score.units,
-        }
+        for number in score.numbers():
+            _add_number(forecasts, number)
+    by_lead = [
+        name
+        for name in sums.verification.scores
+        if sums.verification.dims(name) == ("lead",)
+    ]
+    for score in sampled(sums, names=by_lead, by_lead=True) if by_lead else ():
         for name in sums.values:
-            entry = forecasts[name]
-            entry["verification"][score.name] = score.value(name).tolist()
-            entry["intervals"][score.name] = _rounded(score.interval(name))
-            for other in references_of(list(sums.values)):
-                if other != name:
-                    gap = score.difference(name, other)
-                    entry["differences"].setdefault(other, {})[score.name] = {
-                        "difference": _rounded(gap.value),
-                        "interval": _rounded(gap.interval),
-                        "p_value": _rounded(gap.p_value),
-                    }
+            limits = _rounded(score.interval(name))
+            forecasts[name]["intervals"][f"{score.name}_by_lead"] = limits
+
+
+def _add_number(forecasts: Mapping[str, Any], number: Sampled) -> None:
+    names = list(number.samples)
+    for name in names:
+        entry = forecasts[name]
+        entry["verification"][number.name] = number.value(name).tolist()
+        entry["intervals"][number.name] = _rounded(number.interval(name))
+        for other in references_of(names):
+            if other != name:
+                gap = number.difference(name, other)
+                entry["differences"].setdefault(other, {})[number.name] = {
+                    "difference": _rounded(gap.value),
+                    "interval": _rounded(gap.interval),
+                    "p_value": _rounded(gap.p_value),
+                }
 
 
 def about(sums: BlockSums) -> dict[str, Any]:

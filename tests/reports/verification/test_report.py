@@ -8,6 +8,7 @@ import pytest
 
 from earthformer_jax import plotting
 from earthformer_jax.reports import ModelFunctions, Settings, frames
+from earthformer_jax.reports.page import tidy
 from earthformer_jax.reports.verification import archive
 from tests.reports.verification.fields import TASK, data, half
 
@@ -66,3 +67,17 @@ def test_a_model_that_gives_no_numbers(score, tmp_path):
     assert model["verification"]["mse"] is None
     assert model["intervals"]["mse"] == [None, None]
     assert None not in persistence["intervals"]["mse"]
+
+
+def test_the_tidy_table_has_the_numbers_and_their_intervals(score):
+    rows = tidy.rows(score(6))
+    (row,) = [
+        row
+        for row in rows
+        if (row.forecast, row.score, row.threshold, row.scale)
+        == ("model", "ets", "74", "4")
+    ]
+    assert row.lead is None and row.low < row.value < row.high
+    errors = [r for r in rows if r.score == "mse" and r.forecast == "model"]
+    assert [row.lead for row in errors] == [None, 1, 2, 3]
+    assert all(row.low < row.value < row.high for row in errors)

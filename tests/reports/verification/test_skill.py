@@ -60,9 +60,9 @@ def test_every_score_has_an_interval_that_holds_it(sums):
 def test_numbers_have_names(sums):
     names = [x.name for x in one(sums, "csi").numbers()]
     assert names[:3] == [
-        "csi, threshold 16, pool 1",
-        "csi, threshold 16, pool 4",
-        "csi, threshold 74, pool 1",
+        "csi_16",
+        "csi_16_pool4",
+        "csi_74",
     ]
     assert [x.name for x in one(sums, "mse").numbers()] == ["mse"]
 
@@ -90,15 +90,11 @@ def test_what_scores_json_holds(sums):
     skill.add(scores, sums)
     about = scores["data"]["intervals"]
     assert about["blocks"] == 12 and about["block"] == "an example"
-    assert scores["verification"]["csi"] == {
-        "dims": ["threshold", "pool"],
-        "coords": {"threshold": [16, 74], "pool": [1, 4]},
-        "better": "higher",
-        "units": "",
-    }
+    assert scores["verification"]["csi"] == {"better": "higher", "units": ""}
     model = forecasts["model"]
     assert model["mse"] == 1.0
-    assert np.shape(model["intervals"]["csi"]) == (2, 2, 2)
+    assert len(model["intervals"]["csi_74_pool4"]) == 2
+    assert np.shape(model["intervals"]["mse_by_lead"]) == (3, 2)
     assert list(model["differences"]) == ["persistence", "same"]
     assert list(forecasts["persistence"]["differences"]) == ["same"]
     gap = model["differences"]["persistence"]["mse"]
@@ -114,7 +110,7 @@ def test_summary(sums):
     assert first.startswith(
         "Model, with 90% intervals from 12 blocks (an example each)"
     )
-    assert "csi_m, pool 1 " in first
+    assert "csi_m " in first
     assert second.startswith("Model minus persistence, paired: mse -")
     assert "p = " in second and "better" in second
 
