@@ -48,7 +48,7 @@ ROOMS = {
     "training": "checks settings ops ops.tuned losses metrics data models.contract",
     "interop": f"settings {_MODELS}",
     "profiling": f"{_MODELS} {_HALL} {_WINGS}",
-    "reports": f"{_MODELS} {_HALL} {_WINGS} plotting",
+    "reports": f"{_MODELS} {_HALL} {_WINGS} plotting forecast",
     "forecast": _HALL,
     "look": f"{_HALL} {_WINGS} plotting",
     "run": f"{_MODELS} {_HALL} {_WINGS} {_TRADES} forecast pretrained",

@@ -6,7 +6,10 @@ The type of a task chooses its report: `score(task, data, model, workdir, settin
 import functools
 import os
 
+import numpy as np
+
 from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.references import persistence
 from earthformer_jax.data.task import (
     EmbedSeries,
     ForecastFrames,
@@ -17,7 +20,7 @@ from earthformer_jax.data.task import (
 from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer
 from earthformer_jax.reports import embedding, frames, restoring
 from earthformer_jax.reports.nino import report as nino
-from earthformer_jax.reports.page import figures, tidy, writing
+from earthformer_jax.reports.page import fields, figures, tidy, writing
 from earthformer_jax.reports.page.about import About
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 
@@ -63,7 +66,7 @@ def report(
     settings: Settings,
     about: About,
 ) -> dict:
-    """As `score`; writes also scores.csv and report.html, for people.
+    """As `score`; writes also scores.csv and report.html, and forecasts if wanted.
 
     Args:
         task, data, model, workdir, settings: as for `score`.
@@ -79,6 +82,21 @@ def report(
     before = figures.seen(folder)
     scores = score(task, data, model, workdir, settings)
     tidy.write(settings.output(workdir, "scores.csv"), tidy.rows(scores))
+    if settings.write_forecasts:
+        _, *_, channels = np.shape(data.test[0]["targets"])
+        forecasts = {
+            "model": model.forecast,
+            "persistence": persistence(len(data.test[0]["targets"]), channels),
+            **task.references,
+        }
+        fields.write(
+            settings.output(workdir, "forecasts.nc"),
+            data,
+            forecasts,
+            settings.write_forecasts,
+            settings.batch_size,
+            about.attributes(data.name),
+        )
     pictures = figures.drawn_since(folder, before)
     page = settings.output(workdir, "report.html")
     writing.write(page, scores, data, about, pictures)

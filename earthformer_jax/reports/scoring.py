@@ -65,11 +65,14 @@ class Settings:
         clusters: number of regimes that embeddings are sorted into.
         label: part of the names of all files that are written, for data other than
             those of the training; empty (default): none.
+        write_forecasts: of so many test examples, the first, forecasts are written into
+            forecasts.nc; 0: of none.
     """
 
     batch_size: int
     clusters: int
     label: str = ""
+    write_forecasts: int = 0
 
     def output(self, workdir: str | os.PathLike, name: str) -> Path:
         """Where a file or folder is written: "scores.json", or "scores-LABEL.json"."""

@@ -138,6 +138,8 @@ def check_report(
 
     with as_config_error(f"model {config.model.name!r}", "data", config.data):
         reports.check(dataset.task, model)
+    with as_config_error("evaluation", "eval", config.eval):
+        reports.fields.check(dataset.task, config.eval.write_forecasts)
 
 
 def check_model(

@@ -502,7 +502,10 @@ class Run:
             **more,
         )
         settings = reports.Settings(
-            options.batch_size, options.clusters, label=self._label()
+            options.batch_size,
+            options.clusters,
+            label=self._label(),
+            write_forecasts=options.write_forecasts,
         )
         dataset, about = self.dataset, self._about(trained)
         return reports.report(

@@ -182,6 +182,8 @@ class EvalSettings:
             probabilities are scored; fewer than 2: they are not.
         spread: whether the departures of members from their mean are those of the
             training, or multiplied by factors fitted on the validation split.
+        write_forecasts: of so many test examples, the first, the model's forecasts,
+            those of the references and the truth are written into forecasts.nc.
     """
 
     batch_size: int = setting(16, at_least(1), free=True)
@@ -189,6 +191,7 @@ class EvalSettings:
     clusters: int = setting(7, at_least(2), free=True)
     members: int = setting(16, at_least(0), free=True)
     spread: str = setting("fitted", choice("fitted", "as_trained"), free=True)
+    write_forecasts: int = setting(0, at_least(0), free=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,16 @@ class About:
     complete: bool
     device: str
 
+    def attributes(self, data: str) -> dict[str, str]:
+        """Global attributes of a file of test forecasts, after CF."""
+        made = [f"{name} {number}" for name, number in versions().items()]
+        after = f" after {self.step} training steps" if self.step else ""
+        return {
+            "title": f"Forecasts of test examples of {data}, and what was observed",
+            "source": f"{self.model}{after}",
+            "comment": f"made with {', '.join(made)}",
+        }
+
 
 def commands(about: About) -> dict[str, str]:
     """Shell commands that repeat the training and the evaluation, by what they do."""
