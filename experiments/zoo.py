@@ -1,6 +1,7 @@
-r"""Every model on N-body MNIST and ENSO, through the ordinary command, in one table.
+r"""Every model on four data sets, through the ordinary command, in one table each.
 
     python experiments/zoo.py                  # small models, hours on two CPU cores
+    python experiments/zoo.py --configs=moving_mnist,sevir
     python experiments/zoo.py --configs=enso --models=unet,earthformer --variant=quick
     python experiments/zoo.py --paces          # afterwards, on an idle machine
 
@@ -27,11 +28,20 @@ from earthformer_jax import models
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Columns by config: score, heading, format.
+_FRAMES = (
+    ("mse", "MSE", "{:.2f}"),
+    ("mae", "MAE", "{:.1f}"),
+    ("ssim", "SSIM", "{:.3f}"),
+)
 SCORES = {
-    "nbody_mnist": (
-        ("mse", "MSE", "{:.2f}"),
-        ("mae", "MAE", "{:.1f}"),
-        ("ssim", "SSIM", "{:.3f}"),
+    "nbody_mnist": _FRAMES,
+    "moving_mnist": _FRAMES,
+    "sevir": (
+        ("csi_m", "CSI-M", "{:.3f}"),
+        ("csi_74", "CSI-74", "{:.3f}"),
+        ("csi_133", "CSI-133", "{:.3f}"),
+        ("bias_m", "bias", "{:.2f}"),
+        ("mse", "MSE", "{:.4f}"),
     ),
     "enso": (
         ("c_nino34_m", "C-Nino3.4-M", "{:.3f}"),
@@ -42,14 +52,16 @@ SCORES = {
 # Overrides by config and model.
 SHORTENED = {
     ("enso", "e3d_lstm"): dict(steps=300, simulated_steps=200, validate_every=150),
+    ("sevir", "e3d_lstm"): dict(steps=300, validate_every=150),
 }
-
 
 # A short run of each model: enough steps for a median, and little to score.
 PACE = dict(steps=30, log_every=5, simulated_steps=0, validate_every=30)
 FEW_EXAMPLES = {
     "enso": dict(twin_validation=16, twin_test=16),
     "nbody_mnist": dict(validation=4, test=4),
+    "moving_mnist": dict(validation=4, test=4),
+    "sevir": dict(twin_validation=4, twin_test=4),
 }
 
 

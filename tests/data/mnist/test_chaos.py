@@ -73,6 +73,27 @@ class TestDistance:
         assert nbody.distance[:, -1].mean() > 20 * moving.distance[:, -1].mean()
 
 
+class TestVelocities:
+    """Figure 11 of the paper: the same places, other velocities."""
+
+    def test_constant_speed_parts_in_proportion_to_time(self, chaos, images):
+        """Until a digit bounces: then the second run may have bounced or not."""
+        pairs = chaos.nbody(images, frames=4, attraction=0.0, change="velocity")
+        apart = np.median(pairs.distance, axis=0)
+        np.testing.assert_allclose(apart, 0.1 * np.arange(4), atol=1e-3)
+        pairs = chaos.moving(images, frames=2, change="velocity")
+        apart = np.median(pairs.distance, axis=0)
+        np.testing.assert_allclose(apart, [0, 0.1], atol=1e-6)
+
+    def test_attraction_wins_in_the_end(self, chaos, images):
+        nbody, moving = (
+            run(images, change="velocity").distance.mean(axis=0)
+            for run in (chaos.nbody, chaos.moving)
+        )
+        assert nbody[0] == moving[0] == 0
+        assert nbody[19] < moving[19] and nbody[-1] > 1.5 * moving[-1]
+
+
 class TestFigure:
     def test_overlaid(self, chaos):
         frames = np.zeros((2, 1, 1, 4))
