@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from earthformer_jax.settings import ConfigError
-from paper import render
+from paper import intervals, render
 from paper.costs import costs_of, paper_model
 from paper.runs import SCALES, Mismatch, config_of, folder_of, trained
 from paper.table import SIZES, Table
@@ -76,7 +76,7 @@ def main(table: Table, doc: str, arguments: Sequence[str] | None = None) -> int:
         print(page(table, data_sets, rows, a.scale, {data: {} for data in data_sets}))
         return 0
     logging.basicConfig(level=logging.WARNING)
-    results: dict[str, dict[str, list]] = {data: {} for data in data_sets}
+    done: dict[str, dict[str, list]] = {data: {} for data in data_sets}
     try:
         configs = {  # all of them first, so that a wrong field is known before training
             (seed, data, key): config_of(table.rows[key], data, a.scale, seed, changes)
@@ -90,11 +90,11 @@ def main(table: Table, doc: str, arguments: Sequence[str] | None = None) -> int:
             if result is None:
                 print("interrupted: the same command resumes")
                 return 1
-            results[data].setdefault(key, []).append(result)
+            done[data].setdefault(key, []).append((folder, result))
             print(f"{data}, {key}, seed {seed}: done", flush=True)
     except (ConfigError, Mismatch) as error:
         parser.error(str(error))
-    text = page(table, data_sets, rows, a.scale, results)
+    text = page(table, data_sets, rows, a.scale, done)
     (a.out / a.scale / f"{table.name}.md").write_text(text)
     print(text, flush=True)
     return 0
@@ -105,7 +105,7 @@ def page(
     data_sets: Sequence[str],
     rows: Sequence[str],
     scale: str,
-    results: Mapping[str, render.Results],
+    trainings: Mapping[str, intervals.Trainings],
 ) -> str:
     """The whole table as Markdown.
 
@@ -114,7 +114,7 @@ def page(
         data_sets: some of its data sets.
         rows: keys of the rows to show.
         scale: of the trainings.
-        results: by data set.
+        trainings: by data set.
     """
     parts, counted = [f"# {table.title}\n"], {}
     for data in data_sets:
@@ -123,12 +123,16 @@ def page(
             counted[size] = {
                 key: costs_of(paper_model(table.rows[key], data)) for key in rows
             }
-        done = results[data]
+        done = {
+            key: [result for _, result in seeds]
+            for key, seeds in trainings[data].items()
+        }
+        gains = intervals.of_claims(table, data, trainings[data])
         parts += [
             f"## {data}\n",
             render.scores_table(table, data, done, counted[size]),
             render.comparable(table, data, scale, done),
-            render.claims_table(table, data, done),
+            render.claims_table(table, data, done, gains),
         ]
     parts += [f"- {note}" for note in table.notes]
     return "\n".join(part for part in parts if part) + "\n"

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from paper.costs import Costs, differs
-from paper.table import PAPER_DATA, PAPER_STEPS, REFERENCE, Claim, Column, Row, Table
+from paper.table import (
+    PAPER_DATA,
+    PAPER_STEPS,
+    REFERENCE,
+    Claim,
+    Column,
+    Row,
+    Table,
+    value_of,
+)
 
 # By row, the results of its seeds.
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -18,7 +27,7 @@ def values_of(results: Sequence[Mapping], column: Column, forecast="model"):
     found = [
         column.scale_in(result["data"]["mse_units"]) * value
         for result in results
-        if (value := result["forecasts"][forecast].get(column.key)) is not None
+        if (value := value_of(result, column.key, forecast)) is not None
     ]
     return np.array(found, float)
 
@@ -136,7 +145,8 @@ def claims_table(
     """
     column = table.columns[data][0]
     lines = [
-        f"| claim, by {column.heading} | the paper's gain | our gain | verdict |",
+        f"| claim, by {column.heading} | the paper's gain | our gain "
+        "[90 %, or range of seeds] | verdict |",
         "| --- | --- | --- | --- |",
     ]
     for claim in table.claims:
@@ -158,10 +168,12 @@ def claims_table(
         if claim in intervals:
             low, high = intervals[claim]
             ours += f" [{column.text(low)}, {column.text(high)}]"
-            verdict = same if low > 0 or high < 0 else "undecided"
+            verdict = same if low > 0 or high < 0 else "not told apart"
         elif len(gains) > 1:
             low, high = gains.min(), gains.max()
             ours += f" [{column.text(low)}, {column.text(high)}]"
-            verdict = f"{same} for every seed" if low > 0 or high < 0 else "undecided"
+            verdict = (
+                f"{same} for every seed" if low > 0 or high < 0 else "not told apart"
+            )
         lines.append(f"| {claim.text} | {column.text(paper)} | {ours} | {verdict} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""

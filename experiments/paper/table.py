@@ -27,7 +27,7 @@ class Column:
     """A score.
 
     Attributes:
-        key: of the score in scores.json.
+        key: of the score in scores.json, or in its verification.
         heading: of the column.
         digits: after the decimal point.
         scale: the printed value is that of scores.json times this.
@@ -142,6 +142,12 @@ class Table:
                 f"{of} on {data}: {len(values)} values for "
                 f"{len(self.columns[data])} columns"
             )
+
+
+def value_of(result: Mapping, key: str, forecast: str = "model") -> float | None:
+    """A score of a result; None if it has none."""
+    scores = result["forecasts"][forecast]
+    return scores.get(key, scores.get("verification", {}).get(key))
 
 
 def by_key(*rows: Row) -> dict[str, Row]:

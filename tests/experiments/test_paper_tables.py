@@ -7,6 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics import precipitation
+from earthformer_jax.reports.verification import archive
+from earthformer_jax.reports.verification.sums import BlockSums, Examples
+
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = ("table3", "table4", "table5", "table6", "table7", "table12", "table13")
 
@@ -207,3 +211,47 @@ def test_malformed_tables_are_refused(load):
         paper.Table(**make, rows={}, claims=[paper.Claim("c", "c", "c")])
     with pytest.raises(ValueError, match="not unique"):
         paper.by_key(row, row)
+
+
+def test_intervals_of_claims(load, tmp_path):
+    """Sums of both rows give a paired interval; other examples give none."""
+    paper, of = load("paper.table"), load("paper.intervals")
+    rows = paper.by_key(*(paper.Row(key, key) for key in "abc"))
+    table = paper.Table(
+        name="t",
+        title="t",
+        data=("sevir",),
+        columns={"sevir": (paper.Column("mse", "MSE", 3, 1e3, lower_is_better=True),)},
+        rows=rows,
+        claims=[paper.Claim("a beats b", "a", "b"), paper.Claim("a, c", "a", "c")],
+    )
+    hard = np.random.default_rng(0).uniform(1, 9, 40)  # the same for all
+    trainings = {
+        key: [_evaluated(tmp_path / key, hard + more, checksum)]
+        for key, more, checksum in (("a", 0, "x"), ("b", 0.5, "x"), ("c", 1, "y"))
+    }
+    found = of.of_claims(table, "sevir", trainings)
+    assert list(found) == [table.claims[0]]
+    np.testing.assert_allclose(found[table.claims[0]], (500, 500), rtol=1e-6)
+    folder, result = trainings["a"][0]
+    result["forecasts"]["model"]["mse"] *= 1.01  # of something else
+    assert of.samples_of(table.columns["sevir"][0], [(folder, result)]) is None
+
+
+def _evaluated(folder, errors, checksum):
+    """Workdir and result of an evaluation of 40 blocks with these squared errors."""
+    verification = precipitation.verification()
+    sizes = {
+        name: (40, 1, *(len(x.coords[dim]) for dim in x.dims[1:]))
+        for name, x in verification.statistics.items()
+    }
+    values = {
+        name: {part: np.ones(sizes[name]) for part in x.names}
+        for name, x in verification.statistics.items()
+    }
+    values["errors"]["squared"] = errors[:, None]
+    examples = Examples("d", "d", checksum, (1, 1, 1, 1), "", "", "one", np.ones(40))
+    sums = BlockSums(examples, verification, {"model": values})
+    archive.write(folder / archive.NAME, sums)
+    scores = {"mse": float(errors.mean())}
+    return folder, {"forecasts": {"model": scores}, "data": {"mse_units": ""}}
