@@ -4,6 +4,8 @@ python -m earthformer_jax.main --config=configs/enso.py:quick --workdir=runs/qui
 python -m earthformer_jax.main --workdir=runs/quick --mode=evaluate
 python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
     --config.data.path=later.nc
+python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
+    --protocol=sevir-challenge
 python -m earthformer_jax.main --workdir=runs/mine --mode=forecast \
     --input='today/*.nc' --output=forecast.nc
 python -m earthformer_jax.main --workdir=runs/mine --mode=export --output=mine.efx
@@ -85,6 +87,7 @@ def run(
     workdir: pathlib.Path,
     mode: str = "train",
     members: int | None = None,
+    protocol: str | None = None,
 ) -> int:
     """Trains and scores, or only scores.
 
@@ -93,6 +96,7 @@ def run(
         workdir: where everything is written.
         mode: "train" or "evaluate".
         members: of every forecast that is scored, in place of `config.eval.members`.
+        protocol: name of a protocol to score by, in place of `config.data.protocol`.
 
     Returns:
         The exit status.
@@ -106,7 +110,7 @@ def run(
     if members is not None:
         with config.unlocked():
             config.eval.members = members
-    this = Run(config, workdir, build)
+    this = Run(config, workdir, build, protocol)
     if members is not None:
         command.check_scored(this.model, members)
     if mode == "train" and not this.train():
@@ -232,7 +236,8 @@ def main(argv: Sequence[str]) -> int:
             return DONE
         config, workdir = _choose()
         _prepare(config)
-        return run(config, workdir, _MODE.value, flags.FLAGS.members)
+        given = flags.FLAGS.members, flags.FLAGS.protocol
+        return run(config, workdir, _MODE.value, *given)
     except Stopped:
         print("stopped; the same command begins anew", file=sys.stderr)
         return STOPPED

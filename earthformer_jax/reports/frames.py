@@ -20,7 +20,7 @@ from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.plotting.fields import shown
 from earthformer_jax.plotting.style import moment_label
-from earthformer_jax.reports import scoring
+from earthformer_jax.reports import matching, scoring
 from earthformer_jax.reports.probabilities import report as probabilities
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
 from earthformer_jax.reports.verification import archive, skill
@@ -67,11 +67,13 @@ def score(
     forecasts |= {**task.references, "model": model.forecast}
     errors = ExampleErrors()
     gatherer = Gatherer(task, data) if task.verification.scores else None
+    matched = matching.of(task, data.validation, forecasts, settings.batch_size)
 
     def watch(batch, fields):
         errors.watch(batch, fields)
-        if gatherer is not None:
-            gatherer.watch(batch, fields)
+        for other in (gatherer, matched):
+            if other is not None:
+                other.watch(batch, fields)
 
     results = scoring.evaluate(
         task.metric, data.test, forecasts, settings.batch_size, watch
@@ -79,6 +81,8 @@ def score(
     members = scoring.members_of(results)
     reference = best_reference(results)
     scores = {"data": describe(task, data), "forecasts": results, **members}
+    if matched is not None:
+        matched.add(scores)
     more = []
     if gatherer is not None:
         sums = gatherer.sums()
@@ -158,6 +162,7 @@ def describe(task: Task, data: Data) -> dict:
         "frame": data.display.frame,
         "channels": [channel.name for channel in data.display.channels],
         "mse_units": task.mse_units,
+        **task.protocol,
     }
 
 
@@ -183,6 +188,7 @@ def table(scores: Mapping) -> str:
     apart = f", {length:g} {unit} apart" if data["frame"] else ""
     rows = [
         data["description"],
+        *scoring.protocol_line(data),
         f"Mean over {count} forecast frame{'s' * (count > 1)}{apart} "
         f"({data['test_examples']} test examples; mse: {data['mse_units']})",
         " ".join(
@@ -193,6 +199,7 @@ def table(scores: Mapping) -> str:
     for name, s in forecasts.items():
         cells = [f"{s[head]:>{w}.4g}" for head, w in zip(heads, widths, strict=True)]
         rows.append(" ".join([f"{name:<{width}}", *cells]))
+    rows += matching.note(scores)
     return "\n".join(rows)
 
 

@@ -177,6 +177,13 @@ def members_of(results: Mapping[str, dict]) -> dict[str, list[Scores]]:
     return {"members": [{k: v for k, v in m.items() if is_scalar(v)} for m in members]}
 
 
+def protocol_line(data: Mapping) -> list[str]:
+    """The name and the checksum of the protocol in the "data" part of scores.json."""
+    if "protocol" not in data:
+        return []
+    return [f"Protocol {data['protocol']} (sha256 {data['protocol_sha256']})"]
+
+
 def write_json(path: Path, content: Mapping) -> None:
     """Writes JSON atomically; numbers that are not finite become null.
 

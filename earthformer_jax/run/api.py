@@ -74,20 +74,25 @@ def train(
     return run.load()
 
 
-def evaluate(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+def evaluate(
+    workdir: str | os.PathLike[str], protocol: str | None = None
+) -> dict[str, Any]:
     """Scores a trained model on the test split; writes scores.json and figures.
 
     Args:
         workdir: of a training.
+        protocol: name of a protocol to score by (docs/protocols.md), into
+            scores-NAME.json; None: that of the training, if any.
 
     Returns:
         {"data": what was scored, "forecasts": {"model": scores, "persistence": ...}}.
 
     Raises:
-        ConfigError: if the workdir does not exist or holds no usable config.
+        ConfigError: if the workdir does not exist or holds no usable config, or if
+            there is no such protocol or the model does not fit it.
         CheckpointError: if it holds no checkpoint that can be used.
     """
-    return Run.of(workdir).evaluate()
+    return Run.of(workdir, protocol).evaluate()
 
 
 def load(

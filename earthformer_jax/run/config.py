@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from earthformer_jax import data, models
+from earthformer_jax.data.protocols.registry import PROTOCOLS
 from earthformer_jax.settings import ConfigError, flatten, meanings, nearest
 from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training.settings import Settings
@@ -50,10 +51,16 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def explicit(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A copy in which what an empty field stands for is written out, to compare.
 
+    So are the settings that a protocol sets.
+
     Args:
         config: any part of a config.
     """
     config = copy.deepcopy(config)
+    protocol = PROTOCOLS.get(config.get("data", {}).get("protocol"))
+    if protocol is not None and protocol.data == config.data.get("name"):
+        with config.unlocked():
+            config.data.update(protocol.settings)
     if config.get("train", {}).get("monitor") == "":
         model = config.get("model", {})
         name = model.get("name")

@@ -42,6 +42,7 @@ from earthformer_jax.run.parts import (
     make_model,
 )
 from earthformer_jax.run.probabilities import spread
+from earthformer_jax.run.protocols import choosing
 from earthformer_jax.run.start import BASE, first_weights, with_base
 from earthformer_jax.run.tokenizers import first
 from earthformer_jax.run.tokenizers.restoring import to_restore
@@ -67,9 +68,11 @@ class Run:
         workdir: where everything is written; created by training.
         make_parts: makes the data set and the model of the complete config; None: those
             that the config names.
+        protocol: name of a protocol to score by, instead of that of the config.
 
     Raises:
-        ConfigError: if the config has missing, unknown or invalid fields.
+        ConfigError: if the config has missing, unknown or invalid fields, or there is
+            no such protocol for its data.
     """
 
     def __init__(
@@ -77,8 +80,12 @@ class Run:
         config: ml_collections.ConfigDict,
         workdir: str | os.PathLike[str],
         make_parts: MakeParts | None = None,
+        protocol: str | None = None,
     ):
         config = config_lib.completed(config)
+        if protocol is not None:
+            config = choosing.chosen(config, protocol)
+        self._protocol = protocol or ""
         self._settings = config_lib.check(config)
         self.workdir = pathlib.Path(workdir)
         self._make_parts = make_parts
@@ -87,13 +94,14 @@ class Run:
         self.config = workdir_lib.with_data_of(config, self.workdir)
 
     @classmethod
-    def of(cls, workdir: str | os.PathLike[str]) -> "Run":
-        """The run that a workdir was started with.
+    def of(cls, workdir: str | os.PathLike[str], protocol: str | None = None) -> "Run":
+        """The run that a workdir was started with; `protocol` as for the class.
 
         Raises:
             ConfigError: if the workdir does not exist, or holds no usable config.
         """
-        return cls(workdir_lib.read_config(pathlib.Path(workdir)), workdir)
+        config = workdir_lib.read_config(pathlib.Path(workdir))
+        return cls(config, workdir, protocol=protocol)
 
     def train(self) -> bool:
         """Trains, or resumes training; of an ensemble, one member after the other.
@@ -204,7 +212,8 @@ class Run:
         """Scores the model read by `load` on the test split.
 
         Data other than those of the training are scored where the model has not learned
-        from them, with the statistics of the training, into files of their own.
+        from them, with the statistics of the training, into files of their own. So are
+        the scores of a protocol other than that of the training.
 
         Returns:
             What scores.json holds: {"data": {...}, "forecasts": {name: scores}}. In a
@@ -212,16 +221,22 @@ class Run:
 
         Raises:
             ConfigError: as for `load`, or if the data cannot be used, do not match
-                those of the training, or have an empty test split.
+                those of the training, have an empty test split, or do not fit the
+                protocol. Nothing has been written then.
             CheckpointError: if no checkpoint can be used.
         """
         check_devices(self._settings, jax.device_count())
+        protocol = choosing.asked_for(self.config, self.workdir, self._protocol)
+        if protocol:
+            choosing.check_settings(self.config, self.workdir, protocol)
         if jax.process_index() == 0 and self.workdir.is_dir():
             check_writable(self.workdir)  # known before the data are read
         trained = self.load()
         test_data = self._reported.data
         if len(test_data.test) == 0:
             raise ConfigError(f"the test split of {test_data.name!r} is empty")
+        if protocol:
+            choosing.check_followed(self.dataset, protocol)
         logger.info("data: %s", test_data.description)
         if trained.step:
             logger.info("scoring the checkpoint of step %d", trained.step)
@@ -455,13 +470,15 @@ class Run:
         )
 
     def _label(self) -> str:
-        """What names the scores of data other than those of the training; else ""."""
+        """What names the scores of another protocol or other data; "" if neither."""
+        protocol = choosing.asked_for(self.config, self.workdir, self._protocol)
         now = self.dataset.data.state
         if self.state is not None and self.state.checksums and now is not None:
             is_same = not self.state.differences(now(), SPLITS)
         else:
             is_same = workdir_lib.has_same_data(self.config, self.workdir)
-        return "" if is_same else workdir_lib.data_name(self.config)
+        name = "" if is_same else workdir_lib.data_name(self.config)
+        return "-".join(filter(None, (name, protocol)))
 
     def _report(self, trained: TrainedModel) -> dict[str, Any]:
         """Writes scores, figures and the page; returns the scores."""

@@ -200,11 +200,13 @@ def check_same_model(
 def has_same_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     """Whether the data of a config are those a workdir was started with.
 
+    What a protocol sets is compared, not its name.
+
     Raises:
         ConfigError: if the workdir has no config.
     """
     return not any(
-        line.startswith("data.")
+        line.startswith("data.") and not line.startswith("data.protocol:")
         for line in differences(read_config(workdir), completed(config))
     )
 

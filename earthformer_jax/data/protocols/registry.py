@@ -26,6 +26,7 @@ def _dated(train: str, validate_until: str, test: str) -> dict[str, Any]:
 
 _MONTHS = "correlation of Niño3.4 on the same months of observed temperatures"
 _ICAR = {"in_len": 12, "out_len": 14, "normalization": "official"}
+_FREE = dict.fromkeys(_dated("..", "", ".."), ("",))  # the months are compared
 _AUTO = {"normalization": ("auto",)}  # the official one for ICAR-ENSO
 
 # The Kaplan extended SST anomalies, version 2, end in October 2014. The other periods
@@ -36,24 +37,28 @@ _ENSO = (
         "enso",
         _MONTHS,
         _dated("1856-01..1979-12", "1984-12", "1985-01..2014-10"),
+        equivalent=_FREE,
     ),
     Protocol(
         "enso-kaplan-1950-1979",
         "enso",
         _MONTHS,
         _dated("1985-01..2009-12", "2014-10", "1950-01..1979-12"),
+        equivalent=_FREE,
     ),
     Protocol(
         "enso-kaplan-1920-1949",
         "enso",
         _MONTHS,
         _dated("1955-01..2009-12", "2014-10", "1920-01..1949-12"),
+        equivalent=_FREE,
     ),
     Protocol(
         "enso-kaplan-1885-1914",
         "enso",
         _MONTHS,
         _dated("1920-01..2009-12", "2014-10", "1885-01..1914-12"),
+        equivalent=_FREE,
     ),
     Protocol(
         "enso-icar-paper",

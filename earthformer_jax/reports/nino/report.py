@@ -148,6 +148,7 @@ def table(scores: Mapping) -> str:
     heads += [f"{head:>6}" for head in ("mean", "C-M", "C-WM")] + [f"{'MSE':>9}"]
     lines = [
         data["description"],
+        *scoring.protocol_line(data),
         f"Correlation of {data['index']} by lead in months "
         f"({data['test_windows']} test windows; mean: of leads 1 to {last}; "
         "C-M and C-WM: three-month means; "

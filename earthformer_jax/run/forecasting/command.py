@@ -43,6 +43,7 @@ _MODES = {
     "overwrite": ("forecast", "export"),
     "model": ("forecast", "export"),
     "init_from": ("train",),
+    "protocol": ("evaluate",),
 }
 
 
@@ -124,6 +125,12 @@ def define(flag_values: flags.FlagValues) -> None:
         "Train: begin with the weights of a workdir, an exported model or a file of "
         "official weights; short for --config.train.init_from.",
     )
+    text(
+        "protocol",
+        None,
+        "Evaluate: a named protocol to score by (docs/protocols.md), into "
+        "scores-NAME.json; for a training set --config.data.protocol.",
+    )
 
 
 def check(flag_values: flags.FlagValues, mode: str) -> None:
@@ -134,6 +141,11 @@ def check(flag_values: flags.FlagValues, mode: str) -> None:
     """
     for name, modes in _MODES.items():
         if flag_values[name].present and mode not in modes:
+            if (name, mode) == ("protocol", "train"):
+                raise ConfigError(
+                    "--protocol needs --mode=evaluate; to train by a protocol, use "
+                    f"--config.data.protocol={flag_values.protocol}"
+                )
             raise ConfigError(f"--{name} needs --mode={' or --mode='.join(modes)}")
     if flag_values["interval"].present and not flag_values.watch:
         raise ConfigError("--interval needs --watch")

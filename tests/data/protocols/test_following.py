@@ -150,8 +150,8 @@ class TestDigits:
         dataset = data.load(config)
         assert dataset.task.protocol == made.description
         # Forecasts begin from whole sequences, which are longer than the protocol's.
-        state = dataset.data.state()
-        begin: Any = data.beginnings(config, state).windows
+        kept: Any = dataset.data.state
+        begin: Any = data.beginnings(config, kept()).windows
         assert begin.first == [10] and begin.length == 10
 
     def test_generated_sequences_are_others(self):

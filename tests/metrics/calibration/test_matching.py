@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,10 +26,10 @@ def rain(seed=0, shape=(4, 3, 16, 16, 1)):
 def matched(forecast, truth, keep=None, thresholds=THRESHOLDS, on=None):
     """A forecast that is matched; fitted on other examples if they are given."""
     keep = np.ones(truth.shape, bool) if keep is None else keep
-    fit_forecast, fit_truth = (forecast, truth) if on is None else on
-    every = np.ones(fit_truth.shape, bool) if on is not None else keep
-    counted = (matching.counts(x, every) for x in (fit_forecast, fit_truth))
-    levels = matching.fit(*counted, thresholds)
+    ours, theirs = (forecast, truth) if on is None else on
+    every = np.ones(theirs.shape, bool) if on is not None else keep
+    counts = matching.counts(ours, every), matching.counts(theirs, every)
+    levels = matching.fit(counts[0], counts[1], thresholds)
     return levels, matching.apply(forecast, levels, thresholds)
 
 
@@ -36,7 +38,7 @@ def events(codes, thresholds=THRESHOLDS):
     return np.stack([codes >= t for t in thresholds])
 
 
-def scores(forecast, truth, thresholds=THRESHOLDS):
+def scores(forecast, truth, thresholds=THRESHOLDS) -> Any:
     metric = RainScores(thresholds=thresholds)
     state = metric.update(metric.init(), forecast / 255, {"targets": truth / 255})
     return metric.compute(state)

@@ -1,0 +1,1 @@
+"""Trained models that are scored by a named protocol."""
