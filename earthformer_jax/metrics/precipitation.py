@@ -29,7 +29,7 @@ from earthformer_jax.metrics.scores import categorical, continuous, spatial
 from earthformer_jax.metrics.statistics.contingency import Contingency
 from earthformer_jax.metrics.statistics.errors import Errors
 from earthformer_jax.metrics.statistics.fractions import Fractions
-from earthformer_jax.metrics.statistics.spectra import Spectra
+from earthformer_jax.metrics.statistics.spectra import LEAST_SIDE, Spectra
 from earthformer_jax.metrics.verification import (
     LOWER,
     NEAR_ONE,
@@ -192,15 +192,17 @@ def verification(
     counts of all lead times; "csi_m_by_lead_mean" and "csi_m3_by_lead_mean" are means
     over lead times of CSI from counts of one. The three are those of the published
     tables of SEVIR, with 1e-4 in the denominator. "fss" has the axes ("lead",
-    "threshold", "window"), "power_ratio" ("lead", "wavelength"); "useful_window" and
-    "effective_resolution" are made of them, in pixels.
+    "threshold", "window"); "power_ratio" has ("lead", "wavelength"), at the wavelengths
+    that are 1, 1/2, 1/4, ... of the frame; "useful_scale" and "effective_resolution"
+    say the scales, in pixels, from which a forecast is good.
 
     Args:
         scale, offset: code = scale * model value + offset.
         thresholds: of the events, in codes.
         pools: widths of the blocks of pixels in which events are compared.
-        windows: widths of the windows in which fractions of events are compared.
-        frame: height and width in pixels, for spectra; None: no spectra.
+        windows: widths of the windows in which fractions of events are compared; those
+            that are wider than `frame` are left out.
+        frame: height and width in pixels; None: unknown, so that there are no spectra.
     """
     published = functools.partial(categorical.csi, epsilon=EPSILON)
     challenge = {"threshold": tuple(x for x in thresholds if x in M3)}
@@ -228,28 +230,48 @@ def verification(
         "hss": of_events(categorical.hss),
         "ets": of_events(categorical.ets),
     }
+    of_space, spatial_scores = _space(scale, offset, thresholds, windows, frame)
+    return Verification(
+        statistics={
+            "errors": Errors(scale=scale / FULL_SCALE),
+            "contingency": Contingency(thresholds, pools, scale, offset),
+            **of_space,
+        },
+        scores=scores | means | spatial_scores,
+    )
+
+
+def _space(
+    scale: float,
+    offset: float,
+    thresholds: tuple[float, ...],
+    windows: tuple[int, ...],
+    frame: tuple[int, int] | None,
+) -> tuple[dict[str, Statistic], dict[str, Score]]:
+    """The part of `verification` that is about scales."""
+    if frame is not None:
+        windows = tuple(n for n in windows if n <= min(frame))
+    useful = functools.partial(spatial.useful_scale, windows=windows)
     statistics: dict[str, Statistic] = {
-        "errors": Errors(scale=scale / FULL_SCALE),
-        "contingency": Contingency(thresholds, pools, scale, offset),
-        "fractions": Fractions(thresholds, windows, scale, offset),
+        "fractions": Fractions(thresholds, windows, scale, offset)
     }
-    useful = functools.partial(spatial.useful_window, windows=windows)
-    of_space = {
+    scores = {
         "fss": Score("fractions", spatial.fss),
-        "useful_window": Score(
+        "useful_scale": Score(
             "fractions", useful, LOWER, mean=("window",), units="pixels"
         ),
     }
-    if frame is not None:
-        spectra = Spectra(*frame, scale=scale)
-        resolution = functools.partial(
-            spatial.effective_resolution, wavelengths=spectra.coords["wavelength"]
-        )
-        statistics["spectra"] = spectra
-        of_space |= {
-            "power_ratio": Score("spectra", spatial.power_ratio, NEAR_ONE),
-            "effective_resolution": Score(
-                "spectra", resolution, LOWER, mean=("wavelength",), units="pixels"
-            ),
-        }
-    return Verification(statistics, scores | means | of_space)
+    if frame is None or max(frame) < LEAST_SIDE:
+        return statistics, scores
+    spectra = Spectra(*frame, scale=scale)
+    lengths = spectra.coords["wavelength"]
+    octaves = tuple(lengths[2**i - 1] for i in range(len(lengths).bit_length()))
+    resolution = functools.partial(spatial.effective_resolution, wavelengths=lengths)
+    return statistics | {"spectra": spectra}, scores | {
+        "power_ratio": Score(
+            "spectra", spatial.power_ratio, NEAR_ONE, where={"wavelength": octaves}
+        ),
+        "effective_resolution": Score(
+            "spectra", resolution, LOWER, mean=("wavelength",), units="pixels"
+        ),
+    }

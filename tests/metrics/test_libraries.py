@@ -4,6 +4,7 @@ Where a definition differs from that of a library, the difference is tested as w
 """
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,20 +69,20 @@ def totals(case: str, statistic: str) -> dict[str, np.ndarray]:
     return {n: np.asarray(x, np.float64).sum(axis=0) for n, x in found.items()}
 
 
-def arrays(case: str):
+def arrays(case: str) -> tuple[Any, Any]:
     """Forecast and targets as xarray, NaN where nothing is observed."""
     xr = library("xarray")
     forecast, targets, seen = CASES[case]
     dims = ("example", "lead", "y", "x")
-    return [
+    forecast, targets = (
         xr.DataArray(np.where(seen, x, np.nan).astype(np.float64), dims=dims)
         for x in (forecast, targets)
-    ]
+    )
+    return forecast, targets
 
 
-def assert_same(found, wanted, **tolerance):
-    tolerance = {"rtol": 1e-5, "atol": 1e-7} | tolerance
-    np.testing.assert_allclose(found, np.asarray(wanted), **tolerance)
+def assert_same(found, wanted, atol: float = 1e-7):
+    np.testing.assert_allclose(found, np.asarray(wanted), rtol=1e-5, atol=atol)
 
 
 @each_case
@@ -135,9 +136,10 @@ def test_fractions(case):
     one cell (`test_fractions` in `statistics` has the others by brute force).
     """
     found = spatial.fss(totals(case, "fractions"))
-    fields, seen = [x.fillna(0) for x in arrays(case)], CASES[case][2]
+    forecast, targets = (x.fillna(0) for x in arrays(case))
+    seen = CASES[case][2]
     for place, size in enumerate(WINDOWS if seen.all() else (1,)):
-        other = fss_of_library(*fields, size, size // 2)
+        other = fss_of_library(forecast, targets, size, size // 2)
         nothing = np.isnan(found[:, 0, place])
         # Where there is no event the score is not a number here, not 0.
         assert_same(np.where(nothing, 0, found[:, 0, place]), other)
@@ -162,13 +164,14 @@ def fss_of_library(forecast, targets, size: int, border: int, **options):
 def test_fractions_have_other_borders_than_those_of_the_library():
     """Its own borders are none, and zeros with one row and column too many."""
     found = spatial.fss(totals("random", "fractions"))[:, 0, -1]
-    fields, size = arrays("random"), WINDOWS[-1]
-    inner = fss_of_library(*fields, size, 0)
-    wide = fss_of_library(*fields, size, 0, zero_padding=True)
+    (forecast, targets), size = arrays("random"), WINDOWS[-1]
+    inner = fss_of_library(forecast, targets, size, 0)
+    wide = fss_of_library(forecast, targets, size, 0, zero_padding=True)
     for other in (inner, wide):
         assert np.all(np.abs(np.asarray(other) - found) > 1e-5)
-    corner = [x.pad({"y": (3, 4), "x": (3, 4)}, constant_values=0) for x in fields]
-    assert_same(fss_of_library(*corner, size, 0), wide)
+    edges = {"y": (3, 4), "x": (3, 4)}
+    p, t = (x.pad(edges, constant_values=0) for x in (forecast, targets))
+    assert_same(fss_of_library(p, t, size, 0), wide)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (15, 15), (12, 20)])

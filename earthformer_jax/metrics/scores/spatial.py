@@ -43,7 +43,7 @@ def useful_fss(sums: Sums) -> np.ndarray:
     return (1 + ratio(sums["events"], sums["cells"])) / 2
 
 
-def useful_window(sums: Sums, windows: Sequence[float]) -> np.ndarray:
+def useful_scale(sums: Sums, windows: Sequence[float]) -> np.ndarray:
     """The smallest window at which the forecast is useful, `fss >= useful_fss`.
 
     Args:

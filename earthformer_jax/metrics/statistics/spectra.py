@@ -11,6 +11,8 @@ import numpy as np
 
 from earthformer_jax.metrics.pixel import as_pair, counted
 
+LEAST_SIDE = 4  # cells along the longer side of a frame that has a spectrum
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectra:
@@ -40,7 +42,7 @@ class Spectra:
         taper: whether to multiply with the Hann window; False: for periodic fields.
 
     Raises:
-        ValueError: for frames of less than 4 cells along their longer side.
+        ValueError: for frames of less than `LEAST_SIDE` cells along their longer side.
     """
 
     height: int
@@ -53,10 +55,10 @@ class Spectra:
     dtype = jnp.float32
 
     def __post_init__(self):
-        if max(self.height, self.width) < 4:
+        if max(self.height, self.width) < LEAST_SIDE:
             raise ValueError(
-                f"height={self.height} and width={self.width}: expected at least 4 "
-                "cells along one of them to have a spectrum"
+                f"height={self.height} and width={self.width}: expected at least "
+                f"{LEAST_SIDE} cells along one of them to have a spectrum"
             )
 
     @property

@@ -81,15 +81,16 @@ def number_name(score: str, place: Mapping[str, Any]) -> str:
 
     Args:
         score: its name.
-        place: the position along each axis. Single cells (a pool of 1) are not named.
+        place: the position along each axis. Single cells (a pool or a
+            window of 1) are not named.
     """
     for dim, x in place.items():
         if dim == "threshold":
             score += f"_{x:g}"
         elif dim in ("variable", "region"):
             score += f"_{x}"
-        elif dim not in ("pool", "scale") or x != 1:
-            score += f"_{dim}{x}"
+        elif dim not in ("pool", "window") or x != 1:
+            score += f"_{dim}{x:g}"
     return score
 
 

@@ -105,10 +105,10 @@ def test_scores_of_rain_in_the_wrong_place():
     # In a row, 9 - 4 of the 9 windows that hold one line also hold the other.
     assert score[2] == pytest.approx(5 / 9, abs=1e-6)
     np.testing.assert_allclose(spatial.useful_fss(sums), 0.5 + 1 / 128)
-    found = spatial.useful_window(sums, statistic.windows)
+    found = spatial.useful_scale(sums, statistic.windows)
     assert found.shape == (1, 1, 1, 1) and found[0, 0, 0, 0] == 9
     with pytest.raises(ValueError, match=r"windows=\(1, 3\): expected one for each"):
-        spatial.useful_window(sums, (1, 3))
+        spatial.useful_scale(sums, (1, 3))
 
 
 def test_scores_without_events():
@@ -120,7 +120,7 @@ def test_scores_without_events():
     np.testing.assert_array_equal(spatial.fss(sums), np.zeros((1, 1, 1, 2)))
     sums = sums_of(statistic, nothing, nothing + 1)
     np.testing.assert_array_equal(spatial.fss(sums), np.zeros((1, 1, 1, 2)))
-    assert np.isnan(spatial.useful_window(sums, (1, 3))).all()
+    assert np.isnan(spatial.useful_scale(sums, (1, 3))).all()
 
 
 @pytest.mark.parametrize(

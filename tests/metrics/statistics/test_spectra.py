@@ -154,5 +154,7 @@ def test_other_frames_and_channels_are_refused():
         Spectra(6, 8)(fields, {"targets": fields})
     with pytest.raises(ValueError, match="2 channels; the scores name 1: a"):
         Spectra(8, 6, ("a",))(fields, {"targets": fields})
-    with pytest.raises(ValueError, match="height=3 and width=2: expected at least 4"):
+    with pytest.raises(
+        ValueError, match="height=3 and width=2: expected at least 4 cells"
+    ):
         Spectra(3, 2)
