@@ -7,6 +7,7 @@ Without a path the data are the embedded radar twin. To use real files:
     --config.data.path=SEVIR                 the folder with CATALOG.csv and data/vil/
     --config.data.skip_missing_files=True    if only some of the files are there
     --config.data.split=fraction             if there are few, or from other years
+    --config.data.protocol=sevir-paper       the whole, scored as in the paper's table 6
 
 SEVIR is public; only its VIL part is needed:
 

@@ -24,7 +24,7 @@ def _dated(train: str, validate_until: str, test: str) -> dict[str, Any]:
     }
 
 
-_MONTHS = "correlation of Niño3.4 on the same months of observed temperatures"
+_MONTHS = "forecasts of the same months of observed temperatures"
 _ICAR = {"in_len": 12, "out_len": 14, "normalization": "official"}
 _FREE = dict.fromkeys(_dated("..", "", ".."), ("",))  # the months are compared
 _AUTO = {"normalization": ("auto",)}  # the official one for ICAR-ENSO

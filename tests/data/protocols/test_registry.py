@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 
 from earthformer_jax import data
+from earthformer_jax.data.protocols import table
 from earthformer_jax.data.protocols.definition import MEAN
 from earthformer_jax.data.protocols.registry import OF_INDICES, PROTOCOLS
 
@@ -65,8 +67,8 @@ def test_everything_but_the_purpose_is_in_the_checksum():
 
 
 def test_facts_of_the_published_tables():
-    table: Any = PROTOCOLS
-    paper, challenge = table["sevir-paper"], table["sevir-challenge"]
+    known: Any = PROTOCOLS
+    paper, challenge = known["sevir-paper"], known["sevir-challenge"]
     assert sum(paper.examples.values()) == 3 * (11_906 + 3_020 + 4_053)
     assert paper.scoring.thresholds == (16, 74, 133, 160, 181, 219)
     assert challenge.scoring.thresholds == (16, 74, 133)
@@ -81,3 +83,11 @@ def test_facts_of_the_published_tables():
         made = data.settings(protocol.data)()
         found = {x: getattr(made, x) for x in (*protocol.settings, *protocol.examples)}
         assert found == {**protocol.settings, **protocol.examples}
+
+
+@pytest.mark.parametrize("part", table.markdown().split("\n\n"))
+def test_the_documentation_has_the_tables(part):
+    """`python -m earthformer_jax.data.protocols.table` prints them."""
+    text = pathlib.Path(__file__).parents[3].joinpath("docs/protocols.md").read_text()
+    assert part in text
+    assert len(part.splitlines()) > 5
