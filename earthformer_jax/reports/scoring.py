@@ -21,6 +21,7 @@ ORDER = (
     "model",
     "persistence",
     "damped_persistence",
+    "extrapolation",
     "lim",
     "oscillator",
     "lim_memory",

@@ -21,6 +21,8 @@ from earthformer_jax.data.cubes.settings import Settings
 from earthformer_jax.data.cubes.statistics import Normalizer, fit_normalizer
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.leaks import without_repeats
+from earthformer_jax.data.nowcasting import references as nowcasting
+from earthformer_jax.data.nowcasting.rain import of_units
 from earthformer_jax.data.readers import series, times
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.readers.series import Cube
@@ -33,7 +35,7 @@ from earthformer_jax.data.splits import (
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.state.series import split_text
 from earthformer_jax.data.state.series import windows as test_windows
-from earthformer_jax.data.task import EmbedSeries, ForecastFrames
+from earthformer_jax.data.task import EmbedSeries, Forecast, ForecastFrames
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics.channels import ChannelScores
 
@@ -143,7 +145,10 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
             scale=tuple(float(x) for x in normalizer.scale[:targets]),
             weights=weights,
         ),
-        references=references(learned, normalizer, **lengths, targets=targets),
+        references={
+            **references(learned, normalizer, **lengths, targets=targets),
+            **_nowcasts(cube, normalizer, **lengths, targets=targets),
+        },
         mse_units=MSE_UNITS,
     )
     return Dataset(data, task)
@@ -171,6 +176,25 @@ def _divide(
     if left_out:
         cube = dataclasses.replace(cube, notes=(*cube.notes, left_out))
     return cube, periods, starts
+
+
+def _nowcasts(
+    cube: Cube, normalizer: Normalizer, *, in_len: int, out_len: int, targets: int
+) -> Mapping[str, Forecast]:
+    """Forecasts of moving rain, if all targets are rain in frames that are close."""
+    if cube.cadence > nowcasting.LONGEST_STEP:
+        return {}
+    standard_names = cube.standard_names or ("",) * len(cube.names)
+    kinds = {
+        of_units(*texts)
+        for texts in list(zip(cube.units, cube.names, standard_names, strict=True))[
+            :targets
+        ]
+    }
+    rain = kinds.pop()
+    if rain is None or kinds:
+        return {}
+    return nowcasting.references(in_len, out_len, targets, normalizer, rain)
 
 
 def loss_weights(

@@ -26,6 +26,7 @@ import numpy as np
 from earthformer_jax.data import tfds_source
 from earthformer_jax.data.augment import Augment, center_crop, check_crop
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
+from earthformer_jax.data.nowcasting import references as nowcasting
 from earthformer_jax.data.references import persistence
 from earthformer_jax.data.sevir import beginnings as begin
 from earthformer_jax.data.sevir import division
@@ -41,7 +42,7 @@ from earthformer_jax.data.sevir.origin import (
     twin_events,
 )
 from earthformer_jax.data.sevir.settings import Settings
-from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
+from earthformer_jax.data.sevir.windows import NORMALIZATIONS, RAIN, Windows
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics import precipitation
@@ -160,7 +161,12 @@ def load(config: Mapping[str, Any]) -> Dataset:
             offset=normalization.offset,
             frame=(height, width),
         ),
-        references={"persistence": persistence(settings.out_len, 1)},
+        references={
+            "persistence": persistence(settings.out_len, 1),
+            **nowcasting.references(
+                settings.in_len, settings.out_len, 1, normalization, RAIN
+            ),
+        },
         mse_units=MSE_UNITS,
     )
     return Dataset(data, task)

@@ -6,11 +6,13 @@ as the strongest rain in the few events whose missing pixels the catalog omits.)
 """
 
 import dataclasses
+import math
 from typing import Protocol
 
 import numpy as np
 
 from earthformer_jax.data.normalization import Affine
+from earthformer_jax.data.nowcasting.rain import Rain
 from earthformer_jax.data.sevir import twin as twin_lib
 from earthformer_jax.data.sevir.catalog import SPLITS, count_windows
 from earthformer_jax.data.source import Example, Source
@@ -29,6 +31,8 @@ NORMALIZATIONS = {
     "01": Affine(255.0, 0.0),
     "sevir": Affine(47.54, 33.44),  # standard deviation and mean of SEVIR's codes
 }
+# Codes from 18 on are logarithms of VIL, and the least threshold of the scores is 16.
+RAIN = Rain(16.0, 10 / (twin_lib.CODE_SCALE * math.log(10)))
 UNITS = {"01": "code / 255", "sevir": "(code - 33.44) / 47.54"}
 
 

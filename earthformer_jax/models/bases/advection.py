@@ -6,10 +6,8 @@ from flax import linen as nn
 
 from earthformer_jax.models.persistence import check_channels
 from earthformer_jax.models.shapes import check_inputs, check_shapes
-from earthformer_jax.ops.nowcasting.motion import motion
+from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
 from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate
-
-FRAMES = 6  # the last input frames that show the motion
 
 
 class Advection(nn.Module):

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from earthformer_jax.models.bases.advection import FRAMES
 from earthformer_jax.models.persistence import check_channels
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops.nowcasting import sprog
-from earthformer_jax.ops.nowcasting.motion import motion
+from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
 
 
 class SProg(nn.Module):

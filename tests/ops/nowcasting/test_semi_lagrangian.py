@@ -1,9 +1,16 @@
 """Closed forms of what moves on."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate, shifted
+from earthformer_jax.ops.nowcasting.semi_lagrangian import (
+    extrapolate,
+    extrapolate_observed,
+    is_known,
+    shifted,
+    trajectories,
+)
 
 
 def test_a_known_motion_is_followed_exactly():
@@ -35,3 +42,42 @@ def test_shifts_between_cells():
     field = jnp.arange(5.0)[None, :, None] * jnp.ones((4, 1, 1))
     moved = shifted(field, jnp.full((4, 5, 2), 0.25))[..., 0]
     np.testing.assert_allclose(moved[0], [0.25, 1.25, 2.25, 3.25, 4.0], rtol=1e-6)
+
+
+def test_what_comes_from_outside_is_named():
+    flow = jnp.broadcast_to(jnp.array([1.0, -2.0]), (6, 7, 2))
+    known = np.asarray(is_known(trajectories(flow, 2)))
+    for k in (1, 2):
+        want = np.zeros((6, 7), bool)
+        want[k:, : 7 - 2 * k] = True
+        np.testing.assert_array_equal(known[k - 1], want)
+
+
+def test_observed_values_alone_are_carried():
+    """Half a cell: a forecast is made of the observed neighbour, or of the filling."""
+    frame = jnp.asarray([[1.0, 2.0, 50.0, 60.0, 5.0, 6.0]])[..., None]
+    observed = jnp.asarray([[1, 1, 0, 0, 1, 1]], bool)[..., None]
+    flow = jnp.broadcast_to(jnp.array([0.0, 0.5]), (1, 6, 2))
+    found, known = extrapolate_observed(frame, observed, flow, 1)
+    np.testing.assert_allclose(found[0, 0, :, 0], [1, 1.5, 2, 55, 5, 5.5])
+    np.testing.assert_array_equal(known[0, 0, :, 0], [0, 1, 0, 0, 0, 1])
+    everything = jnp.ones_like(observed)
+    found, known = extrapolate_observed(frame, everything, flow, 3)
+    np.testing.assert_allclose(found, extrapolate(frame, flow, 3), rtol=1e-6)
+    np.testing.assert_array_equal(known[..., 0], is_known(trajectories(flow, 3)))
+
+
+def test_gradients_are_finite():
+    """Also where nothing is observed, and with respect to the motion."""
+    rng = np.random.default_rng(0)
+    frame = jnp.asarray(rng.normal(size=(5, 6, 1)), jnp.float32)
+    flow = jnp.asarray(rng.normal(size=(5, 6, 2)), jnp.float32)
+
+    def total(frame, flow, observed):
+        return extrapolate_observed(frame, observed, flow, 3)[0].sum()
+
+    slopes = jax.jit(jax.grad(total, argnums=(0, 1)))
+    for share in (0.0, 0.5, 1.0):
+        observed = jnp.asarray(rng.random(frame.shape) < share)
+        for slope in slopes(frame, flow, observed):
+            assert np.isfinite(slope).all() and np.abs(slope).max() > 0
