@@ -29,7 +29,7 @@ from flax import traverse_util
 
 from earthformer_jax.checks import check_fields, check_value
 from earthformer_jax.layers import batch_norm, loop_conv, norm
-from earthformer_jax.models.contract import uses_targets
+from earthformer_jax.models.contract import Variables, uses_targets
 from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTMCell
 from earthformer_jax.models.shapes import check_inputs
@@ -86,7 +86,7 @@ class Probabilistic(nn.Module):
     (all their bits) and the seed: the same window has the same ensemble in every batch
     and process, and a smaller ensemble is the beginning of a larger one.
 
-    The spread `[K, 1, 1, C_out]`, a constant in `batch_stats` that is 1 until it is
+    The spread `[K, H, W, C_out]`, a constant in `batch_stats` that is 1 until it is
     fitted, multiplies the departures of the members from the mean of the first
     `members` of them.
 
@@ -134,8 +134,7 @@ class Probabilistic(nn.Module):
             float32 `[b, K, H, W, C_out]`; with `train` `[m, b, K, H, W, C_out]`.
         """
         check_inputs(inputs, self.input_shape)
-        steps, *_, channels = self.target_shape
-        self.variable("batch_stats", SPREAD, jnp.ones, (steps, 1, 1, channels))
+        self.variable("batch_stats", SPREAD, jnp.ones, self.target_shape)
         if self.is_initializing():
             forecast = self.network(inputs)  # which creates its variables
             apply = self.network.clone(parent=None, name=None).apply
@@ -369,3 +368,18 @@ def modulated(y: jax.Array, change: Change, time_first: bool) -> jax.Array:
 
     scale, shift = map(beside, change)
     return (y * (1 + scale) + shift).astype(y.dtype)
+
+
+def of_size(variables: Variables, size: tuple[int, int]) -> Variables:
+    """Variables for fields of another size, whose spread is the mean over the cells.
+
+    Args:
+        variables: of any model.
+        size: rows and columns.
+    """
+    stats = variables.get("batch_stats", {})
+    if SPREAD not in stats:
+        return variables
+    means = jnp.mean(stats[SPREAD], axis=(1, 2), keepdims=True)
+    made = jnp.broadcast_to(means, (len(means), *size, means.shape[-1]))
+    return {**variables, "batch_stats": {**stats, SPREAD: made}}

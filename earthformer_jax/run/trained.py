@@ -21,6 +21,7 @@ from earthformer_jax.data.forecasting.encoding import Encoding
 from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import physical
 from earthformer_jax.forecast.chunks import Members
+from earthformer_jax.models import probabilistic
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import exporting, making
@@ -307,11 +308,10 @@ class TrainedModel:
         ]
         model = make_model(self.config, *shapes)
         wanted = check_model(self.config, model, *shapes)
+        variables = probabilistic.of_size(self.variables, size)
         here, there = (
             {jax.tree_util.keystr(path): x.shape for path, x in leaves}
-            for leaves in map(
-                jax.tree_util.tree_leaves_with_path, (self.variables, wanted)
-            )
+            for leaves in map(jax.tree_util.tree_leaves_with_path, (variables, wanted))
         )
         if here != there:
             name = min(n for n in {*here, *there} if here.get(n) != there.get(n))
@@ -327,7 +327,7 @@ class TrainedModel:
         state = self.state and dataclasses.replace(
             self.state, input_shape=shapes[0], target_shape=shapes[1]
         )
-        return dataclasses.replace(self, model=model, state=state)
+        return dataclasses.replace(self, model=model, variables=variables, state=state)
 
     @functools.cached_property
     def _encoding(self) -> Encoding:

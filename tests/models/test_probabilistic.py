@@ -149,12 +149,12 @@ def toy():
 
 class TestWithoutTraining:
     def test_every_norm_has_a_layer(self, toy):
-        _, variables = toy
+        model, variables = toy
         layers = variables["params"]["noise"]
         assert sorted(layers) == ["again", "bound", "in_loop", "of_batch", "of_frames"]
         assert {x.shape for x in layers.values()} == {(3, 2, 6)}
         assert not any(np.any(x) for x in layers.values())
-        assert variables["batch_stats"]["spread"].shape == (2, 1, 1, 1)
+        assert variables["batch_stats"]["spread"].shape == model.target_shape
 
     def test_it_is_its_network(self, toy):
         """All members are equal, and so is their mean."""

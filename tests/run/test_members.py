@@ -102,7 +102,7 @@ def noisy(still):
         variables["params"]["noise"],
     )
     variables["params"]["noise"] = noise
-    spread = jnp.full((still.target_shape[0], 1, 1, 2), 1.5)
+    spread = jnp.full(still.target_shape, 1.5)
     variables["batch_stats"]["spread"] = spread
     return dataclasses.replace(still, model=model, variables=variables)
 

@@ -1,16 +1,19 @@
 """The spread of the members of a trained model, kept in its workdir.
 
-Members of a trained model may be too much or too little alike. A factor on their
-departures from their mean, for every lead and channel, makes up for that: the one with
-the smallest fair CRPS on the validation split. The model has it as the constant
-`batch_stats/spread`; training leaves it at 1, and so do its checkpoints.
+Members of a trained model may be too much or too little alike. Factors on their
+departures from their mean, for every lead and channel or for every cell of those, make
+up for that; they are fitted on the validation split (`metrics.ensembles.spread`). The
+model has them as the constant `batch_stats/spread`; training leaves it at 1, and so do
+its checkpoints.
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +22,7 @@ import numpy as np
 
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.pipeline import evaluation_batches
-from earthformer_jax.data.source import Batch
+from earthformer_jax.data.source import Batch, Example, Source
 from earthformer_jax.metrics.ensembles import spread as spread_lib
 from earthformer_jax.models.contract import Variables
 from earthformer_jax.models.probabilistic import SPREAD, Probabilistic
@@ -31,8 +34,28 @@ from earthformer_jax.training import mesh as mesh_lib
 FILE = "spread.json"
 FITTED = "fitted"  # value of config.eval.spread
 LEAST_MEMBERS = 2
+PARTS = 4  # of the validation split, each scored with factors of the others
+LEAST_EXAMPLES = 4 * PARTS
+PRIORS = (10, 30, 100)
+MOST_CELLS = 10_000  # of a frame
+DECIMALS = 4
 
 logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Consecutive examples of a source, from `start` up to `stop`."""
+
+    source: Source
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[self.start + index]
 
 
 def has_spread(variables: Variables) -> bool:
@@ -41,10 +64,10 @@ def has_spread(variables: Variables) -> bool:
 
 
 def used(variables: Variables) -> list[list[float]] | None:
-    """The factors `[k][c]` of a model as it is; None if it has none."""
+    """The factors `[k][c]` of a model as it is, means over cells; None: it has none."""
     if not has_spread(variables):
         return None
-    return np.asarray(variables["batch_stats"][SPREAD])[:, 0, 0].tolist()
+    return np.asarray(variables["batch_stats"][SPREAD]).mean(axis=(1, 2)).tolist()
 
 
 def fit(
@@ -52,33 +75,92 @@ def fit(
 ) -> dict[str, Any]:
     """Finds the factors on the validation split.
 
+    Whether they are those of frames or of cells, and how far cells are drawn to their
+    frame, is decided by parts of the split that the factors were not fitted to. Large
+    fields, where what moves leaves the factors of cells no meaning, have those of
+    frames.
+
     Args:
         members: batch -> `[m, b, k, h, w, c]` in model units, with a spread of 1.
         data: only its validation split is used.
         batch_size: examples per call.
 
     Returns:
-        "factors" `[k][c]`; "crps", the mean in model units "as_trained" and "fitted";
-        "validation_examples".
+        "by": "as_trained", "frame" or "cell N", where N is `PRIORS`' number of examples
+        that every cell takes from its frame; "factors" `[k][h][w][c]`, where the cells
+        may be one; "crps": by these names, the mean in model units on the parts that
+        the factors were not fitted to, or, if there is one part only, on the whole
+        split; "validation_examples".
     """
     weights = np.asarray(data.loss_weights)
     terms = jax.jit(lambda fields, batch: spread_lib.terms(fields, batch, weights))
-    total: dict[str, Any] = {}
-    for batch in evaluation_batches(data.validation, batch_size):
-        used = ("targets", "observed", "valid")
-        truth = {k: batch[k] for k in used if k in batch}
-        for name, x in jax.device_get(terms(members(batch), truth)).items():
-            total[name] = total.get(name, 0.0) + np.asarray(x, np.float64)
-    factors, crps = spread_lib.best(total)
-    mean = [
-        float(np.average(x[np.isfinite(x)], weights=total["weight"][np.isfinite(x)]))
-        for x in crps
-    ]
+    parts = _parts(data.validation)
+    totals = [_total(terms, members, part, batch_size) for part in parts]
+    whole = _sum(totals)
+    ways = {"as_trained": _ones, "frame": _of_frames}
+    cells = np.prod(np.shape(whole["error"])[1:3])
+    if len(parts) > 1 and cells <= MOST_CELLS:
+        ways |= {
+            f"cell {prior}": functools.partial(
+                spread_lib.by_cell, weights=weights, prior=prior
+            )
+            for prior in PRIORS
+        }
+    score = jax.jit(lambda x, batch, f: spread_lib.scores(x, batch, weights, f))
+    crps, weight = np.zeros(len(ways)), float(whole["weight"].sum() * cells)
+    for i, part in enumerate(parts):
+        others = _sum([*totals[:i], *totals[i + 1 :]] or totals)
+        shape = np.shape(whole["error"])
+        factors = np.stack([np.broadcast_to(f(others), shape) for f in ways.values()])
+        scored = functools.partial(_named, score, factors)
+        crps += _total(scored, members, part, batch_size)["crps"]
+    by_name = dict(zip(ways, crps / weight, strict=True)) if weight else {}
+    by = min(by_name, key=by_name.__getitem__, default="as_trained")
     return {
-        "factors": factors.tolist(),
-        "crps": dict(zip(("as_trained", "fitted"), mean, strict=True)),
+        "by": by,
+        "factors": np.round(ways[by](whole), DECIMALS).tolist(),
+        "crps": by_name,
         "validation_examples": len(data.validation),
     }
+
+
+def _parts(source: Source) -> list[Source]:
+    """Consecutive parts; one if there are too few examples."""
+    if len(source) < LEAST_EXAMPLES:
+        return [source]
+    limits = np.linspace(0, len(source), PARTS + 1).astype(int)
+    return [Examples(source, *pair) for pair in itertools.pairwise(limits)]
+
+
+def _total(
+    function: Callable[[np.ndarray, Batch], Any],
+    members: Callable[[Batch], np.ndarray],
+    source: Source,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Sums of a function of members and truth over all batches."""
+    parts = []
+    for batch in evaluation_batches(source, batch_size):
+        used = ("targets", "observed", "valid")
+        truth = {k: batch[k] for k in used if k in batch}
+        parts.append(jax.device_get(function(members(batch), truth)))
+    return _sum(parts)
+
+
+def _named(score: Callable, factors: np.ndarray, *args) -> dict[str, jax.Array]:
+    return {"crps": score(*args, factors)}
+
+
+def _sum(parts: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    return {k: sum(np.asarray(x[k], np.float64) for x in parts) for k in parts[0]}  # pyright: ignore
+
+
+def _ones(total: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.ones_like(_of_frames(total))
+
+
+def _of_frames(total: Mapping[str, np.ndarray]) -> np.ndarray:
+    return spread_lib.best(total)[0][:, None, None]
 
 
 def fit_once(trained: TrainedModel, data: Data, workdir: pathlib.Path) -> None:
@@ -110,15 +192,20 @@ def fit_once(trained: TrainedModel, data: Data, workdir: pathlib.Path) -> None:
     )
     found = {**key, **fit(members, data, options.batch_size)}
     write_json(workdir / FILE, found)
-    by_lead, crps = np.asarray(found["factors"]).mean(axis=1), found["crps"]
+    by_lead, by = np.mean(found["factors"], axis=(1, 2, 3)), found["by"]
+    crps = found["crps"]
+    if not crps:
+        logger.info("nothing was observed in validation: no spread was fitted")
+        return
     logger.info(
-        "spread fitted on %d validation examples: departures from the mean times %.2f "
-        "at the first lead, %.2f at the last; CRPS %.4g -> %.4g",
+        "spread fitted on %d validation examples, by %s: departures from the mean "
+        "times %.2f at the first lead, %.2f at the last; CRPS %.4g -> %.4g",
         found["validation_examples"],
+        by,
         by_lead[0],
         by_lead[-1],
         crps["as_trained"],
-        crps["fitted"],
+        crps[by],
     )
 
 
@@ -161,12 +248,16 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _like(factors: Any, before: jax.Array, workdir: pathlib.Path) -> jax.Array:
-    """Factors `[k][c]` as the constant `[k, 1, 1, c]` of a model."""
-    made = jnp.asarray(np.asarray(factors, np.float32)[:, None, None, :])
-    if made.shape != jnp.shape(before):
+    """Factors `[k][h][w][c]` as the constant of a model; the cells may be one."""
+    wanted, made = jnp.shape(before), np.asarray(factors, np.float32)
+    fits = made.ndim == len(wanted) and all(
+        n == full or (n == 1 and axis in (1, 2))
+        for axis, (n, full) in enumerate(zip(made.shape, wanted, strict=True))
+    )
+    if not fits:
         raise ConfigError(
-            f"{workdir / FILE} has factors of the shape {list(np.shape(factors))}, and "
-            f"the model a spread of {list(jnp.shape(before))}; delete the file, and "
+            f"{workdir / FILE} has factors of the shape {list(made.shape)}, and "
+            f"the model a spread of {list(wanted)}; delete the file, and "
             "let the training command fit the spread again"
         )
-    return made
+    return jnp.broadcast_to(jnp.asarray(made), wanted)

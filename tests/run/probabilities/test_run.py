@@ -55,10 +55,9 @@ def test_training_fits_the_spread_and_loading_uses_it(run):
     found = spread.read(run.workdir)
     assert found is not None
     assert found["members"] == 3 and found["step"] == run.load().step
-    assert np.shape(found["factors"]) == run.load().target_shape[::3]
-    assert spread.used(run.load().variables) == pytest.approx(
-        np.asarray(found["factors"], np.float32)
-    )
+    assert np.shape(found["factors"])[::3] == run.load().target_shape[::3]
+    means = np.mean(found["factors"], axis=(1, 2))
+    assert np.asarray(spread.used(run.load().variables)) == pytest.approx(means)
     assert np.all(np.asarray(spread.used(run._restored().variables)) == 1)
 
 

@@ -9,11 +9,12 @@ import pytest
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.reports.scoring import write_json
 from earthformer_jax.run.probabilities import spread
+from earthformer_jax.run.probabilities.spread import Examples
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 
 SHAPE, MEMBERS = (2, 3, 4, 1), 24
-FACTORS = [[0.5], [2.0]]
+FACTORS = [[[[0.5]]], [[[2.0]]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ def members(batch):
 
 
 def model(step=7, eval_spread="fitted", checkpoint="best", stats=None) -> TrainedModel:
-    ones = np.ones((2, 1, 1, 1), np.float32)
+    ones = np.ones(SHAPE, np.float32)
     config = {"eval": {"spread": eval_spread, "checkpoint": checkpoint}}
     nothing: Any = None
     return TrainedModel(
@@ -60,25 +61,72 @@ def kept(folder, **more):
     write_json(folder / spread.FILE, found)
 
 
-def test_factors_are_those_of_the_validation_split():
-    data = Data(
+def data(examples=Source()):
+    return Data(
         name="noise",
         description="noise",
         train=Source(9.0),
-        validation=Source(),
+        validation=examples,
         test=Source(5.0),
         loss_weights=np.ones((1, 1, 1, 1)),
     )
-    found = spread.fit(members, data, 10)
-    np.testing.assert_allclose(found["factors"], FACTORS, rtol=0.1)
-    assert found["crps"]["fitted"] < found["crps"]["as_trained"]
+
+
+def test_factors_are_those_of_the_validation_split():
+    found = spread.fit(members, data(), 10)
+    means = np.mean(found["factors"], axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(means, FACTORS, rtol=0.15)
+    assert found["crps"][found["by"]] < found["crps"]["as_trained"]
     assert found["validation_examples"] == 150
+
+
+def test_cells_have_their_own_factors_if_other_examples_say_so():
+    """The members are right at the first row, and too wide at the second one."""
+
+    def uneven(batch):
+        return members(batch) * np.float32([[[0.5]], [[2.0]], [[0.5]]])
+
+    found = spread.fit(uneven, data(), 10)
+    by = found["by"]
+    assert by.startswith("cell") and found["crps"][by] < found["crps"]["frame"] - 0.04
+    rows = np.mean(found["factors"], axis=(2, 3))
+    # Drawn a little to their frames.
+    np.testing.assert_allclose(rows[0], [1.0, 0.25, 1.0], rtol=0.35)
+    np.testing.assert_allclose(rows[1], [4.0, 1.0, 4.0], rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("source", "most_cells"), [(Examples(Source(), 0, 9), 12), (Source(), 11)]
+)
+def test_few_examples_and_large_fields_have_factors_of_frames(
+    monkeypatch, source, most_cells
+):
+    monkeypatch.setattr(spread, "MOST_CELLS", most_cells)
+    found = spread.fit(members, data(source), 10)
+    assert found["by"] == "frame" and np.shape(found["factors"]) == (2, 1, 1, 1)
+    assert set(found["crps"]) == {"as_trained", "frame"}
+
+
+def test_reliable_members_stay_as_they_are_or_nearly():
+    def reliable(batch):
+        return members(batch) * np.float32([0.5, 2])[:, None, None, None]
+
+    found = spread.fit(reliable, data(), 10)
+    assert np.asarray(found["factors"]) == pytest.approx(1, abs=0.15)
 
 
 def test_the_fitted_spread_is_that_of_the_model(tmp_path):
     kept(tmp_path)
-    used = spread.used(spread.apply(model(), tmp_path).variables)
-    assert used == FACTORS
+    applied = spread.apply(model(), tmp_path).variables
+    assert applied["batch_stats"]["spread"].shape == SHAPE
+    assert spread.used(applied) == [[0.5], [2.0]]
+
+
+def test_factors_of_cells_are_those_of_the_model(tmp_path):
+    factors = np.random.default_rng(0).uniform(size=SHAPE).round(4)
+    kept(tmp_path, factors=factors.tolist())
+    applied = spread.apply(model(), tmp_path).variables["batch_stats"]["spread"]
+    np.testing.assert_allclose(applied, factors, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +159,6 @@ def test_a_model_without_spread_is_left_alone(tmp_path):
 
 
 def test_factors_of_another_model_are_refused(tmp_path):
-    kept(tmp_path, factors=[[1.0]])
-    with pytest.raises(ConfigError, match=r"factors of the shape \[1, 1\]"):
+    kept(tmp_path, factors=[[[[1.0]]]])
+    with pytest.raises(ConfigError, match=r"factors of the shape \[1, 1, 1, 1\]"):
         spread.apply(model(), tmp_path)
