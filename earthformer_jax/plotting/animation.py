@@ -34,7 +34,7 @@ def forecast_animation(
     *,
     display,
     title: str = "",
-    moments: Sequence[np.datetime64] | None = None,
+    moments: np.ndarray | None = None,
 ) -> np.ndarray:
     """The inputs, then truth and forecasts side by side; a row for each channel.
 
@@ -44,7 +44,7 @@ def forecast_animation(
         forecasts: name -> like `truth`.
         display: `data.dataset.Display`.
         title: of the figure.
-        moments: when each of the t + k frames is valid, UTC; None: it is not known.
+        moments: datetime64 `[t + k]`, when each frame is valid, UTC; None: unknown.
 
     Returns:
         uint8 RGB `[t + k, H, W, 3]`.

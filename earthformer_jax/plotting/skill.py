@@ -68,6 +68,7 @@ def lead_curves(
     *,
     step: tuple[float, str],
     title: str,
+    bands: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] | None = None,
 ) -> Figure:
     """Scores against lead time, one panel per score, one line per forecast.
 
@@ -75,6 +76,7 @@ def lead_curves(
         panels: label of a score -> name of a forecast -> `[k]` values.
         step: length and unit of the time between frames, (5, "min").
         title: what was forecast.
+        bands: intervals `[k, 2]` of some of the values; None: there are none.
     """
     length, unit = step
     with figure_style():
@@ -102,10 +104,18 @@ def lead_curves(
                     label=text,
                     zorder=3 if name == "model" else 2,
                 )
+                if band := (bands or {}).get(label, {}).get(name):
+                    edges = np.asarray(band, np.float64)[known].T
+                    places = length * (np.flatnonzero(known) + 1)
+                    axes.fill_between(places, *edges, color=colour, alpha=0.16, lw=0)
             axes.xaxis.set_major_locator(
                 MaxNLocator(8, integer=True, steps=[1, 1.5, 2, 3, 5, 10])
             )
-            axes.set_ylim(*_limits(curves))
+            edges = (bands or {}).get(label, {})
+            ends = {
+                f"{n} {i}": [x[i] for x in e] for n, e in edges.items() for i in (0, 1)
+            }
+            axes.set_ylim(*_limits({**curves, **ends}))
             axes.grid(axis="y", color="0.92", linewidth=0.8)
             axes.set_axisbelow(True)
             axes.set_xlabel(f"Lead time ({unit}{'s' if unit == 'frame' else ''})")

@@ -20,9 +20,10 @@ from earthformer_jax.data.task import (
 from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer
 from earthformer_jax.reports import embedding, frames, restoring
 from earthformer_jax.reports.nino import report as nino
-from earthformer_jax.reports.page import fields, figures, tidy, writing
+from earthformer_jax.reports.page import drawing, fields, figures, tidy, writing
 from earthformer_jax.reports.page.about import About
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
+from earthformer_jax.reports.verification import archive
 
 
 @functools.singledispatch
@@ -81,7 +82,12 @@ def report(
     folder = settings.output(workdir, "figures")
     before = figures.seen(folder)
     scores = score(task, data, model, workdir, settings)
-    tidy.write(settings.output(workdir, "scores.csv"), tidy.rows(scores))
+    sums = None
+    if "verification" in scores:
+        sums = archive.read(settings.output(workdir, archive.NAME))
+        drawing.draw(sums, folder, data.display.channels[0].units)
+    rows = tidy.rows(scores, sums)
+    tidy.write(settings.output(workdir, "scores.csv"), rows)
     if settings.write_forecasts:
         _, *_, channels = np.shape(data.test[0]["targets"])
         forecasts = {
@@ -99,7 +105,7 @@ def report(
         )
     pictures = figures.drawn_since(folder, before)
     page = settings.output(workdir, "report.html")
-    writing.write(page, scores, data, about, pictures)
+    writing.write(page, scores, rows, data, about, pictures)
     return scores
 
 

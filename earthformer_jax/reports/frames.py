@@ -96,7 +96,7 @@ def score(
     print("\n".join([*lines, *probabilities.lines(scores)]), flush=True)
     figures = settings.output(workdir, "figures")
     probabilities.draw(scores, data, figures)
-    if "mse_by_lead" in results["model"]:
+    if "mse_by_lead" in results["model"] and gatherer is None:
         plotting.save(skill_figure(scores), figures / "skill.png")
     number = errors.typical()
     fields = one_example(

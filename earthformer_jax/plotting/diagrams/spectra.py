@@ -31,7 +31,7 @@ def spectra(
         units: of the power; "" if there are none.
         title: of the figure.
     """
-    truth, x = np.asarray(truth, np.float64), np.asarray(wavelengths, np.float64)
+    true, x = np.asarray(truth, np.float64), np.asarray(wavelengths, np.float64)
     with figure_style():
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
         FigureCanvasAgg(figure)
@@ -43,21 +43,21 @@ def spectra(
             unknown += name not in LOOKS
             options = dict(color=colour, linestyle=style, linewidth=width, label=label)
             options["zorder"] = 3 if name == "model" else 2
-            _draw(power, x, curves[name], truth > 0, options)
+            _draw(power, x, curves[name], true > 0, options)
             ratio = np.divide(
-                curves[name], truth, out=np.full(truth.shape, np.nan), where=truth > 0
+                curves[name], true, out=np.full(true.shape, np.nan), where=true > 0
             )
             _draw(share, x, ratio, np.isfinite(ratio), options)
         options = dict(color="0.15", linestyle=(0, (5, 2)), linewidth=1.6, zorder=4)
-        _draw(power, x, truth, truth > 0, options | {"label": "Truth"})
+        _draw(power, x, true, true > 0, options | {"label": "Truth"})
         share.axhline(1, color="0.15", linestyle=(0, (5, 2)), linewidth=1.2)
         share.axhline(HALF, color="0.6", linestyle=":", linewidth=1)
         share.set_ylim(0, min(3.0, max(1.3, share.get_ylim()[1])))
         power.set_ylabel(f"Power, {units}" if units else "Power")
         share.set_ylabel("Power relative to the truth")
         power.set_yscale("log")
-        if np.any(truth > 0):
-            bottom = LEAST * truth[truth > 0].min()
+        if np.any(true > 0):
+            bottom = LEAST * true[true > 0].min()
             power.set_ylim(bottom=max(power.get_ylim()[0], bottom))
         power.legend(loc="best", fontsize=8.5)
         for axes in (power, share):

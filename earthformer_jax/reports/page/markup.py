@@ -44,6 +44,7 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 4p
 summary { cursor: pointer; font-weight: 600; }
 details { margin: .6rem 0; }
 @media (max-width: 44rem) { figure img.wide { max-width: none; width: 44rem; } }
+@media (max-width: 64rem) { figure img.wider { max-width: none; width: 64rem; } }
 @media print { details > * { display: block; } }
 """
 

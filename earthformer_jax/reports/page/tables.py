@@ -3,6 +3,9 @@
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from earthformer_jax import plotting
 from earthformer_jax.plotting.style import lead_label
@@ -11,6 +14,14 @@ from earthformer_jax.reports.page.tidy import Row
 
 MODEL = "model"
 MOST_LEADS = 12  # columns; of more leads every n-th is shown
+BY_WAVELENGTH = ("power_ratio",)
+# Scores that are folded away, where others say the same or are better known.
+FURTHER = (
+    "psnr bias csi_m_by_lead_mean csi_m3_by_lead_mean useful_window crps_plain "
+    "effective_resolution pod success_ratio far c_nino34_wm nino34_rmse"
+).split()
+# Scores whose differences are shown, if there are any.
+COMPARED = "mse frame_mse csi_m ssim acc correlation_mean c_nino34_m".split()
 Key = tuple[str, str, str]  # score, part, scale
 
 NAMES = {
@@ -24,8 +35,8 @@ NAMES = {
     "csi": "CSI",
     "pod": "POD",
     "far": "FAR",
-    "sucr": "success ratio",
-    "bias": "frequency bias",
+    "csi_m_by_lead_mean": "CSI, mean over leads and thresholds",
+    "csi_m3_by_lead_mean": "CSI-M3, mean over leads and three thresholds",
     "hss": "HSS",
     "ets": "ETS",
     "fss": "FSS",
@@ -39,20 +50,75 @@ NAMES = {
 }
 
 
-def overall(rows: Sequence[Row], part: str = "") -> ET.Element | None:
-    """Forecasts by scores of all leads and thresholds; None if there are none."""
+def overall(
+    rows: Sequence[Row], part: str = "", *, first: bool = True
+) -> ET.Element | None:
+    """Forecasts by scores of all leads and thresholds; None if there are none.
+
+    Args:
+        rows: of all scores.
+        part: of what is scored.
+        first: whether the scores that matter most are wanted, or the others.
+    """
     chosen = [
         r
         for r in rows
-        if r.lead is None and r.threshold in ("", "mean") and r.part == part
+        if r.lead is None
+        and r.threshold in ("", "mean")
+        and r.part == part
+        and r.score not in BY_WAVELENGTH
+        and (r.score in FURTHER or bool(r.scale)) != first
     ]
     return _crossed(chosen, _column, "All test examples and all leads together.")
 
 
-def by_threshold(rows: Sequence[Row]) -> list[ET.Element]:
-    """Of each score of events, forecasts by thresholds."""
-    chosen = [r for r in rows if r.lead is None and r.threshold not in ("", "mean")]
+def by_threshold(rows: Sequence[Row], *, first: bool) -> list[ET.Element]:
+    """Of each score of events, forecasts by thresholds.
+
+    Args:
+        rows: of all scores.
+        first: whether the scores that matter most are wanted, or the others.
+    """
+    chosen = [
+        r
+        for r in rows
+        if r.lead is None
+        and r.threshold not in ("", "mean")
+        and (r.score == "csi" or (r.score == "frequency_bias" and not r.scale)) == first
+    ]
     return _each(chosen, lambda r: r.threshold, "by threshold")
+
+
+def differences(scores: Mapping[str, Any], rows: Sequence[Row]) -> ET.Element | None:
+    """The scores of the model less those of each reference, with their intervals.
+
+    Args:
+        scores: what scores.json holds.
+        rows: of all scores, which name their units.
+    """
+    found = scores["forecasts"].get(MODEL, {}).get("differences", {})
+    names = [x for x in COMPARED if any(x in own for own in found.values())]
+    if not names:
+        return None
+    heads = []
+    for name in names:
+        score, at = (name[:-2], "mean") if name == "csi_m" else (name, "")
+        row = next((r for r in rows if (r.score, r.threshold) == (score, at)), None)
+        heads.append(name if row is None else _column(row))
+    body = [
+        [title_of(other), *(difference(own.get(name)) or "–" for name in names)]
+        for other, own in found.items()
+    ]
+    caption = "Model minus each reference, on the same bootstrap samples."
+    return table(["minus", *heads], body, caption)
+
+
+def difference(found: Mapping[str, Any] | None) -> str:
+    """ "−0.02 (−0.03 to −0.01)"; "" if it is unknown, or not a single number."""
+    if found is None or np.ndim(found["difference"]):
+        return ""
+    value, low, high = np.array([found["difference"], *found["interval"]], np.float64)
+    return cell(Row("", "", value=float(value), low=float(low), high=float(high)))
 
 
 def by_lead(rows: Sequence[Row], frame: str) -> list[ET.Element]:
@@ -75,7 +141,7 @@ def label_of(row: Row) -> str:
     if row.threshold == "mean":
         text += ", mean over thresholds"
     if row.scale:
-        text += f", scale {row.scale}"
+        text += f", {row.scale} × {row.scale} cells"
     return text
 
 

@@ -13,21 +13,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from earthformer_jax.reports import scoring
+from earthformer_jax.reports.verification import skill
+from earthformer_jax.reports.verification.skill import Sampled
+from earthformer_jax.reports.verification.sums import BlockSums
 
 # Scores of events: those whose names end in a threshold, or in "m" for the mean.
 OF_EVENTS = "csi pod far sucr bias hss ets gss fss brier".split()
+CALLED = {"sucr": "success_ratio", "bias": "frequency_bias"}  # of events
 # What is given in the units of the forecast fields, and what in none.
-IN_UNITS = re.compile(r"(nino34_)?(mae|rmse|crps(_plain)?|spread)")
+IN_UNITS = re.compile(r"(nino34_)?(mae|rmse|bias|crps(_plain)?|spread)")
 WITHOUT_UNITS = re.compile(
-    r"(correlation|acc|ssim|ratio|usage|perplexity|c_nino34|proportion|heidke|"
-    rf"{'|'.join(OF_EVENTS)})\w*"
+    r"(correlation|acc|ssim|ratio|usage|perplexity|c_nino34|proportion|heidke|power|"
+    rf"success|frequency|{'|'.join(OF_EVENTS)})\w*"
 )
+# Axes of scores: which column their positions stand in.
+COLUMNS = {
+    "threshold": "threshold",
+    "pool": "scale",
+    "window": "scale",
+    "wavelength": "scale",
+}
 _EVENT = re.compile(
     rf"({'|'.join(OF_EVENTS)})_(m|-?\d[\d.e+-]*)(?:_pool_?(\d+)|_scale_?(\d+))?"
 )
 _OF_CHANNEL = re.compile(r"(rmse|crps|ratio)_(.+)")
-_SKIPPED = ("intervals", "differences", "flatness", "rank_histogram", "members")
+_SKIPPED = "intervals differences flatness rank_histogram members verification".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +54,8 @@ class Row:
             in; "": everything.
         lead: number of the forecast frame, from 1; None: all of them.
         threshold: of an event, "16"; "mean" over thresholds; "": not of an event.
-        scale: cells that were pooled or averaged, "4"; "": single cells.
+        scale: width in cells of what was pooled or averaged, or a wavelength, "4"; "":
+            single cells.
         value: NaN where the score is not defined.
         low, high: limits of its interval; NaN where there is none.
         units: "1" of a number without units; "" if they are not known.
@@ -59,15 +73,74 @@ class Row:
     units: str = ""
 
 
-def rows(scores: Mapping[str, Any]) -> list[Row]:
-    """The numbers of scores.json that are scores.
+def rows(scores: Mapping[str, Any], sums: BlockSums | None = None) -> list[Row]:
+    """The numbers of scores.json that are scores, and those of each lead.
 
     Left out are tables of counts, rank histograms and differences of two forecasts,
     which are not the score of one forecast at one lead.
 
     Args:
         scores: what scores.json holds.
+        sums: what sums.nc holds, for scores of each lead with their intervals; None:
+            there are none.
     """
+    found = _of_json(scores)
+    units = scores["data"].get("mse_units", "")
+    if sums is not None:
+        for score in skill.sampled(sums):
+            found += _of_axes(score, units)
+        for score in skill.sampled(sums, by_lead=True):
+            if _is_by_lead(score):
+                found += _of_axes(score, units)
+    # What is given twice is the same number, the second time with its interval.
+    return list({_key(row): row for row in found}.values())
+
+
+def _key(row: Row) -> tuple:
+    return row.forecast, row.score, row.part, row.lead, row.threshold, row.scale
+
+
+def _is_by_lead(score: Sampled) -> bool:
+    """Whether each lead has a row; of spectra there would be too many."""
+    return "lead" in score.dims and "wavelength" not in score.dims
+
+
+def _of_axes(score: Sampled, squared: str) -> Iterator[Row]:
+    """The rows of a score of all forecasts.
+
+    Args:
+        score: with any axes.
+        squared: units of squared errors.
+    """
+    name = score.name.removesuffix("_m")
+    units = score.units or unit_of(name, squared)
+    for forecast in score.samples:
+        values, limits = score.value(forecast), score.interval(forecast)
+        for place in np.ndindex(values.shape):
+            at: dict[str, Any] = {"threshold": "mean"} if name != score.name else {}
+            parts = []
+            for dim, number in zip(score.dims, place, strict=True):
+                position = score.coords[dim][number]
+                if dim == "lead":
+                    at["lead"] = int(position)
+                elif dim not in COLUMNS:
+                    parts.append(str(position))
+                elif not (dim in ("pool", "window") and position == 1):
+                    at[COLUMNS[dim]] = f"{position:g}"
+            yield Row(
+                forecast,
+                name,
+                ", ".join(parts),
+                value=float(values[place]),
+                low=float(limits[place][0]),
+                high=float(limits[place][1]),
+                units=units,
+                **at,
+            )
+
+
+def _of_json(scores: Mapping[str, Any]) -> list[Row]:
+    """The rows of what a metric gives, of probabilities and of regimes."""
     units = scores["data"].get("mse_units", "")
     found: list[Row] = []
     channels = scores["data"].get("channels", ())
@@ -115,7 +188,7 @@ def unit_of(score: str, squared: str) -> str:
         squared: units of the mean squared error, "K^2" or a text that says what is
             summed.
     """
-    if score == "mse":
+    if score in ("mse", "frame_mse"):
         return squared
     if IN_UNITS.fullmatch(score):
         root = re.fullmatch(r"\(?(.*?)\)?\^2", squared)
@@ -130,7 +203,7 @@ def _of_forecast(start: Row, own: Mapping[str, Any], squared: str) -> Iterator[R
     if "crps_interval" in own:
         limits["crps"] = own["crps_interval"]
     for name, value in own.items():
-        if name.startswith(_SKIPPED) or name.endswith("_interval"):
+        if name.startswith(tuple(_SKIPPED)) or name.endswith("_interval"):
             continue
         if name == "regions":
             for region, inside in value.items():
@@ -158,6 +231,7 @@ def _of_score(
     at: dict[str, Any] = {}
     if match := _EVENT.fullmatch(score):
         score, threshold, pool, scale = match.groups()
+        score = CALLED.get(score, score)
         at["threshold"] = "mean" if threshold == "m" else threshold
         at["scale"] = pool or scale or ""
     elif score == "csi":  # by lead, the mean over thresholds

@@ -7,7 +7,7 @@ nothing, for a browser on a desk or a phone.
 
 import datetime
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,21 @@ from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.page import about as about_lib
-from earthformer_jax.reports.page import images, tables, tidy
+from earthformer_jax.reports.page import images, tables
 from earthformer_jax.reports.page.about import About
 from earthformer_jax.reports.page.figures import caption_of, in_order
 from earthformer_jax.reports.page.markup import document, element
 from earthformer_jax.reports.page.tables import MODEL
 from earthformer_jax.reports.page.tidy import Row
 
+WIDE = {"wide": 1.2, "wider": 2.6}  # classes of figures from this width by height on
 LARGE = 2.0  # from this ratio of errors on, it is given instead of percent
 
 
 def write(
     path: Path,
     scores: Mapping[str, Any],
+    rows: Sequence[Row],
     data: Data,
     about: About,
     pictures: Sequence[Path],
@@ -40,17 +42,17 @@ def write(
     Args:
         path: of the file.
         scores: what scores.json holds.
+        rows: of all scores.
         data: what was forecast.
         about: the model and its run.
         pictures: figures and animations, PNG and GIF.
     """
-    rows = tidy.rows(scores)
     what = scores["data"]
     title = f"{about.model} on {what['name']}"
     body = [
         element("h1", title),
         element("p", what["description"], class_="lead"),
-        *_in_short(rows, what),
+        *_in_short(rows, scores),
         element("h2", "What was forecast"),
         tables.facts(_facts(what, data, about)),
         element("h2", "Scores"),
@@ -63,8 +65,8 @@ def write(
     scoring.write_text(path, document(title, *body))
 
 
-def _in_short(rows: Sequence[Row], what: Mapping[str, Any]) -> list[ET.Element]:
-    """A sentence on the model and its strongest rival, by the first score."""
+def _in_short(rows: Sequence[Row], scores: Mapping[str, Any]) -> list[ET.Element]:
+    """A sentence on the model and its strongest rival, by the mean squared error."""
     errors = {r.forecast: r for r in rows if r.score == "mse" and _is_whole(r)}
     others = {
         name: row
@@ -78,10 +80,13 @@ def _in_short(rows: Sequence[Row], what: Mapping[str, Any]) -> list[ET.Element]:
     text = (
         f"In short: the mean squared error of the model is {tables.number(own)}, that "
         f"of the best reference ({tables.title_of(rival)}) is {tables.number(its)}"
-        f"{tables.units_text(what['mse_units'])}. "
+        f"{tables.units_text(scores['data']['mse_units'])}. "
     )
     if its > 0 and np.isfinite(own):
-        text += f"The error of the model is {_relative(own / its)}."
+        text += f"The error of the model is {_relative(own / its)}"
+        gaps = scores["forecasts"][MODEL].get("differences", {}).get(rival, {})
+        gap = tables.difference(gaps.get("mse"))
+        text += f"; difference {gap}." if gap else "."
     return [element("p", text)]
 
 
@@ -147,13 +152,24 @@ def _scores(
         if found is not None:
             made += [element("h3", part[:1].upper() + part[1:])] if part else []
             made.append(found)
-    made += tables.by_threshold(rows)
+    made += tables.by_threshold(rows, first=True)
+    if (found := tables.differences(scores, rows)) is not None:
+        made.append(found)
     if text := _of_intervals(scores):
         made.append(element("p", text, class_="soft"))
-    frame = data.display.frame
-    if leads := tables.by_lead(rows, frame):
-        made.append(element("details", element("summary", "Scores by lead"), *leads))
+    folded = {
+        "Further scores": _present(tables.overall(rows, x, first=False) for x in parts),
+        "Scores by lead": tables.by_lead(rows, data.display.frame),
+        "Further scores by threshold": tables.by_threshold(rows, first=False),
+    }
+    for summary, found in folded.items():
+        if found:
+            made.append(element("details", element("summary", summary), *found))
     return made
+
+
+def _present(found: Iterable[ET.Element | None]) -> list[ET.Element]:
+    return [x for x in found if x is not None]
 
 
 def _of_intervals(scores: Mapping[str, Any]) -> str:
@@ -176,7 +192,8 @@ def _figures(pictures: Sequence[Path]) -> list[ET.Element]:
     for path, (uri, width, height) in zip(ordered, images.encode(ordered), strict=True):
         caption = caption_of(path)
         # Where a wide figure would be too small to read, it scrolls.
-        wide = {"class_": "wide"} if width > 1.2 * height else {}
+        kind = [name for name, ratio in WIDE.items() if width > ratio * height]
+        wide = {"class_": kind[-1]} if kind else {}
         image = element(
             "img", src=uri, alt=caption, width=str(width), height=str(height), **wide
         )

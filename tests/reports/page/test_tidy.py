@@ -41,7 +41,7 @@ def test_every_number_has_a_row_with_threshold_lead_units_and_interval():
     assert rows["csi", "", "mean", None].units == "1"
     lead = rows["csi", "", "mean", 2]
     assert (lead.value, lead.low, lead.high) == (0.3, 0.2, 0.35)
-    assert math.isnan(rows["bias", "", "mean", None].value)
+    assert math.isnan(rows["frequency_bias", "", "mean", None].value)
 
 
 def test_csv_leaves_empty_what_is_not_known_and_keeps_every_digit():
@@ -83,6 +83,8 @@ def test_regions_members_probabilities_and_regimes():
     ("score", "squared", "units"),
     [
         ("rmse", "K^2", "K"),
+        ("bias", "K^2", "K"),
+        ("frequency_bias", "K^2", "1"),
         ("mae", "sum over the pixels of a frame", "sum over the pixels of a frame"),
         ("ssim", "K^2", "1"),
         ("csi", "", "1"),

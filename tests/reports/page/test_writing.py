@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from earthformer_jax.data.dataset import Channel, Data, Display
-from earthformer_jax.reports.page import figures, markup, writing
+from earthformer_jax.reports.page import figures, markup, tidy, writing
 from earthformer_jax.reports.page.about import About, commands
 from tests.reports.page.checking import faults, images_of, text_of
 
@@ -37,7 +37,8 @@ def written(tmp_path, scores=SCORES, **more):
     picture = tmp_path / "skill.png"
     Image.new("RGB", (900, 300), "white").save(picture)
     path = tmp_path / "report.html"
-    writing.write(path, scores, data, about(**more), [picture])
+    rows = tidy.rows(scores)
+    writing.write(path, scores, rows, data, about(**more), [picture])
     return path.read_text(encoding="utf-8")
 
 
