@@ -6,6 +6,7 @@ python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
     --config.data.path=later.nc
 python -m earthformer_jax.main --workdir=runs/mine --mode=evaluate \
     --protocol=sevir-challenge
+python -m earthformer_jax.main --mode=compare --workdirs=runs/mine,runs/other
 python -m earthformer_jax.main --workdir=runs/mine --mode=forecast \
     --input='today/*.nc' --output=forecast.nc
 python -m earthformer_jax.main --workdir=runs/mine --mode=export --output=mine.efx
@@ -38,7 +39,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from earthformer_jax.profiling import summary
-from earthformer_jax.run import command_line, loading
+from earthformer_jax.run import command_line, comparing, loading
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
@@ -62,10 +63,11 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "forecast", "export", "summary", "fields"],
-    "Train and score, score only, forecast from the latest frames into a NetCDF or "
-    "Zarr file, write the model into one file, print what the model consists of and "
-    "costs, or list every field of the config with its meaning.",
+    ["train", "evaluate", "compare", "forecast", "export", "summary", "fields"],
+    "Train and score, score only, compare the scores of several workdirs, forecast "
+    "from the latest frames into a NetCDF or Zarr file, write the model into one file, "
+    "print what the model consists of and costs, or list every field of the config "
+    "with its meaning.",
 )
 _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes used in the paper."
@@ -142,6 +144,19 @@ def _use_trained(mode: str) -> None:
         command.export(trained, flags.FLAGS)
         return
     command.forecast(trained, folder, flags.FLAGS)
+
+
+def _compare() -> None:
+    """Compares the models of several workdirs.
+
+    Raises:
+        ConfigError: if they cannot be compared.
+    """
+    if _CONFIG.value is not None or _WORKDIR.value is not None:
+        raise ConfigError(
+            "--mode=compare takes --workdirs=A,B; leave out --config and --workdir"
+        )
+    comparing.compare(flags.FLAGS.workdirs, flags.FLAGS.output)
 
 
 def _prepare(config: ml_collections.ConfigDict) -> None:
@@ -230,6 +245,9 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError("--all needs --mode=summary")
         if _MODE.value == "fields":
             print(list_fields(_choose()[0]))
+            return DONE
+        if _MODE.value == "compare":
+            _compare()
             return DONE
         if _MODE.value in ("forecast", "export"):
             _use_trained(_MODE.value)

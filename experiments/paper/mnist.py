@@ -8,7 +8,7 @@ from paper.table import Claim, Column, Row, Table, by_key
 DATA = ("moving_mnist", "nbody_mnist")
 SCORES = (
     Column("mse", "MSE", 2, lower_is_better=True),
-    Column("mae", "MAE", 2, lower_is_better=True),
+    Column("mae", "MAE", 1, lower_is_better=True),
     Column("ssim", "SSIM", 4),
 )
 COLUMNS = dict.fromkeys(DATA, SCORES)

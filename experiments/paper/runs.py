@@ -3,16 +3,14 @@
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
 
 from earthformer_jax import models
-from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.run.api import load_config
-from earthformer_jax.run.parts import example_shapes, load_data
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import flatten
 from paper.costs import costs_of
@@ -20,7 +18,6 @@ from paper.table import Row
 
 SCALES = ("test", "quick", "paper")
 RESULT = "result.json"
-Shape = tuple[int, ...]
 
 
 class Mismatch(Exception):
@@ -62,15 +59,8 @@ def folder_of(out: pathlib.Path, row: Row, data: str, scale: str, seed: int):
     return out / scale / data / row.key / f"seed-{seed}"
 
 
-def kept(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, pattern: str = ""
-) -> dict | None:
+def kept(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
     """The result of a training that is done; None: it is not.
-
-    Args:
-        folder: of the training.
-        config: that is asked for.
-        pattern: that is asked for, if it has no name that a config could hold.
 
     Raises:
         Mismatch: if it was made with another config.
@@ -79,7 +69,7 @@ def kept(
     if not file.exists():
         return None
     result = json.loads(file.read_text())
-    asked = _plain(config, pattern)
+    asked = _plain(config)
     differing = sorted(
         key
         for key in asked.keys() | result["config"].keys()
@@ -95,33 +85,17 @@ def kept(
     return result
 
 
-def trained(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    pattern: str = "",
-    make_model: Callable[[Shape, Shape], Forecaster] | None = None,
-) -> dict | None:
+def trained(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
     """The result of a row, which is trained first if need be.
 
-    Args:
-        folder: where the training is kept.
-        config: of the training.
-        pattern: in words, of a model that the config does not describe.
-        make_model: such a model, from the shapes of inputs and targets.
-
     Returns:
-        config, sizes, costs, best validation score and test scores; None if training
-        was interrupted, which the same call resumes.
+        config, sizes, costs and test scores; None if training was interrupted, which
+        the same call resumes.
     """
-    found = kept(folder, config, pattern)
+    found = kept(folder, config)
     if found is not None:
         return found
-
-    def parts(c: ml_collections.ConfigDict):
-        dataset = load_data(c)
-        return dataset, make_model(*example_shapes(c, dataset))
-
-    run = Run(config, folder, parts if make_model else None)
+    run = Run(config, folder)
     start = time.perf_counter()
     if not run.train():
         return None
@@ -129,15 +103,15 @@ def trained(
     scores = run.evaluate()
     splits = run.dataset.data
     example = splits.example()
-    shapes = example["inputs"].shape, example["targets"].shape
-    if make_model:
-        model = make_model(*shapes)
-    else:
-        options = config.model.to_dict()
-        model = models.create_model(options.pop("name"), *shapes, **options)
-    costs = costs_of(model)
+    costs = costs_of(
+        models.create_model(
+            input_shape=example["inputs"].shape,
+            target_shape=example["targets"].shape,
+            **config.model.to_dict(),
+        )
+    )
     result = dict(
-        config=_plain(config, pattern),
+        config=_plain(config),
         description=splits.description,
         inputs=example["inputs"].shape,
         targets=example["targets"].shape,
@@ -146,7 +120,6 @@ def trained(
         parameters=costs.parameters,
         multiply_adds=costs.multiply_adds,
         seconds=round(seconds, 1),
-        validation=validation_of(folder, config),
         data=scores["data"],
         forecasts=scores["forecasts"],
     )
@@ -155,15 +128,6 @@ def trained(
     return json.loads(json.dumps(result))
 
 
-def validation_of(folder: pathlib.Path, config: ml_collections.ConfigDict) -> float:
-    """The best validation score of a training, that of its best checkpoint."""
-    name = f"validation/{config.train.monitor}"
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    found = [x[name] for x in map(json.loads, lines) if name in x]
-    return min(found) if config.train.monitor_mode == "min" else max(found)
-
-
-def _plain(config: ml_collections.ConfigDict, pattern: str) -> dict[str, Any]:
+def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """All fields of a config as JSON has them."""
-    fields = flatten(config) | ({"model.enc_pattern": pattern} if pattern else {})
-    return json.loads(json.dumps(fields, default=list))
+    return json.loads(json.dumps(flatten(config), default=list))

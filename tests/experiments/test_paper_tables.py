@@ -102,7 +102,7 @@ def done(load, monkeypatch):
     trained = []
 
     class Run:
-        def __init__(self, config, workdir, parts):
+        def __init__(self, config, workdir):
             self.config, self.workdir = config, workdir
             self.dataset = self
             self.data = self
@@ -125,7 +125,6 @@ def done(load, monkeypatch):
             return {"forecasts": forecasts, "data": {"mse_units": "grey^2"}}
 
     monkeypatch.setattr(runs, "Run", Run)
-    monkeypatch.setattr(runs, "validation_of", lambda folder, config: 1.5)
     monkeypatch.setattr(runs, "costs_of", lambda model: load("paper.costs").Costs(7, 9))
     monkeypatch.setattr(runs.models, "create_model", lambda *names, **options: None)
     program = load("paper.program")

@@ -11,6 +11,7 @@ from earthformer_jax.metrics import index_skill
 from earthformer_jax.reports.nino import skill as skill_lib
 from earthformer_jax.reports.nino.skill import Skill
 
+NAME = "skill.nc"
 CATEGORIES = ["La Niña", "neutral", "El Niño"]
 
 
@@ -44,7 +45,12 @@ def dataset(skill: Skill, data: Data) -> xr.Dataset:
                 {"units": "degrees_east"},
             ),
         },
-        attrs={"title": "Skill of El Niño forecasts", "source": data.description},
+        attrs={
+            "title": "Skill of El Niño forecasts",
+            "source": data.description,
+            "index_months": skill.index_months,
+            "block_windows": skill.block,
+        },
     )
 
 
@@ -74,6 +80,12 @@ def _variables(skill: Skill) -> dict[str, tuple]:
             ("window", "lead", "region"),
             windows.observed,
             "observed index of the month",
+            "K",
+        ),
+        "observed_three_month": (
+            ("window", "season"),
+            windows.observed_three_month,
+            "observed Nino3.4, mean of a month and the next two",
             "K",
         ),
         "start_month": (

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from earthformer_jax.metrics import scores as score_functions
+from earthformer_jax.metrics.contract import Statistic
 from earthformer_jax.metrics.verification import Score, Verification
 from earthformer_jax.reports.verification.sums import BlockSums, Examples
 
@@ -102,8 +103,8 @@ def _root(sums: BlockSums) -> xr.Dataset:
     about = dataclasses.asdict(sums.examples)
     sizes = about.pop("sizes")
     verification = {
-        "statistics": {n: _entry(x) for n, x in sums.verification.statistics.items()},
-        "scores": {n: _described(x) for n, x in sums.verification.scores.items()},
+        "statistics": {n: entry_of(x) for n, x in sums.verification.statistics.items()},
+        "scores": {n: described(x) for n, x in sums.verification.scores.items()},
     }
     return xr.Dataset(
         {
@@ -144,7 +145,8 @@ def _plain(number: np.generic) -> Any:
     return number.item()
 
 
-def _entry(statistic) -> dict[str, Any]:
+def entry_of(statistic: Statistic) -> dict[str, Any]:
+    """What is kept of a statistic beside its sums."""
     return {
         "names": list(statistic.names),
         "dtype": np.dtype(statistic.dtype).name,
@@ -162,7 +164,12 @@ def _stored(entry: Mapping[str, Any]) -> Stored:
     )
 
 
-def _described(score: Score) -> dict[str, Any]:
+def described(score: Score) -> dict[str, Any]:
+    """What is kept of a score: all of it, its function by name.
+
+    Raises:
+        ValueError: if the function is not one of `metrics.scores`.
+    """
     found = {x.name: getattr(score, x.name) for x in dataclasses.fields(score)}
     return found | {"function": _named(score.function)}
 

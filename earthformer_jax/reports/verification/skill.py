@@ -35,7 +35,7 @@ class Sampled:
         units: of the values; "": none.
         samples: by forecast `[1 + s, *dims]`; the first is the score itself. All
             forecasts have the same samples.
-        blocks: of examples that are drawn.
+        blocks: of examples that are drawn; None: blocks overlap (`bootstrap.interval`).
     """
 
     name: str
@@ -44,7 +44,7 @@ class Sampled:
     better: str
     units: str
     samples: Mapping[str, np.ndarray]
-    blocks: int
+    blocks: int | None
 
     def value(self, forecast: str) -> np.ndarray:
         """The score of a forecast, `[*dims]`."""
@@ -75,6 +75,13 @@ class Sampled:
                 samples=samples,
             )
 
+    def curve(self) -> "Sampled":
+        """The score by lead time alone, at the first place along its other axes."""
+        at = tuple(slice(None) if dim == "lead" else 0 for dim in self.dims)
+        samples = {name: x[:, *at] for name, x in self.samples.items()}
+        coords = {"lead": self.coords["lead"]}
+        return dataclasses.replace(self, dims=("lead",), coords=coords, samples=samples)
+
 
 def number_name(score: str, place: Mapping[str, Any]) -> str:
     """The name of one number of a score, as in scores.json: "csi_16_pool4".
@@ -94,7 +101,7 @@ def number_name(score: str, place: Mapping[str, Any]) -> str:
     return score
 
 
-def _known_blocks(samples: np.ndarray, blocks: int) -> int | None:
+def _known_blocks(samples: np.ndarray, blocks: int | None) -> int | None:
     return blocks if len(samples) > 1 else None
 
 
@@ -110,9 +117,15 @@ def sampled(
             over lead times, unless the score is itself a mean over them.
     """
     counts = bootstrap.draw(sums.blocks, 1, SAMPLES, SEED)
-    verification = sums.verification
-    for name in names or verification.scores:
-        score = verification.scores[name]
+    for name in names or sums.verification.scores:
+        score = sums.verification.scores[name]
+        if by_lead:
+            score = dataclasses.replace(
+                score,
+                add=tuple(x for x in score.add if x != "lead"),
+                mean=tuple(x for x in score.mean if x != "lead"),
+            )
+        verification = Verification(sums.verification.statistics, {name: score})
         add = ("lead",) if "lead" in verification.dims(name) and not by_lead else ()
         coords = dict(verification.coords(name, add))
         dims = verification.dims(name, add)
@@ -239,11 +252,10 @@ def summary(sums: BlockSums, strongest: str) -> list[str]:
     """
     if why := why_none(sums):
         return [f"No intervals: {why}."]
-    rows = [[name for name in row if name in sums.verification.scores] for row in SHORT]
-    scores = sampled(sums, names=[row[0] for row in rows if row])
-    chosen = [next(score.numbers()) for score in scores]
-    if MODEL not in sums.values or not chosen:
+    names = short_names(sums)
+    if MODEL not in sums.values or not names:
         return []
+    chosen = [next(score.numbers()) for score in sampled(sums, names=names)]
     values, gaps = [], []
     for score in chosen:
         low, high = score.interval(MODEL)
@@ -261,6 +273,12 @@ def summary(sums: BlockSums, strongest: str) -> list[str]:
         f"({sums.examples.block} each): {', '.join(values)}",
         f"Model minus {strongest}, paired: {'; '.join(gaps)}",
     ]
+
+
+def short_names(sums: BlockSums) -> list[str]:
+    """The scores that are named in one line, drawn, and come first in tables."""
+    rows = [[name for name in row if name in sums.verification.scores] for row in SHORT]
+    return [row[0] for row in rows if row]
 
 
 def verdict(score: Sampled, a: str, b: str) -> str:

@@ -28,7 +28,8 @@ flags.disclaim_key_flags()  # --help names the command that calls `define`
 # The modes in which each flag has a meaning.
 _MODES = {
     "input": ("forecast",),
-    "output": ("forecast", "export"),
+    "output": ("forecast", "export", "compare"),
+    "workdirs": ("compare",),
     "start": ("forecast",),
     "stop": ("forecast",),
     "every": ("forecast",),
@@ -71,7 +72,14 @@ def define(flag_values: flags.FlagValues) -> None:
         "output",
         None,
         "Forecast: the file to write, .nc or .zarr, or an existing folder; default in "
-        "WORKDIR/forecasts. Export: the file to write, .efx.",
+        "WORKDIR/forecasts. Export: the file to write, .efx. Compare: the folder to "
+        "write into; default comparison.",
+    )
+    text(
+        "workdirs",
+        None,
+        "Compare: workdirs of evaluated models, separated by commas; or the files "
+        "sums-LABEL.nc or skill-LABEL.nc in them.",
     )
     text(
         "start",

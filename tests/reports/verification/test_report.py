@@ -16,8 +16,8 @@ from tests.reports.verification.fields import TASK, data, half
 @pytest.fixture
 def score(monkeypatch, tmp_path):
     """Scores a model without drawing figures."""
-    monkeypatch.setattr(plotting, "save", lambda *_: None)
-    monkeypatch.setattr(frames, "draw", lambda *_: None)
+    monkeypatch.setattr(plotting, "save", lambda *_, **__: None)
+    monkeypatch.setattr(frames, "draw", lambda *_, **__: None)
 
     def scored(count, forecast=half, label=""):
         settings = Settings(4, 2, label)
