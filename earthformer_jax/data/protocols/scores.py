@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,42 +11,10 @@ from earthformer_jax.data.task import Task
 from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.precipitation import FULL_SCALE
 from earthformer_jax.metrics.scores import continuous
+from earthformer_jax.metrics.scores.published import FRACTIONS, fraction, log_bias
 from earthformer_jax.metrics.statistics.contingency import Contingency
 from earthformer_jax.metrics.statistics.errors import Errors
-from earthformer_jax.metrics.sums import ratio
 from earthformer_jax.metrics.verification import LOWER, Score, Verification
-
-# The counts above and below the fraction of each score.
-_HITS, _EVERY = ("hits",), ("hits", "misses", "false_alarms")
-_FORECAST, _OBSERVED = ("hits", "false_alarms"), ("hits", "misses")
-FRACTIONS = {
-    "csi": (_HITS, _EVERY),
-    "pod": (_HITS, _OBSERVED),
-    "sucr": (_HITS, _FORECAST),
-    "bias": (_FORECAST, _OBSERVED),
-}
-
-
-def fraction(
-    counts: Mapping[str, np.ndarray], name: str, epsilon: tuple[float, float]
-) -> np.ndarray:
-    """A score of events.
-
-    Args:
-        counts: "hits", "misses" and "false_alarms", of one shape.
-        name: one of `FRACTIONS`.
-        epsilon: added to numerator and denominator.
-
-    Returns:
-        float64 of that shape; NaN where the denominator is 0.
-    """
-    above, below = (sum(counts[x] for x in part) for part in FRACTIONS[name])
-    return ratio(above + epsilon[0], below + epsilon[1])
-
-
-def log_bias(counts: Mapping[str, np.ndarray], epsilon: tuple[float, float]):
-    """Base-2 logarithm of the frequency bias, whose mean is that of a geometric one."""
-    return np.log2(fraction(counts, "bias", epsilon))
 
 
 def verified(scoring: Scoring, scale: float, offset: float) -> Verification:
@@ -146,8 +113,8 @@ class EventScores:
         for p, pool in enumerate(self.scoring.pools):
             end = "" if pool == 1 else f"_pool{pool}"
             found[f"csi_m{end}"] = float(np.mean(events["csi"][:, p]))
-            for m, threshold in enumerate(self.scoring.thresholds):
-                found[f"csi_{threshold:g}{end}"] = float(events["csi"][m, p])
+        for m, threshold in enumerate(self.scoring.thresholds):
+            found[f"csi_{threshold:g}"] = float(events["csi"][m, 0])
         for name in ("pod", "sucr", "bias"):
             of_cells = events[name][:, 0]
             defined = of_cells[~np.isnan(of_cells)]

@@ -15,6 +15,7 @@ from earthformer_jax.metrics import precipitation
 from earthformer_jax.metrics.contract import scalar_scores
 from earthformer_jax.metrics.frames import FrameScores
 from earthformer_jax.metrics.precipitation import RainScores
+from earthformer_jax.reports.verification import archive
 from tests import golden_files
 from tests.metrics.test_precipitation import CASES
 
@@ -139,8 +140,7 @@ def test_pools_by_hand(fields):
         p, t = forecast >= threshold, truth >= threshold
         expected.append(np.sum(p & t) / np.sum(p | t))
     assert found["csi_m_pool4"] == pytest.approx(np.mean(expected), rel=1e-5)
-    assert found["csi_219_pool4"] == pytest.approx(expected[-1], rel=1e-5)
-    assert {"csi_m", "csi_16", "csi_m_pool16", "csi_219_pool16"} <= set(found)
+    assert {"csi_m", "csi_16", "csi_m_pool16"} <= set(found)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,6 +171,7 @@ def test_intervals_are_of_the_same_score(fields):
     for name in NAMES:
         made = scored_by(task, TABLE[name], Affine(SCALE))
         kept = made.verification
+        archive._described(kept.scores["csi_m"])  # it can be stored with the sums
         state = state_of(kept, *fields)
         found = np.atleast_1d(kept.value("csi_m", kept.sums(state)))
         metric: Any = made.metric
