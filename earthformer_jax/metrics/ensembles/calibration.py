@@ -72,7 +72,7 @@ def roc(said, came) -> dict[str, np.ndarray]:
         rates.append(sums.ratio(warned, warned[..., -1:]))
     hits, false = rates
     heights = (hits[..., 1:] + hits[..., :-1]) / 2
-    area = np.sum(np.diff(false, axis=-1) * heights, axis=-1) + 0 * hits[..., -1]
+    area = np.sum(np.diff(false, axis=-1) * heights, axis=-1)
     return {"hit_rate": hits, "false_alarm_rate": false, "area": area}
 
 

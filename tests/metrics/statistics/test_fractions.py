@@ -121,6 +121,9 @@ def test_scores_without_events():
     sums = sums_of(statistic, nothing, nothing + 1)
     np.testing.assert_array_equal(spatial.fss(sums), np.zeros((1, 1, 1, 2)))
     assert np.isnan(spatial.useful_scale(sums, (1, 3))).all()
+    # Of nothing but events a useful forecast misses none.
+    sums = sums_of(statistic, nothing + 1, nothing + 1)
+    np.testing.assert_array_equal(spatial.useful_scale(sums, (1, 3)), [[[[1]]]])
 
 
 @pytest.mark.parametrize(
