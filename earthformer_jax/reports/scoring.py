@@ -22,6 +22,8 @@ ORDER = (
     "persistence",
     "damped_persistence",
     "extrapolation",
+    "s_prog",
+    "steps_mean",
     "lim",
     "oscillator",
     "lim_memory",

@@ -1,14 +1,24 @@
-"""Reference forecasts of rain: what the last frame shows moves on."""
+"""Reference forecasts of rain: what the last frame shows moves on, and fades.
+
+- extrapolation: the last frame, carried along by its motion;
+- s_prog: what can be expected of it, see `ops.nowcasting.sprog`; the fair rival of
+  networks that are trained on squared errors;
+- steps_mean: the mean of members with noise, see `ops.nowcasting.steps`. The noise is
+  a function of the inputs, so that a window has the same forecast in every batch.
+"""
 
 import functools
+import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.data.normalization import Normalization
 from earthformer_jax.data.nowcasting.rain import Rain
 from earthformer_jax.data.source import Batch
 from earthformer_jax.data.task import Forecast
+from earthformer_jax.ops.nowcasting import sprog, steps
 from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
 from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate_observed
 
@@ -18,7 +28,9 @@ LONGEST_STEP = 60.0  # minutes between frames that still show how rain moves
 def references(
     in_len: int, out_len: int, channels: int, normalization: Normalization, rain: Rain
 ) -> dict[str, Forecast]:
-    """Forecasts of rain by name; {} if one input frame shows no motion.
+    """Forecasts of rain by name, those that so many input frames can show.
+
+    One shows no motion, and two do not show how rain changes.
 
     Args:
         in_len: number of input frames.
@@ -27,9 +39,14 @@ def references(
         normalization: conversion to model units.
         rain: how the physical values become decibels.
     """
-    if in_len < 2:
-        return {}
-    return {"extrapolation": extrapolation(out_len, channels, normalization, rain)}
+    options = out_len, channels, normalization, rain
+    found = {}
+    if in_len >= 2:
+        found["extrapolation"] = extrapolation(*options)
+    if in_len >= sprog.FRAMES:
+        found["s_prog"] = s_prog(*options)
+        found["steps_mean"] = steps_mean(*options)
+    return found
 
 
 def extrapolation(
@@ -48,6 +65,42 @@ def extrapolation(
         values, observed, later = physical_inputs(batch, channels, normalization)
         found = np.asarray(carry(values, observed))
         return in_model_units(found, normalization, later)
+
+    return forecast
+
+
+def s_prog(
+    out_len: int, channels: int, normalization: Normalization, rain: Rain
+) -> Forecast:
+    """The expected rain. Its mean, in logarithmic units, is that of the last frame.
+
+    Logarithmic values, such as codes of VIL and dBZ, are taken as they are, and rates
+    as decibels. What is not observed is the least value: no rain.
+
+    Args: those of `references`.
+    """
+
+    def forecast(batch: Batch) -> np.ndarray:
+        values, observed, later = physical_inputs(batch, channels, normalization)
+        found = _expected(rain, out_len, *_fields(rain, values, observed))
+        return in_model_units(np.asarray(found), normalization, later)
+
+    return forecast
+
+
+def steps_mean(
+    out_len: int, channels: int, normalization: Normalization, rain: Rain
+) -> Forecast:
+    """The mean of members with noise; values are as in `s_prog`.
+
+    Args: those of `references`.
+    """
+
+    def forecast(batch: Batch) -> np.ndarray:
+        values, observed, later = physical_inputs(batch, channels, normalization)
+        seeds = np.array([zlib.crc32(x.tobytes()) for x in values], np.uint32)
+        found = _mean_of_members(rain, out_len, *_fields(rain, values, observed), seeds)
+        return in_model_units(np.asarray(found), normalization, later)
 
     return forecast
 
@@ -95,3 +148,49 @@ def _carry(rain: Rain, steps: int, values: jax.Array, observed: jax.Array) -> ja
         return extrapolate_observed(frames[-1], seen[-1], flow, steps)[0]
 
     return jax.lax.map(one, (values, observed))
+
+
+@functools.partial(jax.jit, static_argnums=(0,))
+def _fields(
+    rain: Rain, values: jax.Array, observed: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Rain in logarithmic units without gaps `[b, t, h, w, c]`, and its motion."""
+    decibels = rain.above(values)
+    fields = decibels if rain.decibels is None else values
+    known = jnp.where(observed, fields, jnp.inf).min((1, 2, 3), keepdims=True)
+    least = jnp.where(jnp.isfinite(known), known, 0)
+    flow = jax.lax.map(lambda pair: motion(*pair), (decibels, observed))
+    return jnp.where(observed, fields, least), flow
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _expected(
+    rain: Rain, out_len: int, fields: jax.Array, flow: jax.Array
+) -> jax.Array:
+    """As `_carry`, by S-PROG."""
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return _physical(rain, sprog.s_prog(*pair, out_len))
+
+    return jax.lax.map(one, (fields, flow))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _mean_of_members(
+    rain: Rain, out_len: int, fields: jax.Array, flow: jax.Array, seeds: jax.Array
+) -> jax.Array:
+    """As `_carry`, with a seed `[b]` for the noise of each example."""
+
+    def one(example: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        fields, flow, seed = example
+        found = steps.steps_mean(fields, flow, out_len, jax.random.key(seed))
+        return _physical(rain, found)
+
+    return jax.lax.map(one, (fields, flow, seeds))
+
+
+def _physical(rain: Rain, fields: jax.Array) -> jax.Array:
+    """The inverse of what `_fields` does to values."""
+    if rain.decibels is not None:
+        return fields
+    return jnp.where(fields > 0, rain.least * 10 ** (fields / 10), 0)

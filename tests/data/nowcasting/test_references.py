@@ -76,8 +76,31 @@ def test_what_is_unknown_does_not_count(rain):
     assert error < 0.25 * np.abs(rain[:, 4:5, 14:-4, 17:-4] - true).mean()
 
 
-def test_one_frame_shows_no_motion():
-    assert references(1, 3, 1, Affine(), Rain(0.1)) == {}
+@pytest.mark.parametrize("rain_of", [Rain(0.1), Rain(-10.0, 1.0)])
+def test_s_prog_in_any_units(rain, rain_of):
+    """Rates and decibels, with less error than the last frame; and what is unknown."""
+    rates = rain[:, :, :16, :16].repeat(2, axis=0)
+    x = rates if rain_of.decibels is None else 10 * np.log10(np.maximum(rates, 0.1))
+    observed = np.ones(x.shape, bool)
+    observed[1, :, :, :5] = False
+    batch = dict(inputs=x[:, :5], inputs_observed=observed[:, :5])
+    batch["inputs"] = np.where(batch["inputs_observed"], batch["inputs"], 99)
+    found = references(5, 3, 1, Affine(), rain_of)
+    for name in ("s_prog", "steps_mean"):
+        forecast = found[name](batch)
+        assert forecast.shape == (2, 3, 16, 16, 1) and forecast.dtype == np.float32
+        assert forecast.min() >= x.min() - 1e-5
+        assert forecast.max() < x[:, 4].max() + 0.5
+        errors = np.abs(forecast - x[:, 5:]), np.abs(x[:, 4:5] - x[:, 5:])
+        assert errors[0][0].mean() < 0.75 * errors[1][0].mean()
+        other = found[name]({key: value[1:] for key, value in batch.items()})
+        np.testing.assert_allclose(other, forecast[1:], atol=1e-4)
+
+
+def test_what_few_frames_show():
+    """One shows no motion, and two do not show how rain changes."""
+    found = [list(references(n, 3, 1, Affine(), Rain(0.1))) for n in (1, 2, 3)]
+    assert found == [[], ["extrapolation"], ["extrapolation", "s_prog", "steps_mean"]]
 
 
 @pytest.mark.parametrize("units, minutes, there", [("mm/h", 5, True), ("K", 5, False)])
