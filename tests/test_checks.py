@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax import losses
-from earthformer_jax.metrics import channels, frames, pixel, precipitation, ssim
+from earthformer_jax.metrics import channels, frames, pixel, precipitation
+from earthformer_jax.metrics.statistics import ssim
 from earthformer_jax.ops import (
     attention,
     convolution,
@@ -110,7 +111,6 @@ CASES = {
         functools.partial(losses.create_loss("afcrps"), weights=np.ones(1)),
         dict(forecast=TARGETS[None], targets=TARGETS),
     ),
-    "example_errors": (pixel.example_errors, dict(forecast=TARGETS, targets=TARGETS)),
     "PixelError": (
         functools.partial(score, pixel.PixelError()),
         dict(forecast=TARGETS),
@@ -182,11 +182,11 @@ def test_functions(case):
         (lambda: resample.pad_grid(FIELD, (4, 5, 8), "zeros"), "at least that of x"),
         (lambda: resample.unpad_grid(FIELD, (4, 7, 8), "zeros"), "at most that of x"),
         (
-            lambda: pixel.example_errors(TARGETS[:, :1], TARGETS),
+            lambda: score(pixel.PixelError(), TARGETS[:, :1]),
             r"forecast has shape \(2, 1, 12, 12, 1\): expected",
         ),
         (
-            lambda: pixel.example_errors(TARGETS, TARGETS, np.ones((5, 1, 1, 1))),
+            lambda: score(pixel.PixelError(np.ones((5, 1, 1, 1))), TARGETS),
             r"weights has shape \(5, 1, 1, 1\): expected",
         ),
         (

@@ -1,13 +1,22 @@
 """Scores of forecasts of several quantities: one error for all, and one for each."""
 
 import dataclasses
+from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.pixel import as_pair, broadcast_weights, counted
+from earthformer_jax.metrics.scores import continuous
+from earthformer_jax.metrics.statistics.anomaly import CLIMATOLOGY, Anomalies
+from earthformer_jax.metrics.statistics.errors import Errors
+from earthformer_jax.metrics.totals import Totals
+from earthformer_jax.metrics.verification import (
+    LOWER,
+    NEAR_ZERO,
+    Batch,
+    Score,
+    Verification,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,40 +44,23 @@ class ChannelScores:
                 f"scale={self.scale} has {len(self.scale)} values for the "
                 f"{len(self.names)} channels {self.names}"
             )
-        if self.weights is not None and not np.sum(self.weights) > 0:
-            raise ValueError("the weights of all cells are zero")
+        _ = self._totals  # checks the weights
+
+    @property
+    def _totals(self) -> Totals:
+        return Totals(Errors(self.names, weights=self.weights))
 
     def init(self) -> State:
         """State of no examples."""
-        return sums.empty_table(("squared", "absolute", "weight"), len(self.names))
+        return self._totals.init()
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without padding and unobserved values."""
-        forecast, targets = as_pair(forecast, batch["targets"])
-        channels = targets.shape[-1]
-        if channels != len(self.names):
-            raise ValueError(
-                f"the targets have {channels} channels; the scores name "
-                f"{len(self.names)}: {', '.join(self.names)}"
-            )
-        weights = np.ones(1) if self.weights is None else self.weights
-        weights = broadcast_weights(weights, targets.shape[1:])
-        share = jnp.asarray(weights / weights.mean(), jnp.float32)
-        keep = counted(batch) & (share > 0)
-        error = jnp.where(keep, forecast - targets, 0)
-        parts = {
-            "squared": share * error**2,
-            "absolute": share * jnp.abs(error),
-            "weight": jnp.where(keep, share, 0),
-        }
-        rows = {
-            name: jnp.sum(jnp.mean(x, axis=(2, 3)), axis=0) for name, x in parts.items()
-        }
-        return sums.add_to_table(state, rows)
+        return self._totals.update(state, forecast, batch)
 
     def merge(self, a: State, b: State) -> State:
         """State of the examples of both."""
-        return sums.merge_tables(a, b)
+        return self._totals.merge(a, b)
 
     def compute(self, state: State) -> Scores:
         """Scores over all examples; NaN if there were none.
@@ -77,15 +69,50 @@ class ChannelScores:
             "mse" and "mae" in model units, "rmse_<name>" in physical units, and
             "mse_by_lead" `[k]`.
         """
-        total = sums.table_values(state)
-        squared, absolute, weight = (
-            total[name] for name in ("squared", "absolute", "weight")
-        )
+        sums = self._totals.values(state)  # [k, c]
+        each = {n: x.sum(axis=0) for n, x in sums.items()}
+        by_lead = {n: x.sum(axis=1) for n, x in sums.items()}
+        pooled = {n: x.sum() for n, x in sums.items()}
         scale = np.abs(np.asarray(self.scale or [1.0] * len(self.names)))
-        rmse = scale * np.sqrt(sums.ratio(squared.sum(axis=0), weight.sum(axis=0)))
+        rmse = scale * continuous.rmse(each)
         return {
-            "mse": float(sums.ratio(squared.sum(), weight.sum())),
-            "mae": float(sums.ratio(absolute.sum(), weight.sum())),
+            "mse": float(continuous.mse(pooled)),
+            "mae": float(continuous.mae(pooled)),
             **{f"rmse_{n}": float(x) for n, x in zip(self.names, rmse, strict=True)},
-            "mse_by_lead": sums.ratio(squared.sum(axis=1), weight.sum(axis=1)).tolist(),
+            "mse_by_lead": continuous.mse(by_lead).tolist(),
         }
+
+
+def verification(
+    names: tuple[str, ...],
+    scale: tuple[float, ...],
+    weights: np.ndarray | None = None,
+    climatology: Callable[[Batch], np.ndarray] | None = None,
+) -> Verification:
+    """How forecasts of several quantities are verified.
+
+    "mse" and "mae" are those of all channels in model units, with the axis ("lead",).
+    "rmse" and "bias" in physical units and "acc" have ("lead", "variable").
+
+    Args:
+        names: of the channels.
+        scale: physical units per model unit, of each channel.
+        weights: broadcastable to a target `[k, h, w, c]`, non-negative; None: equal.
+        climatology: that anomalies are departures from, in model units: a function of
+            a batch on the host to `[b, k, h, w, c]`. None: 0, the values are anomalies.
+    """
+    by_batch = climatology is not None
+    statistics = {
+        "errors": Errors(weights=weights),
+        "channel_errors": Errors(names, scale, weights),
+        "anomalies": Anomalies(names, weights=weights, by_batch=by_batch),
+    }
+    scores = {
+        "mse": Score("errors", continuous.mse, LOWER),
+        "mae": Score("errors", continuous.mae, LOWER),
+        "rmse": Score("channel_errors", continuous.rmse, LOWER),
+        "bias": Score("channel_errors", continuous.bias, NEAR_ZERO),
+        "acc": Score("anomalies", continuous.acc),
+    }
+    extras = {CLIMATOLOGY: climatology} if climatology is not None else {}
+    return Verification(statistics, scores, extras)

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.metrics.batches import valid_of
 from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.pixel import example_errors, valid_of
+from earthformer_jax.metrics.pixel import PixelError
 
 EPSILON = 1e-6
 WINDOW = 3  # months in the index of the paper
@@ -155,6 +156,10 @@ class NinoSkill:
                 f"out_len={self.out_len} is too short for a three-month index"
             )
 
+    @property
+    def _errors(self) -> PixelError:
+        return PixelError(self.pixel_weights)
+
     def init(self) -> State:
         """State of no examples."""
 
@@ -164,8 +169,7 @@ class NinoSkill:
             return {"count": jnp.zeros(leads, jnp.int32)} | {n: zeros for n in names}
 
         return {
-            "squared_error": jnp.zeros((), jnp.float32),
-            "examples": jnp.zeros((), jnp.int32),
+            "errors": self._errors.init(),
             "monthly": empty(self.out_len),
             "three_month": empty(self.out_len - WINDOW + 1),
         }
@@ -179,22 +183,12 @@ class NinoSkill:
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without the examples that `batch["valid"]` marks as padding."""
         valid = valid_of(batch)
-        observed = batch.get("observed")
-        squared, _ = example_errors(
-            forecast, batch["targets"], self.pixel_weights, observed
-        )
-        counts = valid
-        if observed is not None:
-            weights = 1 if self.pixel_weights is None else self.pixel_weights
-            counts &= jnp.any(observed & (weights > 0), axis=(1, 2, 3, 4))
         monthly, three_month = self.indices(forecast)
         true_monthly, true_three_month = self.indices(batch["targets"])
         true_monthly = batch.get("nino34", true_monthly)
         true_three_month = batch.get("nino34_three_month", true_three_month)
         return {
-            "squared_error": state["squared_error"]
-            + jnp.sum(jnp.where(counts, squared, 0)),
-            "examples": state["examples"] + jnp.sum(counts, dtype=jnp.int32),
+            "errors": self._errors.update(state["errors"], forecast, batch),
             "monthly": merge_moments(
                 state["monthly"], moments(monthly, true_monthly, valid)
             ),
@@ -206,8 +200,7 @@ class NinoSkill:
     def merge(self, a: State, b: State) -> State:
         """State of the examples of both."""
         return {
-            "squared_error": a["squared_error"] + b["squared_error"],
-            "examples": a["examples"] + b["examples"],
+            "errors": self._errors.merge(a["errors"], b["errors"]),
             "monthly": merge_moments(a["monthly"], b["monthly"]),
             "three_month": merge_moments(a["three_month"], b["three_month"]),
         }
@@ -222,14 +215,13 @@ class NinoSkill:
             index.
         """
         state = jax.device_get(state)
-        examples = int(state["examples"])
         monthly = correlation(state["monthly"])
         three_month = correlation(state["three_month"])
         chosen = three_month if self.index_months == WINDOW else monthly
         unit = self.scale**2 if self.mse_in_kelvin else 1.0
-        mse = float(state["squared_error"]) / examples if examples else float("nan")
+        mse = self._errors.compute(state["errors"])["mse"]
         return {
-            "mse": unit * mse,
+            "mse": float(unit * np.asarray(mse)),
             "correlation": chosen.tolist(),
             "correlation_monthly": monthly.tolist(),
             "correlation_three_month": three_month.tolist(),

@@ -1,14 +1,15 @@
 """Frame scores of video prediction: MSE and MAE per frame, and SSIM."""
 
 import dataclasses
+import functools
 
-import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.pixel import as_pair, counted, frame_errors
-from earthformer_jax.metrics.ssim import has_ssim, ssim
+from earthformer_jax.metrics.scores import continuous
+from earthformer_jax.metrics.statistics.errors import Errors
+from earthformer_jax.metrics.statistics.similarity import Similarity
+from earthformer_jax.metrics.verification import LOWER, NEAR_ZERO, Score, Verification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,33 +30,22 @@ class FrameScores:
     data_range: float = 1.0
     per_frame_sum: bool = True
 
+    @property
+    def _sums(self) -> Verification:
+        similarity = Similarity(self.data_range)
+        return Verification({"errors": Errors(), "similarity": similarity})
+
     def init(self) -> State:
         """State of no examples."""
-        return sums.empty_table(("squared", "absolute", "share", "ssim", "ssim_frames"))
+        return self._sums.init()
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without padding and unobserved values."""
-        forecast, targets = as_pair(forecast, batch["targets"])
-        keep = counted(batch)
-        height, width = targets.shape[2:4]
-        rows = frame_errors(forecast - targets, keep)
-        if self.per_frame_sum:
-            rows |= {n: height * width * rows[n] for n in ("squared", "absolute")}
-        if has_ssim(height, width):
-            planes, true_planes = (jnp.moveaxis(x, -1, 2) for x in (forecast, targets))
-            alike = ssim(planes, true_planes, self.data_range)  # [b, k, c]
-            whole = jnp.all(keep, axis=(2, 3))
-            alike = jnp.mean(jnp.where(whole, alike, 0), axis=2)
-            share = jnp.mean(whole, axis=2, dtype=jnp.float32)
-            rows |= {
-                "ssim": jnp.sum(alike, axis=0),
-                "ssim_frames": jnp.sum(share, axis=0),
-            }
-        return sums.add_to_table(state, rows)
+        return self._sums.update(state, forecast, batch)
 
     def merge(self, a: State, b: State) -> State:
         """State of the examples of both."""
-        return sums.merge_tables(a, b)
+        return self._sums.merge(a, b)
 
     def compute(self, state: State) -> Scores:
         """Scores over all examples; NaN if there were none.
@@ -64,13 +54,40 @@ class FrameScores:
             "mse", "mae", "ssim", and each with "_by_lead", `[k]`. There is no SSIM
             where no frame has one: smaller than 11 pixels, or with unknown pixels.
         """
-        total = sums.table_values(state)
-        parts = [("mse", "squared", "share"), ("mae", "absolute", "share")]
-        if np.any(total["ssim_frames"]):
-            parts.append(("ssim", "ssim", "ssim_frames"))
+        sums = self._sums.sums(state)
+        mse, mae = continuous.mse, continuous.mae
+        if self.per_frame_sum:
+            mse, mae = continuous.frame_mse, continuous.frame_mae
+        parts = [("mse", mse, sums["errors"]), ("mae", mae, sums["errors"])]
+        if np.any(sums["similarity"]["frames"]):
+            parts.append(("ssim", continuous.ssim, sums["similarity"]))
         scores, curves = {}, {}
-        for name, numerator, denominator in parts:
-            above, below = total[numerator], total[denominator]
-            scores[name] = float(sums.ratio(above.sum(), below.sum()))
-            curves[f"{name}_by_lead"] = sums.ratio(above, below).tolist()
+        for name, function, by_lead in parts:
+            pooled = {n: x.sum(axis=0) for n, x in by_lead.items()}
+            scores[name] = float(function(pooled))
+            curves[f"{name}_by_lead"] = function(by_lead).tolist()
         return scores | curves
+
+
+def verification(data_range: float = 1.0) -> Verification:
+    """How video predictions are verified.
+
+    All scores have the axis ("lead",). "mse" and "mae" are sums over the pixels of a
+    frame, as in tables on MovingMNIST; "rmse", "bias" and "psnr" are of single pixels.
+
+    Args:
+        data_range: highest minus lowest value possible.
+    """
+    of_errors = functools.partial(Score, "errors")
+    psnr = functools.partial(continuous.psnr, data_range=data_range)
+    scores = {
+        "mse": of_errors(continuous.frame_mse, LOWER, units="per frame"),
+        "mae": of_errors(continuous.frame_mae, LOWER, units="per frame"),
+        "rmse": of_errors(continuous.rmse, LOWER),
+        "bias": of_errors(continuous.bias, NEAR_ZERO),
+        "psnr": of_errors(psnr, units="dB"),
+        "ssim": Score("similarity", continuous.ssim),
+    }
+    return Verification(
+        {"errors": Errors(), "similarity": Similarity(data_range)}, scores
+    )

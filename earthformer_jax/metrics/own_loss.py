@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.batches import valid_of
 from earthformer_jax.metrics.contract import Metric, Scores, State
-from earthformer_jax.metrics.pixel import valid_of
 
 LOSS = "loss"  # name of the score
 

@@ -16,15 +16,10 @@ Reference:
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics import sums
 from earthformer_jax.metrics.contract import Scores, State, Statistic
-from earthformer_jax.metrics.pixel import as_pair, counted, frame_errors
 from earthformer_jax.metrics.scores import categorical, continuous, spatial
 from earthformer_jax.metrics.statistics.contingency import Contingency
 from earthformer_jax.metrics.statistics.errors import Errors
@@ -41,37 +36,9 @@ from earthformer_jax.metrics.verification import (
 THRESHOLDS = (16, 74, 133, 160, 181, 219)  # of vertically integrated liquid, 0..255
 FULL_SCALE = 255.0
 EPSILON = 1e-4
-# A code that was normalised and back may have lost its last bit (16, with offset 33.44
-# and scale 47.54, returns as 15.999998): it is still an event at its own threshold.
-ROUNDING = 1e-4
 POOLS = (1, 4, 16)  # widths of the blocks of pixels in which events are compared
 WINDOWS = (1, 5, 17, 33, 65)  # widths of the windows of the fractions skill score
 M3 = (16, 74, 133)  # thresholds of the SEVIR challenge
-KINDS = ("hits", "misses", "false_alarms")
-
-Counts = Mapping[str, np.ndarray]
-
-
-def csi(counts: Counts) -> np.ndarray:
-    """Critical success index: the share of hits in all events, forecast or observed."""
-    events = counts["hits"] + counts["misses"] + counts["false_alarms"]
-    return counts["hits"] / (events + EPSILON)
-
-
-def pod(counts: Counts) -> np.ndarray:
-    """Probability of detection: the share of the observed events that was forecast."""
-    return counts["hits"] / (counts["hits"] + counts["misses"] + EPSILON)
-
-
-def sucr(counts: Counts) -> np.ndarray:
-    """Success ratio: the share of the forecast events that was observed."""
-    return counts["hits"] / (counts["hits"] + counts["false_alarms"] + EPSILON)
-
-
-def frequency_bias(counts: Counts) -> np.ndarray:
-    """Events forecast per event observed; NaN where none was observed."""
-    forecast = counts["hits"] + counts["false_alarms"]
-    return sums.ratio(forecast, counts["hits"] + counts["misses"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,65 +55,35 @@ class RainScores:
     offset: float = 0.0
 
     def __post_init__(self):
-        if not self.thresholds:
-            raise ValueError("thresholds=() is empty; give at least one")
+        _ = self._sums  # checks the thresholds
+
+    @property
+    def _sums(self) -> Verification:
+        return Verification(
+            {
+                "errors": Errors(scale=self.scale / FULL_SCALE),
+                "contingency": Contingency(
+                    self.thresholds, scale=self.scale, offset=self.offset
+                ),
+            }
+        )
 
     def init(self) -> State:
         """State of no examples."""
-        shape = (sums.MAX_LEADS, len(self.thresholds))
-        return {
-            "errors": sums.empty_table(("squared", "absolute", "share")),
-            "events": {kind: sums.empty_count(*shape) for kind in KINDS},
-        }
+        return self._sums.init()
 
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without padding and unobserved values."""
-        forecast, targets = as_pair(forecast, batch["targets"])
-        if targets.size // targets.shape[1] > sums.MOST:
-            raise ValueError(
-                f"a batch of targets {list(targets.shape)} is too large to be counted; "
-                f"take fewer examples, {sums.MOST} pixels per lead time at most"
-            )
-        keep = counted(batch)
-        error = (forecast - targets) * (self.scale / FULL_SCALE)
-        events = self._events(forecast, targets, keep)
-        return {
-            "errors": sums.add_to_table(state["errors"], frame_errors(error, keep)),
-            "events": {
-                kind: sums.add_count(state["events"][kind], sums.by_lead(x))
-                for kind, x in events.items()
-            },
-        }
-
-    def _events(self, forecast, targets, keep) -> dict[str, jax.Array]:
-        """int32 `[k, m]` of a batch."""
-        kinds: dict[str, list] = {kind: [] for kind in KINDS}
-        for threshold in self.thresholds:
-            level = threshold - ROUNDING
-            p = self.scale * forecast + self.offset >= level
-            t = self.scale * targets + self.offset >= level
-            for kind, where in zip(KINDS, (p & t, ~p & t, p & ~t), strict=True):
-                number = jnp.sum(where & keep, axis=(0, 2, 3, 4), dtype=jnp.int32)
-                kinds[kind].append(number)
-        return {kind: jnp.stack(x, axis=-1) for kind, x in kinds.items()}
+        return self._sums.update(state, forecast, batch)
 
     def merge(self, a: State, b: State) -> State:
         """State of the examples of both."""
-        return {
-            "errors": sums.merge_tables(a["errors"], b["errors"]),
-            "events": {
-                kind: sums.merge_counts(a["events"][kind], b["events"][kind])
-                for kind in KINDS
-            },
-        }
+        return self._sums.merge(a, b)
 
     def counts(self, state: State) -> dict[str, np.ndarray]:
-        """Hits, misses and false alarms, int64 `[k, m]`."""
-        leads = int(state["errors"]["leads"])
-        return {
-            kind: sums.count(x)[:leads]
-            for kind, x in jax.device_get(state["events"]).items()
-        }
+        """Hits, misses, false alarms and correct negatives, int64 `[k, m]`."""
+        counts = self._sums.sums(state)["contingency"]
+        return {kind: x[..., 0] for kind, x in counts.items()}
 
     def compute(self, state: State) -> Scores:
         """Scores over all examples; NaN if there were none.
@@ -155,25 +92,29 @@ class RainScores:
             "mse", "mae" of code / 255; "csi_m", "csi_16", ..., "pod_m", "sucr_m",
             "bias_m"; "csi_by_lead" (mean over thresholds) and "mse_by_lead", `[k]`.
         """
-        total = sums.table_values(state["errors"])
+        errors = self._sums.sums(state)["errors"]
+        total = {name: x.sum() for name, x in errors.items()}
         by_lead = self.counts(state)
         pooled = {kind: x.sum(axis=0) for kind, x in by_lead.items()}
-        undefined = 0.0 if np.any(total["share"]) else np.nan
-        bias = frequency_bias(pooled)
+        undefined = 0.0 if total["weight"] else np.nan
+        csi, pod, sucr = (
+            score(pooled, EPSILON) + undefined
+            for score in (categorical.csi, categorical.pod, categorical.success_ratio)
+        )
+        bias = categorical.frequency_bias(pooled)
         known = bias[~np.isnan(bias)]
-        each = zip(self.thresholds, csi(pooled) + undefined, strict=True)
+        each = zip(self.thresholds, csi, strict=True)
+        csi_by_lead = np.mean(categorical.csi(by_lead, EPSILON), axis=1)
         return {
-            "mse": float(sums.ratio(total["squared"].sum(), total["share"].sum())),
-            "mae": float(sums.ratio(total["absolute"].sum(), total["share"].sum())),
-            "csi_m": float(np.mean(csi(pooled)) + undefined),
+            "mse": float(continuous.mse(total)),
+            "mae": float(continuous.mae(total)),
+            "csi_m": float(np.mean(csi)),
             **{f"csi_{threshold:g}": float(value) for threshold, value in each},
-            "pod_m": float(np.mean(pod(pooled)) + undefined),
-            "sucr_m": float(np.mean(sucr(pooled)) + undefined),
+            "pod_m": float(np.mean(pod)),
+            "sucr_m": float(np.mean(sucr)),
             "bias_m": float(np.mean(known)) if known.size else float("nan"),
-            "csi_by_lead": np.where(
-                total["share"] > 0, np.mean(csi(by_lead), axis=1), np.nan
-            ).tolist(),
-            "mse_by_lead": sums.ratio(total["squared"], total["share"]).tolist(),
+            "csi_by_lead": np.where(errors["weight"] > 0, csi_by_lead, np.nan).tolist(),
+            "mse_by_lead": continuous.mse(errors).tolist(),
         }
 
 

@@ -21,6 +21,7 @@ HIGHER, LOWER, NEAR_ONE, NEAR_ZERO = "higher", "lower", "near one", "near zero"
 
 # Sums of one statistic by name, `[..., *dims]`: any leading axes, then its own.
 Sums = Mapping[str, np.ndarray]
+Batch = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +53,14 @@ class Score:
 class Verification:
     """Statistics of forecasts and the scores that are made of them.
 
-    `init`, `update` and `merge` are those of a `Metric` and run inside jit.
+    `init`, `update` and `merge` are those of a `Metric` and run inside jit; the batches
+    they are given are those that `prepare` returns.
 
     Attributes:
         statistics: by name.
         scores: by name.
+        extras: what statistics read of a batch that is not in it, by its key there:
+            functions of the batch on the host, such as the climatology.
 
     Raises:
         ValueError: if a score names a statistic, an axis or a position that is not
@@ -65,10 +69,17 @@ class Verification:
 
     statistics: Mapping[str, Statistic] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Score] = dataclasses.field(default_factory=dict)
+    extras: Mapping[str, Callable[[Batch], np.ndarray]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self):
         for name, score in self.scores.items():
             _check(name, score, self.statistics)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """A batch of the host with `extras`."""
+        return {**batch, **{key: make(batch) for key, make in self.extras.items()}}
 
     def terms(self, forecast, batch) -> dict[str, dict[str, jax.Array]]:
         """What every example adds to each statistic, `[b, k, *sizes]` by name."""

@@ -17,8 +17,8 @@ from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.protocols.scores import EventScores
 from earthformer_jax.data.source import Batch, Example, Source
 from earthformer_jax.data.task import Forecast, Task
+from earthformer_jax.metrics.batches import counted
 from earthformer_jax.metrics.calibration import matching
-from earthformer_jax.metrics.pixel import counted
 from earthformer_jax.metrics.precipitation import RainScores
 
 EXAMPLES = 1000  # of the validation split, at most

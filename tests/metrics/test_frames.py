@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.metrics.frames import FrameScores
-from earthformer_jax.metrics.ssim import ssim
+from earthformer_jax.metrics.statistics.ssim import ssim
 from tests import golden_files
 
 

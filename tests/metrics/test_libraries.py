@@ -14,8 +14,8 @@ from earthformer_jax.metrics.ensembles import crps as crps_lib
 from earthformer_jax.metrics.ensembles.scores import EnsembleScores, Event
 from earthformer_jax.metrics.precipitation import verification
 from earthformer_jax.metrics.scores import categorical, continuous, spatial
-from earthformer_jax.metrics.ssim import ssim
 from earthformer_jax.metrics.statistics.spectra import radial_power
+from earthformer_jax.metrics.statistics.ssim import ssim
 
 WHY = "{} is not installed; it is in the extra `test`"
 THRESHOLD, WINDOWS, SIDE = 0.5, (1, 3, 7), 16

@@ -59,7 +59,7 @@ def test_nothing_gives_nan_and_zero_weights_are_refused():
     metric = pixel.PixelError()
     assert all(np.isnan(v) for v in metric.compute(metric.init()).values())
     with pytest.raises(ValueError, match="weights of all cells are zero"):
-        pixel.example_errors(*fields(), np.zeros((3, 4, 5, 1)))
+        pixel.PixelError(np.zeros((3, 4, 5, 1)))
 
 
 def test_only_what_is_observed_counts_and_empty_examples_do_not():

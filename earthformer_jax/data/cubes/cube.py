@@ -37,7 +37,7 @@ from earthformer_jax.data.state.series import split_text
 from earthformer_jax.data.state.series import windows as test_windows
 from earthformer_jax.data.task import EmbedSeries, Forecast, ForecastFrames
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
-from earthformer_jax.metrics.channels import ChannelScores
+from earthformer_jax.metrics import channels
 
 MSE_UNITS = "(standard deviations)^2"
 MIN_AREA = 1e-3  # least weight of a cell, so that those at a pole still count
@@ -139,14 +139,15 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
     if settings.restores:
         whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
         kind = functools.partial(EmbedSeries, series=whole)
+    names = cube.names[:targets]
+    scale = tuple(float(x) for x in normalizer.scale[:targets])
+    forecasts = references(learned, normalizer, **lengths, targets=targets)
+    cycle = None if normalizer.climatology is not None else forecasts["climatology"]
     task = kind(
-        metric=ChannelScores(
-            names=cube.names[:targets],
-            scale=tuple(float(x) for x in normalizer.scale[:targets]),
-            weights=weights,
-        ),
+        metric=channels.ChannelScores(names, scale, weights),
+        verification=channels.verification(names, scale, weights, cycle),
         references={
-            **references(learned, normalizer, **lengths, targets=targets),
+            **forecasts,
             **_nowcasts(cube, normalizer, **lengths, targets=targets),
         },
         mse_units=MSE_UNITS,

@@ -16,7 +16,7 @@ from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.data.tfds_source import TfdsSource
-from earthformer_jax.metrics.frames import FrameScores
+from earthformer_jax.metrics import frames as frame_metrics
 
 SPLITS = ("train", "validation", "test")
 WHITE = 255  # in stored frames; 1 in examples
@@ -138,7 +138,8 @@ def dataset(
         spans=spans,
     )
     task = ForecastFrames(
-        metric=FrameScores(),
+        metric=frame_metrics.FrameScores(),
+        verification=frame_metrics.verification(),
         references={"persistence": persistence(settings.out_len, channels=1)},
         mse_units=MSE_UNITS,
     )

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from earthformer_jax.metrics.precipitation import ROUNDING
+from earthformer_jax.metrics.statistics.contingency import ROUNDING
 
 PER_CODE = 32
 # Codes are 0..255; models may forecast what is beyond. The first and the last bin hold

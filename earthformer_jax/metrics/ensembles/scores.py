@@ -12,11 +12,11 @@ from jax.scipy import stats
 
 from earthformer_jax.checks import check_array
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.batches import broadcast_weights, counted
 from earthformer_jax.metrics.contract import State
 from earthformer_jax.metrics.ensembles.calibration import brier_parts, roc
 from earthformer_jax.metrics.ensembles.crps import crps_gaussian, mean_distance
-from earthformer_jax.metrics.pixel import broadcast_weights, counted
-from earthformer_jax.metrics.precipitation import ROUNDING
+from earthformer_jax.metrics.statistics.contingency import ROUNDING
 
 MOMENTS = ("absolute", "distance", "variance", "squared", "weight")
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.batches import broadcast_weights, counted
 from earthformer_jax.metrics.ensembles.crps import mean_distance
-from earthformer_jax.metrics.pixel import broadcast_weights, counted
 
 # Factors that are tried; the best is found between them.
 FACTORS = np.geomspace(1 / 8, 8, 49)

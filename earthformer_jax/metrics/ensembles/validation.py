@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
+from earthformer_jax.metrics.batches import broadcast_weights, counted
 from earthformer_jax.metrics.contract import Metric, Scores, State
 from earthformer_jax.metrics.ensembles.crps import crps
-from earthformer_jax.metrics.pixel import broadcast_weights, counted
 
 CRPS = "crps"  # name of the score
 

@@ -61,3 +61,29 @@ def psnr(sums: Sums, data_range: float = 1.0) -> np.ndarray:
     perfect = error == 0
     noise = np.log10(data_range**2 / np.where(perfect, 1, error))
     return np.where(perfect, np.inf, 10 * noise)
+
+
+def ssim(sums: Sums) -> np.ndarray:
+    """Mean structural similarity of the frames that have one."""
+    return ratio(sums["ssim"], sums["frames"])
+
+
+def acc(sums: Sums) -> np.ndarray:
+    """Anomaly correlation: the mean over frames of the correlation in space.
+
+    It is uncentred, as is usual for weather: the mean of an anomaly over the cells is
+    not removed. Frames without an anomaly, as of a forecast of the climatology, have no
+    correlation and are left out.
+
+    Reference:
+        Rasp et al. 2024, WeatherBench 2, https://doi.org/10.1029/2023MS004019.
+    """
+    return ratio(sums["correlation"], sums["frames"])
+
+
+def pooled_acc(sums: Sums) -> np.ndarray:
+    """Anomaly correlation of all that was added: over cells and examples together."""
+    product, forecast, target = (
+        np.asarray(sums[name], np.float64) for name in ("product", "forecast", "target")
+    )
+    return ratio(product, np.sqrt(forecast) * np.sqrt(target))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
-from earthformer_jax.metrics.pixel import as_pair, counted
+from earthformer_jax.metrics.batches import as_pair, counted
 from earthformer_jax.metrics.statistics import cells
 
 # A code that was normalised and back may have lost its last bit (16, with offset 33.44
@@ -115,12 +115,11 @@ def _pooled(forecast, targets, keep, pool: int) -> tuple[jax.Array, ...]:
     height, width = keep.shape[2:4]
     edges = [(0, 0), (0, 0), (0, -height % pool), (0, -width % pool), (0, 0)]
 
-    def largest(x, least):
-        blocks = jnp.pad(x, edges, constant_values=least)
+    def largest(x):
+        known = jnp.pad(jnp.where(keep, x, -jnp.inf), edges, constant_values=-jnp.inf)
         pattern = "b k (h p) (w q) c -> b k h w c"
-        return einops.reduce(blocks, pattern, "max", p=pool, q=pool)
+        return einops.reduce(known, pattern, "max", p=pool, q=pool)
 
-    forecast, targets = (
-        largest(jnp.where(keep, x, -jnp.inf), -jnp.inf) for x in (forecast, targets)
-    )
-    return forecast, targets, largest(keep, False)
+    forecast, targets = largest(forecast), largest(targets)
+    # No target is that small: where the maximum is, nothing counts.
+    return forecast, targets, targets != -jnp.inf

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics.pixel import as_pair, broadcast_weights, counted
+from earthformer_jax.metrics.batches import as_pair, broadcast_weights, counted
 from earthformer_jax.metrics.statistics import cells
 
 
@@ -37,6 +37,9 @@ class Errors:
         weights: broadcastable to a target `[k, h, w, c]`, non-negative; None: equal.
             Values where the weight is 0 have no effect, not even NaN.
         regions: bool `[h, w]` by name; they may overlap. {}: all cells.
+        equal_examples: whether the weights of an example are divided by their sum over
+            all its values that count, so that every example counts the same however
+            much of it was observed; "frames" has no meaning then.
 
     Raises:
         ValueError: for numbers that do not go together.
@@ -46,6 +49,7 @@ class Errors:
     scale: float | tuple[float, ...] = 1.0
     weights: np.ndarray | None = None
     regions: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    equal_examples: bool = False
 
     names = ("error", "squared", "absolute", "weight", "frames")
     dtype = jnp.float32
@@ -84,6 +88,9 @@ class Errors:
             share = jnp.asarray(weights / weights.mean(), jnp.float32)
             keep &= share > 0
         share = jnp.where(keep, share, 0)
+        if self.equal_examples:
+            total = jnp.sum(share, axis=(1, 2, 3, 4), keepdims=True)
+            share = share / jnp.where(total > 0, total, 1)
         error = jnp.where(keep, forecast - targets, 0)
         error *= jnp.asarray(self.scale, jnp.float32)
         parts = {

@@ -6,7 +6,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
-from earthformer_jax.metrics.pixel import as_pair, counted
+from earthformer_jax.metrics.batches import as_pair, counted
 from earthformer_jax.metrics.statistics.contingency import ROUNDING
 
 

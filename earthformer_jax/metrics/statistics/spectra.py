@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics.pixel import as_pair, counted
+from earthformer_jax.metrics.batches import as_pair, counted
 
 LEAST_SIDE = 4  # cells along the longer side of a frame that has a spectrum
 

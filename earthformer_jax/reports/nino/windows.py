@@ -22,8 +22,8 @@ from earthformer_jax.data.readers.grid import (
 )
 from earthformer_jax.data.source import Batch
 from earthformer_jax.data.task import ForecastNino
+from earthformer_jax.metrics.batches import broadcast_weights, valid_of
 from earthformer_jax.metrics.enso import EPSILON, NinoSkill, three_month_mean
-from earthformer_jax.metrics.pixel import broadcast_weights, valid_of
 
 MAP_LEADS = (3, 6, 9, 12, 18, 24)
 

@@ -25,7 +25,9 @@ def has_ssim(height: int, width: int) -> bool:
     return min(height, width) >= WINDOW
 
 
-def ssim(forecast, target, data_range=1.0, crop: bool = True) -> jax.Array:
+def ssim(
+    forecast, target, data_range: float | jax.Array = 1.0, crop: bool = True
+) -> jax.Array:
     """Structural similarity of each frame: 1 if equal, less the more they differ.
 
     Args:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from earthformer_jax.metrics.ssim import global_range, has_ssim, ssim, window
+from earthformer_jax.metrics.statistics.ssim import global_range, has_ssim, ssim, window
 from tests import golden_files
 
 # torchmetrics: version, whether it leaves out the border, what range it takes if none

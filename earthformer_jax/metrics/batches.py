@@ -1,0 +1,52 @@
+"""What counts in a batch: the observed values of examples that are not padding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.checks import check_array
+
+
+def as_pair(forecast, targets) -> tuple[jax.Array, jax.Array]:
+    """Forecast and targets in float32.
+
+    Raises:
+        ValueError: unless both are `[b, k, h, w, c]`; one that is shorter would be
+            compared many times.
+    """
+    sizes = check_array("targets", targets, "b k h w c")
+    check_array("forecast", forecast, "b k h w c", sizes)
+    return jnp.asarray(forecast, jnp.float32), jnp.asarray(targets, jnp.float32)
+
+
+def broadcast_weights(weights, shape: tuple[int, ...]) -> np.ndarray:
+    """float64 `[k, h, w, c]` of weights that are broadcastable to it.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    weights = np.asarray(weights, np.float64)
+    try:
+        return np.broadcast_to(weights, shape)
+    except ValueError:
+        raise ValueError(
+            f"weights has shape {weights.shape}: expected one that can be broadcast to "
+            f"[k, h, w, c] = {list(shape)}"
+        ) from None
+
+
+def valid_of(batch) -> jax.Array:
+    """`[b]` bool: which examples of a batch are real, not padding."""
+    examples = jnp.shape(batch["targets"])[0]
+    return jnp.asarray(batch.get("valid", jnp.ones(examples, bool)), bool)
+
+
+def counted(batch) -> jax.Array:
+    """Bool, like the targets: the values of real examples that are observed."""
+    targets, valid, observed = batch["targets"], valid_of(batch), batch.get("observed")
+    sizes = check_array("targets", jnp.asarray(targets), "b k h w c")
+    check_array("valid", valid, "b", sizes)
+    if observed is not None:
+        check_array("observed", observed, "b k h w c", sizes, kind=bool)
+    valid = valid[:, None, None, None, None]
+    return jnp.broadcast_to(valid & batch.get("observed", True), jnp.shape(targets))
