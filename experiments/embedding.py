@@ -87,12 +87,16 @@ def load_module(path: pathlib.Path):
 
 
 def make_config(a, seed: int, steps: int, model: dict):
-    """The quick variant with other data, seed, steps and model options."""
-    c = config_files.load("climate_embedding:quick")
+    """The quick variant with other data, seed, steps and model options.
+
+    Of `a`, "scale" (another variant) and "dates" (settings of the data) may be missing.
+    """
+    c = config_files.load(f"climate_embedding:{getattr(a, 'scale', 'quick')}")
     c.seed = seed
     c.data.path = str(a.path)
     c.data.calendar = True
     c.data.anomalies = not a.seasons
+    c.data.update(getattr(a, "dates", {}))
     c.model.update(model)
     c.train.update(steps=steps, validate_every=max(steps // 2, 1), log_every=100)
     c.eval.clusters = a.clusters
@@ -167,7 +171,7 @@ def cell_variants(a) -> dict[str, tuple[dict, int]]:
 
 def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
     """Trains and scores one autoencoder; returns the numbers of its table row."""
-    folder = a.out / name.replace(" ", "_").replace(",", "") / str(seed)
+    folder = folder_of(a, name, seed)
     result_file = folder / "result.json"
     if result_file.exists():
         return json.loads(result_file.read_text())
@@ -177,14 +181,7 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
     if not loop.train(config, folder, dataset=dataset, model=module):
         raise SystemExit("stopped; run again to continue")
     seconds = time.perf_counter() - start
-    shape = dataset.data.example()["inputs"].shape
-    like = state_lib.abstract_variables(module, shape)
-    everywhere = mesh.replicated(mesh.data_mesh())
-    variables, _ = Checkpoints(folder / "checkpoints").restore_variables(
-        "best", mesh.abstract(like, everywhere)
-    )
-    args = module, jax.device_get(variables), mesh.data_mesh()
-    embed = evaluation.make_forecaster(*args, method="embed")
+    variables, embed = read(folder, dataset, module)
     score = evaluation.make_scorer(module, dataset.task.metric, mesh.data_mesh())
     series = embedding.gather(dataset.task.series, embed, config.eval.batch_size)
     scores = score(
@@ -200,6 +197,23 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     result_file.write_text(json.dumps(result, indent=1))
     return result
+
+
+def folder_of(a, name: str, seed: int) -> pathlib.Path:
+    """The workdir of a training."""
+    return a.out / name.replace(" ", "_").replace(",", "") / str(seed)
+
+
+def read(folder: pathlib.Path, dataset, module):
+    """Variables of the best checkpoint, and the function from a batch to embeddings."""
+    shape = dataset.data.example()["inputs"].shape
+    like = state_lib.abstract_variables(module, shape)
+    everywhere = mesh.replicated(mesh.data_mesh())
+    variables, _ = Checkpoints(folder / "checkpoints").restore_variables(
+        "best", mesh.abstract(like, everywhere)
+    )
+    args = module, jax.device_get(variables), mesh.data_mesh()
+    return variables, evaluation.make_forecaster(*args, method="embed")
 
 
 def judge(a, series: embedding.Series, points: np.ndarray) -> dict[str, float]:
@@ -226,6 +240,8 @@ def judge(a, series: embedding.Series, points: np.ndarray) -> dict[str, float]:
 
 def known_regimes(a, series: embedding.Series) -> np.ndarray | None:
     """Regimes of all frames, if the file contains them."""
+    if not a.path:
+        return None
     with xr.open_dataset(a.path) as file:
         if "regime" not in file:
             return None

@@ -17,6 +17,7 @@ Reference:
 import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -28,12 +29,12 @@ from paper.models_of_paper import LABELS
 from paper.runs import RESULT, SCALES
 
 import earthformer_jax
-from earthformer_jax import models, plotting
+from earthformer_jax import plotting
 from earthformer_jax.models import paper as sizes
 from earthformer_jax.models.earthformer import Earthformer
 from earthformer_jax.models.earthformer.variants import VARIANTS
 from earthformer_jax.ops.cuboid import CuboidSpec, raster_order
-from earthformer_jax.plotting.style import STYLE
+from earthformer_jax.plotting.style import figure_style
 
 FIGURES = ("2", "3", "4", "5")
 DATA = "nbody_mnist"  # of figure 5
@@ -75,7 +76,7 @@ def attends(grid: Sequence[int], spec: CuboidSpec, vectors: int) -> np.ndarray:
 def figure_2(model: Earthformer, title: str) -> Figure:
     """The hierarchy of a model: encoder on the left, decoder on the right."""
     levels = model.levels
-    with mpl.rc_context(STYLE):
+    with figure_style():
         canvas = Figure(figsize=(9.5, 1.9 + 1.75 * levels))
         FigureCanvasAgg(canvas)
         axes = canvas.add_axes((0, 0, 1, 1))
@@ -130,7 +131,7 @@ def figure_2(model: Earthformer, title: str) -> Figure:
     return canvas
 
 
-_SMALL_LEFT = dict(ha="left", va="center", fontsize=8.5, color="0.35")
+_SMALL_LEFT: dict[str, Any] = dict(ha="left", va="center", fontsize=8.5, color="0.35")
 
 
 def _box(axes, centre: tuple[float, float], text: str, colour: str) -> None:
@@ -166,7 +167,7 @@ def figure_3() -> Figure:
     colours = _colours(own.max() + 1)
     shown = np.where(reads, own.max() + 2, 0)  # 0: does not read
     shown[:count, :count] = np.where(reads[:count, :count], own.ravel() + 1, 0)
-    with mpl.rc_context(STYLE):
+    with figure_style():
         canvas = Figure(figsize=(9.5, 5.6))
         FigureCanvasAgg(canvas)
         canvas.text(
@@ -204,7 +205,7 @@ def figure_3() -> Figure:
 
 def figure_4(cuts: Mapping[str, CuboidSpec] = CUTS) -> Figure:
     """One row of frames for each way to cut; a colour is a cuboid."""
-    with mpl.rc_context(STYLE):
+    with figure_style():
         canvas = Figure(figsize=(9.5, 1.15 + 1.4 * len(cuts)))
         FigureCanvasAgg(canvas)
         top = 1 - 0.75 / canvas.get_figheight()
@@ -301,7 +302,7 @@ def figure_5(folders: Mapping[str, pathlib.Path], example: int) -> Figure:
     assert data is not None
     return plotting.frame_rows(
         rows,
-        channel=data.channels[0],
+        channel=data.display.channels[0],
         display=data.display,
         title="N-body MNIST: forecasts of one test sequence",
     )
@@ -345,9 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in numbers:
         if number == "2":
             inputs, targets = sizes.SHAPES["mnist"]
-            model = models.create_model(
-                "earthformer", inputs, targets, **VARIANTS["mnist"]
-            )
+            model = Earthformer(inputs, targets, **VARIANTS["mnist"])
             made = figure_2(model, "The Earthformer for MovingMNIST and N-body MNIST")
         elif number == "5":
             try:

@@ -32,7 +32,7 @@ from paper.runs import SCALES, Mismatch, config_of, folder_of, trained
 from paper.table import SIZES, Table
 
 
-def parser_of(table: Table, doc: str) -> argparse.ArgumentParser:
+def parser_of(table: Table, doc: str | None) -> argparse.ArgumentParser:
     """The command line of a table."""
     parser = argparse.ArgumentParser(
         description=doc,
@@ -51,7 +51,7 @@ def parser_of(table: Table, doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def main(table: Table, doc: str, arguments: Sequence[str] | None = None) -> int:
+def main(table: Table, doc: str | None, arguments: Sequence[str] | None = None) -> int:
     """Runs the command of a table.
 
     Args:

@@ -161,7 +161,9 @@ def claims_table(
         )
         sign = 1.0 if column.lower_is_better else -1.0
         gains = sign * (worse - better)
-        paper = None if None in printed else sign * (printed[0] - printed[1])
+        paper = None
+        if printed[0] is not None and printed[1] is not None:
+            paper = sign * (printed[0] - printed[1])
         ours = column.text(float(gains.mean()))
         same = "same order" if gains.mean() > 0 else "other order"
         verdict = f"{same}, one training each"

@@ -3,21 +3,25 @@
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import ml_collections
 
 from earthformer_jax import models
+from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.run.api import load_config
+from earthformer_jax.run.parts import MakeParts, example_shapes, load_data
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import flatten
+from earthformer_jax.training.settings import default_monitor
 from paper.costs import costs_of
 from paper.table import Row
 
 SCALES = ("test", "quick", "paper")
 RESULT = "result.json"
+Shape = tuple[int, ...]
 
 
 class Mismatch(Exception):
@@ -59,8 +63,15 @@ def folder_of(out: pathlib.Path, row: Row, data: str, scale: str, seed: int):
     return out / scale / data / row.key / f"seed-{seed}"
 
 
-def kept(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
+def kept(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, pattern: str = ""
+) -> dict | None:
     """The result of a training that is done; None: it is not.
+
+    Args:
+        folder: of the training.
+        config: that is asked for.
+        pattern: that is asked for, if it has no name that a config could hold.
 
     Raises:
         Mismatch: if it was made with another config.
@@ -69,7 +80,7 @@ def kept(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None
     if not file.exists():
         return None
     result = json.loads(file.read_text())
-    asked = _plain(config)
+    asked = _plain(config, pattern)
     differing = sorted(
         key
         for key in asked.keys() | result["config"].keys()
@@ -85,17 +96,29 @@ def kept(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None
     return result
 
 
-def trained(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | None:
+def trained(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    pattern: str = "",
+    make_model: Callable[[Shape, Shape], Forecaster] | None = None,
+) -> dict | None:
     """The result of a row, which is trained first if need be.
 
+    Args:
+        folder: where the training is kept.
+        config: of the training.
+        pattern: in words, of a model that the config does not describe.
+        make_model: such a model, from the shapes of inputs and targets.
+
     Returns:
-        config, sizes, costs and test scores; None if training was interrupted, which
-        the same call resumes.
+        config, sizes, costs, best validation score and test scores; None if training
+        was interrupted, which the same call resumes.
     """
-    found = kept(folder, config)
+    found = kept(folder, config, pattern)
     if found is not None:
         return found
-    run = Run(config, folder)
+
+    run = Run(config, folder, _parts(make_model) if make_model else None)
     start = time.perf_counter()
     if not run.train():
         return None
@@ -103,15 +126,15 @@ def trained(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | N
     scores = run.evaluate()
     splits = run.dataset.data
     example = splits.example()
-    costs = costs_of(
-        models.create_model(
-            input_shape=example["inputs"].shape,
-            target_shape=example["targets"].shape,
-            **config.model.to_dict(),
-        )
-    )
+    shapes = example["inputs"].shape, example["targets"].shape
+    if make_model:
+        model = make_model(*shapes)
+    else:
+        options = config.model.to_dict()
+        model = models.create_model(options.pop("name"), *shapes, **options)
+    costs = costs_of(model)
     result = dict(
-        config=_plain(config),
+        config=_plain(config, pattern),
         description=splits.description,
         inputs=example["inputs"].shape,
         targets=example["targets"].shape,
@@ -120,6 +143,7 @@ def trained(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | N
         parameters=costs.parameters,
         multiply_adds=costs.multiply_adds,
         seconds=round(seconds, 1),
+        validation=validation_of(folder, config),
         data=scores["data"],
         forecasts=scores["forecasts"],
     )
@@ -128,6 +152,23 @@ def trained(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict | N
     return json.loads(json.dumps(result))
 
 
-def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def validation_of(folder: pathlib.Path, config: ml_collections.ConfigDict) -> float:
+    """The best validation score of a training, that of its best checkpoint."""
+    name = f"validation/{config.train.monitor or default_monitor()}"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    found = [x[name] for x in map(json.loads, lines) if name in x]
+    return min(found) if config.train.monitor_mode == "min" else max(found)
+
+
+def _parts(make_model: Callable[[Shape, Shape], Forecaster]) -> MakeParts:
+    def make(config: ml_collections.ConfigDict):
+        dataset = load_data(config)
+        return dataset, make_model(*example_shapes(config, dataset))
+
+    return make
+
+
+def _plain(config: ml_collections.ConfigDict, pattern: str) -> dict[str, Any]:
     """All fields of a config as JSON has them."""
-    return json.loads(json.dumps(flatten(config), default=list))
+    fields = flatten(config) | ({"model.enc_pattern": pattern} if pattern else {})
+    return json.loads(json.dumps(fields, default=list))

@@ -102,7 +102,7 @@ def done(load, monkeypatch):
     trained = []
 
     class Run:
-        def __init__(self, config, workdir):
+        def __init__(self, config, workdir, parts):
             self.config, self.workdir = config, workdir
             self.dataset = self
             self.data = self
@@ -125,6 +125,7 @@ def done(load, monkeypatch):
             return {"forecasts": forecasts, "data": {"mse_units": "grey^2"}}
 
     monkeypatch.setattr(runs, "Run", Run)
+    monkeypatch.setattr(runs, "validation_of", lambda folder, config: 1.5)
     monkeypatch.setattr(runs, "costs_of", lambda model: load("paper.costs").Costs(7, 9))
     monkeypatch.setattr(runs.models, "create_model", lambda *names, **options: None)
     program = load("paper.program")
@@ -197,6 +198,16 @@ def test_wrong_arguments(load, done, capsys, tmp_path, wrong, message):
         )
     assert message in capsys.readouterr().err
     assert not done and not list(tmp_path.iterdir())
+
+
+def test_best_validation_score(load, tmp_path):
+    runs, row = load("paper.runs"), load("paper.table").Row("x", "x")
+    lines = [{"validation/mse": 3.0}, {"train/loss": 1.0}, {"validation/mse": 2.0}]
+    lines[1]["validation/csi_m"] = 0.25
+    text = "\n".join(map(json.dumps, lines))
+    (tmp_path / "metrics.jsonl").write_text(text)
+    for data, scale, best in (("sevir", "test", 2.0), ("sevir", "paper", 0.25)):
+        assert runs.validation_of(tmp_path, runs.config_of(row, data, scale)) == best
 
 
 def test_malformed_tables_are_refused(load):
