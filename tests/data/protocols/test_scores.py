@@ -171,7 +171,7 @@ def test_intervals_are_of_the_same_score(fields):
     for name in NAMES:
         made = scored_by(task, TABLE[name], Affine(SCALE))
         kept = made.verification
-        archive._described(kept.scores["csi_m"])  # it can be stored with the sums
+        archive.described(kept.scores["csi_m"])  # it can be stored with the sums
         state = state_of(kept, *fields)
         found = np.atleast_1d(kept.value("csi_m", kept.sums(state)))
         metric: Any = made.metric
