@@ -160,12 +160,12 @@ class TestLoadConfig:
 def toy_parts(monkeypatch):
     """The package knows a toy's data, model and report."""
 
-    def report(task, data, model, workdir, settings):
+    def report(task, data, model, workdir, settings, about):
         return {"forecasts": {"model": {"mse": 0.5}}}
 
     monkeypatch.setattr(data, "load", lambda config, seed: toy.dataset())
     monkeypatch.setattr(models, "create_model", lambda *_, **__: toy.ToyModel())
-    monkeypatch.setattr(reports, "score", report)
+    monkeypatch.setattr(reports, "report", report)
     monkeypatch.setattr(reports, "check", lambda task, model: None)
 
 

@@ -526,7 +526,7 @@ class Run:
         )
         dataset, about = self.dataset, self._about(trained)
         return reports.report(
-            dataset.task, dataset.data, model, self.workdir, settings, about
+            dataset.task, dataset.data, model, self.workdir, settings, about=about
         )
 
     def _about(self, trained: TrainedModel):

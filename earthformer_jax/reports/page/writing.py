@@ -150,7 +150,7 @@ def _scores(
     for part in parts:
         found = tables.overall(rows, part)
         if found is not None:
-            made += [element("h3", part[:1].upper() + part[1:])] if part else []
+            made += [element("h3", part)] if part else []
             made.append(found)
     made += tables.by_threshold(rows, first=True)
     if (found := tables.differences(scores, rows)) is not None:
