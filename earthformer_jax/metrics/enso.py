@@ -22,6 +22,12 @@ import numpy as np
 from earthformer_jax.metrics.batches import valid_of
 from earthformer_jax.metrics.contract import Scores, State
 from earthformer_jax.metrics.pixel import PixelError
+from earthformer_jax.metrics.scores import continuous
+from earthformer_jax.metrics.scores import index as index_scores
+from earthformer_jax.metrics.statistics.anomaly import Anomalies
+from earthformer_jax.metrics.statistics.errors import Errors
+from earthformer_jax.metrics.statistics.index import IndexSums
+from earthformer_jax.metrics.verification import LOWER, NEAR_ZERO, Score, Verification
 
 EPSILON = 1e-6
 WINDOW = 3  # months in the index of the paper
@@ -180,13 +186,51 @@ class NinoSkill:
         monthly = self.scale * monthly + self.offset
         return monthly, three_month_mean(monthly)
 
+    def monthly(self, forecast, batch) -> tuple[jax.Array, jax.Array]:
+        """Monthly index in K, `[b, k]`: forecast, and observed, NaN where unknown."""
+        true = self.indices(batch["targets"])[0]
+        return self.indices(forecast)[0], batch.get("nino34", true)
+
+    def three_month(self, forecast, batch) -> tuple[jax.Array, jax.Array]:
+        """Three-month index in K, `[b, k - 2]`, as `monthly`."""
+        true = self.indices(batch["targets"])[1]
+        return self.indices(forecast)[1], batch.get("nino34_three_month", true)
+
+    def verification(self) -> Verification:
+        """How these forecasts are verified.
+
+        "mse" and "mae" are those of the metric, with the axis ("lead",); "map_acc" is
+        the anomaly correlation of maps. Scores of the index have ("lead", "months"),
+        the months that it is a mean of; "c_nino34_m" is the mean over lead times of the
+        correlation of the three-month index.
+        """
+        index = functools.partial(Score, "index")
+        published = functools.partial(index_scores.correlation, epsilon=EPSILON)
+        unit = self.scale if self.mse_in_kelvin else 1.0
+        weights = self.pixel_weights
+        zero = -self.offset / self.scale  # 0 K in model units
+        three = {"months": (WINDOW,)}
+        statistics = {
+            "errors": Errors(scale=unit, weights=weights, equal_examples=True),
+            "anomalies": Anomalies(center=zero, weights=weights),
+            "index": IndexSums({1: self.monthly, WINDOW: self.three_month}),
+        }
+        scores = {
+            "mse": Score("errors", continuous.mse, LOWER),
+            "mae": Score("errors", continuous.mae, LOWER),
+            "map_acc": Score("anomalies", continuous.acc),
+            "correlation": index(index_scores.correlation),
+            "index_rmse": index(index_scores.rmse, LOWER, units="K"),
+            "index_bias": index(index_scores.bias, NEAR_ZERO, units="K"),
+            "c_nino34_m": index(published, where=three, mean=("lead", "months")),
+        }
+        return Verification(statistics, scores)
+
     def update(self, state: State, forecast, batch) -> State:
         """Adds a batch, without the examples that `batch["valid"]` marks as padding."""
         valid = valid_of(batch)
-        monthly, three_month = self.indices(forecast)
-        true_monthly, true_three_month = self.indices(batch["targets"])
-        true_monthly = batch.get("nino34", true_monthly)
-        true_three_month = batch.get("nino34_three_month", true_three_month)
+        monthly, true_monthly = self.monthly(forecast, batch)
+        three_month, true_three_month = self.three_month(forecast, batch)
         return {
             "errors": self._errors.update(state["errors"], forecast, batch),
             "monthly": merge_moments(

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -252,3 +254,26 @@ class TestDegenerate:
             enso.NinoSkill(np.ones((1, 1)), 12, index_months=2)
         with pytest.raises(ValueError, match="out_len=2 is too short"):
             enso.NinoSkill(np.ones((1, 1)), 2)
+
+
+def test_the_verification_has_the_scores_of_the_metric():
+    forecast, truth = (x[..., None, None, None] for x in series())
+    labels = truth[:, 1:-1, 0, 0, 0] + 0.1
+    labels[3, 2] = np.nan
+    metric = enso.NinoSkill(np.ones((1, 1)), 6, 2.0, 0.3, mse_in_kelvin=True)
+    batch = {"targets": truth, "nino34_three_month": labels}
+    wanted = metric.compute(metric.update(metric.init(), forecast, batch))
+    verification = metric.verification()
+    state = verification.update(verification.init(), forecast, batch)
+    sums = verification.sums(state)
+    value = functools.partial(verification.value, sums=sums)
+    correlation = value("correlation")  # [k, months]
+    near = {"atol": 1e-6}
+    np.testing.assert_allclose(correlation[:, 0], wanted["correlation_monthly"], **near)
+    three_month = wanted["correlation_three_month"]
+    np.testing.assert_allclose(correlation[:4, 1], three_month, **near)
+    assert np.all(np.isnan(correlation[4:, 1]))
+    np.testing.assert_allclose(value("c_nino34_m"), wanted["c_nino34_m"], **near)
+    np.testing.assert_allclose(value("mse", add=("lead",)), wanted["mse"], rtol=1e-6)
+    errors = value("index_rmse")[:4, 1]
+    np.testing.assert_allclose(errors.mean(), wanted["nino34_rmse"], rtol=1e-6)

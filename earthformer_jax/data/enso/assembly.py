@@ -110,16 +110,18 @@ def assemble(
         bases=_bases(settings, learned),
     )
     state = functools.cache(functools.partial(_state, data, learned, found.kept))
+    skill = NinoSkill(
+        nino_weights=nino_weights,
+        out_len=out_len,
+        scale=normalization.scale,
+        offset=normalization.offset,
+        index_months=learned.index_months,
+        pixel_weights=loss_weights,
+        mse_in_kelvin=normalization != OFFICIAL,
+    )
     task = ForecastNino(
-        metric=NinoSkill(
-            nino_weights=nino_weights,
-            out_len=out_len,
-            scale=normalization.scale,
-            offset=normalization.offset,
-            index_months=learned.index_months,
-            pixel_weights=loss_weights,
-            mse_in_kelvin=normalization != OFFICIAL,
-        ),
+        metric=skill,
+        verification=skill.verification(),
         references=_references(learned, found.references, out_len),
         gaussians={
             name: _gaussian(found.references[name], spread, learned)
