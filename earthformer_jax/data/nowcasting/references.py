@@ -59,11 +59,10 @@ def extrapolation(
 
     Args: those of `references`.
     """
-    carry = jax.jit(functools.partial(_carry, rain, out_len))
 
     def forecast(batch: Batch) -> np.ndarray:
         values, observed, later = physical_inputs(batch, channels, normalization)
-        found = np.asarray(carry(values, observed))
+        found = np.asarray(_carry(rain, out_len, values, observed))
         return in_model_units(found, normalization, later)
 
     return forecast
@@ -139,6 +138,7 @@ def in_model_units(
     return np.where(np.isfinite(x), x, 0).astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _carry(rain: Rain, steps: int, values: jax.Array, observed: jax.Array) -> jax.Array:
     """Forecasts `[b, steps, h, w, c]` of physical values `[b, t, h, w, c]`."""
 

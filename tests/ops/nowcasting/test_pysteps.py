@@ -1,0 +1,77 @@
+"""Extrapolation next to that of pysteps, an independent library, where it is installed.
+
+`pip install pysteps opencv-python-headless`; it is not among the extras of the package.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from earthformer_jax.data.sevir.twin import RadarTwin
+from earthformer_jax.data.sevir.windows import RAIN
+from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
+from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate, is_known
+from earthformer_jax.ops.nowcasting.semi_lagrangian import trajectories as ways
+
+pysteps_lagrangian = pytest.importorskip("pysteps.extrapolation.semilagrangian")
+
+LEADS = 8
+
+
+@pytest.fixture(scope="module")
+def event():
+    """Codes `[t, h, w]` of an event of the radar twin, at 3 km."""
+    twin = RadarTwin("validation", 1, FRAMES + LEADS, space_step=3)
+    return twin[0].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def flow(event):
+    return np.asarray(
+        jax.jit(motion)(RAIN.above(jnp.asarray(event[:FRAMES, ..., None])))
+    )
+
+
+def carried(frame, flow):
+    found = jax.jit(extrapolate, static_argnums=2)(frame[..., None], flow, LEADS)
+    return np.asarray(found)[..., 0]
+
+
+def pysteps_carried(frame, flow):
+    """NaN where something flows in from outside."""
+    columns_first = np.moveaxis(flow[..., ::-1], -1, 0).astype(float)
+    return pysteps_lagrangian.extrapolate(
+        frame.astype(float), columns_first, LEADS, n_iter=3
+    )
+
+
+def rmse(forecast, event, where):
+    error = (forecast - event[FRAMES:])[where]
+    return np.sqrt(np.mean(np.square(error)))
+
+
+def test_the_same_motion_gives_the_same_forecast(event, flow):
+    last = event[FRAMES - 1]
+    ours, theirs = carried(last, flow), pysteps_carried(last, flow)
+    inside = np.isfinite(theirs)
+    known = np.asarray(is_known(jax.jit(ways, static_argnums=1)(flow, LEADS)))
+    assert (known != inside).mean() < 0.01
+    assert rmse(ours, event, inside) == pytest.approx(
+        rmse(theirs, event, inside), rel=0.02
+    )
+    assert np.sqrt(np.mean((ours - theirs)[inside] ** 2)) < 2  # codes
+
+
+def test_our_motion_is_as_good(event, flow):
+    """Of squared errors with either motion; both are far better than persistence."""
+    pytest.importorskip("cv2")
+    lucaskanade = pytest.importorskip("pysteps.motion.lucaskanade")
+    decibels = np.asarray(RAIN.above(jnp.asarray(event[:FRAMES])), float)
+    found = lucaskanade.dense_lucaskanade(decibels)
+    last = event[FRAMES - 1]
+    theirs = pysteps_carried(last, np.moveaxis(found, 0, -1)[..., ::-1])
+    inside = np.isfinite(theirs)
+    ours, theirs = (rmse(x, event, inside) for x in (carried(last, flow), theirs))
+    unmoved = rmse(np.broadcast_to(last, (LEADS, *last.shape)), event, inside)
+    assert ours < 1.1 * theirs < 0.8 * unmoved
