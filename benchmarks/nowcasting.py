@@ -7,8 +7,10 @@ Every reference forecast of rain (`data.nowcasting.references`), for windows of 
 input and 12 target frames, one at a time. Times are those of a window: what the first
 takes longer ("compile"), then the median by the clock ("run") and of all cores ("CPU").
 The scores are those of SEVIR at each lead: mean squared errors of code / 255, and CSI,
-the mean over six thresholds. Events are arrays uint8 `[n, t, h, w]` of codes, 255 for missing;
-without any, they are those of the radar twin.
+the mean over six thresholds.
+
+Events are arrays uint8 `[n, t, h, w]` of codes, 255 for missing; without any, they are
+those of the radar twin.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import pathlib
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 
 sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
@@ -58,7 +61,9 @@ def windows(events: np.ndarray, stride: int) -> list[dict[str, np.ndarray]]:
     return found
 
 
-def measure(name: str, events: np.ndarray, stride: int, rounds: int) -> list[dict]:
+def measure(
+    name: str, events: np.ndarray, stride: int, rounds: int, names: Sequence[str] = ()
+) -> list[dict]:
     """One row for each forecast: its times, and its scores by lead."""
     batches = windows(events, stride)
     if not batches:
@@ -67,7 +72,8 @@ def measure(name: str, events: np.ndarray, stride: int, rounds: int) -> list[dic
             f"{IN_LEN + OUT_LEN}"
         )
     forecasts = {"persistence": persistence(OUT_LEN, 1)}
-    forecasts |= references(IN_LEN, OUT_LEN, 1, NORMALIZATION, RAIN)
+    found = references(IN_LEN, OUT_LEN, 1, NORMALIZATION, RAIN)
+    forecasts |= {name: found[name] for name in names or found}
     metric = RainScores(scale=NORMALIZATION.scale, offset=NORMALIZATION.offset)
     update = jax.jit(metric.update)
     rows = []
@@ -125,6 +131,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", nargs="+", default=[], metavar="NAME=FILE.npy")
+    parser.add_argument("--forecasts", nargs="+", default=[], help="all by default")
     parser.add_argument("--stride", type=int, default=12, help="frames")
     parser.add_argument("--twin", type=int, default=6, help="events of the twin")
     parser.add_argument("--rounds", type=int, default=5, help="timed calls")
@@ -133,11 +140,11 @@ def main() -> None:
     rows = []
     for text in a.events:
         name, _, path = text.partition("=")
-        rows += measure(name, np.load(path), a.stride, a.rounds)
+        rows += measure(name, np.load(path), a.stride, a.rounds, a.forecasts)
     if not a.events:
         twin = RadarTwin("validation", a.twin, IN_LEN + OUT_LEN)
         events = np.stack([twin[i] for i in range(len(twin))])
-        rows += measure("twin", events, a.stride, a.rounds)
+        rows += measure("twin", events, a.stride, a.rounds, a.forecasts)
     print(report.machine_line(machine.describe()))
     print(table(rows))
     if a.output:
