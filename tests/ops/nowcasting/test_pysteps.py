@@ -14,8 +14,6 @@ from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
 from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate, is_known
 from earthformer_jax.ops.nowcasting.semi_lagrangian import trajectories as ways
 
-pysteps_lagrangian = pytest.importorskip("pysteps.extrapolation.semilagrangian")
-
 LEADS = 8
 
 
@@ -40,10 +38,9 @@ def carried(frame, flow):
 
 def pysteps_carried(frame, flow):
     """NaN where something flows in from outside."""
+    library = pytest.importorskip("pysteps.extrapolation.semilagrangian")
     columns_first = np.moveaxis(flow[..., ::-1], -1, 0).astype(float)
-    return pysteps_lagrangian.extrapolate(
-        frame.astype(float), columns_first, LEADS, n_iter=3
-    )
+    return library.extrapolate(frame.astype(float), columns_first, LEADS, n_iter=3)
 
 
 def rmse(forecast, event, where):
