@@ -87,7 +87,8 @@ def test_scores_of_what_is_not_there_are_refused(score, words):
 def test_extras_are_added_to_batches_of_the_host():
     verification = Verification(extras={"double": lambda batch: 2 * batch["targets"]})
     assert verification.prepare({"targets": np.ones(2)})["double"].tolist() == [2, 2]
-    assert Verification().prepare({"targets": 1}) == {"targets": 1}
+    batch = {"targets": np.ones(2)}
+    assert Verification().prepare(batch).keys() == batch.keys()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ def has_ssim(height: int, width: int) -> bool:
 
 
 def ssim(
-    forecast, target, data_range: float | jax.Array = 1.0, crop: bool = True
+    forecast,
+    target,
+    data_range: float | np.ndarray | jax.Array = 1.0,
+    crop: bool = True,
 ) -> jax.Array:
     """Structural similarity of each frame: 1 if equal, less the more they differ.
 

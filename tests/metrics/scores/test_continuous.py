@@ -29,5 +29,6 @@ def test_signal_to_noise_ratios_of_frames_are_those_of_another_implementation():
     with np.load(path) as z:
         forecast, truth = (np.clip(z[f"input/{n}"], 0, 1) for n in ("pred", "target"))
         wanted = z["output/openstl/psnr_per_frame"]
-    sums = Errors()(forecast[..., None], {"targets": truth[..., None]})
+    found = Errors()(forecast[..., None], {"targets": truth[..., None]})
+    sums = {name: np.asarray(x) for name, x in found.items()}
     np.testing.assert_allclose(continuous.psnr(sums), wanted, rtol=1e-6)
