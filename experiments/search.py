@@ -22,7 +22,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from paper.costs import Costs, costs_of
@@ -31,6 +31,7 @@ from paper.program import changes_of
 from paper.runs import SCALES, Mismatch, config_of, folder_of, trained
 from paper.table import Row
 
+from earthformer_jax import models
 from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.models.earthformer import Earthformer
 from earthformer_jax.ops import patterns
@@ -118,13 +119,16 @@ class Candidate:
         """
         pattern = self.pattern
         if not isinstance(pattern, str):
-            plain = Earthformer(inputs, targets, **options)
+            plain = cast(
+                Earthformer,
+                models.create_model("earthformer", inputs, targets, **options),
+            )
             pattern = tuple(
                 tuple(layer.cut(grid) for layer in pattern)
                 for grid in plain.memory_grids
             )
         options = {**options, "enc_pattern": pattern}
-        return Earthformer(inputs, targets, **options)
+        return models.create_model("earthformer", inputs, targets, **options)
 
 
 def drawn(rng: np.random.Generator) -> tuple[Layer, ...]:

@@ -90,9 +90,10 @@ def scores_table(
 def comparable(table: Table, data: str, scale: str, results: Results) -> str:
     """What the two numbers of a cell have in common, and what not."""
     lines = [
-        f"Each cell: ours (the paper's). The simple reference is *{REFERENCE}*. "
-        "Parameters and GFLOPs are those of the paper's size, whatever was trained; a "
-        "star marks more than 1 % from the paper.",
+        f"Each cell: ours (the paper's). The simple reference is *{REFERENCE}*; where "
+        "there are others, a model has to beat the strongest of them. Parameters and "
+        "GFLOPs are those of the paper's size, whatever was trained; a star marks more "
+        "than 1 % from the paper.",
         f"The paper: {PAPER_DATA[data]}; {PAPER_STEPS}.",
     ]
     first = next(iter(results.values()), None)

@@ -210,6 +210,24 @@ def test_best_validation_score(load, tmp_path):
         assert runs.validation_of(tmp_path, runs.config_of(row, data, scale)) == best
 
 
+@pytest.mark.slow
+def test_a_table_from_end_to_end(load, tmp_path):
+    """One row is trained and scored, with the sums that intervals are made of."""
+    script, program = load("table5"), load("paper.program")
+    arguments = ["--scale=test", "--data=nbody_mnist", "--only=unet"]
+    assert program.main(script.TABLE, "", [*arguments, f"--out={tmp_path}"]) == 0
+    folder = tmp_path / "test/nbody_mnist/unet/seed-0"
+    result = json.loads((folder / "result.json").read_text())
+    score = result["forecasts"]["model"]["mse"]
+    assert result["validation"] > 0 and result["parameters"] > 0
+    text = (tmp_path / "test/table5.md").read_text()
+    assert f"| UNet | 16.56 (16.6) | 0.9 (0.9) | {score:.2f} (38.90) |" in text
+    samples = load("paper.intervals").samples_of(
+        script.TABLE.columns["nbody_mnist"][0], [(folder, result)]
+    )
+    assert samples is not None and samples[0][0] == pytest.approx(score, rel=1e-4)
+
+
 def test_malformed_tables_are_refused(load):
     paper = load("paper.table")
     row = paper.Row("a", "a", scores={"enso": (1.0, 2.0)})

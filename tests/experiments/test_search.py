@@ -38,6 +38,7 @@ def test_a_candidate_is_its_model(search):
     layers = (search.Layer((0, 1, 1)), search.Layer((1, 4, 4), shifted=True))
     candidate = search.Candidate(layers, vectors=2)
     options = dict(candidate.options) | dict(search.SMALL) | search.depths(1)
+    options |= dict(base="", noise=0)  # of every model, as a config has them
     shape = (4, 16, 16, 1)
     model = candidate.model(options, shape, shape)
     assert model.num_global_vectors == 2
