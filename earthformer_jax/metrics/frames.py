@@ -5,11 +5,18 @@ import functools
 
 import numpy as np
 
-from earthformer_jax.metrics.contract import Scores, State
-from earthformer_jax.metrics.scores import continuous
+from earthformer_jax.metrics.contract import Scores, State, Statistic
+from earthformer_jax.metrics.scores import continuous, spatial
 from earthformer_jax.metrics.statistics.errors import Errors
 from earthformer_jax.metrics.statistics.similarity import Similarity
-from earthformer_jax.metrics.verification import LOWER, NEAR_ZERO, Score, Verification
+from earthformer_jax.metrics.statistics.spectra import LEAST_SIDE, Spectra
+from earthformer_jax.metrics.verification import (
+    LOWER,
+    NEAR_ONE,
+    NEAR_ZERO,
+    Score,
+    Verification,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +76,18 @@ class FrameScores:
         return scores | curves
 
 
-def verification(data_range: float = 1.0) -> Verification:
+def verification(
+    data_range: float = 1.0, frame: tuple[int, int] | None = None
+) -> Verification:
     """How video predictions are verified.
 
-    All scores have the axis ("lead",). "mse" and "mae" are sums over the pixels of a
-    frame, as in tables on MovingMNIST; "rmse", "bias" and "psnr" are of single pixels.
+    Scores have the axis ("lead",); those of `spectral` are added. "mse" and "mae" are
+    sums over the pixels of a frame, as in tables on MovingMNIST; "rmse", "bias" and
+    "psnr" are of single pixels.
 
     Args:
         data_range: highest minus lowest value possible.
+        frame: as for `spectral`.
     """
     of_errors = functools.partial(Score, "errors")
     psnr = functools.partial(continuous.psnr, data_range=data_range)
@@ -88,6 +99,35 @@ def verification(data_range: float = 1.0) -> Verification:
         "psnr": of_errors(psnr, units="dB"),
         "ssim": Score("similarity", continuous.ssim),
     }
-    return Verification(
-        {"errors": Errors(), "similarity": Similarity(data_range)}, scores
-    )
+    spectra, spectral_scores = spectral(frame)
+    statistics = {"errors": Errors(), "similarity": Similarity(data_range)}
+    return Verification(statistics | spectra, scores | spectral_scores)
+
+
+def spectral(
+    frame: tuple[int, int] | None, scale: float = 1.0
+) -> tuple[dict[str, Statistic], dict[str, Score]]:
+    """Statistics and scores of power spectra, by name.
+
+    "power_ratio" has the axes ("lead", "wavelength"), at the wavelengths that are 1,
+    1/2, 1/4, ... of the longer side of a frame; "effective_resolution" has ("lead",).
+
+    Args:
+        frame: height and width in pixels. None, or too small to have a spectrum: there
+            are no scores.
+        scale: units of the fields per model unit.
+    """
+    if frame is None or max(frame) < LEAST_SIDE:
+        return {}, {}
+    spectra = Spectra(*frame, scale=scale)
+    lengths = spectra.coords["wavelength"]
+    octaves = tuple(lengths[2**i - 1] for i in range(len(lengths).bit_length()))
+    resolution = functools.partial(spatial.effective_resolution, wavelengths=lengths)
+    return {"spectra": spectra}, {
+        "power_ratio": Score(
+            "spectra", spatial.power_ratio, NEAR_ONE, where={"wavelength": octaves}
+        ),
+        "effective_resolution": Score(
+            "spectra", resolution, LOWER, mean=("wavelength",), units="pixels"
+        ),
+    }

@@ -20,11 +20,11 @@ import functools
 import numpy as np
 
 from earthformer_jax.metrics.contract import Scores, State, Statistic
+from earthformer_jax.metrics.frames import spectral
 from earthformer_jax.metrics.scores import categorical, continuous, spatial
 from earthformer_jax.metrics.statistics.contingency import Contingency
 from earthformer_jax.metrics.statistics.errors import Errors
 from earthformer_jax.metrics.statistics.fractions import Fractions
-from earthformer_jax.metrics.statistics.spectra import LEAST_SIDE, Spectra
 from earthformer_jax.metrics.verification import (
     LOWER,
     NEAR_ONE,
@@ -202,17 +202,5 @@ def _space(
             "fractions", useful, LOWER, mean=("window",), units="pixels"
         ),
     }
-    if frame is None or max(frame) < LEAST_SIDE:
-        return statistics, scores
-    spectra = Spectra(*frame, scale=scale)
-    lengths = spectra.coords["wavelength"]
-    octaves = tuple(lengths[2**i - 1] for i in range(len(lengths).bit_length()))
-    resolution = functools.partial(spatial.effective_resolution, wavelengths=lengths)
-    return statistics | {"spectra": spectra}, scores | {
-        "power_ratio": Score(
-            "spectra", spatial.power_ratio, NEAR_ONE, where={"wavelength": octaves}
-        ),
-        "effective_resolution": Score(
-            "spectra", resolution, LOWER, mean=("wavelength",), units="pixels"
-        ),
-    }
+    spectra, spectral_scores = spectral(frame, scale)
+    return statistics | spectra, scores | spectral_scores

@@ -139,7 +139,7 @@ def dataset(
     )
     task = ForecastFrames(
         metric=frame_metrics.FrameScores(),
-        verification=frame_metrics.verification(),
+        verification=frame_metrics.verification(frame=(height, width)),
         references={"persistence": persistence(settings.out_len, channels=1)},
         mse_units=MSE_UNITS,
     )
