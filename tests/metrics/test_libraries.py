@@ -14,6 +14,7 @@ from earthformer_jax.metrics.ensembles import crps as crps_lib
 from earthformer_jax.metrics.ensembles.scores import EnsembleScores, Event
 from earthformer_jax.metrics.precipitation import verification
 from earthformer_jax.metrics.scores import categorical, continuous, spatial
+from earthformer_jax.metrics.statistics.anomaly import Anomalies
 from earthformer_jax.metrics.statistics.spectra import radial_power
 from earthformer_jax.metrics.statistics.ssim import ssim
 
@@ -125,6 +126,26 @@ def test_errors(case):
     ):
         wanted = theirs(*arrays(case), preserve_dims=["lead"])
         assert_same(ours(sums) * unit**power, wanted, atol=1e-6)
+
+
+@each_case
+def test_correlation(case):
+    """Pearson's, where the mean of the frame is subtracted; averaged over frames."""
+    scores = library("scores.continuous.correlation")
+    fields = [x - x.mean(("y", "x")) for x in arrays(case)]
+    forecast, targets = (x.to_numpy().astype(np.float32)[..., None] for x in fields)
+    batch = {"targets": targets, "observed": CASES[case][2][..., None]}
+    found = jax.device_get(_anomalies(forecast, batch))
+    each = scores.pearsonr(*fields, reduce_dims=["y", "x"])
+    total = {n: np.asarray(x, np.float64).sum(axis=0) for n, x in found.items()}
+    assert_same(continuous.acc(total), each.mean("example"), atol=1e-6)
+    assert np.isnan(continuous.acc(total)).all() == (case == "constant")
+    # Pooled: of the values of all examples together, whose means are 0.
+    pooled = scores.pearsonr(*fields, preserve_dims=["lead"])
+    assert_same(continuous.pooled_acc(total), pooled, atol=1e-6)
+
+
+_anomalies = jax.jit(Anomalies())
 
 
 @each_case
