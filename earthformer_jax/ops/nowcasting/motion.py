@@ -31,9 +31,10 @@ def motion(frames: jax.Array, observed: jax.Array | None = None) -> jax.Array:
     """The mean motion between frames, by Lucas and Kanade's method.
 
     Args:
-        frames: finite `[t, h, w, c]` with t of at least 2; channels move together. Rain
-            should be in logarithmic units, with one value for all that is no rain.
-        observed: bool `[t, h, w, c]`; values elsewhere do not count. None: all do.
+        frames: `[t, h, w, c]` with t of at least 2; channels move together. Rain should
+            be in logarithmic units, with one value for all that is no rain.
+        observed: bool `[t, h, w, c]`; values elsewhere do not count and may be NaN.
+            None: all count.
 
     Returns:
         `[h, w, 2]`, rows and columns per frame. Where nothing is seen, it is that of
@@ -46,7 +47,9 @@ def motion(frames: jax.Array, observed: jax.Array | None = None) -> jax.Array:
         raise ValueError("one frame shows no motion; expected at least 2")
     known = None
     if observed is not None:
-        known = jnp.broadcast_to(observed, frames.shape).astype(frames.dtype)
+        observed = jnp.broadcast_to(observed, frames.shape)
+        frames = jnp.where(observed, frames, 0)
+        known = observed.astype(frames.dtype)
     planes = [(frames, known)]
     while min(planes[-1][0].shape[1:3]) >= 2 * COARSEST:
         planes.append(_halved(*planes[-1]))

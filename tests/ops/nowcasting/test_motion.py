@@ -40,6 +40,9 @@ def test_what_is_not_observed_does_not_count():
     found = np.asarray(jax.jit(motion)(seen, observed))[12:18, 10:16]
     spoilt = np.asarray(jax.jit(motion)(seen, np.ones_like(observed)))[12:18, 10:16]
     assert np.abs(found - 1).max() < 0.25 < np.abs(spoilt - 1).max()
+    missing = np.where(observed, moving, np.nan).astype(np.float32)
+    again = np.asarray(jax.jit(motion)(missing, observed))[12:18, 10:16]
+    np.testing.assert_array_equal(again, found)
 
 
 @pytest.mark.parametrize("case", ["empty", "constant", "unobserved", "one cell wide"])
