@@ -27,8 +27,9 @@ HIGHER, LOWER, NEAR_ONE = "higher", "lower", "near one"
 # Columns unless --scores names others: those that a table has.
 DEFAULT = ("correlation_mean", "c_nino34_m", "csi_m", "ssim", "acc", "mse", "mae")
 # Of scores whose direction the file does not say.
-BETTER = dict.fromkeys(("correlation_mean", "c_nino34_m", "c_nino34_wm"), HIGHER)
-BETTER |= {"csi_m": HIGHER, "pod_m": HIGHER, "sucr_m": HIGHER, "ssim": HIGHER}
+BETTER: dict[str, str] = {"correlation_mean": HIGHER, "c_nino34_m": HIGHER}
+BETTER |= {"c_nino34_wm": HIGHER, "csi_m": HIGHER, "pod_m": HIGHER, "sucr_m": HIGHER}
+BETTER |= {"ssim": HIGHER, "acc": HIGHER}
 MARK = "†"
 
 
@@ -122,6 +123,7 @@ def _names(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
         file: (*file.absolute().parent.parts, *filter(None, [_label(file)]))
         for file in files
     }
+    names: dict[pathlib.Path, str] = {}
     for length in range(1, max(map(len, parts.values()), default=1) + 1):
         names = {file: "/".join(x[-length:]) for file, x in parts.items()}
         if len(set(names.values())) == len(names):

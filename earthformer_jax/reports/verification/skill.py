@@ -18,7 +18,7 @@ from earthformer_jax.reports.verification.sums import BlockSums
 
 MODEL = "model"
 NOT_REFERENCES = (MODEL, "ceiling")  # no forecaster has the ceiling of a twin
-DIGITS = 6  # significant, of intervals: their own error is far larger
+DIGITS = 4  # significant, of intervals: their own error is far larger
 # Scores that are named in one line: the first of each row that there is.
 SHORT = (("mse", "frame_mse", "rmse"), ("csi_m", "ssim", "acc", "mae"))
 
