@@ -211,9 +211,6 @@ def _of_forecast(start: Row, own: Mapping[str, Any], squared: str) -> Iterator[R
                 yield from _of_forecast(part, inside, squared)
         elif name == "categories":
             yield from _of_forecast(start, value, squared)
-        elif name == "verification":
-            more = {key: x for key, x in value.items() if key not in own}
-            yield from _of_forecast(start, more | {"intervals": limits}, squared)
         elif name == "events":
             for event, inside in value.items():
                 brier = {f"brier{k[5:]}": v for k, v in inside.items() if "brier" in k}

@@ -13,6 +13,7 @@ from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.source import Batch
 
 LEAST_NATURAL = 10  # blocks that years, months, days or hours are used for
+MANY = 30  # of more, several are one block: longer ones are less alike
 UNDATED = 20  # blocks of a series without dates, unless windows are longer
 HOUR, DAY = 60, 24 * 60  # minutes
 # From long to short: name, minutes.
@@ -39,8 +40,8 @@ def blocks_of(data: Data) -> Blocks:
 
     Events are blocks. Windows of a series with dates form the longest of years, months,
     days and hours of which the test period has at least `LEAST_NATURAL`; a block is as
-    many of these as a window is long. If there is none, and without dates, it is a
-    number of frames. All other examples are independent, each a block of its own.
+    many of these as a window is long, or as leave about `MANY` blocks. If there is none,
+    and without dates, it is a number of frames. All other examples are independent, each a block of its own.
 
     Args:
         data: with at least one test example.
@@ -87,13 +88,13 @@ def _of_time(first: int, last: int, window: int) -> Blocks | None:
         window: minutes from the first to the last frame of an example.
     """
     for unit, minutes in UNITS:
-        count = max(1, int(np.ceil(round(window / minutes, 2))))
-        total = _units(np.asarray([last]), unit, first)[0] + 1
+        total = int(_units(np.asarray([last]), unit, first)[0]) + 1
+        count = max(1, int(np.ceil(round(window / minutes, 2))), total // MANY)
         if total // count < LEAST_NATURAL:
             continue
 
         text = f"{count} {unit}s" if count > 1 else f"a{'n' * (unit == 'hour')} {unit}"
-        return Blocks(text, _OfTime(unit, first, count, int(total) - 1))
+        return Blocks(text, _OfTime(unit, first, count, total - 1))
     return None
 
 

@@ -96,8 +96,9 @@ class Gatherer:
         keys = np.asarray(self._blocks.keys(batch, self._position))[valid]
         self._position += len(keys)
         self._identify(batch, valid)
+        prepared = self._task.verification.prepare(batch)
         terms = {
-            name: jax.device_get(self._terms(field, batch))
+            name: jax.device_get(self._terms(field, prepared))
             for name, field in fields.items()
         }
         for name in terms:

@@ -1,10 +1,13 @@
 """Sums by block: those of all examples, whatever the batches, and of bounded size."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.metrics import channels
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.verification import sums as sums_lib
 from earthformer_jax.reports.verification.sums import Gatherer
@@ -94,3 +97,26 @@ def test_a_forecast_that_is_not_a_number_spoils_its_own_sums_alone():
         False,
     ]
     assert np.isfinite(squared["model"]).all()
+
+
+def test_what_the_host_adds_to_a_batch_is_there():
+    """Anomalies are departures from a climatology that the batch does not hold."""
+
+    def climatology(batch):
+        return np.full(np.shape(batch["targets"]), 0.5, np.float32)
+
+    verification = channels.verification(("x",), (1.0,), climatology=climatology)
+    task = dataclasses.replace(TASK, verification=verification)
+    examples = data(6)
+    gatherer = Gatherer(task, examples)
+    for batch in evaluation_batches(examples.test, 4):
+        gatherer.watch(batch, {"model": FORECASTS["model"](batch)})
+    found = jax.tree.map(lambda x: x.sum(axis=0), gatherer.sums().values["model"])
+    acc = verification.value("acc", found, ("lead",))
+    (batch,) = evaluation_batches(examples.test, 6)
+    with_it = {**batch, channels.CLIMATOLOGY: climatology(batch)}
+    terms = verification.terms(FORECASTS["model"](batch), with_it)
+    expected = jax.tree.map(lambda x: np.asarray(x).sum(axis=0), terms)
+    np.testing.assert_allclose(
+        acc, verification.value("acc", expected, ("lead",)), rtol=1e-5
+    )
