@@ -40,8 +40,9 @@ def blocks_of(data: Data) -> Blocks:
 
     Events are blocks. Windows of a series with dates form the longest of years, months,
     days and hours of which the test period has at least `LEAST_NATURAL`; a block is as
-    many of these as a window is long, or as leave about `MANY` blocks. If there is none,
-    and without dates, it is a number of frames. All other examples are independent, each a block of its own.
+    many of these as a window is long, or as leave about `MANY` blocks. If there is
+    none, and without dates, it is a number of frames. All other examples are
+    independent, each a block of its own.
 
     Args:
         data: with at least one test example.
