@@ -83,6 +83,15 @@ def test_a_border_that_is_not_observed_is_as_if_it_were_not_there():
         np.testing.assert_allclose(found[name], want[name], rtol=1e-6)
 
 
+def test_a_forecast_that_is_not_a_number_is_not_an_event():
+    statistic, forecast = Fractions((0.3,), (1, 5)), FORECAST.copy()
+    forecast[:, :, 4, 5] = np.nan
+    found = sums_of(statistic, forecast, TRUTH)
+    want = sums_of(statistic, np.nan_to_num(forecast, nan=-9), TRUTH)
+    for name in statistic.names:
+        np.testing.assert_array_equal(found[name], want[name])
+
+
 def test_padding_and_channels():
     statistic = Fractions((0.3,), (1, 5))
     two = [np.concatenate([x, x[::-1]], axis=-1) for x in (FORECAST, TRUTH)]

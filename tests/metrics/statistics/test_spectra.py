@@ -102,6 +102,17 @@ def test_only_what_is_observed_has_an_effect():
     np.testing.assert_allclose(moved["forecast"], found["forecast"], atol=2e-3)
 
 
+def test_forecasts_that_are_not_numbers_are_seen():
+    truth = batch_of(RNG.normal(size=(2, 1, 8, 8)))
+    forecast = truth.copy()
+    forecast[0, 0, 3, 3] = np.nan
+    sums = sums_of(Spectra(8, 8), forecast, truth)
+    np.testing.assert_array_equal(
+        np.isnan(sums["forecast"]), [[[True] * 4], [[False] * 4]]
+    )
+    assert np.isfinite(sums["target"]).all()
+
+
 def test_constant_fields_have_no_power():
     observed = RNG.random((1, 1, 9, 9, 1)) > 0.2
     fields = np.full((1, 1, 9, 9, 1), 0.1, np.float32)
