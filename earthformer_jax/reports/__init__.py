@@ -86,7 +86,8 @@ def report(
     if "verification" in scores:
         sums = archive.read(settings.output(workdir, archive.NAME))
         drawing.draw(sums, folder, data.display.channels[0].units)
-    rows = tidy.rows(scores, sums)
+    channels = {channel.name: channel.units for channel in data.display.channels}
+    rows = tidy.rows(scores, sums, channels)
     tidy.write(settings.output(workdir, "scores.csv"), rows)
     if settings.write_forecasts:
         _, *_, channels = np.shape(data.test[0]["targets"])
@@ -105,7 +106,8 @@ def report(
         )
     pictures = figures.drawn_since(folder, before)
     page = settings.output(workdir, "report.html")
-    writing.write(page, scores, rows, data, about, pictures)
+    restored = isinstance(task, fields.WITHOUT_FORECASTS)
+    writing.write(page, scores, rows, data, about, pictures, restored=restored)
     return scores
 
 

@@ -2,7 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +51,13 @@ NAMES = {
 
 
 def overall(
-    rows: Sequence[Row], part: str = "", *, first: bool = True
+    rows: Sequence[Row], parts: Collection[str], *, first: bool = True
 ) -> ET.Element | None:
     """Forecasts by scores of all leads and thresholds; None if there are none.
 
     Args:
         rows: of all scores.
-        part: of what is scored.
+        parts: of what is scored; those of several stand side by side.
         first: whether the scores that matter most are wanted, or the others.
     """
     chosen = [
@@ -65,11 +65,15 @@ def overall(
         for r in rows
         if r.lead is None
         and r.threshold in ("", "mean")
-        and r.part == part
+        and r.part in parts
         and r.score not in BY_WAVELENGTH
         and (r.score in FURTHER or bool(r.scale)) != first
     ]
-    return _crossed(chosen, _column, "All test examples and all leads together.")
+
+    def column(row: Row) -> str:
+        return _column(row, f" of {row.part}" if len(parts) > 1 and row.part else "")
+
+    return _crossed(chosen, column, "All test examples and all leads together.")
 
 
 def by_threshold(rows: Sequence[Row], *, first: bool) -> list[ET.Element]:
@@ -180,8 +184,8 @@ def units_text(units: str) -> str:
     return f", {units}" if units.startswith("(") else f" ({units})"
 
 
-def _column(row: Row) -> str:
-    return label_of(row) + units_text(row.units)
+def _column(row: Row, of: str = "") -> str:
+    return label_of(row) + of + units_text(row.units)
 
 
 def _each(

@@ -73,7 +73,11 @@ class Row:
     units: str = ""
 
 
-def rows(scores: Mapping[str, Any], sums: BlockSums | None = None) -> list[Row]:
+def rows(
+    scores: Mapping[str, Any],
+    sums: BlockSums | None = None,
+    channels: Mapping[str, str] | None = None,
+) -> list[Row]:
     """The numbers of scores.json that are scores, and those of each lead.
 
     Left out are tables of counts, rank histograms and differences of two forecasts,
@@ -83,8 +87,9 @@ def rows(scores: Mapping[str, Any], sums: BlockSums | None = None) -> list[Row]:
         scores: what scores.json holds.
         sums: what sums.nc holds, for scores of each lead with their intervals; None:
             there are none.
+        channels: their units by name; None: they are not known.
     """
-    found = _of_json(scores)
+    found = [_with_channel(row, channels or {}) for row in _of_json(scores)]
     units = scores["data"].get("mse_units", "")
     if sums is not None:
         for score in skill.sampled(sums):
@@ -143,7 +148,6 @@ def _of_json(scores: Mapping[str, Any]) -> list[Row]:
     """The rows of what a metric gives, of probabilities and of regimes."""
     units = scores["data"].get("mse_units", "")
     found: list[Row] = []
-    channels = scores["data"].get("channels", ())
     for name, own in scores["forecasts"].items():
         found += _of_forecast(Row(name, ""), own, units)
     for number, own in enumerate(scores.get("members", []), 1):
@@ -162,7 +166,7 @@ def _of_json(scores: Mapping[str, Any]) -> list[Row]:
                     Row(name, score, part, value=_number(x["mean"]), units="1")
                     for score, x in own.items()
                 ]
-    return [_with_channel(row, channels) for row in found]
+    return found
 
 
 def text(table: Iterable[Row]) -> str:
@@ -248,12 +252,12 @@ def _of_score(
         )
 
 
-def _with_channel(row: Row, channels: Iterable[str]) -> Row:
+def _with_channel(row: Row, channels: Mapping[str, str]) -> Row:
     """ "rmse_t2m" as the score "rmse" of the part "t2m", in the units of t2m."""
     match = _OF_CHANNEL.fullmatch(row.score)
     if match is None or match[2] not in channels:
         return row
-    units = "1" if match[1] == "ratio" else ""
+    units = "1" if match[1] == "ratio" else channels[match[2]]
     return dataclasses.replace(row, score=match[1], part=match[2], units=units)
 
 

@@ -26,6 +26,7 @@ from earthformer_jax.reports.page.tables import MODEL
 from earthformer_jax.reports.page.tidy import Row
 
 WIDE = {"wide": 1.2, "wider": 2.6}  # classes of figures from this width by height on
+MANY_PIXELS = 1400  # of the width, from which a figure is wide as well
 LARGE = 2.0  # from this ratio of errors on, it is given instead of percent
 
 
@@ -36,6 +37,8 @@ def write(
     data: Data,
     about: About,
     pictures: Sequence[Path],
+    *,
+    restored: bool = False,
 ) -> None:
     """Writes the page; readers never see a partial file.
 
@@ -46,6 +49,7 @@ def write(
         data: what was forecast.
         about: the model and its run.
         pictures: figures and animations, PNG and GIF.
+        restored: whether the task is to restore the inputs, and not to forecast.
     """
     what = scores["data"]
     title = f"{about.model} on {what['name']}"
@@ -53,8 +57,8 @@ def write(
         element("h1", title),
         element("p", what["description"], class_="lead"),
         *_in_short(rows, scores),
-        element("h2", "What was forecast"),
-        tables.facts(_facts(what, data, about)),
+        element("h2", "What was restored" if restored else "What was forecast"),
+        tables.facts(_facts(what, data, about, restored)),
         element("h2", "Scores"),
         *_scores(rows, scores, data),
         element("h2", "Figures"),
@@ -101,7 +105,9 @@ def _is_whole(row: Row) -> bool:
     return row.lead is None and not (row.part or row.threshold or row.scale)
 
 
-def _facts(what: Mapping[str, Any], data: Data, about: About) -> dict[str, str]:
+def _facts(
+    what: Mapping[str, Any], data: Data, about: About, restored: bool
+) -> dict[str, str]:
     """What a reader has to know before the numbers."""
     example = data.test[0]
     (t, *_), (k, h, w, c) = np.shape(example["inputs"]), np.shape(example["targets"])
@@ -115,9 +121,10 @@ def _facts(what: Mapping[str, Any], data: Data, about: About) -> dict[str, str]:
         trained += "; the training was not complete"
     found = {
         "Model": f"{about.model}, {about.parameters:,} parameters; {trained}",
-        "Task": f"{t} frames in, {k} frames out{apart}",
+        "Task": f"{k} frames{apart}, restored from what the model keeps of them"
+        if restored
+        else f"{t} frames in, {k} frames out{apart}",
         "Fields": f"{', '.join(channels[:c])}; {h} × {w} cells",
-        "Data": what["description"],
     }
     for split in SPLITS:
         text = f"{len(getattr(data, split))} examples"
@@ -146,11 +153,14 @@ def _scores(
 ) -> list[ET.Element]:
     """Tables: all leads, thresholds, and folded those by lead."""
     made = []
+    channels = {channel.name for channel in data.display.channels}
     parts = dict.fromkeys(r.part for r in rows if r.lead is None)
-    for part in parts:
-        found = tables.overall(rows, part)
+    own = {"", *channels}
+    groups = [own, *({part} for part in parts if part not in own)]
+    for group in groups:
+        found = tables.overall(rows, group)
         if found is not None:
-            made += [element("h3", part)] if part else []
+            made += [element("h3", *group)] if "" not in group else []
             made.append(found)
     made += tables.by_threshold(rows, first=True)
     if (found := tables.differences(scores, rows)) is not None:
@@ -158,7 +168,9 @@ def _scores(
     if text := _of_intervals(scores):
         made.append(element("p", text, class_="soft"))
     folded = {
-        "Further scores": _present(tables.overall(rows, x, first=False) for x in parts),
+        "Further scores": _present(
+            tables.overall(rows, x, first=False) for x in groups
+        ),
         "Scores by lead": tables.by_lead(rows, data.display.frame),
         "Further scores by threshold": tables.by_threshold(rows, first=False),
     }
@@ -192,7 +204,8 @@ def _figures(pictures: Sequence[Path]) -> list[ET.Element]:
     for path, (uri, width, height) in zip(ordered, images.encode(ordered), strict=True):
         caption = caption_of(path)
         # Where a wide figure would be too small to read, it scrolls.
-        kind = [name for name, ratio in WIDE.items() if width > ratio * height]
+        kind = ["wide"] if width > MANY_PIXELS else []
+        kind += [name for name, ratio in WIDE.items() if width > ratio * height]
         wide = {"class_": kind[-1]} if kind else {}
         image = element(
             "img", src=uri, alt=caption, width=str(width), height=str(height), **wide
@@ -203,7 +216,7 @@ def _figures(pictures: Sequence[Path]) -> list[ET.Element]:
 
 
 def _repeat(about: About, name: str) -> list[ET.Element]:
-    made = []
+    made, table = [], Path(name).stem.replace("report", "scores", 1)
     for what, command in about_lib.commands(about).items():
         made += [element("h3", what), element("pre", command)]
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -222,8 +235,8 @@ def _repeat(about: About, name: str) -> list[ET.Element]:
         element("details", element("summary", "The whole config"), config),
         element(
             "p",
-            "All numbers of this page are in scores.csv (one row for each) and "
-            "scores.json beside it.",
+            f"All numbers of this page are in {table}.csv (one row for each) and "
+            f"{table}.json beside it.",
             class_="soft",
         ),
     ]

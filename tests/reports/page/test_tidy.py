@@ -22,8 +22,9 @@ RAIN = {
 }
 
 
-def found(scores):
-    return {(r.score, r.part, r.threshold, r.lead): r for r in tidy.rows(scores)}
+def found(scores, **more):
+    rows = tidy.rows(scores, **more)
+    return {(r.score, r.part, r.threshold, r.lead): r for r in rows}
 
 
 def test_every_number_has_a_row_with_threshold_lead_units_and_interval():
@@ -56,7 +57,7 @@ def test_regions_members_probabilities_and_regimes():
     own = {"crps": 1.0, "crps_interval": [0.9, 1.1], "rank_histogram": [0.5, 0.5]}
     own |= {"events": {">=16": {"brier": 0.1, "brier_by_lead": [0.1], "share": [1]}}}
     scores = {
-        "data": {"mse_units": "K^2", "channels": ["T"]},
+        "data": {"mse_units": "K^2"},
         "forecasts": {
             "lim": {
                 "rmse_T": 2.0,
@@ -68,10 +69,11 @@ def test_regions_members_probabilities_and_regimes():
         "probabilities": {"views": {"field": {"units": "K", "forecasts": {"m": own}}}},
         "clusters": {"number": 3, "embeddings": {"here": {"s": {"mean": 4}}}},
     }
-    rows = found(scores)
+    rows = found(scores, channels={"T": "degC"})
     assert rows["correlation", "Nino3", "", 1].value == 0.9
     assert rows["heidke", "", "", 1].value == 0.2 and ("hits", "", "", 1) not in rows
-    assert rows["rmse", "T", "", None].units == ""  # of T, whatever those are
+    assert rows["rmse", "T", "", None].units == "degC"
+    assert ("rmse_T", "", "", None) in found(scores)
     assert rows["mse", "", "", None].forecast == "member 1"
     crps = rows["crps", "probabilities", "", None]
     assert (crps.low, crps.high, crps.units) == (0.9, 1.1, "K")

@@ -24,16 +24,20 @@ def about(**more):
     return About(**fields | {"device": "cpu"} | more)
 
 
-def written(tmp_path, scores=SCORES, **more):
-    data = Data(
+def data_of(channels):
+    return Data(
         name=EVIL,
         description=EVIL,
         train=[EXAMPLE] * 3,
         validation=[],
         test=[EXAMPLE] * 2,
         loss_weights=np.ones((1, 1, 1, 1)),
-        display=Display((Channel(EVIL, "K"),), "5 min"),
+        display=Display(channels, "5 min"),
     )
+
+
+def written(tmp_path, scores=SCORES, **more):
+    data = data_of((Channel(EVIL, "K"),))
     picture = tmp_path / "skill.png"
     Image.new("RGB", (900, 300), "white").save(picture)
     path = tmp_path / "report.html"
@@ -78,6 +82,27 @@ def test_the_page_is_complete_in_itself_and_escapes_what_it_is_given(tmp_path):
 )
 def test_the_check_of_a_page_finds_faults(page, fault):
     assert any(fault in found for found in faults(page))
+
+
+def test_channels_stand_side_by_side_and_restored_frames_are_called_so(tmp_path):
+    own = {"mse": 3.0, "rmse_T": 1.5, "rmse_p": 7.5}
+    scores = SCORES | {"forecasts": {"model": own}}
+    rows = tidy.rows(scores, channels={"T": "K", "p": "hPa"})
+    channels = Channel("T", "K"), Channel("p", "hPa")
+    data = data_of(channels)
+    path = tmp_path / "report-later.html"
+    writing.write(path, scores, rows, data, about(), [], restored=True)
+    page = path.read_text()
+    assert faults(page) == []
+    text = text_of(page)
+    for expected in (
+        "RMSE of T (K)RMSE of p (hPa)",
+        "What was restored",
+        "2 frames, 5 min apart, restored from",
+        "scores-later.csv",
+        "has no figures",
+    ):
+        assert expected in text, expected
 
 
 def test_without_references_there_is_no_comparison(tmp_path):
