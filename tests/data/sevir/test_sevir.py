@@ -228,6 +228,16 @@ class TestFiles:
         scores = metric.compute(metric.update(metric.init(), forecast, batch))
         assert scores["mse"] == 0
 
+    def test_missing_inputs_leave_extrapolation_finite(self, tmp_path):
+        folder = masked(tmp_path)
+        dataset = load(path=str(folder), max_missing=100.0)
+        unseen = 0
+        for batch in pipeline.evaluation_batches(dataset.data.train, 4):
+            unseen += (~batch["inputs_observed"][:, -1]).sum()
+            found = dataset.task.references["extrapolation"](batch)
+            assert np.isfinite(found).all() and found.shape == batch["targets"].shape
+        assert unseen
+
     def test_events_with_missing_pixels_are_reported(self, tmp_path):
         table = sevir_layout.catalog()
         table.loc[sevir_layout.row_of("S4"), "pct_missing"] = 0.3
@@ -334,6 +344,21 @@ class TestTwin:
         ]
         assert "embedded radar twin (seed 0)" in dataset.data.description
         assert "384 x 384 pixels" in dataset.data.description
+
+    @pytest.mark.parametrize("normalization", NORMALIZATIONS)
+    def test_rain_that_moves_on_is_nearer_than_the_last_frame(self, normalization):
+        settings = TWIN | dict(space_step=12, in_len=4, out_len=3)
+        dataset = load(**settings, normalization=normalization)
+        (batch,) = pipeline.evaluation_batches(dataset.data.test, 5)
+        error = {
+            name: np.square(dataset.task.references[name](batch) - batch["targets"])
+            for name in ("persistence", "extrapolation")
+        }
+        assert error["extrapolation"].mean() < 0.6 * error["persistence"].mean()
+
+    def test_one_input_frame_shows_no_motion(self):
+        dataset = load(**TWIN, in_len=1, out_len=2)
+        assert list(dataset.task.references) == ["persistence"]
 
     def test_the_seed_decides(self):
         a, b, c = (load(seed, **SHORT, **TWIN) for seed in (1, 1, 2))
