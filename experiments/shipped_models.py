@@ -32,6 +32,7 @@ from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.forecast import archive as archive_lib
+from earthformer_jax.metrics import bootstrap
 from earthformer_jax.reports import intervals, scoring
 from earthformer_jax.run.config import completed, explicit
 from earthformer_jax.run.forecasting import exporting
@@ -42,6 +43,7 @@ from earthformer_jax.training.workdir import config_hash
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "pretrained.md"
 SAMPLES = 1000  # of the bootstrap
+SHARE = 0.95  # of the samples that are inside an interval
 MOST_BYTES = 2_000_000
 TESTED = 4  # examples of the self-test
 TOLERANCE = 1e-4
@@ -167,7 +169,8 @@ def measured(
 
 def rounded(values: np.ndarray) -> list[float]:
     """A score and its interval, in plain numbers."""
-    return [round(x, 6) for x in intervals.interval(values)]
+    limits = bootstrap.interval(values, SHARE)
+    return [round(float(x), 6) for x in (values[0], *limits)]
 
 
 def make(name: str, recipe: Recipe, path: str, workdir: pathlib.Path) -> None:

@@ -1,7 +1,8 @@
-"""Intervals of scores, by the bootstrap.
+"""Scores of any metric on bootstrap samples, for intervals.
 
 A metric adds up over disjoint examples, so a sample of test examples is scored by
-adding the sums of those that were drawn; no forecast is made again.
+adding the states of those that were drawn; no forecast is made again. Tasks with a
+verification need no metric for this: see `reports.verification`.
 """
 
 from collections.abc import Mapping
@@ -14,9 +15,8 @@ import numpy as np
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Source
 from earthformer_jax.data.task import Forecast
+from earthformer_jax.metrics import bootstrap
 from earthformer_jax.metrics.contract import Metric, Scores
-
-SHARE = 0.95  # of the samples that are inside an interval
 
 
 def block_sums(
@@ -55,7 +55,7 @@ def sampled_scores(metric: Metric, sums: Any, samples: int, seed: int) -> list[S
         seed: of the draw.
     """
     blocks = len(jax.tree.leaves(sums)[0])
-    drawn = np.random.default_rng(seed).integers(blocks, size=(samples, blocks))
+    counts = bootstrap.draw(blocks, 1, samples, seed).astype(int)
 
     @jax.jit
     def total(chosen):
@@ -65,15 +65,5 @@ def sampled_scores(metric: Metric, sums: Any, samples: int, seed: int) -> list[S
         picked = jax.tree.map(lambda x: jnp.asarray(x)[chosen], sums)
         return jax.lax.scan(add, metric.init(), picked)[0]
 
-    return [metric.compute(total(x)) for x in (np.arange(blocks), *drawn)]
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """A score, and the limits of the central `SHARE` of its samples.
-
-    Args:
-        values: `[1 + samples]`, as from `sampled_scores`.
-    """
-    outside = (1 - SHARE) / 2
-    low, high = np.quantile(values[1:], (outside, 1 - outside))
-    return float(values[0]), float(low), float(high)
+    each = np.arange(blocks)
+    return [metric.compute(total(np.repeat(each, row))) for row in counts]

@@ -64,8 +64,3 @@ def test_blocks_of_equal_examples_count_once(errors, independent):
 def test_forecasts_are_sampled_alike(errors):
     better = sampled(errors, 1, half=lambda batch: np.asarray(batch["targets"]) / 2)
     np.testing.assert_allclose(better["half"], better["persistence"] / 4, rtol=1e-4)
-
-
-def test_an_interval_is_the_central_part_of_the_samples():
-    values = np.concatenate([[7.0], np.arange(1001)])
-    assert intervals.interval(values) == pytest.approx((7, 25, 975))
