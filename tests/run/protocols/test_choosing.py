@@ -238,12 +238,6 @@ class TestElNino:
             ConfigError, match="divides the data in another way|test per"
         ):
             evaluate(workdir, self.NAME)
-        later = self.DATES | dict(train_from="2006-01")
-        other = trained(self.config(months, **later), tmp_path / "other")
-        with pytest.raises(
-            ConfigError, match="config.data.train_from=2006-01; in enso-"
-        ):
-            evaluate(other, self.NAME)
         assert files(workdir) == before
 
 
