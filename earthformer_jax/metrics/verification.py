@@ -7,7 +7,6 @@ tables of the literature differ: CSI pooled over lead times, or its mean over th
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -146,20 +145,6 @@ class Verification:
         averaged = tuple(dims.index(x) - len(dims) for x in score.mean if x not in add)
         values = _mean_of_known(values, averaged)
         return np.squeeze(values, axis=(*gone, *averaged))
-
-    def compute(
-        self, sums: Mapping[str, Sums], add: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
-        """Every score of sums that have no leading axes: numbers and nested lists."""
-        return {
-            name: self.value(
-                name, sums, tuple(x for x in add if x in self._all_dims(score))
-            ).tolist()
-            for name, score in self.scores.items()
-        }
-
-    def _all_dims(self, score: Score) -> tuple[str, ...]:
-        return self.statistics[score.statistic].dims
 
 
 def _mean_of_known(values: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:

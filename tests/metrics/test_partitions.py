@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from earthformer_jax.metrics import channels
 from earthformer_jax.metrics.ensembles.scores import EnsembleScores, Event
 from earthformer_jax.metrics.precipitation import RainScores, verification
+from earthformer_jax.metrics.verification import Verification
 
 NUMBER, BATCH = 7, 3
 RNG = np.random.default_rng(0)
@@ -18,6 +20,7 @@ FORECAST, TRUTH = RNG.random((2, *SHAPE)).astype(np.float32)
 MEMBERS = RNG.random((3, *SHAPE)).astype(np.float32)
 OBSERVED = RNG.random(SHAPE) > 0.2
 METRICS = {
+    "cubes": channels.verification(("v",), (2.0,)),
     "verification": verification(255, 0, (74, 160), (1, 4), (1, 5), (12, 12)),
     "rain": RainScores(),
     "members": EnsembleScores(3, events=(Event(0.5),)),
@@ -50,7 +53,9 @@ def sums_of_all(name: str):
 
 def values(name: str, state):
     metric = METRICS[name]
-    return metric.sums(state) if name == "verification" else metric.compute(state)
+    if isinstance(metric, Verification):
+        return metric.sums(state)
+    return metric.compute(state)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -54,7 +54,8 @@ def test_the_climatology_itself_has_no_correlation_and_nan_is_seen():
 def test_padding_and_small_values():
     found = totals(Anomalies(), 1e-18 * FORECAST, valid=np.arange(5) < 0)
     assert not any(np.any(x) for x in found.values())
-    found = totals(Anomalies(), np.float32(1e-17) * FORECAST)
+    small = np.float32(1e-13)  # whose fourth power is not a float32
+    found = totals(Anomalies(), small * FORECAST, targets=small * TRUTH)
     wanted = continuous.acc(totals(Anomalies()))
     np.testing.assert_allclose(continuous.acc(found), wanted, rtol=1e-5)
 

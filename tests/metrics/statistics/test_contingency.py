@@ -31,6 +31,12 @@ def test_pixels_and_blocks_by_hand():
     np.testing.assert_array_equal(found[:, 1, 1], [1, 1, 1, 3])
 
 
+def test_an_event_that_lost_its_last_bit_is_one():
+    near = 16 - np.array([1e-5, 1e-3], np.float32).reshape(1, 1, 1, 2, 1)
+    found = Contingency((16,), (1,))(near, {"targets": 0 * near})
+    assert found["false_alarms"].sum() == found["correct_negatives"].sum() == 1
+
+
 def test_only_values_that_count_are_in_a_block():
     observed = np.ones(TRUTH.shape, bool)
     observed[0, 0, 0, 0] = observed[0, 0, :2, 4] = False
