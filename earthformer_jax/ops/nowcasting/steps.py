@@ -2,9 +2,8 @@
 
 As in `sprog`, but every band of wave numbers also receives shocks, which have the
 spectrum of the last field and so much variance that each band keeps its own. A member
-is as rough as rain. The mean of many is as smooth as S-PROG, with slightly smaller
-squared errors on training events of the radar twin, and the share of members above a
-threshold is a probability.
+is as rough as rain. The mean of many is about as smooth as S-PROG, and the share of
+members above a threshold is a probability.
 
 Each member has the mean of the last frame and nowhere less than its least value, as in
 `sprog`. (Pysteps matches the whole distribution of each member instead, which gives the
