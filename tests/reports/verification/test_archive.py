@@ -84,3 +84,11 @@ def test_stored_sums_are_not_added_to(tmp_path, sums):
     statistics = archive.read(tmp_path / "sums.nc").verification.statistics
     with pytest.raises(TypeError, match="sums that were read from a file"):
         statistics["errors"](jax.numpy.zeros(1), {})
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path, sums):
+    """As after SIGKILL: a part of a file that nobody removed."""
+    (tmp_path / ".sums.nc.part").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    archive.write(tmp_path / "sums.nc", sums)
+    assert os.listdir(tmp_path) == ["sums.nc"]
+    assert list(archive.read(tmp_path / "sums.nc").values) == list(sums.values)
