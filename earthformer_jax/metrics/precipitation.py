@@ -16,6 +16,7 @@ Reference:
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -118,6 +119,12 @@ class RainScores:
         }
 
 
+def published_csi(counts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """CSI with `EPSILON` in the denominator; NaN where nothing was observed."""
+    observed = sum(counts[name] for name in Contingency.names)
+    return np.where(observed > 0, categorical.csi(counts, EPSILON), np.nan)
+
+
 def verification(
     scale: float = FULL_SCALE,
     offset: float = 0.0,
@@ -145,17 +152,16 @@ def verification(
             that are wider than `frame` are left out.
         frame: height and width in pixels; None: unknown, so that there are no spectra.
     """
-    published = functools.partial(categorical.csi, epsilon=EPSILON)
     challenge = {"threshold": tuple(x for x in thresholds if x in M3)}
     of_events = functools.partial(Score, "contingency")
     of_errors = functools.partial(Score, "errors")
     means = {
-        "csi_m": of_events(published, add=("lead",), mean=("threshold",)),
-        "csi_m_by_lead_mean": of_events(published, mean=("lead", "threshold")),
+        "csi_m": of_events(published_csi, add=("lead",), mean=("threshold",)),
+        "csi_m_by_lead_mean": of_events(published_csi, mean=("lead", "threshold")),
     }
     if challenge["threshold"]:
         means["csi_m3_by_lead_mean"] = of_events(
-            published, where=challenge, mean=("lead", "threshold")
+            published_csi, where=challenge, mean=("lead", "threshold")
         )
     scores = {
         "mse": of_errors(continuous.mse, LOWER),

@@ -117,3 +117,14 @@ def test_the_orders_of_aggregation_of_the_published_tables(case):
     assert found["csi_m"] == pytest.approx(pooled, abs=2e-7)
     assert found["csi_m_by_lead_mean"] == pytest.approx(by_lead.mean(), abs=2e-7)
     assert found["csi_m3_by_lead_mean"] == pytest.approx(by_lead[:3].mean(), abs=2e-7)
+
+
+def test_published_scores_of_nothing_are_undefined_and_of_no_event_are_zero():
+    verification = precipitation.verification(pools=(1,), windows=(1,))
+    nothing = np.zeros((1, 2, 4, 4, 1), np.float32)
+    for observed, wanted in ((True, 0), (False, np.nan)):
+        batch = {"targets": nothing, "observed": np.full(nothing.shape, observed)}
+        state = verification.update(verification.init(), nothing, batch)
+        for name in ("csi_m", "csi_m_by_lead_mean", "csi_m3_by_lead_mean"):
+            found = verification.value(name, verification.sums(state))
+            np.testing.assert_array_equal(found, [wanted], name)
