@@ -308,7 +308,9 @@ def _frame_labels(example, frame: str, t: int, before, after) -> tuple[list, str
 
 def _row_label(axes, text: str, weight: str = "bold") -> None:
     axes.set_ylabel(
-        "\n".join(textwrap.fill(line, 12) for line in text.split("\n")),
+        "\n".join(
+            textwrap.fill(line, 12, break_long_words=False) for line in text.split("\n")
+        ),
         fontsize=9,
         fontweight=weight,
         rotation=0,

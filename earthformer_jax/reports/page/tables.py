@@ -35,6 +35,8 @@ NAMES = {
     "csi": "CSI",
     "pod": "POD",
     "far": "FAR",
+    "csi_m_matched": "CSI, mean over thresholds, quantiles matched",
+    "bias_m_matched": "frequency bias, mean over thresholds, quantiles matched",
     "csi_m_by_lead_mean": "CSI, mean over leads and thresholds",
     "csi_m3_by_lead_mean": "CSI-M3, mean over leads and three thresholds",
     "hss": "HSS",
