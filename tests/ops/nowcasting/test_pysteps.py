@@ -1,6 +1,7 @@
-"""Extrapolation next to that of pysteps, an independent library, where it is installed.
+"""Extrapolation and S-PROG next to those of pysteps, an independent library.
 
-`pip install pysteps opencv-python-headless`; it is not among the extras of the package.
+Where it is installed: `pip install pysteps opencv-python-headless`. It is not among the
+extras of the package.
 """
 
 import jax
@@ -13,6 +14,7 @@ from earthformer_jax.data.sevir.windows import RAIN
 from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
 from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate, is_known
 from earthformer_jax.ops.nowcasting.semi_lagrangian import trajectories as ways
+from earthformer_jax.ops.nowcasting.sprog import s_prog
 
 LEADS = 8
 
@@ -72,3 +74,21 @@ def test_our_motion_is_as_good(event, flow):
     ours, theirs = (rmse(x, event, inside) for x in (carried(last, flow), theirs))
     unmoved = rmse(np.broadcast_to(last, (LEADS, *last.shape)), event, inside)
     assert ours < 1.1 * theirs < 0.8 * unmoved
+
+
+def test_s_prog_is_as_good(event, flow):
+    """With one motion. Pysteps keeps the rainy area, which costs it squared errors."""
+    library = pytest.importorskip("pysteps.nowcasts.sprog")
+    columns_first = np.moveaxis(flow[..., ::-1], -1, 0).astype(float)
+    theirs = library.forecast(
+        event[:FRAMES][-3:].astype(float),
+        columns_first,
+        LEADS,
+        precip_thr=16.0,
+        n_cascade_levels=6,
+        probmatching_method="mean",
+    )
+    run = jax.jit(s_prog, static_argnums=2)
+    ours = np.asarray(run(event[:FRAMES, ..., None], flow, LEADS))[..., 0]
+    inside = np.isfinite(theirs)
+    assert 0.85 < rmse(ours, event, inside) / rmse(theirs, event, inside) < 1.02
