@@ -1,6 +1,6 @@
 """Scores of several forecasts by lead time, and paired differences, with bands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from earthformer_jax.plotting.style import LOOKS, figure_style, look
 
 BAND = 0.16  # opacity of the intervals
+WORDS = ("frame", "hour", "day", "month", "year")  # units that have a plural
 MOST_TICKS = 8  # lead times that all have a tick
 # A curve: values `[k]` and their intervals `[k, 2]`.
 Curve = tuple[np.ndarray, np.ndarray]
@@ -18,7 +19,12 @@ Panel = tuple[str, Mapping[str, Curve], Mapping[str, Curve]]
 
 
 def comparison(
-    panels: Sequence[Panel], *, baseline: str, step: tuple[float, str], title: str
+    panels: Sequence[Panel],
+    *,
+    baseline: str,
+    banded: Collection[str],
+    step: tuple[float, str],
+    title: str,
 ) -> Figure:
     """One column per score: above by lead time, below minus a baseline.
 
@@ -26,6 +32,7 @@ def comparison(
         panels: label of a score, its curves by forecast, and those of the differences
             to the baseline.
         baseline: name of the forecast that is subtracted.
+        banded: forecasts whose intervals are drawn; more than a few hide each other.
         step: length and unit of the time between frames, (5, "min").
         title: what was forecast.
     """
@@ -40,12 +47,12 @@ def comparison(
         for (label, values, differences), (above, below) in zip(
             panels, rows.T, strict=True
         ):
-            _draw(above, values, looks, step)
-            _draw(below, differences, looks, step)
+            _draw(above, values, looks, step, banded)
+            _draw(below, differences, looks, step, banded)
             above.set_ylabel(label)
             below.axhline(0, color=looks[baseline][1], linewidth=1.4)
             below.set_ylabel(f"Minus {looks[baseline][0]}")
-            unit = f"{step[1]}{'s' if step[1] == 'frame' else ''}"
+            unit = f"{step[1]}{'s' if step[1] in WORDS else ''}"
             below.set_xlabel(f"Lead time ({unit})")
         handles, labels = rows[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
@@ -63,7 +70,7 @@ def _looks(names: Sequence[str]) -> dict[str, tuple]:
     return found
 
 
-def _draw(axes: Axes, curves: Mapping[str, Curve], looks, step) -> None:
+def _draw(axes: Axes, curves: Mapping[str, Curve], looks, step, banded) -> None:
     axes.xaxis.set_major_locator(
         MaxNLocator(MOST_TICKS, integer=True, steps=[1, 1.5, 2, 3, 5, 10])
     )
@@ -79,7 +86,8 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], looks, step) -> None:
             label=label,
             marker="o" if len(values) < 3 else None,
         )
-        axes.fill_between(leads, *limits.T, color=colour, alpha=BAND, linewidth=0)
+        if name in banded:
+            axes.fill_between(leads, *limits.T, color=colour, alpha=BAND, linewidth=0)
         if len(values) <= MOST_TICKS:
             axes.set_xticks(leads)
     axes.grid(axis="y", color="0.92", linewidth=0.8)

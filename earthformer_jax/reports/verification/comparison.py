@@ -21,6 +21,7 @@ from earthformer_jax.reports.verification.skill import (
 )
 
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
+MOST_BANDS = 4  # of more forecasts, the models and the best reference have one
 COLUMNS = ("forecast", "score", "value", "low", "high", "units")
 COLUMNS += ("minus", "difference", "difference_low", "difference_high", "p_value")
 
@@ -223,6 +224,7 @@ def figure(comparison: Comparison):
     return diagrams.comparison(
         panels,
         baseline=baseline,
+        banded=names if len(names) <= MOST_BANDS else [*comparison.models, baseline],
         step=comparison.step,
         title=f"{comparison.data}, {comparison.examples}",
     )

@@ -15,6 +15,7 @@ def test_scores_above_and_differences_below():
     figure = comparison(
         [("MSE", values, gaps), ("CSI", values, gaps)],
         baseline="lim",
+        banded=["mine", "lim"],
         step=(5, "min"),
         title="t",
     )
@@ -22,6 +23,7 @@ def test_scores_above_and_differences_below():
     np.testing.assert_array_equal(above.lines[0].get_xdata(), 5 * LEADS)
     band = np.asarray(above.collections[1].get_paths()[0].vertices)
     assert band[:, 1].min() == 2 - 0.1 and band[:, 1].max() == 8 + 0.2
+    assert len(above.collections) == 2  # `other` has none
     assert other.get_ylabel() == "CSI" and below.get_xlabel() == "Lead time (min)"
     assert below.get_ylabel() == "Minus Linear inverse model"
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -37,6 +39,7 @@ def test_without_intervals_there_are_lines_alone():
     figure = comparison(
         [("MSE", {"a": values, "b": values}, {"a": values})],
         baseline="b",
+        banded=["a", "b"],
         step=(1, "frame"),
         title="t",
     )
