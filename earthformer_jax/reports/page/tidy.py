@@ -196,8 +196,10 @@ def unit_of(score: str, squared: str) -> str:
         return squared
     if IN_UNITS.fullmatch(score):
         root = re.fullmatch(r"\(?(.*?)\)?\^2", squared)
+        if root:
+            return root[1]
         # Without a square, squared and absolute errors are summed in the same way.
-        return root[1] if root else squared
+        return squared if score == "mae" else ""
     return "1" if WITHOUT_UNITS.fullmatch(score) else ""
 
 

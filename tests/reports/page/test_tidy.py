@@ -88,6 +88,7 @@ def test_regions_members_probabilities_and_regimes():
         ("bias", "K^2", "K"),
         ("frequency_bias", "K^2", "1"),
         ("mae", "sum over the pixels of a frame", "sum over the pixels of a frame"),
+        ("rmse", "sum over the pixels of a frame", ""),
         ("ssim", "K^2", "1"),
         ("csi", "", "1"),
         ("something", "K^2", ""),
