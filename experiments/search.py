@@ -146,6 +146,8 @@ def drawn(rng: np.random.Generator) -> tuple[Layer, ...]:
             )
             for _ in range(rng.integers(1, 4))
         )
+        if (1, 1, 1) in [layer.size for layer in layers]:
+            continue  # attends to nothing but itself
         if all(any(layer.size[axis] != 1 for layer in layers) for axis in range(3)):
             return layers
 

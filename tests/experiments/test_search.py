@@ -31,6 +31,7 @@ def test_drawn_patterns_mix_along_every_axis(search):
         assert 1 <= len(layers) <= 3
         assert all(any(x.size[axis] != 1 for x in layers) for axis in range(3))
         assert not any(x.dilated and x.shifted for x in layers)
+        assert all(x.size != (1, 1, 1) for x in layers)
     assert found == [search.drawn(r) for r in [np.random.default_rng(1)] for _ in found]
 
 
