@@ -16,7 +16,6 @@ Reference:
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -119,12 +118,6 @@ class RainScores:
         }
 
 
-def published_csi(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """CSI with `EPSILON` in the denominator; NaN where nothing was observed."""
-    observed = sum(counts[name] for name in Contingency.names)
-    return np.where(observed > 0, categorical.csi(counts, EPSILON), np.nan)
-
-
 def verification(
     scale: float = FULL_SCALE,
     offset: float = 0.0,
@@ -152,6 +145,7 @@ def verification(
             that are wider than `frame` are left out.
         frame: height and width in pixels; None: unknown, so that there are no spectra.
     """
+    published_csi = functools.partial(categorical.published_csi, epsilon=EPSILON)
     challenge = {"threshold": tuple(x for x in thresholds if x in M3)}
     of_events = functools.partial(Score, "contingency")
     of_errors = functools.partial(Score, "errors")

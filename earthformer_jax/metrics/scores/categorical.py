@@ -36,6 +36,12 @@ def csi(counts: Counts, epsilon: float = 0.0) -> np.ndarray:
     return ratio(counts["hits"], events + epsilon)
 
 
+def published_csi(counts: Counts, epsilon: float) -> np.ndarray:
+    """CSI with an `epsilon`: 0 without events, NaN where nothing was observed."""
+    observed = _parts(counts)[-1]
+    return np.where(observed > 0, csi(counts, epsilon), np.nan)
+
+
 def pod(counts: Counts, epsilon: float = 0.0) -> np.ndarray:
     """Probability of detection: the share of the observed events that was forecast."""
     return ratio(counts["hits"], counts["hits"] + counts["misses"] + epsilon)
