@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from earthformer_jax.metrics import scores as score_functions
+from earthformer_jax import metrics
 from earthformer_jax.metrics.contract import Statistic
 from earthformer_jax.metrics.verification import Score, Verification
 from earthformer_jax.reports.verification.sums import BlockSums, Examples
@@ -168,14 +168,14 @@ def described(score: Score) -> dict[str, Any]:
     """What is kept of a score: all of it, its function by name.
 
     Raises:
-        ValueError: if the function is not one of `metrics.scores`.
+        ValueError: if the function is not one of `metrics`.
     """
     found = {x.name: getattr(score, x.name) for x in dataclasses.fields(score)}
     return found | {"function": _named(score.function)}
 
 
 def _named(function: Callable) -> dict[str, Any]:
-    """A function of `metrics.scores` as its module, name and options.
+    """A function of `metrics` as its module, name and options.
 
     Raises:
         ValueError: for any other function.
@@ -186,20 +186,20 @@ def _named(function: Callable) -> dict[str, Any]:
             raise ValueError(f"{function} has arguments without names")
         options = function.keywords | options
         function = function.func
-    package, _, module = function.__module__.rpartition(".")
+    start, module = f"{metrics.__name__}.", function.__module__
     name = function.__qualname__
-    if package != score_functions.__name__ or "." in name:
+    if not module.startswith(start) or "." in name:
         raise ValueError(
-            f"the score function {function.__module__}.{name} cannot be kept in "
-            f"{NAME}: expected one of a module of {score_functions.__name__}"
+            f"the score function {module}.{name} cannot be kept in "
+            f"{NAME}: expected one of a module of {metrics.__name__}"
         )
-    return {"module": module, "name": name, "options": options}
+    return {"module": module.removeprefix(start), "name": name, "options": options}
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
     made = entry["function"]
     try:
-        module = importlib.import_module(f"{score_functions.__name__}.{made['module']}")
+        module = importlib.import_module(f"{metrics.__name__}.{made['module']}")
         function = getattr(module, made["name"])
     except (ImportError, AttributeError) as error:
         raise ValueError(
