@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Batch, Example, Source
 from earthformer_jax.metrics.ensembles import spread as spread_lib
@@ -35,7 +36,7 @@ FILE = "spread.json"
 FITTED = "fitted"  # value of config.eval.spread
 LEAST_MEMBERS = 2
 PARTS = 4  # of the validation split, each scored with factors of the others
-LEAST_EXAMPLES = 4 * PARTS
+LEAST_EXAMPLES = 4 * PARTS  # that share no frame, for the scores of parts
 PRIORS = (10, 30, 100)
 MOST_CELLS = 10_000  # of a frame
 DECIMALS = 4
@@ -76,9 +77,9 @@ def fit(
     """Finds the factors on the validation split.
 
     Whether they are those of frames or of cells, and how far cells are drawn to their
-    frame, is decided by parts of the split that the factors were not fitted to. Large
-    fields, where what moves leaves the factors of cells no meaning, have those of
-    frames.
+    frame, is decided by parts of the split that the factors were not fitted to. Splits
+    with less than `LEAST_EXAMPLES` that share no frame, and large fields, where what
+    moves leaves the factors of cells no meaning, have those of frames.
 
     Args:
         members: batch -> `[m, b, k, h, w, c]` in model units, with a spread of 1.
@@ -94,7 +95,7 @@ def fit(
     """
     weights = np.asarray(data.loss_weights)
     terms = jax.jit(lambda fields, batch: spread_lib.terms(fields, batch, weights))
-    parts = _parts(data.validation)
+    parts = _parts(data)
     totals = [_total(terms, members, part, batch_size) for part in parts]
     whole = _sum(totals)
     ways = {"as_trained": _ones, "frame": _of_frames}
@@ -124,12 +125,30 @@ def fit(
     }
 
 
-def _parts(source: Source) -> list[Source]:
-    """Consecutive parts; one if there are too few examples."""
-    if len(source) < LEAST_EXAMPLES:
+def _parts(data: Data) -> list[Source]:
+    """Consecutive parts of the validation split; one if it has too few examples."""
+    source = data.validation
+    if disjoint(data.spans.get("validation"), len(source)) < LEAST_EXAMPLES:
         return [source]
     limits = np.linspace(0, len(source), PARTS + 1).astype(int)
     return [Examples(source, *pair) for pair in itertools.pairwise(limits)]
+
+
+def disjoint(spans: Spans | None, count: int) -> int:
+    """Number of examples that share no frame with each other.
+
+    Args:
+        spans: of the examples; None: all are independent.
+        count: of the examples.
+    """
+    if spans is None:
+        return count
+    place = np.zeros(count, np.int64) if spans.place is None else spans.place
+    found, end = 0, None
+    for i in np.lexsort((spans.last, place)):
+        if end is None or place[i] != end[0] or spans.first[i] > end[1]:
+            found, end = found + 1, (place[i], spans.last[i])
+    return found
 
 
 def _total(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.leaks import Spans
 from earthformer_jax.reports.scoring import write_json
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.probabilities.spread import Examples
@@ -105,6 +106,21 @@ def test_few_examples_and_large_fields_have_factors_of_frames(
     found = spread.fit(members, data(source), 10)
     assert found["by"] == "frame" and np.shape(found["factors"]) == (2, 1, 1, 1)
     assert set(found["crps"]) == {"as_trained", "frame"}
+
+
+def test_windows_that_share_frames_are_few_examples():
+    """The windows of five years say too little about single cells."""
+    first = np.arange(48)
+    assert spread.disjoint(None, 48) == 48
+    assert spread.disjoint(Spans(first, first + 12, first + 25), 48) == 2
+    assert spread.disjoint(Spans(first, first, first), 48) == 48
+    place = first % 2
+    assert spread.disjoint(Spans(first, first + 12, first + 25, place), 48) == 4
+    one = np.zeros(150, np.int64)
+    overlapping = dataclasses.replace(
+        data(), spans={"validation": Spans(one, one, one)}
+    )
+    assert spread.fit(members, overlapping, 10)["by"] == "frame"
 
 
 def test_reliable_members_stay_as_they_are_or_nearly():
