@@ -116,10 +116,11 @@ def test_windows_that_share_frames_are_few_examples():
     assert spread.disjoint(Spans(first, first, first), 48) == 48
     place = first % 2
     assert spread.disjoint(Spans(first, first + 12, first + 25, place), 48) == 4
-    one = np.zeros(150, np.int64)
-    overlapping = dataclasses.replace(
-        data(), spans={"validation": Spans(one, one, one)}
-    )
+    spans = {
+        name: Spans(*[np.full(150, 9 * i)] * 3)
+        for i, name in enumerate(("train", "validation", "test"))
+    }
+    overlapping = dataclasses.replace(data(), spans=spans)
     assert spread.fit(members, overlapping, 10)["by"] == "frame"
 
 
