@@ -83,6 +83,8 @@ def find(path: pathlib.Path) -> pathlib.Path:
     """
     if path.is_file():
         return path
+    if not path.exists():
+        raise ResultsError(f"{path} does not exist; give workdirs or results files")
     for name in ("scores.json", "comparison.json"):
         if (path / name).is_file():
             return path / name

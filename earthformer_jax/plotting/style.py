@@ -37,7 +37,8 @@ LOOKS = {
     "steps_mean": ("Mean of STEPS members", "#762a83", "-.", 1.8),
     "model_dressed": ("Model with its past errors", "#ef8a62", "-.", 1.6),
 }
-OTHER_COLOURS = ("#e08214", "#c51b7d", "#35978f", "#8073ac")
+# Of other forecasts: none is that of a forecast above, nor like one.
+OTHER_COLOURS = ("#c51b7d", "#4eb3d3", "#7fbc41", "#f16913")
 GREY = "0.82"  # land and unknown values
 
 
@@ -84,11 +85,20 @@ def save(figure: Figure, path: str | os.PathLike, *, cut: bool = True) -> None:
 def step_of(frame: str) -> tuple[float, str]:
     """Length and unit of the time between frames: (5, "min") of "5 min".
 
-    The unit is "frame" if nothing is known.
+    It is (1, "frame") if nothing is known, and of "2 or 5 min", where a lead has no
+    one time.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)?\s*(\D*?)\s*", frame)
-    number, unit = found.groups() if found else (None, frame)
+    number, unit = found.groups() if found else (None, "")
     return float(number or 1), unit or "frame"
+
+
+def apart(frame: str) -> str:
+    """What lies between frames, for a sentence: ", 5 min apart"; "" if unknown."""
+    if not frame:
+        return ""
+    number, unit = step_of(frame)
+    return f", {frame if unit == 'frame' else f'{number:g} {unit}'} apart"
 
 
 def lead_label(frame: str, lead: int, short: bool = False) -> str:
@@ -115,7 +125,7 @@ def moment_label(moment: np.datetime64, frame: str) -> str:
         frame: time from one frame to the next, "5 min"; "" if unknown.
     """
     unit = step_of(frame)[1]
-    text = str(np.datetime64(moment, "m"))
+    text = str(moment.astype("datetime64[m]"))
     if unit.startswith(("month", "year")):
         return text[:7]
     if unit.startswith("day") and text.endswith("T00:00"):

@@ -19,7 +19,7 @@ from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.plotting.fields import shown
-from earthformer_jax.plotting.style import moment_label
+from earthformer_jax.plotting.style import apart, moment_label
 from earthformer_jax.reports import matching, scoring
 from earthformer_jax.reports.probabilities import report as probabilities
 from earthformer_jax.reports.scoring import ModelFunctions, Settings
@@ -184,12 +184,10 @@ def table(scores: Mapping) -> str:
     width = max(len(name) for name in forecasts)
     widths = [max(len(head), 8) for head in heads]
     count = len(data["leads"])
-    length, unit = plotting.step_of(data["frame"])
-    apart = f", {length:g} {unit} apart" if data["frame"] else ""
     rows = [
         data["description"],
         *scoring.protocol_line(data),
-        f"Mean over {count} forecast frame{'s' * (count > 1)}{apart} "
+        f"Mean over {count} forecast frame{'s' * (count > 1)}{apart(data['frame'])} "
         f"({data['test_examples']} test examples; mse: {data['mse_units']})",
         " ".join(
             [" " * width]

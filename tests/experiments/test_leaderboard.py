@@ -106,7 +106,8 @@ def test_other_examples_are_another_table(runs, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "nowhere has no scores.json; evaluate it: python -m"),
+        (["nowhere"], "nowhere does not exist; give workdirs or results files"),
+        (["runs"], "runs has no scores.json; evaluate it: python -m"),
         (["runs/unet", "--scores=nse"], "--scores: nse is not a score of sevir"),
         (["broken.json"], "broken.json is not JSON"),
         (["list.json"], "list.json is neither scores.json nor comparison.json"),

@@ -4,7 +4,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from earthformer_jax import plotting
-from earthformer_jax.plotting.style import lead_label, moment_label, step_of
+from earthformer_jax.plotting.style import (
+    LOOKS,
+    OTHER_COLOURS,
+    apart,
+    lead_label,
+    moment_label,
+    step_of,
+)
 
 
 def test_a_forecast_looks_the_same_in_every_figure():
@@ -20,10 +27,21 @@ def test_a_forecast_looks_the_same_in_every_figure():
         ("0.5 h", (0.5, "h")),
         ("12", (12, "frame")),
         ("", (1, "frame")),
+        ("2 or 5 min", (1, "frame")),
     ),
 )
 def test_the_time_between_frames(frame, step):
     assert step_of(frame) == step
+
+
+def test_the_time_between_frames_in_a_sentence():
+    assert apart("month") == ", 1 month apart"
+    assert apart("2 or 5 min") == ", 2 or 5 min apart"
+    assert apart("") == ""
+
+
+def test_models_that_are_compared_have_no_colour_of_a_reference():
+    assert not set(OTHER_COLOURS) & {colour for _, colour, *_ in LOOKS.values()}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +52,7 @@ def test_the_time_between_frames(frame, step):
         ("day", -2, "−2 days"),
         ("", 4, "+4 frames"),
         ("month", 0, "now"),
+        ("2 or 5 min", 2, "+2 frames"),
     ),
 )
 def test_lead_times_read_well(frame, lead, text):

@@ -28,6 +28,7 @@ SCORES = (
     "rmse",
     "mse",
 )
+SMALLER_IS_BETTER = ("rmse", "mse")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,10 +133,12 @@ def added_scores(skill: Skill) -> dict[str, dict]:
     Returns:
         "rmse" `[k]` of the monthly Niño3.4 in K; "regions", correlation and error of
         every Niño region by lead; "categories", by lead; "intervals" of the scores of
-        `SCORES`; and "differences" to each reference, each with its interval.
+        `SCORES`; and "differences", each with its interval: of the model to every
+        reference, of the others to the reference that is best in the score.
     """
     found: dict[str, dict] = {}
     regions, categories = region_scores(skill.windows), category_scores(skill)
+    best = {key: _best(skill, key) for key in SCORES}
     for f, name in enumerate(skill.windows.names):
         found[name] = {
             "rmse": skill.value("rmse", name).tolist(),
@@ -148,14 +151,23 @@ def added_scores(skill: Skill) -> dict[str, dict]:
             "differences": {
                 other: {
                     key: {"difference": gap.tolist(), "interval": limits.tolist()}
-                    for key in SCORES
+                    for key in keys
                     for gap, limits in [skill.difference(key, name, other)]
                 }
                 for other in skill.references
-                if other != name
+                for keys in [[k for k in SCORES if name == MODEL or best[k] == other]]
+                if keys and other != name
             },
         }
     return found
+
+
+def _best(skill: Skill, key: str) -> str | None:
+    """The reference that is best in a score, by the mean over lead times."""
+    means = {name: float(skill.value(key, name).mean()) for name in skill.references}
+    known = {name: mean for name, mean in means.items() if np.isfinite(mean)}
+    wanted = min if key in SMALLER_IS_BETTER else max
+    return wanted(known, key=known.__getitem__) if known else None
 
 
 def region_scores(windows: Windows) -> dict[str, dict[str, np.ndarray]]:

@@ -19,16 +19,9 @@ from earthformer_jax.reports import scoring
 from earthformer_jax.reports.verification import skill
 from earthformer_jax.reports.verification.skill import Sampled
 from earthformer_jax.reports.verification.sums import BlockSums
+from earthformer_jax.reports.verification.units import OF_EVENTS, unit_of
 
-# Scores of events: those whose names end in a threshold, or in "m" for the mean.
-OF_EVENTS = "csi pod far sucr bias hss ets gss fss brier".split()
 CALLED = {"sucr": "success_ratio", "bias": "frequency_bias"}  # of events
-# What is given in the units of the forecast fields, and what in none.
-IN_UNITS = re.compile(r"(nino34_)?(mae|rmse|bias|crps(_plain)?|spread)")
-WITHOUT_UNITS = re.compile(
-    r"(correlation|acc|ssim|ratio|usage|perplexity|c_nino34|proportion|heidke|power|"
-    rf"success|frequency|{'|'.join(OF_EVENTS)})\w*"
-)
 # Axes of scores: which column their positions stand in.
 COLUMNS = {
     "threshold": "threshold",
@@ -90,13 +83,12 @@ def rows(
         channels: their units by name; None: they are not known.
     """
     found = [_with_channel(row, channels or {}) for row in _of_json(scores)]
-    units = scores["data"].get("mse_units", "")
     if sums is not None:
         for score in skill.sampled(sums):
-            found += _of_axes(score, units)
+            found += _of_axes(score)
         for score in skill.sampled(sums, by_lead=True):
             if _is_by_lead(score):
-                found += _of_axes(score, units)
+                found += _of_axes(score)
     # What is given twice is the same number, the second time with its interval.
     return list({_key(row): row for row in found}.values())
 
@@ -110,15 +102,13 @@ def _is_by_lead(score: Sampled) -> bool:
     return "lead" in score.dims and "wavelength" not in score.dims
 
 
-def _of_axes(score: Sampled, squared: str) -> Iterator[Row]:
+def _of_axes(score: Sampled) -> Iterator[Row]:
     """The rows of a score of all forecasts.
 
     Args:
         score: with any axes.
-        squared: units of squared errors.
     """
     name = score.name.removesuffix("_m")
-    units = score.units or unit_of(name, squared)
     for forecast in score.samples:
         values, limits = score.value(forecast), score.interval(forecast)
         for place in np.ndindex(values.shape):
@@ -139,7 +129,7 @@ def _of_axes(score: Sampled, squared: str) -> Iterator[Row]:
                 value=float(values[place]),
                 low=float(limits[place][0]),
                 high=float(limits[place][1]),
-                units=units,
+                units=score.units,
                 **at,
             )
 
@@ -182,25 +172,6 @@ def text(table: Iterable[Row]) -> str:
 def write(path: Path, table: Iterable[Row]) -> None:
     """Writes rows as CSV; readers never see a partial file."""
     scoring.write_text(path, text(table))
-
-
-def unit_of(score: str, squared: str) -> str:
-    """The units of a score; "" if they are not known.
-
-    Args:
-        score: its name.
-        squared: units of the mean squared error, "K^2" or a text that says what is
-            summed.
-    """
-    if score in ("mse", "frame_mse"):
-        return squared
-    if IN_UNITS.fullmatch(score):
-        root = re.fullmatch(r"\(?(.*?)\)?\^2", squared)
-        if root:
-            return root[1]
-        # Without a square, squared and absolute errors are summed in the same way.
-        return squared if score == "mae" else ""
-    return "1" if WITHOUT_UNITS.fullmatch(score) else ""
 
 
 def _of_forecast(start: Row, own: Mapping[str, Any], squared: str) -> Iterator[Row]:

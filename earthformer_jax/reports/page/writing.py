@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.splits import SPLITS
+from earthformer_jax.plotting.style import apart
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.page import about as about_lib
 from earthformer_jax.reports.page import images, tables
@@ -26,7 +26,7 @@ from earthformer_jax.reports.page.tables import MODEL
 from earthformer_jax.reports.page.tidy import Row
 
 WIDE = {"wide": 1.2, "wider": 2.6}  # classes of figures from this width by height on
-MANY_PIXELS = 1400  # of the width, from which a figure is wide as well
+MANY_PIXELS = 1100  # of the width, from which a figure is wide as well
 LARGE = 2.0  # from this ratio of errors on, it is given instead of percent
 
 
@@ -111,8 +111,7 @@ def _facts(
     """What a reader has to know before the numbers."""
     example = data.test[0]
     (t, *_), (k, h, w, c) = np.shape(example["inputs"]), np.shape(example["targets"])
-    length, unit = plotting.step_of(data.display.frame)
-    apart = f", {length:g} {unit} apart" if data.display.frame else ""
+    between = apart(data.display.frame)
     channels = [
         f"{x.name} ({x.units})" if x.units else x.name for x in data.display.channels
     ]
@@ -121,9 +120,9 @@ def _facts(
         trained += "; the training was not complete"
     found = {
         "Model": f"{about.model}, {about.parameters:,} parameters; {trained}",
-        "Task": f"{k} frames{apart}, restored from what the model keeps of them"
+        "Task": f"{k} frames{between}, restored from what the model keeps of them"
         if restored
-        else f"{t} frames in, {k} frames out{apart}",
+        else f"{t} frames in, {k} frames out{between}",
         "Fields": f"{', '.join(channels[:c])}; {h} × {w} cells",
     }
     for split in SPLITS:

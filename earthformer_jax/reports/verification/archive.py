@@ -67,6 +67,24 @@ def write(path: Path, sums: BlockSums) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def opening(path: Path) -> xr.Dataset:
+    """Opens what an evaluation left as NetCDF.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: if it is damaged, or not NetCDF.
+    """
+    try:
+        return xr.open_dataset(path, engine="netcdf4")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read as NetCDF ({error.strerror or error}); "
+            "evaluate again with --mode=evaluate"
+        ) from error
+
+
 def read(path: Path) -> BlockSums:
     """Reads a file that `write` wrote.
 
@@ -74,7 +92,7 @@ def read(path: Path) -> BlockSums:
         OSError: if there is no file, or it cannot be read.
         ValueError: if it is another file, or of another version.
     """
-    with xr.open_dataset(path, engine="netcdf4") as root:
+    with opening(path) as root:
         if root.attrs.get("format") != FORMAT:
             raise ValueError(
                 f"{path} has format={root.attrs.get('format')}: expected {FORMAT}; "

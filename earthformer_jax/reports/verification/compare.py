@@ -207,7 +207,7 @@ def _of_merged(
         if len(found) <= MOST_NUMBERS:
             numbers += found
     for score in skill.sampled(sums, names=short, by_lead=True) if short else ():
-        units = score.units or (examples.mse_units if score.name == "mse" else "")
+        units = score.units if score.units != "1" else ""
         name = score.name.upper().replace("_", "-")
         curves.append((f"{name}, {units}" if units else name, score.curve()))
     why = skill.why_none(sums)

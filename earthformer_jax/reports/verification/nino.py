@@ -10,6 +10,7 @@ import xarray as xr
 from earthformer_jax.metrics.verification import HIGHER, LOWER
 from earthformer_jax.reports.nino import skill as nino_skill
 from earthformer_jax.reports.nino.windows import Windows
+from earthformer_jax.reports.verification import archive
 from earthformer_jax.reports.verification.comparison import Comparison
 from earthformer_jax.reports.verification.names import of_files
 from earthformer_jax.reports.verification.skill import MODEL, Sampled
@@ -17,8 +18,8 @@ from earthformer_jax.reports.verification.skill import MODEL, Sampled
 NEEDED = ("index", "observed_index", "observed_three_month", "squared_error")
 SAME = 1e-3  # K, or of the squared error: a reference that differs by less is one
 LABELS = {
-    "correlation_mean": (HIGHER, ""),
-    "c_nino34_m": (HIGHER, ""),
+    "correlation_mean": (HIGHER, "1"),
+    "c_nino34_m": (HIGHER, "1"),
     "mse": (LOWER, ""),
 }
 CURVES = {
@@ -80,7 +81,7 @@ def compare(files: Sequence[Path]) -> Comparison:
 
 
 def _read(file: Path) -> xr.Dataset:
-    with xr.open_dataset(file, engine="netcdf4") as opened:
+    with archive.opening(file) as opened:
         missing = [name for name in NEEDED if name not in opened]
         missing += [
             x for x in ("index_months", "block_windows") if x not in opened.attrs

@@ -15,6 +15,7 @@ from earthformer_jax.metrics.verification import (
     Verification,
 )
 from earthformer_jax.reports.verification.sums import BlockSums
+from earthformer_jax.reports.verification.units import unit_of
 
 MODEL = "model"
 NOT_REFERENCES = (MODEL, "ceiling")  # no forecaster has the ceiling of a twin
@@ -32,7 +33,7 @@ class Sampled:
         dims: the axes of a value.
         coords: what the positions along each stand for.
         better: as of `metrics.verification.Score`.
-        units: of the values; "": none.
+        units: of the values; "1": none; "": not known.
         samples: by forecast `[1 + s, *dims]`; the first is the score itself. All
             forecasts have the same samples.
         blocks: of examples that are drawn; None: blocks overlap (`bootstrap.interval`).
@@ -136,7 +137,7 @@ def sampled(
             dims,
             coords,
             score.better,
-            score.units,
+            score.units or unit_of(name.removesuffix("_m"), sums.examples.mse_units),
             {
                 forecast: _samples(verification, name, add, counts, of)
                 for forecast, of in sums.values.items()
@@ -173,22 +174,22 @@ def add(scores: dict[str, Any], sums: BlockSums) -> None:
     - scores["verification"]: {score: {"better", "units"}};
     - of each forecast "verification", every number of all lead times together by
       `number_name`; "intervals" of these, and of those by lead that are not of events
-      ("mse_by_lead"); and "differences" to each reference, {reference: {name:
-      {"difference", "interval", "p_value"}}}.
+      ("mse_by_lead"); and "differences" {reference: {name: {"difference", "interval",
+      "p_value"}}}: of the model to every reference, of the others to the reference
+      that is best in this number.
 
     Args:
         scores: with "data" and "forecasts".
         sums: of the same forecasts.
     """
     scores["data"]["intervals"] = about(sums)
-    scores["verification"] = {
-        name: {"better": score.better, "units": score.units}
-        for name, score in sums.verification.scores.items()
-    }
+    scores["verification"] = {}
     forecasts = scores["forecasts"]
     for name in sums.values:
         forecasts[name] |= {"verification": {}, "intervals": {}, "differences": {}}
     for score in sampled(sums):
+        about_it = {"better": score.better, "units": score.units}
+        scores["verification"][score.name] = about_it
         for number in score.numbers():
             _add_number(forecasts, number)
     by_lead = [
@@ -203,13 +204,14 @@ def add(scores: dict[str, Any], sums: BlockSums) -> None:
 
 
 def _add_number(forecasts: Mapping[str, Any], number: Sampled) -> None:
-    names = list(number.samples)
-    for name in names:
+    references = references_of(list(number.samples))
+    strongest = best(number, references)
+    for name in number.samples:
         entry = forecasts[name]
         entry["verification"][number.name] = number.value(name).tolist()
         entry["intervals"][number.name] = _rounded(number.interval(name))
-        for other in references_of(names):
-            if other != name:
+        for other in references:
+            if other != name and (name == MODEL or other == strongest):
                 gap = number.difference(name, other)
                 entry["differences"].setdefault(other, {})[number.name] = {
                     "difference": _rounded(gap.value),

@@ -154,7 +154,8 @@ def test_scores_file(better):
     json.dumps(added)
     model = added["model"]
     assert list(model["differences"]) == ["persistence", "lim"]
-    assert list(added["lim"]["differences"]) == ["persistence"]
+    assert list(added["persistence"]["differences"]) == ["lim"]
+    assert added["lim"]["differences"] == {}  # best in all scores
     low, high = model["intervals"]["correlation_mean"]
     assert low < found.value("correlation_mean", "model") < high
     assert np.shape(model["intervals"]["correlation"]) == (LEADS, 2)

@@ -90,7 +90,10 @@ def test_data_without_rain_have_a_figure_of_their_errors(tmp_path):
 
 
 def test_scores_of_each_lead_threshold_and_pool_have_rows_with_intervals(rain):
-    scores = {"data": {"mse_units": "K^2"}, "forecasts": {"model": {"csi_16": 0.1}}}
+    scores = {
+        "data": {"mse_units": "(code / 255)^2"},
+        "forecasts": {"model": {"csi_16": 0.1}},
+    }
     rows = {
         (r.score, r.lead, r.threshold, r.scale): r
         for r in tidy.rows(scores, rain)
@@ -103,7 +106,8 @@ def test_scores_of_each_lead_threshold_and_pool_have_rows_with_intervals(rain):
     # The same number is there once, and that with an interval.
     assert np.isfinite(rows["csi", None, "16", ""].low)
     assert rows["csi", None, "mean", "4"].units == "1"
-    assert rows["mse", 3, "", ""].units == "K^2" and rows["mae", 3, "", ""].units == "K"
+    assert rows["mse", 3, "", ""].units == "(code / 255)^2"
+    assert rows["mae", 3, "", ""].units == "code / 255"
     assert ("fss", None, "16", "3") in rows
     assert ("power_ratio", None, "", "8") in rows
     assert not any(r.lead for r in rows.values() if r.score == "power_ratio")

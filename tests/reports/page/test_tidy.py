@@ -2,8 +2,6 @@ import csv
 import io
 import math
 
-import pytest
-
 from earthformer_jax.reports.page import tidy
 
 RAIN = {
@@ -79,20 +77,3 @@ def test_regions_members_probabilities_and_regimes():
     assert (crps.low, crps.high, crps.units) == (0.9, 1.1, "K")
     assert rows["brier", "probabilities", ">=16", 1].value == 0.1
     assert rows["s", "regimes judged here", "", None].value == 4
-
-
-@pytest.mark.parametrize(
-    ("score", "squared", "units"),
-    [
-        ("rmse", "K^2", "K"),
-        ("bias", "K^2", "K"),
-        ("frequency_bias", "K^2", "1"),
-        ("mae", "sum over the pixels of a frame", "sum over the pixels of a frame"),
-        ("rmse", "sum over the pixels of a frame", ""),
-        ("ssim", "K^2", "1"),
-        ("csi", "", "1"),
-        ("something", "K^2", ""),
-    ],
-)
-def test_units(score, squared, units):
-    assert tidy.unit_of(score, squared) == units

@@ -63,8 +63,10 @@ def test_another_file_is_refused(tmp_path, sums):
     with pytest.raises(ValueError, match=r"other.nc has format=None: expected 1"):
         archive.read(tmp_path / "other.nc")
     (tmp_path / "text.nc").write_text("text")
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match=r"text.nc cannot be read as NetCDF \("):
         archive.read(tmp_path / "text.nc")
+    with pytest.raises(FileNotFoundError):
+        archive.read(tmp_path / "nowhere.nc")
 
 
 @pytest.mark.parametrize("function", [np.mean, functools.partial(lambda sums: 0)])

@@ -90,13 +90,18 @@ def test_what_scores_json_holds(sums):
     skill.add(scores, sums)
     about = scores["data"]["intervals"]
     assert about["blocks"] == 12 and about["block"] == "an example"
-    assert scores["verification"]["csi"] == {"better": "higher", "units": ""}
+    assert scores["verification"]["csi"] == {"better": "higher", "units": "1"}
     model = forecasts["model"]
     assert model["mse"] == 1.0
     assert len(model["intervals"]["csi_74_pool4"]) == 2
     assert np.shape(model["intervals"]["mse_by_lead"]) == (3, 2)
     assert list(model["differences"]) == ["persistence", "same"]
-    assert list(forecasts["persistence"]["differences"]) == ["same"]
+    # A reference is compared with the one that is best in a score, and no other.
+    for name, other in (("persistence", "same"), ("same", "persistence")):
+        found = forecasts[name]["differences"].get(other, {})
+        for score in ("csi_16", "csi_74"):
+            own, its = (forecasts[n]["verification"][score] for n in (name, other))
+            assert (score in found) == (own < its)
     gap = model["differences"]["persistence"]["mse"]
     a, b = (forecasts[n]["verification"]["mse"] for n in ("model", "persistence"))
     assert gap["difference"] == pytest.approx(a - b, rel=1e-5)
