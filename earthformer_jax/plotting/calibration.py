@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered
+from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered, plural
 
 MODEL = "model"
 LEAST_SHARE = 1e-4  # of the forecasts; probabilities that are rarer are not drawn
@@ -79,7 +79,7 @@ def _by_lead(axes: Axes, forecasts, curves: Mapping[str, str], step) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.grid(axis="y", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"Lead time ({unit}{'s' if unit == 'frame' else ''})")
+    axes.set_xlabel(f"Lead time ({plural(unit)})")
 
 
 def _ranks(axes: Axes, share: np.ndarray) -> None:

@@ -70,7 +70,7 @@ def forecast_maps(
                     panel.text(
                         0.985,
                         0.03,
-                        f"Niño3.4 {index[label][lead - 1]:+.1f} K",
+                        f"Niño3.4 {index[label][lead - 1]:+z.1f} K".replace("-", "−"),
                         transform=panel.transAxes,
                         ha="right",
                         va="bottom",

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered
+from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered, plural
 
 USEFUL_CORRELATION = 0.5  # above this, forecasts are commonly called useful
 
@@ -23,7 +23,7 @@ def skill_curves(
         index: name of the quantity correlated, for the axis.
     """
     with figure_style():
-        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(8.8, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         unknown = 0
@@ -57,9 +57,7 @@ def skill_curves(
         axes.set_xlabel("Lead time (months)")
         axes.set_ylabel(f"Correlation of {index}")
         axes.set_title(title, loc="left", fontweight="bold")
-        axes.legend(
-            loc="lower left", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none"
-        )
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return figure
 
 
@@ -118,7 +116,7 @@ def lead_curves(
             axes.set_ylim(*_limits({**curves, **ends}))
             axes.grid(axis="y", color="0.92", linewidth=0.8)
             axes.set_axisbelow(True)
-            axes.set_xlabel(f"Lead time ({unit}{'s' if unit == 'frame' else ''})")
+            axes.set_xlabel(f"Lead time ({plural(unit)})")
             axes.set_ylabel(label)
         figure.axes[0].legend(loc="best", fontsize=9)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")

@@ -39,6 +39,7 @@ LOOKS = {
 }
 # Of other forecasts: none is that of a forecast above, nor like one.
 OTHER_COLOURS = ("#c51b7d", "#4eb3d3", "#7fbc41", "#f16913")
+WORDS = ("frame", "hour", "day", "week", "month", "year")  # units with a plural
 GREY = "0.82"  # land and unknown values
 
 
@@ -93,6 +94,11 @@ def step_of(frame: str) -> tuple[float, str]:
     return float(number or 1), unit or "frame"
 
 
+def plural(unit: str) -> str:
+    """Several of a unit of time: "days", but "min" and "h"."""
+    return f"{unit}s" if unit in WORDS else unit
+
+
 def apart(frame: str) -> str:
     """What lies between frames, for a sentence: ", 5 min apart"; "" if unknown."""
     if not frame:
@@ -112,8 +118,8 @@ def lead_label(frame: str, lead: int, short: bool = False) -> str:
     value = number * abs(lead)
     if short and unit == "frame":
         unit = ""
-    elif unit in ("frame", "hour", "day", "week", "month", "year") and value != 1:
-        unit += "s"
+    elif value != 1:
+        unit = plural(unit)
     return f"{'+' if lead > 0 else '−'}{value:g} {unit}".rstrip()
 
 

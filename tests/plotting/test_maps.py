@@ -47,7 +47,7 @@ def test_colours_are_centred_at_zero():
 def test_index_is_written_on_the_maps():
     index = {"Truth": np.arange(6.0), "Model": -np.arange(6.0)}
     texts = [t.get_text() for a in maps(index=index).axes for t in a.texts]
-    assert "Niño3.4 +5.0 K" in texts and "Niño3.4 -5.0 K" in texts
+    assert "Niño3.4 +5.0 K" in texts and "Niño3.4 −5.0 K" in texts
 
 
 def testcoastline_lies_between_land_and_ocean():

@@ -10,6 +10,7 @@ from earthformer_jax.plotting.style import (
     apart,
     lead_label,
     moment_label,
+    plural,
     step_of,
 )
 
@@ -38,6 +39,10 @@ def test_the_time_between_frames_in_a_sentence():
     assert apart("month") == ", 1 month apart"
     assert apart("2 or 5 min") == ", 2 or 5 min apart"
     assert apart("") == ""
+
+
+def test_units_have_plurals_as_words_do():
+    assert plural("day") == "days" and plural("min") == "min"
 
 
 def test_models_that_are_compared_have_no_colour_of_a_reference():

@@ -8,10 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from earthformer_jax.plotting.style import LOOKS, figure_style, look
+from earthformer_jax.plotting.style import LOOKS, figure_style, look, plural
 
 BAND = 0.16  # opacity of the intervals
-WORDS = ("frame", "hour", "day", "month", "year")  # units that have a plural
 MOST_TICKS = 8  # lead times that all have a tick
 # A curve: values `[k]` and their intervals `[k, 2]`.
 Curve = tuple[np.ndarray, np.ndarray]
@@ -52,8 +51,7 @@ def comparison(
             above.set_ylabel(label)
             below.axhline(0, color=looks[baseline][1], linewidth=1.4)
             below.set_ylabel(f"Minus {looks[baseline][0]}")
-            unit = f"{step[1]}{'s' if step[1] in WORDS else ''}"
-            below.set_xlabel(f"Lead time ({unit})")
+            below.set_xlabel(f"Lead time ({plural(step[1])})")
         handles, labels = rows[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")

@@ -85,10 +85,10 @@ def rows(
     found = [_with_channel(row, channels or {}) for row in _of_json(scores)]
     if sums is not None:
         for score in skill.sampled(sums):
-            found += _of_axes(score)
+            found += _of_axes(score, channels or {})
         for score in skill.sampled(sums, by_lead=True):
             if _is_by_lead(score):
-                found += _of_axes(score)
+                found += _of_axes(score, channels or {})
     # What is given twice is the same number, the second time with its interval.
     return list({_key(row): row for row in found}.values())
 
@@ -102,24 +102,27 @@ def _is_by_lead(score: Sampled) -> bool:
     return "lead" in score.dims and "wavelength" not in score.dims
 
 
-def _of_axes(score: Sampled) -> Iterator[Row]:
+def _of_axes(score: Sampled, channels: Mapping[str, str]) -> Iterator[Row]:
     """The rows of a score of all forecasts.
 
     Args:
         score: with any axes.
+        channels: their units by name.
     """
     name = score.name.removesuffix("_m")
     for forecast in score.samples:
         values, limits = score.value(forecast), score.interval(forecast)
         for place in np.ndindex(values.shape):
             at: dict[str, Any] = {"threshold": "mean"} if name != score.name else {}
-            parts = []
+            parts, units = [], score.units
             for dim, number in zip(score.dims, place, strict=True):
                 position = score.coords[dim][number]
                 if dim == "lead":
                     at["lead"] = int(position)
                 elif dim not in COLUMNS:
                     parts.append(str(position))
+                    if dim == "variable":
+                        units = units or channels.get(str(position), "")
                 elif not (dim in ("pool", "window") and position == 1):
                     at[COLUMNS[dim]] = f"{position:g}"
             yield Row(
@@ -129,7 +132,7 @@ def _of_axes(score: Sampled) -> Iterator[Row]:
                 value=float(values[place]),
                 low=float(limits[place][0]),
                 high=float(limits[place][1]),
-                units=score.units,
+                units=units,
                 **at,
             )
 

@@ -98,6 +98,8 @@ def _relative(ratio: float) -> str:
     """ "12.3 % lower", or "3.1 times as large"."""
     if ratio >= LARGE:
         return f"{ratio:.3g} times as large"
+    if ratio == 1:
+        return "the same"
     return f"{abs(100 * (ratio - 1)):.1f} % {'lower' if ratio < 1 else 'higher'}"
 
 

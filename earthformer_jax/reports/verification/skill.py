@@ -137,13 +137,19 @@ def sampled(
             dims,
             coords,
             score.better,
-            score.units or unit_of(name.removesuffix("_m"), sums.examples.mse_units),
+            score.units or _units(name, dims, sums.examples.mse_units),
             {
                 forecast: _samples(verification, name, add, counts, of)
                 for forecast, of in sums.values.items()
             },
             sums.blocks,
         )
+
+
+def _units(score: str, dims: tuple[str, ...], squared: str) -> str:
+    """Those of a score; "" where each variable has its own."""
+    units = unit_of(score.removesuffix("_m"), squared)
+    return "" if "variable" in dims and units != "1" else units
 
 
 def _samples(

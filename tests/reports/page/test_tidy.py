@@ -2,7 +2,11 @@ import csv
 import io
 import math
 
+import numpy as np
+
 from earthformer_jax.reports.page import tidy
+from earthformer_jax.reports.verification import skill
+from earthformer_jax.reports.verification.skill import Sampled
 
 RAIN = {
     "data": {"mse_units": "(code / 255)^2"},
@@ -77,3 +81,20 @@ def test_regions_members_probabilities_and_regimes():
     assert (crps.low, crps.high, crps.units) == (0.9, 1.1, "K")
     assert rows["brier", "probabilities", ">=16", 1].value == 0.1
     assert rows["s", "regimes judged here", "", None].value == 4
+
+
+def test_errors_of_variables_are_in_the_units_of_each():
+    score = Sampled(
+        "rmse",
+        ("variable",),
+        {"variable": ("t2m", "msl")},
+        "lower",
+        "",
+        {"model": np.ones((1, 2))},
+        None,
+    )
+    rows = tidy._of_axes(score, {"t2m": "K", "msl": "hPa"})
+    assert [(row.part, row.units) for row in rows] == [("t2m", "K"), ("msl", "hPa")]
+    assert skill._units("rmse", ("variable",), "(standard deviations)^2") == ""
+    assert skill._units("acc", ("variable",), "(standard deviations)^2") == "1"
+    assert skill._units("rmse", (), "K^2") == "K"
