@@ -27,6 +27,7 @@ import json
 import logging
 import pathlib
 import time
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -275,9 +276,17 @@ def components(a) -> dict:
     return dict(mse=metric.compute(sums)["mse"], **judge(a, judged, points))
 
 
-def table(rows: dict[str, list[dict]]) -> str:
-    """Markdown table: mean and, over several seeds, standard deviation."""
-    columns = [c for c in COLUMNS if any(c[0] in r[0] for r in rows.values())]
+def table(
+    rows: Mapping[str, Sequence[Mapping[str, float]]],
+    columns: Sequence[tuple[str, str, str]] = COLUMNS,
+) -> str:
+    """Markdown: mean, and standard deviation where several results of a row differ.
+
+    Args:
+        rows: by name, results that have some of the columns.
+        columns: key, head and format of each; those that no result has are left out.
+    """
+    columns = [c for c in columns if any(c[0] in r for x in rows.values() for r in x)]
     heads = ["", *(head for _, head, _ in columns)]
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for name, results in rows.items():

@@ -295,8 +295,8 @@ def _day(date: np.datetime64) -> str:
     return str(date.astype("datetime64[D]"))
 
 
-def row_of(a, name: str, model: dict, steps: int) -> dict[str, list[float]]:
-    """All measures of one model, one value for each training or pair."""
+def row_of(a, name: str, model: dict, steps: int) -> list[dict[str, float]]:
+    """Measures of one model: of each training, and last the agreement of pairs."""
     rows, several = [], []
     for seed in range(a.seeds):
         result, dataset, embed, found = network(a, name, model, steps, seed)
@@ -316,11 +316,10 @@ def row_of(a, name: str, model: dict, steps: int) -> dict[str, list[float]]:
             of_periods.append(network(shifted, name, model, steps, 0)[-1])
         more |= alike("years", of_periods)
         print(f"{name}, two training periods: done", flush=True)
-    found = {key: [row[key] for row in rows] for key in rows[0]}
-    return found | {key: [value] for key, value in more.items()}
+    return [*rows, more]
 
 
-def components_row(a, model: dict) -> dict[str, list[float]]:
+def components_row(a, model: dict) -> list[dict[str, float]]:
     """The measures of principal components, which have no seed."""
     config = autoencoders.make_config(a, 0, 1, model)
     dataset, _ = build(config)
@@ -340,25 +339,7 @@ def components_row(a, model: dict) -> dict[str, list[float]]:
 
     series = report.gather(series_source(dataset), embed, a.batch_size)
     found = embedded(series, a.clusters)
-    measured = perturbed(a, dataset, embed, found) | seasonal(found)
-    return {key: [value] for key, value in measured.items()}
-
-
-def table(rows: dict[str, dict[str, list[float]]]) -> str:
-    """Markdown: mean, and standard deviation over seeds."""
-    columns = [c for c in COLUMNS if any(c[0] in row for row in rows.values())]
-    heads = ["", *(head for _, head, _ in columns)]
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    for name, row in rows.items():
-        cells = [name]
-        for key, _, form in columns:
-            values = row.get(key, [])
-            text = form.format(np.mean(values)) if values else ""
-            if len(values) > 1 and np.std(values) > 0:
-                text += f" ± {form.format(np.std(values))}"
-            cells.append(text)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return [perturbed(a, dataset, embed, found) | seasonal(found)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -402,8 +383,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             parser.error(str(error))
         (a.out / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (a.out / "table.md").write_text(table(rows))
-    print(table(rows))
+        (a.out / "table.md").write_text(autoencoders.table(rows, COLUMNS))
+    print(autoencoders.table(rows, COLUMNS))
     return 0
 
 

@@ -176,10 +176,11 @@ def rounded(values: np.ndarray) -> list[float]:
 def make(name: str, recipe: Recipe, path: str, workdir: pathlib.Path) -> None:
     """Trains and scores a model, and writes its file."""
     validated = {}
-    for i, tried in enumerate(recipe.settings if recipe.chosen_by else ()):
-        config = recipe.configure(tried, path, choosing=True)
-        run = completely_trained(config, workdir / f"{name}-choice-{i}")
-        validated[tried] = validation(run, recipe.chosen_by)
+    if recipe.chosen_by is not None:
+        for i, tried in enumerate(recipe.settings):
+            config = recipe.configure(tried, path, choosing=True)
+            run = completely_trained(config, workdir / f"{name}-choice-{i}")
+            validated[tried] = validation(run, recipe.chosen_by)
     setting = chosen(recipe, validated)
     run = completely_trained(recipe.configure(setting, path), workdir / name)
     trained, dataset = run.load(), run.dataset

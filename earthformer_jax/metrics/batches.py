@@ -35,6 +35,39 @@ def broadcast_weights(weights, shape: tuple[int, ...]) -> np.ndarray:
         ) from None
 
 
+def check_names(targets, variables: tuple[str, ...]) -> None:
+    """Refuses targets whose channels are not those that scores name; (): none named.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    channels = targets.shape[-1]
+    if variables and channels != len(variables):
+        raise ValueError(
+            f"the targets have {channels} channels; the scores name "
+            f"{len(variables)}: {', '.join(variables)}"
+        )
+
+
+def weighed(batch, weights) -> tuple[jax.Array, jax.Array]:
+    """Which values count, and the weight of each.
+
+    Args:
+        batch: as for `counted`.
+        weights: as for `broadcast_weights`; None: equal.
+
+    Returns:
+        bool `[b, k, h, w, c]`, True where a value counts and its weight is not 0; and
+        float32 weights, `[]` or `[k, h, w, c]`, divided by the mean of all.
+    """
+    keep = counted(batch)
+    if weights is None:
+        return keep, jnp.ones((), jnp.float32)
+    weights = broadcast_weights(weights, jnp.shape(batch["targets"])[1:])
+    share = jnp.asarray(weights / weights.mean(), jnp.float32)
+    return keep & (share > 0), share
+
+
 def valid_of(batch) -> jax.Array:
     """`[b]` bool: which examples of a batch are real, not padding."""
     examples = jnp.shape(batch["targets"])[0]

@@ -1,5 +1,6 @@
 """The protocols by name."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +103,12 @@ _HOUR = _SEVIR | {
     "space_step": 1,
 }
 _WINDOWS = {"train": 35_718, "validation": 9_060, "test": 12_159}
-_EVENTS = ("csi", "pod", "sucr", "bias", "mse", "mae")
+_codes = functools.partial(
+    Scoring,
+    scores=("csi", "pod", "sucr", "bias", "mse", "mae"),
+    units=_VIL,
+    error_units="(code / 255)^2, code / 255",
+)
 
 _RADAR = (
     Protocol(
@@ -113,10 +119,7 @@ _RADAR = (
         frame="5 min",
         size=(384, 384),
         examples=_WINDOWS,
-        scoring=Scoring(
-            scores=_EVENTS,
-            units=_VIL,
-            error_units="(code / 255)^2, code / 255",
+        scoring=_codes(
             thresholds=_LEVELS,
             pools=(1,),
             epsilon=(0.0, 1e-4),
@@ -130,10 +133,7 @@ _RADAR = (
         frame="5 min",
         size=(384, 384),
         examples=_WINDOWS,
-        scoring=Scoring(
-            scores=_EVENTS,
-            units=_VIL,
-            error_units="(code / 255)^2, code / 255",
+        scoring=_codes(
             leads=MEAN,
             thresholds=_LEVELS[:3],
             pools=(1,),
@@ -148,10 +148,7 @@ _RADAR = (
         frame="10 min",
         size=(128, 128),
         examples=_WINDOWS,
-        scoring=Scoring(
-            scores=_EVENTS,
-            units=_VIL,
-            error_units="(code / 255)^2, code / 255",
+        scoring=_codes(
             thresholds=_LEVELS,
             pools=(1, 4, 16),
             epsilon=(0.0, 1e-4),

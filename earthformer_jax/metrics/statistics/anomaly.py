@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.checks import check_array
-from earthformer_jax.metrics.batches import as_pair, broadcast_weights, counted
+from earthformer_jax.metrics.batches import as_pair, check_names, weighed
 
 CLIMATOLOGY = "climatology"  # key of a batch
 
@@ -63,18 +63,8 @@ class Anomalies:
 
     def __call__(self, forecast, batch) -> dict[str, jax.Array]:
         forecast, targets = as_pair(forecast, batch["targets"])
-        channels = targets.shape[-1]
-        if self.variables and channels != len(self.variables):
-            raise ValueError(
-                f"the targets have {channels} channels; the scores name "
-                f"{len(self.variables)}: {', '.join(self.variables)}"
-            )
-        keep = counted(batch)
-        share = jnp.ones((), jnp.float32)
-        if self.weights is not None:
-            weights = broadcast_weights(self.weights, targets.shape[1:])
-            share = jnp.asarray(weights / weights.mean(), jnp.float32)
-            keep &= share > 0
+        check_names(targets, self.variables)
+        keep, share = weighed(batch, self.weights)
         center = self._center(batch)
         f, o = (jnp.where(keep, x - center, 0) for x in (forecast, targets))
         axes = (2, 3) if self.variables else (2, 3, 4)

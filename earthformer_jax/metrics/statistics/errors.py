@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics.batches import as_pair, broadcast_weights, counted
+from earthformer_jax.metrics.batches import as_pair, check_names, weighed
 from earthformer_jax.metrics.statistics import cells
 
 
@@ -75,18 +75,8 @@ class Errors:
 
     def __call__(self, forecast, batch) -> dict[str, jax.Array]:
         forecast, targets = as_pair(forecast, batch["targets"])
-        channels = targets.shape[-1]
-        if self.variables and channels != len(self.variables):
-            raise ValueError(
-                f"the targets have {channels} channels; the scores name "
-                f"{len(self.variables)}: {', '.join(self.variables)}"
-            )
-        keep = counted(batch)
-        share = jnp.ones((), jnp.float32)
-        if self.weights is not None:
-            weights = broadcast_weights(self.weights, targets.shape[1:])
-            share = jnp.asarray(weights / weights.mean(), jnp.float32)
-            keep &= share > 0
+        check_names(targets, self.variables)
+        keep, share = weighed(batch, self.weights)
         share = jnp.where(keep, share, 0)
         if self.equal_examples:
             total = jnp.sum(share, axis=(1, 2, 3, 4), keepdims=True)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from earthformer_jax.metrics.batches import as_pair, counted
+from earthformer_jax.metrics.batches import as_pair, check_names, counted
 from earthformer_jax.metrics.statistics.ssim import has_ssim, ssim
 
 
@@ -48,11 +48,7 @@ class Similarity:
         forecast, targets = as_pair(forecast, batch["targets"])
         keep = counted(batch)
         b, k, height, width, channels = targets.shape
-        if self.variables and channels != len(self.variables):
-            raise ValueError(
-                f"the targets have {channels} channels; the scores name "
-                f"{len(self.variables)}: {', '.join(self.variables)}"
-            )
+        check_names(targets, self.variables)
         if has_ssim(height, width):
             planes, true_planes = (jnp.moveaxis(x, -1, 2) for x in (forecast, targets))
             whole = jnp.all(keep, axis=(2, 3))  # [b, k, c]

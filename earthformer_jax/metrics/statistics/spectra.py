@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics.batches import as_pair, counted
+from earthformer_jax.metrics.batches import as_pair, check_names, counted
 
 LEAST_SIDE = 4  # cells along the longer side of a frame that has a spectrum
 
@@ -73,17 +73,13 @@ class Spectra:
 
     def __call__(self, forecast, batch) -> dict[str, jax.Array]:
         pair = as_pair(forecast, batch["targets"])
-        height, width, channels = pair[1].shape[2:]
+        height, width = pair[1].shape[2:4]
         if (height, width) != (self.height, self.width):
             raise ValueError(
                 f"targets are frames of {height} x {width} cells: expected "
                 f"height={self.height} and width={self.width}"
             )
-        if self.variables and channels != len(self.variables):
-            raise ValueError(
-                f"the targets have {channels} channels; the scores name "
-                f"{len(self.variables)}: {', '.join(self.variables)}"
-            )
+        check_names(pair[1], self.variables)
         keep = einops.rearrange(counted(batch), "b k h w c -> b k c h w")
         scale = jnp.asarray(self.scale, jnp.float32)
         fields = [einops.rearrange(scale * x, "b k h w c -> b k c h w") for x in pair]

@@ -38,4 +38,9 @@ class Advection(nn.Module):
         check_inputs(inputs, self.input_shape)
         steps, *_, channels = self.target_shape
         frames = inputs[:, -FRAMES:, ..., :channels].astype(jnp.float32)
-        return jax.vmap(lambda x: extrapolate(x[-1], motion(x), steps))(frames)
+        return jax.vmap(lambda x: self.following(x, motion(x), steps))(frames)
+
+    @staticmethod
+    def following(frames: jax.Array, flow: jax.Array, steps: int) -> jax.Array:
+        """The next frames `[steps, h, w, c]` of `[t, h, w, c]` with a motion."""
+        return extrapolate(frames[-1], flow, steps)
