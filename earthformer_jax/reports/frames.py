@@ -85,7 +85,7 @@ def score(
         matched.add(scores)
     more = []
     if gatherer is not None:
-        sums = gatherer.sums()
+        sums = gatherer.sums(model.step)
         archive.write(settings.output(workdir, archive.NAME), sums)
         skill.add(scores, sums)
         more = skill.summary(sums, reference)

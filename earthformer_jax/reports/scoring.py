@@ -49,6 +49,7 @@ class ModelFunctions:
         size: number of members.
         spread: factors `[k][c]` that multiply their departures from their mean; None:
             there are none.
+        step: optimiser steps after which it was saved; 0: it was not trained.
     """
 
     forecast: Forecast
@@ -57,6 +58,7 @@ class ModelFunctions:
     members: Callable[[Batch], np.ndarray] | None = None
     size: int = 0
     spread: Sequence[Sequence[float]] | None = None
+    step: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

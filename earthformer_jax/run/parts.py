@@ -1,6 +1,7 @@
 """The data set and the model of a config, made and checked."""
 
 import functools
+import pathlib
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from earthformer_jax import data, models
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.state import DataState
+from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.models import bases
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.ensemble import Ensemble
@@ -17,6 +19,7 @@ from earthformer_jax.profiling import summary
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run.command_line import as_config_error
+from earthformer_jax.run.ensembles import members
 from earthformer_jax.run.tokenizers import restoring
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state as state_lib
@@ -138,8 +141,44 @@ def check_report(
 
     with as_config_error(f"model {config.model.name!r}", "data", config.data):
         reports.check(dataset.task, model)
+    if isinstance(dataset.task, ForecastFrames):  # whose sums are kept
+        with as_config_error("Task.verification"):
+            reports.archive.check(dataset.task.verification)
     with as_config_error("evaluation", "eval", config.eval):
         reports.fields.check(dataset.task, config.eval.write_forecasts)
+
+
+def check_same_data(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    state: DataState,
+    open_dataset: Callable[[], Dataset],
+) -> None:
+    """Refuses to continue a training with other data.
+
+    Args:
+        config: the whole config.
+        workdir: of the training.
+        state: of the data that it was started with.
+        open_dataset: gives the data set of the config, in the units of the training.
+
+    Raises:
+        ConfigError: with what differs.
+    """
+    try:
+        now = open_dataset().data.state
+        different = state.differences(now()) if now else []
+    except ConfigError as error:  # nothing here is what was trained on
+        different = list(error.problems)
+    if not different:
+        return
+    as_new = load_data(members.whole(config)).data.state
+    lines = (state.differences(as_new()) if as_new else []) or different
+    raise ConfigError(
+        f"{workdir} was started with other data:"
+        + "".join(f"\n  {line}" for line in lines)
+        + "\nuse another --workdir, or the same data to continue"
+    )
 
 
 def check_model(

@@ -1,8 +1,6 @@
 """A run: a config and the workdir it is trained and scored in."""
 
-import dataclasses
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -15,45 +13,36 @@ from jax.experimental import multihost_utils
 
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Dataset
-from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.models.bases import LEARNS_NOTHING
-from earthformer_jax.models.contract import (
-    Embedder,
-    Forecaster,
-    Tokenizer,
-    Variables,
-    draws,
-    members_of_mean,
-    trains_members,
-)
-from earthformer_jax.models.ensemble import MEMBER, Ensemble
+from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.ensembles import combining, members
+from earthformer_jax.run.evaluating import reporting
 from earthformer_jax.run.parts import (
     MakeParts,
     check_base,
     check_model,
     check_report,
+    check_same_data,
     example_shapes,
     load_data,
     make_model,
 )
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.protocols import choosing
-from earthformer_jax.run.start import BASE, first_weights, with_base
+from earthformer_jax.run.start import BASE, initial, with_base
 from earthformer_jax.run.tokenizers import first
 from earthformer_jax.run.tokenizers.restoring import to_restore
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
-from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.settings import check_dataset, check_devices, make_loss
-from earthformer_jax.training.state import count_parameters
-from earthformer_jax.training.workdir import CONFIG_FILE, to_json
+from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +116,8 @@ class Run:
         with claim(self.workdir):  # known before the data are read
             pass
         workdir_lib.check_same_config(self.config, self.workdir)
-        self._check_same_data()
+        if self.state is not None:
+            check_same_data(self.config, self.workdir, self.state, lambda: self.dataset)
         if self._size > 1:
             return self._train_members()
         examples = len(self.dataset.data.train)
@@ -140,7 +130,7 @@ class Run:
             self.workdir,
             dataset=self.dataset,
             model=self.model,
-            weights=self._first_weights(),
+            weights=initial(self.config, self.workdir, *self._built, self.dataset.data),
         )
         if self.state is None and self.dataset.data.state is not None:
             self.state = self.dataset.data.state()
@@ -183,7 +173,14 @@ class Run:
         """
         trained = self._restored()
         if self._size > 1:
-            return self._of_members(trained)
+            return combining.of_members(
+                trained,
+                self._folders,
+                self._settings.train,
+                self._training_examples,
+                self._built[1],
+                self.config.eval.checkpoint,
+            )
         return spread.apply(trained, self.workdir)
 
     def _restored(self) -> TrainedModel:
@@ -242,7 +239,12 @@ class Run:
             logger.info("scoring the checkpoint of step %d", trained.step)
         scores = {}
         if jax.process_index() == 0:
-            scores = self._report(trained)
+            label = reporting.label(
+                self.config, self.workdir, self.dataset, self.state, protocol
+            )
+            scores = reporting.report(
+                trained, self.dataset, self.config, self.workdir, label
+            )
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("scored")
         return scores
@@ -389,26 +391,6 @@ class Run:
                 run.evaluate()
         return True
 
-    def _of_members(self, trained: TrainedModel) -> TrainedModel:
-        """An ensemble that knows whether its members are complete.
-
-        The checkpoint holds the best variables of every member; with
-        `config.eval.checkpoint=last` those of their last steps are read from them.
-        """
-        if self.state is not None:
-            examples = self.state.examples["train"]
-        else:
-            examples = len(self.dataset.data.train)
-        train, folders = self._settings.train, self._folders
-        complete = combining.are_complete(folders, train, examples)
-        trained = dataclasses.replace(trained, complete=complete)
-        if self.config.eval.checkpoint == "best":
-            return trained
-        stats = trained.variables.get("batch_stats", {}).get(MEMBER, {})
-        base = jax.tree.map(lambda x: x[0], stats.get(BASE)) if BASE in stats else None
-        variables, _ = combining.stacked(folders, "last", self._built[1], base)
-        return dataclasses.replace(trained, variables=jax.device_put(variables))
-
     def _base_of_members(self) -> Mapping[str, Any] | None:
         """The constants of their base, of the whole training period; None: none.
 
@@ -422,128 +404,13 @@ class Run:
         return with_base(None, base, like, self.dataset.data)["batch_stats"][BASE]
 
     @property
+    def _training_examples(self) -> int:
+        """Size of the training split, of the training if there was one."""
+        if self.state is not None:
+            return self.state.examples["train"]
+        return len(self.dataset.data.train)
+
+    @property
     def _folders(self) -> list[pathlib.Path]:
         """The workdirs of the members."""
         return [members.folder(self.workdir, i) for i in range(self._size)]
-
-    def _first_weights(self) -> Variables | None:
-        """What a new training begins with; None: new weights, or a checkpoint.
-
-        Raises:
-            ConfigError: with the reason, if there are no weights that fit.
-        """
-        if Checkpoints(self.workdir / "checkpoints").steps():
-            return None
-        weights, data = None, self.dataset.data
-        if path := self._settings.train.init_from:
-            now = None if data.state is None else data.state()
-            weights = first_weights(path, *self._built, now)
-        if (base := self.config.model.get("base")) and base not in LEARNS_NOTHING:
-            weights = with_base(weights, base, self._built[1], data)
-        if first.is_needed(self.config):
-            state = None if data.state is None else data.state()
-            like = self._built[1]
-            weights = first.add(weights, self.workdir, like, self.config, state)
-        return weights
-
-    def _check_same_data(self) -> None:
-        """Refuses to continue a training with other data.
-
-        Raises:
-            ConfigError: with what differs.
-        """
-        if self.state is None:
-            return
-        try:
-            now = self.dataset.data.state
-            different = self.state.differences(now()) if now else []
-        except ConfigError as error:  # nothing here is what was trained on
-            different = list(error.problems)
-        if not different:
-            return
-        as_new = load_data(members.whole(self.config)).data.state
-        lines = (self.state.differences(as_new()) if as_new else []) or different
-        raise ConfigError(
-            f"{self.workdir} was started with other data:"
-            + "".join(f"\n  {line}" for line in lines)
-            + "\nuse another --workdir, or the same data to continue"
-        )
-
-    def _label(self) -> str:
-        """What names the scores of another protocol or other data; "" if neither."""
-        protocol = choosing.asked_for(self.config, self.workdir, self._protocol)
-        now = self.dataset.data.state
-        if self.state is not None and self.state.checksums and now is not None:
-            is_same = not self.state.differences(now(), SPLITS)
-        else:
-            is_same = workdir_lib.has_same_data(self.config, self.workdir)
-        name = "" if is_same else workdir_lib.data_name(self.config)
-        return "-".join(filter(None, (name, protocol)))
-
-    def _report(self, trained: TrainedModel) -> dict[str, Any]:
-        """Writes scores, figures and the page; returns the scores."""
-        # Slow to import, and not needed for forecasts.
-        from earthformer_jax import reports
-        from earthformer_jax.reports.probabilities.scoring import Remembered
-        from earthformer_jax.reports.scoring import MeanOfFirst, MeanOfMembers
-        from earthformer_jax.training import evaluation
-
-        make = functools.partial(
-            evaluation.make_forecaster,
-            trained.model,
-            jax.device_get(trained.variables),
-            mesh_lib.data_mesh(jax.local_devices()),
-        )
-        has = functools.partial(isinstance, trained.model)
-        options = self.config.eval
-        more: dict[str, Any] = {}
-        forecast = make()
-        if isinstance(trained.model, Ensemble):
-            more = {"members": make(method="members"), "size": trained.model.size}
-            forecast = MeanOfMembers(more["members"])
-        elif draws(trained.model) and options.members > 1:
-            members = Remembered(make(method="members", size=options.members))
-            more = {
-                "members": members,
-                "size": options.members,
-                "spread": spread.used(trained.variables),
-            }
-            if trains_members(trained.model):
-                first = members_of_mean(trained.model)
-                if first <= options.members:  # they need not be made twice
-                    forecast = MeanOfFirst(members, first)
-        model = reports.ModelFunctions(
-            forecast=forecast,
-            embed=make(method="embed") if has(Embedder) else None,
-            encode=make(method="encode") if has(Tokenizer) else None,
-            **more,
-        )
-        settings = reports.Settings(
-            options.batch_size,
-            options.clusters,
-            label=self._label(),
-            write_forecasts=options.write_forecasts,
-        )
-        dataset, about = self.dataset, self._about(trained)
-        return reports.report(
-            dataset.task, dataset.data, model, self.workdir, settings, about=about
-        )
-
-    def _about(self, trained: TrainedModel):
-        """What the page says of the model and its run."""
-        from earthformer_jax.reports.page.about import About
-
-        saved = workdir_lib.read_config(self.workdir)
-        return About(
-            model=config_lib.model_label(self.config),
-            parameters=count_parameters(trained.variables["params"]),
-            config=json.loads(to_json(self.config)),
-            changed=[
-                line.split(":")[0]
-                for line in workdir_lib.differences(saved, self.config)
-            ],
-            workdir=str(self.workdir),
-            step=trained.step,
-            complete=trained.complete,
-            device=jax.local_devices()[0].device_kind,
-        )

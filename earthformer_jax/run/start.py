@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from flax import traverse_util
 
@@ -18,6 +19,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.forecast import archive
 from earthformer_jax.interop import official
 from earthformer_jax.interop.transfer import Transfer, transfer
+from earthformer_jax.models.bases import LEARNS_NOTHING
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.models.ensemble import MEMBER
@@ -29,6 +31,7 @@ from earthformer_jax.models.probabilistic import (
     Probabilistic,
 )
 from earthformer_jax.run.ensembles import members
+from earthformer_jax.run.tokenizers import first
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError, Checkpoints
 
@@ -39,6 +42,39 @@ _NOISE = f"params/{NOISE}/"
 FEW = 0.5  # share of arrays that stay new, above which the log warns
 
 logger = logging.getLogger(__name__)
+
+
+def initial(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    model: Forecaster,
+    like: Variables,
+    data: Data,
+) -> Variables | None:
+    """What a new training begins with; None: new weights, or a checkpoint.
+
+    Args:
+        config: the whole config.
+        workdir: of the training.
+        model: to train.
+        like: shapes and types of its variables.
+        data: that it is trained on.
+
+    Raises:
+        ConfigError: with the reason, if there are no weights that fit.
+    """
+    if Checkpoints(workdir / "checkpoints").steps():
+        return None
+    weights = None
+    if path := config.train.init_from:
+        state = None if data.state is None else data.state()
+        weights = first_weights(path, model, like, state)
+    if (base := config.model.get("base")) and base not in LEARNS_NOTHING:
+        weights = with_base(weights, base, like, data)
+    if first.is_needed(config):
+        state = None if data.state is None else data.state()
+        weights = first.add(weights, workdir, like, config, state)
+    return weights
 
 
 def first_weights(

@@ -15,8 +15,14 @@ NAME = "skill.nc"
 CATEGORIES = ["La Niña", "neutral", "El Niño"]
 
 
-def dataset(skill: Skill, data: Data) -> xr.Dataset:
-    """Everything in `skill`, with names, units and a meaning of each variable."""
+def dataset(skill: Skill, data: Data, step: int = 0) -> xr.Dataset:
+    """Everything in `skill`, with names, units and a meaning of each variable.
+
+    Args:
+        skill: of the model and references.
+        data: that were forecast.
+        step: optimiser steps after which the model was saved; 0: it was not trained.
+    """
     windows = skill.windows
     leads = windows.forecast.shape[2]
     category_leads = skill_lib.category_scores(skill)["hits"].shape[1]
@@ -50,6 +56,7 @@ def dataset(skill: Skill, data: Data) -> xr.Dataset:
             "source": data.description,
             "index_months": skill.index_months,
             "block_windows": skill.block,
+            "step": step,
         },
     )
 
@@ -136,11 +143,11 @@ def _variables(skill: Skill) -> dict[str, tuple]:
     }
 
 
-def write(path: Path, skill: Skill, data: Data) -> None:
+def write(path: Path, skill: Skill, data: Data, step: int = 0) -> None:
     """Writes `dataset` so that readers never see a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
-    content = dataset(skill, data)
+    content = dataset(skill, data, step)
     encoding = {
         name: {"zlib": True, "complevel": 1, "dtype": "float32"}
         for name, values in content.data_vars.items()

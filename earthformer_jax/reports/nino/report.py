@@ -63,7 +63,7 @@ def score(
     } | members
     scores |= probabilities.scores_of(task, data, model, task.references, settings)
     scoring.write_json(settings.output(workdir, "scores.json"), scores)
-    archive.write(settings.output(workdir, archive.NAME), skill, data)
+    archive.write(settings.output(workdir, archive.NAME), skill, data, model.step)
     lines = [table(scores), *skill_lib.summary(skill), *probabilities.lines(scores)]
     print("\n".join(lines), flush=True)
     figures = settings.output(workdir, "figures")

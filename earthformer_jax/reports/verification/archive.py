@@ -104,6 +104,7 @@ def read(path: Path) -> BlockSums:
             sizes=root["examples_in_block"].values.astype(np.int64),
         )
         specification = json.loads(root.attrs["verification"])
+        step = int(root.attrs.get("step", 0))
         names = [str(x) for x in root[FORECAST].values]
     statistics, values = {}, {name: {} for name in names}
     for key, entry in specification["statistics"].items():
@@ -114,16 +115,22 @@ def read(path: Path) -> BlockSums:
                 for name, one in zip(names, array, strict=True):
                     values[name].setdefault(key, {})[part] = one
     scores = {name: _score(x) for name, x in specification["scores"].items()}
-    return BlockSums(examples, Verification(statistics, scores), values)
+    return BlockSums(examples, Verification(statistics, scores), values, step)
+
+
+def check(verification: Verification) -> None:
+    """Refuses, before forecasts are made, what `write` could not keep.
+
+    Raises:
+        ValueError: for a score whose function is not one of `metrics`, or whose
+            options, or the positions along an axis, are not numbers or texts.
+    """
+    _specification(verification)
 
 
 def _root(sums: BlockSums) -> xr.Dataset:
     about = dataclasses.asdict(sums.examples)
     sizes = about.pop("sizes")
-    verification = {
-        "statistics": {n: entry_of(x) for n, x in sums.verification.statistics.items()},
-        "scores": {n: described(x) for n, x in sums.verification.scores.items()},
-    }
     return xr.Dataset(
         {
             "examples_in_block": (
@@ -138,9 +145,19 @@ def _root(sums: BlockSums) -> xr.Dataset:
             "source": sums.examples.description,
             "format": FORMAT,
             "examples": json.dumps(about, ensure_ascii=False),
-            "verification": json.dumps(verification, default=_plain),
+            "verification": _specification(sums.verification),
+            "step": sums.step,
         },
     )
+
+
+def _specification(verification: Verification) -> str:
+    """A verification as text; raises as `check`."""
+    found = {
+        "statistics": {n: entry_of(x) for n, x in verification.statistics.items()},
+        "scores": {n: described(x) for n, x in verification.scores.items()},
+    }
+    return json.dumps(found, default=_plain)
 
 
 def _group(sums: BlockSums, key: str) -> xr.Dataset:
@@ -159,8 +176,10 @@ def _group(sums: BlockSums, key: str) -> xr.Dataset:
     return found
 
 
-def _plain(number: np.generic) -> Any:
-    return number.item()
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise ValueError(f"{value!r} cannot be kept in {NAME}: expected numbers and texts")
 
 
 def entry_of(statistic: Statistic) -> dict[str, Any]:
@@ -201,11 +220,14 @@ def _named(function: Callable) -> dict[str, Any]:
     options: dict[str, Any] = {}
     while isinstance(function, functools.partial):
         if function.args:
-            raise ValueError(f"{function} has arguments without names")
+            raise ValueError(
+                f"the score function {function} cannot be kept in {NAME}: expected all "
+                "of its arguments by name"
+            )
         options = function.keywords | options
         function = function.func
-    start, module = f"{metrics.__name__}.", function.__module__
-    name = function.__qualname__
+    start, module = f"{metrics.__name__}.", str(getattr(function, "__module__", ""))
+    name = getattr(function, "__qualname__", f"{type(function).__name__}.__call__")
     if not module.startswith(start) or "." in name:
         raise ValueError(
             f"the score function {module}.{name} cannot be kept in "

@@ -108,6 +108,7 @@ def of_sums(files: Mapping[Path, BlockSums]) -> Comparison:
             "evaluate them again with --mode=evaluate"
         )
     values, models = _merged(files, statistics)
+    steps = {name: files[file].step for name, file in zip(models, files, strict=True)}
     verification = dataclasses.replace(
         sums.verification,
         statistics={n: sums.verification.statistics[n] for n in statistics},
@@ -115,7 +116,7 @@ def of_sums(files: Mapping[Path, BlockSums]) -> Comparison:
     )
     left_out = sorted({name for v in every for name in v.scores} - set(scores))
     merged = BlockSums(sums.examples, verification, values)
-    return _of_merged(merged, models, left_out)
+    return _of_merged(merged, models, steps, left_out)
 
 
 def _differences(a: Examples, b: Examples) -> str:
@@ -195,7 +196,10 @@ def check_same(name: str, file: Path, values: Any, other: Path, others: Any) -> 
 
 
 def _of_merged(
-    sums: BlockSums, models: Mapping[str, str], left_out: Sequence[str]
+    sums: BlockSums,
+    models: Mapping[str, str],
+    steps: Mapping[str, int],
+    left_out: Sequence[str],
 ) -> Comparison:
     examples, every = sums.examples, list(sums.verification.scores)
     short = skill.short_names(sums)
@@ -219,6 +223,7 @@ def _of_merged(
         + (f"no intervals: {why}" if why else blocks),
         checksum=examples.checksum,
         models=models,
+        steps=steps,
         numbers=numbers,
         headline=headline,
         curves=curves,

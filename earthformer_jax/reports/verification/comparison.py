@@ -36,6 +36,7 @@ class Comparison:
         examples: how many examples there are, in blocks of what, one line.
         checksum: of the examples; "": none.
         models: the workdir of each model, by its name.
+        steps: optimiser steps of each model; 0: not trained, or not known.
         numbers: scores that are single numbers; those in `headline` come first.
         headline: scores of the table.
         curves: scores of each lead time, for the figure: label, score.
@@ -48,6 +49,7 @@ class Comparison:
     examples: str
     checksum: str
     models: Mapping[str, str]
+    steps: Mapping[str, int]
     numbers: Sequence[Sampled]
     headline: Sequence[str]
     curves: Sequence[tuple[str, Sampled]]
@@ -103,7 +105,10 @@ def table(comparison: Comparison) -> str:
         padded = [f"{x:<{w}}" for x, w in zip(cells, widths, strict=True)]
         return "  ".join([f"{name:<{width}}", *padded]).rstrip()
 
-    lines = [comparison.about, comparison.examples, line("", heads)]
+    lines = [comparison.about, comparison.examples]
+    steps = [f"{name} {n:,}" for name, n in comparison.steps.items() if n]
+    lines += [f"Training steps: {', '.join(steps)}"] if steps else []
+    lines += [line("", heads)]
     lines += [line(name, rows[name]) for name in names]
     lines += ["", "Paired differences on the same samples:"]
     pairs = [(name, comparison.rival_of(name)) for name in comparison.models]
@@ -149,9 +154,10 @@ def content(comparison: Comparison) -> dict[str, Any]:
 
     Returns:
         {"about", "examples", "examples_sha256", "level", "samples", "models": {name:
-        workdir}, "strongest_reference", "scores": {score: {"better", "units",
-        "forecasts": {name: {"value", "interval"}}, "differences": {name: {other:
-        {"difference", "interval", "p_value", "verdict"}}}}}}.
+        workdir}, "steps": {name: number or None}, "strongest_reference", "scores":
+        {score: {"better", "units", "forecasts": {name: {"value", "interval"}},
+        "differences": {name: {other: {"difference", "interval", "p_value",
+        "verdict"}}}}}}.
     """
     scores = {}
     for score in comparison.numbers:
@@ -177,6 +183,7 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "level": LEVEL,
         "samples": SAMPLES,
         "models": dict(comparison.models),
+        "steps": {name: n or None for name, n in comparison.steps.items()},
         "strongest_reference": comparison.strongest,
         "left_out": list(comparison.left_out),
         "scores": scores,

@@ -76,7 +76,10 @@ def compare(files: Sequence[Path]) -> Comparison:
         windows, data.attrs["index_months"], int(data.attrs["block_windows"])
     )
     return _comparison(
-        skill, data.attrs["source"], {n: str(f.parent) for f, n in models.items()}
+        skill,
+        data.attrs["source"],
+        {n: str(f.parent) for f, n in models.items()},
+        {n: int(found[f].attrs.get("step", 0)) for f, n in models.items()},
     )
 
 
@@ -167,7 +170,10 @@ def _windows(
 
 
 def _comparison(
-    skill: nino_skill.Skill, about: str, models: Mapping[str, str]
+    skill: nino_skill.Skill,
+    about: str,
+    models: Mapping[str, str],
+    steps: Mapping[str, int],
 ) -> Comparison:
     names = skill.windows.names
 
@@ -201,6 +207,7 @@ def _comparison(
         ),
         checksum="",
         models=models,
+        steps=steps,
         numbers=[sampled(key, *look, ()) for key, look in LABELS.items()],
         headline=list(LABELS),
         curves=[

@@ -55,11 +55,14 @@ class BlockSums:
         examples: what they are of.
         verification: its statistics name the sums and their axes.
         values: forecast -> statistic -> name -> float64 `[n, k, *sizes]`.
+        step: optimiser steps after which the model was saved; 0: it was not trained, or
+            the file does not say.
     """
 
     examples: Examples
     verification: Verification
     values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+    step: int = 0
 
     @property
     def blocks(self) -> int:
@@ -110,8 +113,8 @@ class Gatherer:
                 one = jax.tree.map(lambda x, i=row: np.asarray(x[i], np.float64), found)
                 self._sums[name][-1] = _added(self._sums[name][-1], one)
 
-    def sums(self) -> BlockSums:
-        """The sums of all that was added."""
+    def sums(self, step: int = 0) -> BlockSums:
+        """The sums of all that was added; `step` as of `BlockSums`."""
         first = self._data.test[0]
         return BlockSums(
             Examples(
@@ -131,6 +134,7 @@ class Gatherer:
                 name: jax.tree.map(lambda *x: np.stack(x), *parts)
                 for name, parts in self._sums.items()
             },
+            step,
         )
 
     def _text(self) -> str:

@@ -1,5 +1,6 @@
 """The checkpoint of an ensemble, made of those of its members."""
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -16,6 +17,7 @@ from earthformer_jax.data.state import DataState
 from earthformer_jax.models.contract import Variables
 from earthformer_jax.models.ensemble import MEMBER
 from earthformer_jax.run.start import BASE
+from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import (
@@ -175,3 +177,34 @@ def are_complete(
         if not plan.is_complete(checkpoints.progress(steps[-1])):
             return False
     return True
+
+
+def of_members(
+    trained: TrainedModel,
+    folders: Sequence[pathlib.Path],
+    train: TrainSettings,
+    examples: int,
+    like: Variables,
+    which: str,
+) -> TrainedModel:
+    """An ensemble that knows whether its members are complete.
+
+    The checkpoint holds the best variables of every member; those of their last steps
+    are read from the members.
+
+    Args:
+        trained: what the checkpoint of the ensemble holds.
+        folders: workdirs of the members.
+        train: settings of the training.
+        examples: size of the training split.
+        like: shapes and types of the variables of the ensemble.
+        which: "best" or "last".
+    """
+    complete = are_complete(folders, train, examples)
+    trained = dataclasses.replace(trained, complete=complete)
+    if which == "best":
+        return trained
+    stats = trained.variables.get("batch_stats", {}).get(MEMBER, {})
+    base = jax.tree.map(lambda x: x[0], stats.get(BASE)) if BASE in stats else None
+    variables, _ = stacked(folders, which, like, base)
+    return dataclasses.replace(trained, variables=jax.device_put(variables))

@@ -5,10 +5,12 @@ import functools
 import os
 
 import jax
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 
+from earthformer_jax.metrics.scores import continuous
 from earthformer_jax.metrics.verification import Score
 from earthformer_jax.reports.verification import archive
 from tests.reports.verification.fields import data
@@ -24,7 +26,7 @@ def test_reading_inverts_writing(tmp_path, sums):
     path = tmp_path / "a" / "sums.nc"
     archive.write(path, sums)
     found = archive.read(path)
-    assert os.listdir(path.parent) == ["sums.nc"]
+    assert os.listdir(path.parent) == ["sums.nc"] and found.step == 0
     jax.tree.map(np.testing.assert_array_equal, found.values, dict(sums.values))
     for field in dataclasses.fields(sums.examples):
         values = (getattr(x.examples, field.name) for x in (found, sums))
@@ -69,16 +71,44 @@ def test_another_file_is_refused(tmp_path, sums):
         archive.read(tmp_path / "nowhere.nc")
 
 
-@pytest.mark.parametrize("function", [np.mean, functools.partial(lambda sums: 0)])
-def test_a_score_that_cannot_be_kept_is_refused(tmp_path, sums, function):
+class Callable:
+    """A score function without a name."""
+
+    def __call__(self, sums):
+        return 0
+
+
+@pytest.mark.parametrize(
+    "function, expected",
+    [
+        (np.mean, "one of a module"),
+        (functools.partial(lambda sums: 0), "one of a module"),
+        (Callable(), "one of a module"),
+        (functools.partial(continuous.psnr, data_range=Callable()), "numbers and"),
+        (functools.partial(continuous.psnr, 2.0), "all of its arguments by name"),
+    ],
+)
+def test_a_score_that_cannot_be_kept_is_refused(tmp_path, sums, function, expected):
     verification = dataclasses.replace(
         sums.verification, scores={"own": Score("errors", function)}
     )
-    with pytest.raises(ValueError, match=r"cannot be kept in sums.nc: expected one of"):
+    message = f"cannot be kept in sums.nc: expected {expected}"
+    with pytest.raises(ValueError, match=message):
         archive.write(
             tmp_path / "sums.nc", dataclasses.replace(sums, verification=verification)
         )
     assert not os.listdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        archive.check(verification)
+
+
+def test_the_file_names_the_step(tmp_path, sums):
+    path = tmp_path / "sums.nc"
+    archive.write(path, dataclasses.replace(sums, step=1200))
+    assert archive.read(path).step == 1200
+    with netCDF4.Dataset(path, "a") as file:  # as an earlier version left it
+        del file.step
+    assert archive.read(path).step == 0
 
 
 def test_stored_sums_are_not_added_to(tmp_path, sums):

@@ -82,6 +82,15 @@ def test_a_comparison_agrees_with_scores_json(evaluated):
     )
 
 
+def test_the_steps_of_the_models_are_shown(evaluated):
+    def change(sums):
+        return dataclasses.replace(sums, step=1200)
+
+    found = compare([evaluated[0], evaluated[2]("longer", change=change)])
+    assert "\nTraining steps: longer 1,200\n" in comparison.table(found)
+    assert comparison.content(found)["steps"] == {"half": None, "longer": 1200}
+
+
 def test_a_reference_of_one_file_is_compared_too(evaluated):
     more = evaluated[2]("more", climatology=lambda batch: 0 * batch["targets"])
     found = compare([evaluated[1], more])
