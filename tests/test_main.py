@@ -239,11 +239,11 @@ WRONG = {
     ),
     "wrong type": (
         ["--config={file}", "--config.train.steps=1.5"],
-        "--config.train.steps=1.5: invalid literal",
+        "--config.train.steps=1.5: expected a whole number",
     ),
     "not a number": (
         ["--config={file}", "--config.optim.lr=fast"],
-        "could not convert string to float: 'fast'",
+        "expected a number",
     ),
     "impossible value": (
         ["--config={file}", "--config.optim.lr=-1"],

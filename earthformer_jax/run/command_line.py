@@ -72,7 +72,15 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues) -> list[str]
     except flags.Error as error:
         if isinstance(error.__context__, ConfigError):  # absl says "flag --config="
             raise error.__context__ from None
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_in_words(str(error))) from error
+
+
+def _in_words(message: str) -> str:
+    """What absl says of a flag, without the words of `int` and `float`."""
+    message = re.sub(
+        r"invalid literal for int\(\).*", "expected a whole number", message
+    )
+    return re.sub(r"could not convert string to float.*", "expected a number", message)
 
 
 def with_names(argv: Sequence[str]) -> list[str]:

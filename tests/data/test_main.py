@@ -115,7 +115,7 @@ WRONG = {
     ),
     "wrong type": (
         ["show", CONFIG_IS, "--config.data.in_len=x"],
-        "--config.data.in_len=x: invalid literal for int()",
+        "--config.data.in_len=x: expected a whole number",
     ),
     "wrong data": (
         ["show", CONFIG_IS, "--config.data.path=absent.nc"],
