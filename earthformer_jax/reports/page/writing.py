@@ -27,6 +27,7 @@ from earthformer_jax.reports.page.tidy import Row
 
 WIDE = {"wide": 1.2, "wider": 2.6}  # classes of figures from this width by height on
 MANY_PIXELS = 1100  # of the width, from which a figure is wide as well
+SHORT = 3 * 24 * 60  # minutes; a shorter period has times of day
 LARGE = 2.0  # from this ratio of errors on, it is given instead of percent
 
 
@@ -145,7 +146,11 @@ def _period(data: Data, split: str) -> str:
         return ""
     ends = [np.asarray(source[i]["time"]) for i in (0, len(source) - 1)]
     first, last = min(x.min() for x in ends), max(x.max() for x in ends)
-    dates = [str(np.datetime64(int(x), "m"))[:10] for x in (first, last)]
+    dates = [str(np.datetime64(int(x), "m")) for x in (first, last)]
+    if last - first < SHORT:  # days alone would be the same in all splits
+        dates = [f"{x.replace('T', ' ')} UTC" for x in dates]
+    else:
+        dates = [x[:10] for x in dates]
     return f"{dates[0]} to {dates[1]} (inputs included)"
 
 

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -154,3 +156,17 @@ def test_only_new_figures_are_shown_and_in_their_order(tmp_path):
 def test_text_between_elements_is_kept():
     made = markup.element("p", "a", markup.element("b", "c"), "d", "e")
     assert "<p>a<b>c</b>de</p>" in markup.document("t", made)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [
+        (60, "2010-08-26 00:00 UTC to 2010-08-26 01:00 UTC (inputs included)"),
+        (14400, "2010-08-26 to 2010-09-05 (inputs included)"),
+    ],
+)
+def test_short_periods_have_times_of_day(minutes, text):
+    start = np.datetime64("2010-08-26", "m").astype(int)
+    test = [{"time": np.array([start, start + minutes])}]
+    data = types.SimpleNamespace(spans={"test": None}, test=test)
+    assert writing._period(data, "test") == text  # pyright: ignore[reportArgumentType]
