@@ -27,7 +27,7 @@ def made(monkeypatch):
     count(data, "load", lambda config, seed: toy.dataset())
     count(models, "create_model", lambda name, **options: toy.ToyModel())
     count(reports, "check", lambda task, model: None)
-    count(reports, "score", lambda *_: {"forecasts": {}})
+    count(reports, "report", lambda *_, about: {"forecasts": {}})
     for check in ("check_model", "check_dataset"):
         count(run_lib, check, getattr(run_lib, check))
     count(run_lib.config_lib, "check", run_lib.config_lib.check)

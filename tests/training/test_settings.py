@@ -54,6 +54,7 @@ WRONG_VALUES = {
     "eval.checkpoint": ["newest"],
     "eval.members": [-1, 1.5],
     "eval.spread": ["narrow"],
+    "eval.write_forecasts": [-1, 1.5],
 }
 
 
