@@ -189,6 +189,15 @@ class TestMembers:
         turned = members(model, variables, inputs[::-1], 4)
         np.testing.assert_allclose(turned[:, ::-1], together, atol=1e-5)
 
+    def test_several_devices_draw_the_same(self, toy):
+        model, variables = toy
+        variables, inputs = noisy(variables), inputs_of(3)
+        together = members(model, variables, inputs, 4)
+        draw = functools.partial(model.apply, size=4, method="members")
+        mapped = jax.pmap(draw, in_axes=(None, 0))(variables, inputs[:, None])
+        each = np.asarray(mapped)[:, :, 0]
+        np.testing.assert_allclose(each.swapaxes(0, 1), together, atol=1e-5)
+
     def test_fewer_are_the_first(self, toy):
         """Also of more than forecast side by side, and with a fitted spread."""
         model, variables = toy

@@ -105,6 +105,16 @@ def test_only_the_most_probable_code_is_the_forecast():
     np.testing.assert_allclose(*run(INPUTS), atol=1e-6)
 
 
+@pytest.mark.slow
+def test_several_devices_draw_the_same():
+    model = make()
+    variables = variables_of(model)
+    draw = functools.partial(model.apply, size=2, method="members")
+    two = compiled(draw)(variables, INPUTS)
+    mapped = jax.pmap(draw, in_axes=(None, 0))(variables, INPUTS[:, None])
+    np.testing.assert_allclose(mapped[:, :, 0].swapaxes(0, 1), two, atol=1e-5)
+
+
 def test_training_changes_no_constant():
     model = make(attn_drop=0.0, proj_drop=0.0, ffn_drop=0.0)
     variables = variables_of(model)
