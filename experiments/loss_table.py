@@ -7,7 +7,7 @@ r"""What each loss does to the scores of one network, in one table.
 Trains a small UNet on radar images with every loss in turn and two seeds, in a workdir
 of its own below --out, and prints and writes table.md: test MSE, CSI by threshold and
 their mean, and frequency bias, as means over seeds with half the range between them,
-and persistence for comparison. All are trained with the same examples in the same
+and the references for comparison. All are trained with the same examples in the same
 number of steps, and the checkpoint is the one with the best --monitor on the validation
 split. A training that is done is not repeated, and an interrupted one resumes.
 
@@ -146,7 +146,7 @@ def scores_of(
     """Test scores of a training, which is done first if need be.
 
     Returns:
-        by forecast, "model" and "persistence"; None if it was interrupted.
+        by forecast, "model" and the references; None if it was interrupted.
     """
     workdir = a.out / f"{name}-{seed}"
     config = config_of(ROWS[name], seed, a)
@@ -187,8 +187,9 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         of_model = cells([scores["model"] for scores in seeds])
         lines.append(f"| {ROWS[name].label} | {' | '.join(of_model)} |")
     first = next(iter(results.values()))[0]
-    persistence = cells([first["persistence"]])
-    lines.append(f"| *persistence* | {' | '.join(persistence)} |")
+    for name, scores in first.items():
+        if name != "model":
+            lines.append(f"| *{name}* | {' | '.join(cells([scores]))} |")
     return "\n".join(lines) + "\n"
 
 
