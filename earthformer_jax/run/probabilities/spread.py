@@ -13,7 +13,7 @@ import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +40,8 @@ LEAST_EXAMPLES = 4 * PARTS  # that share no frame, for the scores of parts
 PRIORS = (10, 30, 100)
 MOST_CELLS = 10_000  # of a frame
 DECIMALS = 4
+
+Totals = Mapping[str, np.ndarray]  # sums of `metrics.ensembles.spread.terms`
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +80,8 @@ def fit(
 
     Whether they are those of frames or of cells, and how far cells are drawn to their
     frame, is decided by parts of the split that the factors were not fitted to. Splits
-    with less than `LEAST_EXAMPLES` that share no frame, and large fields, where what
-    moves leaves the factors of cells no meaning, have those of frames.
+    with fewer than `LEAST_EXAMPLES` examples that share no frame have those of frames.
+    So have large fields: rain that moves through them is not tied to places.
 
     Args:
         members: batch -> `[m, b, k, h, w, c]` in model units, with a spread of 1.
@@ -98,31 +100,60 @@ def fit(
     parts = _parts(data)
     totals = [_total(terms, members, part, batch_size) for part in parts]
     whole = _sum(totals)
-    ways = {"as_trained": _ones, "frame": _of_frames}
-    cells = np.prod(np.shape(whole["error"])[1:3])
-    if len(parts) > 1 and cells <= MOST_CELLS:
-        ways |= {
-            f"cell {prior}": functools.partial(
-                spread_lib.by_cell, weights=weights, prior=prior
-            )
-            for prior in PRIORS
-        }
-    score = jax.jit(lambda x, batch, f: spread_lib.scores(x, batch, weights, f))
-    crps, weight = np.zeros(len(ways)), float(whole["weight"].sum() * cells)
-    for i, part in enumerate(parts):
-        others = _sum([*totals[:i], *totals[i + 1 :]] or totals)
-        shape = np.shape(whole["error"])
-        factors = np.stack([np.broadcast_to(f(others), shape) for f in ways.values()])
-        scored = functools.partial(_named, score, factors)
-        crps += _total(scored, members, part, batch_size)["crps"]
-    by_name = dict(zip(ways, crps / weight, strict=True)) if weight else {}
-    by = min(by_name, key=by_name.__getitem__, default="as_trained")
+    if not whole["weight"].any():
+        crps, by = {}, "as_trained"
+    elif len(parts) == 1:
+        crps, by = _crps_of_frames(whole), "frame"
+    else:
+        crps = _crps_of_parts(members, parts, totals, weights, batch_size)
+        by = min(crps, key=crps.__getitem__)
     return {
         "by": by,
-        "factors": np.round(ways[by](whole), DECIMALS).tolist(),
-        "crps": by_name,
+        "factors": np.round(_ways(whole, weights)[by](whole), DECIMALS).tolist(),
+        "crps": crps,
         "validation_examples": len(data.validation),
     }
+
+
+def _ways(total: Totals, weights: np.ndarray) -> dict[str, Callable]:
+    """By name, how factors that can be broadcast to a target are made of totals."""
+    ways = {"as_trained": _ones, "frame": _of_frames}
+    if np.prod(np.shape(total["error"])[1:3]) <= MOST_CELLS:
+        by_cell = functools.partial(spread_lib.by_cell, weights=weights)
+        ways |= {f"cell {x}": functools.partial(by_cell, prior=x) for x in PRIORS}
+    return ways
+
+
+def _crps_of_frames(total: Totals) -> dict[str, float]:
+    """The mean CRPS on the examples that the factors of frames are fitted to."""
+    score, weight = spread_lib.best(total)[1], total["weight"]
+    known = np.isfinite(score).all(axis=0)
+    means = [float(np.average(x[known], weights=weight[known])) for x in score]
+    return dict(zip(("as_trained", "frame"), means, strict=True))
+
+
+def _crps_of_parts(
+    members: Callable[[Batch], np.ndarray],
+    parts: Sequence[Source],
+    totals: Sequence[Totals],
+    weights: np.ndarray,
+    batch_size: int,
+) -> dict[str, float]:
+    """The mean CRPS of each way, every part with factors fitted to the others."""
+
+    @jax.jit
+    def score(fields, batch, factors):
+        return {"crps": spread_lib.scores(fields, batch, weights, factors)}
+
+    shape, ways = np.shape(totals[0]["error"]), _ways(totals[0], weights)
+    crps = np.zeros(len(ways))
+    for i, part in enumerate(parts):
+        others = _sum([*totals[:i], *totals[i + 1 :]])
+        factors = np.stack([np.broadcast_to(f(others), shape) for f in ways.values()])
+        scored = functools.partial(score, factors=factors)
+        crps += _total(scored, members, part, batch_size)["crps"]
+    weight = np.sum([x["weight"].sum() for x in totals]) * np.prod(shape[1:3])
+    return dict(zip(ways, (crps / weight).tolist(), strict=True))
 
 
 def _parts(data: Data) -> list[Source]:
@@ -156,29 +187,32 @@ def _total(
     members: Callable[[Batch], np.ndarray],
     source: Source,
     batch_size: int,
-) -> dict[str, np.ndarray]:
+) -> Totals:
     """Sums of a function of members and truth over all batches."""
-    parts = []
-    for batch in evaluation_batches(source, batch_size):
-        used = ("targets", "observed", "valid")
-        truth = {k: batch[k] for k in used if k in batch}
-        parts.append(jax.device_get(function(members(batch), truth)))
-    return _sum(parts)
+
+    def terms() -> Iterator[Any]:
+        for batch in evaluation_batches(source, batch_size):
+            used = ("targets", "observed", "valid")
+            truth = {k: batch[k] for k in used if k in batch}
+            yield jax.device_get(function(members(batch), truth))
+
+    return _sum(terms())
 
 
-def _named(score: Callable, factors: np.ndarray, *args) -> dict[str, jax.Array]:
-    return {"crps": score(*args, factors)}
+def _sum(parts: Iterable[Mapping[str, Any]]) -> Totals:
+    """Sums by name, of which one at a time is in memory."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        for name, x in part.items():
+            total[name] = total.get(name, 0.0) + np.asarray(x, np.float64)
+    return total
 
 
-def _sum(parts: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    return {k: sum(np.asarray(x[k], np.float64) for x in parts) for k in parts[0]}  # pyright: ignore
-
-
-def _ones(total: Mapping[str, np.ndarray]) -> np.ndarray:
+def _ones(total: Totals) -> np.ndarray:
     return np.ones_like(_of_frames(total))
 
 
-def _of_frames(total: Mapping[str, np.ndarray]) -> np.ndarray:
+def _of_frames(total: Totals) -> np.ndarray:
     return spread_lib.best(total)[0][:, None, None]
 
 

@@ -124,6 +124,24 @@ def test_windows_that_share_frames_are_few_examples():
     assert spread.fit(members, overlapping, 10)["by"] == "frame"
 
 
+def test_nothing_is_fitted_where_nothing_was_observed():
+    nowhere = dataclasses.replace(data(), loss_weights=np.zeros((1, 1, 1, 1)))
+    found = spread.fit(members, nowhere, 10)
+    assert found["by"] == "as_trained" and found["crps"] == {}
+    assert np.all(np.asarray(found["factors"]) == 1)
+
+
+def test_few_examples_are_forecast_once():
+    calls = []
+
+    def counted(batch):
+        calls.append(len(batch["targets"]))
+        return members(batch)
+
+    spread.fit(counted, data(Examples(Source(), 0, 9)), 3)
+    assert calls == [3, 3, 3]
+
+
 def test_reliable_members_stay_as_they_are_or_nearly():
     def reliable(batch):
         return members(batch) * np.float32([0.5, 2])[:, None, None, None]
