@@ -8,6 +8,7 @@ import xarray as xr
 
 from earthformer_jax.data import load
 from earthformer_jax.data.normalization import Affine
+from earthformer_jax.data.nowcasting import references as lib
 from earthformer_jax.data.nowcasting.rain import Rain
 from earthformer_jax.data.nowcasting.references import references
 
@@ -95,6 +96,24 @@ def test_s_prog_in_any_units(rain, rain_of):
         assert errors[0][0].mean() < 0.75 * errors[1][0].mean()
         other = found[name]({key: value[1:] for key, value in batch.items()})
         np.testing.assert_allclose(other, forecast[1:], atol=1e-4)
+
+
+def test_the_motion_of_a_batch_is_found_once(rain, monkeypatch):
+    """And anew for other values, also if they are written into the same array."""
+    found = []
+    monkeypatch.setattr(lib, "_motion", lambda *x: found.append(x))
+    monkeypatch.setattr(lib, "_carry", lambda steps, values, *_: values[:, -1:])
+    monkeypatch.setattr(lib, "_expected", lambda rain, steps, values, *_: values)
+    forecasts = references(4, 1, 1, Affine(2.0), Rain(0.1))
+    batch = {"inputs": rain[:, :4].copy()}
+    for name in ("extrapolation", "s_prog", "extrapolation"):
+        forecasts[name](batch)
+    assert len(found) == 1
+    batch["inputs"][0, -1] += 1
+    made = forecasts["extrapolation"](batch)
+    np.testing.assert_allclose(made, batch["inputs"][:, -1:], rtol=1e-6)
+    forecasts["extrapolation"](batch | {"inputs_observed": batch["inputs"] < 1})
+    assert len(found) == 3
 
 
 def test_what_few_frames_show():
