@@ -10,6 +10,7 @@ then (the program that forecasts and adds would be compiled twice).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,30 +88,46 @@ def by_lead(x) -> jax.Array:
     return jnp.pad(x, [(0, MAX_LEADS - leads)] + [(0, 0)] * (jnp.ndim(x) - 1))
 
 
-def empty_table(names: Sequence[str], *shape: int) -> State:
-    """Named sums of arrays `[k, *shape]`, for any k."""
-    table = {name: empty_sum(MAX_LEADS, *shape) for name in names}
+def empty_table(names: Sequence[str], *shape: int, dtype: Any = jnp.float32) -> State:
+    """Named sums of arrays `[k, *shape]`, for any k; counts if `dtype` is int32."""
+    empty = empty_count if jnp.dtype(dtype) == jnp.int32 else empty_sum
+    table = {name: empty(MAX_LEADS, *shape) for name in names}
     return table | {"leads": jnp.zeros((), jnp.int32)}
 
 
 def add_to_table(table: State, rows: Mapping[str, jax.Array]) -> State:
     """A table and one more array `[k, ...]` for each of some names."""
     leads = max(jnp.shape(x)[0] for x in rows.values())
-    new = {name: add(table[name], by_lead(x)) for name, x in rows.items()}
+    new = {
+        name: (add_count if _is_count(table[name]) else add)(table[name], by_lead(x))
+        for name, x in rows.items()
+    }
     return {**table, **new, "leads": jnp.maximum(table["leads"], leads)}
 
 
 def merge_tables(a: State, b: State) -> State:
     """The sums of both."""
-    both = {name: merge(a[name], b[name]) for name in a if name != "leads"}
+    both = {
+        name: (merge_counts if _is_count(x) else merge)(x, b[name])
+        for name, x in a.items()
+        if name != "leads"
+    }
     return both | {"leads": jnp.maximum(a["leads"], b["leads"])}
 
 
 def table_values(table: State) -> dict[str, np.ndarray]:
-    """float64 `[k, ...]` by name, on the host."""
+    """float64 `[k, ...]` by name, int64 if they are counts, on the host."""
     table = jax.device_get(table)
     leads = int(table["leads"])
-    return {name: value(x)[:leads] for name, x in table.items() if name != "leads"}
+    return {
+        name: (count if _is_count(x) else value)(x)[:leads]
+        for name, x in table.items()
+        if name != "leads"
+    }
+
+
+def _is_count(total: State) -> bool:
+    return "low" in total
 
 
 def ratio(numerator, denominator) -> np.ndarray:

@@ -51,15 +51,17 @@ def test_counts_are_exact_beyond_32_bits():
     assert all(x.dtype == np.int32 for x in jax.tree.leaves(both))
 
 
-def test_tables_take_as_many_leads_as_come():
-    table = sums.empty_table(("a", "b"), 2)
-    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_tables_take_as_many_leads_as_come(dtype):
+    empty = table = sums.empty_table(("a", "b"), 2, dtype=dtype)
+    rows = np.arange(6, dtype=dtype).reshape(3, 2)
     shapes = jax.tree.map(np.shape, table)
     table = jax.jit(sums.add_to_table)(table, {"a": rows})
     table = sums.add_to_table(table, {"a": rows, "b": rows})
     assert jax.tree.map(np.shape, table) == shapes
-    for together in (table, sums.merge_tables(sums.empty_table(("a", "b"), 2), table)):
+    for together in (table, sums.merge_tables(empty, table)):
         values = sums.table_values(together)
+        assert values["a"].dtype == (np.int64 if dtype is np.int32 else np.float64)
         np.testing.assert_array_equal(values["a"], 2 * rows)
         np.testing.assert_array_equal(values["b"], rows)
 
