@@ -35,6 +35,16 @@ def broadcast_weights(weights, shape: tuple[int, ...]) -> np.ndarray:
         ) from None
 
 
+def check_weights(weights) -> None:
+    """Refuses weights of cells that are all zero; None: equal.
+
+    Raises:
+        ValueError: if they are.
+    """
+    if weights is not None and not np.sum(weights) > 0:
+        raise ValueError("the weights of all cells are zero")
+
+
 def check_names(targets, variables: tuple[str, ...]) -> None:
     """Refuses targets whose channels are not those that scores name; (): none named.
 

@@ -12,7 +12,7 @@ from jax.scipy import stats
 
 from earthformer_jax.checks import check_array
 from earthformer_jax.metrics import sums
-from earthformer_jax.metrics.batches import broadcast_weights, counted
+from earthformer_jax.metrics.batches import check_weights, weighed
 from earthformer_jax.metrics.contract import State
 from earthformer_jax.metrics.ensembles.calibration import brier_parts, roc
 from earthformer_jax.metrics.ensembles.crps import crps_gaussian, mean_distance
@@ -86,8 +86,7 @@ class EnsembleScores:
                 f"names={self.names}, scale={self.scale} and offset={self.offset} "
                 "differ in length; expected one of each for every channel"
             )
-        if self.weights is not None and not np.sum(self.weights) > 0:
-            raise ValueError("the weights of all cells are zero")
+        check_weights(self.weights)
 
     def init(self) -> State:
         """State of no examples."""
@@ -159,10 +158,7 @@ class EnsembleScores:
         targets = jnp.asarray(batch["targets"], jnp.float32)
         sizes = check_array("targets", targets, "b k h w c", {"c": len(self.names)})
         check_array("members", members, "m b k h w c", sizes)
-        weights = np.ones(1) if self.weights is None else self.weights
-        weights = broadcast_weights(weights, targets.shape[1:])
-        share = jnp.asarray(weights / weights.mean(), jnp.float32)
-        keep = counted(batch) & (share > 0)
+        keep, share = weighed(batch, self.weights)
         members = jnp.where(keep, jnp.asarray(members, jnp.float32), 0)
         return jnp.where(keep, share, 0), jnp.where(keep, targets, 0), members
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.metrics import sums
-from earthformer_jax.metrics.batches import broadcast_weights, counted
+from earthformer_jax.metrics.batches import weighed
 from earthformer_jax.metrics.contract import Metric, Scores, State
 from earthformer_jax.metrics.ensembles.crps import crps
 
@@ -40,9 +40,7 @@ class MembersAndMean:
     ) -> State:
         """Adds a batch of members `[m, b, k, h, w, c]` in model units."""
         targets = jnp.asarray(batch["targets"], jnp.float32)
-        weights = broadcast_weights(self.weights, targets.shape[1:])
-        share = jnp.asarray(weights / weights.mean(), jnp.float32)
-        keep = counted(batch) & (share > 0)
+        keep, share = weighed(batch, self.weights)
         share = jnp.where(keep, share, 0)
         score = crps(jnp.where(keep, forecast, 0), jnp.where(keep, targets, 0))
         new = {CRPS: jnp.mean(share * score), "weight": jnp.mean(share)}
