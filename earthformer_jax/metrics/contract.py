@@ -62,10 +62,9 @@ class Statistic(Protocol):
         names: of the sums.
         dtype: of all sums of one example: float32, or int32 for counts, which stay
             exact whatever is added.
-        dims: the axes of a sum after that of the examples. The first is "lead", whose
-            length is that of the forecast.
-        coords: for each of `dims` but "lead", what its positions stand for: numbers
-            (thresholds, scales) or texts (variables, regions).
+        coords: the axes of a sum after those of the examples and of lead times, and
+            what the positions along each stand for: numbers (thresholds, scales) or
+            texts (variables, regions).
     """
 
     @property
@@ -73,9 +72,6 @@ class Statistic(Protocol):
 
     @property
     def dtype(self) -> Any: ...
-
-    @property
-    def dims(self) -> tuple[str, ...]: ...
 
     @property
     def coords(self) -> Mapping[str, tuple]: ...
@@ -91,10 +87,15 @@ class Statistic(Protocol):
 
         Returns:
             for each of `names` an array `[b, k, *sizes]` of `dtype`, with one size for
-            each of `coords`, in the order of `dims`. Padding and what was not observed
+            each of `coords`, in their order. Padding and what was not observed
             add 0.
         """
         ...
+
+
+def dims_of(statistic: Statistic) -> tuple[str, ...]:
+    """The axes of a total: "lead", as long as the forecast, and those of `coords`."""
+    return ("lead", *statistic.coords)
 
 
 def scalar_scores(metric: Metric) -> list[str]:

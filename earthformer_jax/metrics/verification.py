@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from earthformer_jax.metrics.contract import State, Statistic
+from earthformer_jax.metrics.contract import State, Statistic, dims_of
 from earthformer_jax.metrics.sums import ratio
 from earthformer_jax.metrics.totals import Totals
 
@@ -107,7 +107,9 @@ class Verification:
         """The axes of a score; `add` as for `value`."""
         score = self.scores[name]
         gone = {*score.add, *add, *score.mean}
-        return tuple(x for x in self.statistics[score.statistic].dims if x not in gone)
+        return tuple(
+            x for x in dims_of(self.statistics[score.statistic]) if x not in gone
+        )
 
     def coords(self, name: str, add: tuple[str, ...] = ()) -> dict[str, tuple]:
         """What positions along the axes of a score stand for; "lead" has none."""
@@ -133,7 +135,7 @@ class Verification:
         score = self.scores[name]
         statistic = self.statistics[score.statistic]
         parts = {n: np.asarray(sums[score.statistic][n]) for n in statistic.names}
-        dims = statistic.dims
+        dims = dims_of(statistic)
         for dim, chosen in score.where.items():
             places = [statistic.coords[dim].index(x) for x in chosen]
             axis = dims.index(dim) - len(dims)
@@ -163,11 +165,12 @@ def _check(name: str, score: Score, statistics: Mapping[str, Statistic]) -> None
             f"the score {name!r} is of the statistic {score.statistic!r}: expected one "
             f"of {', '.join(statistics) or '(there are none)'}"
         )
+    dims = dims_of(statistic)
     for dim in (*score.add, *score.mean, *score.where):
-        if dim not in statistic.dims:
+        if dim not in dims:
             raise ValueError(
                 f"the score {name!r} has the axis {dim!r}: expected one of "
-                f"{', '.join(statistic.dims)}"
+                f"{', '.join(dims)}"
             )
     if both := set(score.add) & set(score.mean):
         raise ValueError(

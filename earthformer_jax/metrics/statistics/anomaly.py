@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.checks import check_array
-from earthformer_jax.metrics.batches import as_pair, check_names, weighed
+from earthformer_jax.metrics.batches import as_pair, check_names, check_weights, weighed
 
 CLIMATOLOGY = "climatology"  # key of a batch
 
@@ -50,12 +50,7 @@ class Anomalies:
     dtype = jnp.float32
 
     def __post_init__(self):
-        if self.weights is not None and not np.sum(self.weights) > 0:
-            raise ValueError("the weights of all cells are zero")
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        return ("lead", *self.coords)
+        check_weights(self.weights)
 
     @property
     def coords(self) -> dict[str, tuple]:

@@ -58,10 +58,6 @@ class Contingency:
             raise ValueError(f"pools={self.pools}: expected widths of at least 1 cell")
 
     @property
-    def dims(self) -> tuple[str, ...]:
-        return ("lead", *self.coords)
-
-    @property
     def coords(self) -> dict[str, tuple]:
         regions = {"region": tuple(self.regions)} if self.regions else {}
         return regions | {"threshold": self.thresholds, "pool": self.pools}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.metrics.batches import as_pair, check_names, weighed
+from earthformer_jax.metrics.batches import as_pair, check_names, check_weights, weighed
 from earthformer_jax.metrics.statistics import cells
 
 
@@ -61,12 +61,7 @@ class Errors:
                 f"scale={self.scale} has {scales} values for the "
                 f"{len(self.variables)} channels {self.variables}"
             )
-        if self.weights is not None and not np.sum(self.weights) > 0:
-            raise ValueError("the weights of all cells are zero")
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        return ("lead", *self.coords)
+        check_weights(self.weights)
 
     @property
     def coords(self) -> dict[str, tuple]:

@@ -52,7 +52,6 @@ class Fractions:
 
     names = ("difference", "forecast", "target", "events", "cells")
     dtype = jnp.float32
-    dims = ("lead", "threshold", "window")
 
     def __post_init__(self):
         if not self.thresholds:

@@ -45,7 +45,6 @@ class IndexSums:
         "product",
     )
     dtype = jnp.float32
-    dims = ("lead", "months")
 
     def __post_init__(self):
         if not self.indices:

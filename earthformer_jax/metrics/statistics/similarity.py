@@ -37,10 +37,6 @@ class Similarity:
     dtype = jnp.float32
 
     @property
-    def dims(self) -> tuple[str, ...]:
-        return ("lead", *self.coords)
-
-    @property
     def coords(self) -> dict[str, tuple]:
         return {"variable": self.variables} if self.variables else {}
 

@@ -62,10 +62,6 @@ class Spectra:
             )
 
     @property
-    def dims(self) -> tuple[str, ...]:
-        return ("lead", *self.coords)
-
-    @property
     def coords(self) -> dict[str, tuple]:
         """Variables, and the wavelengths of the rings in cells, longest first."""
         variables = {"variable": self.variables} if self.variables else {}

@@ -40,7 +40,7 @@ def draw(sums: BlockSums, folder: Path, units: str = "") -> None:
     if {"pod", "success_ratio"} <= set(sums.verification.scores):
         plotting.save(performance_figure(sums), folder / "performance.png")
     for name, statistic in sums.verification.statistics.items():
-        if "wavelength" in statistic.dims:
+        if "wavelength" in statistic.coords:
             figure = spectra_figure(sums, name, units)
             plotting.save(figure, folder / "spectra.png")
 
@@ -152,7 +152,7 @@ def spectra_figure(sums: BlockSums, name: str, units: str):
         for forecast, of in sums.values.items()
     }
     what = sums.examples.data
-    if "variable" in statistic.dims:
+    if "variable" in statistic.coords:
         parts = {k: {n: x[0] for n, x in of.items()} for k, of in parts.items()}
         what = f"{statistic.coords['variable'][0]} of {what}"
     power = {forecast: spatial.forecast_power(of) for forecast, of in parts.items()}

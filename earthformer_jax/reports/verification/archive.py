@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from earthformer_jax import metrics
-from earthformer_jax.metrics.contract import Statistic
+from earthformer_jax.metrics.contract import Statistic, dims_of
 from earthformer_jax.metrics.verification import Score, Verification
 from earthformer_jax.reports.verification.sums import BlockSums, Examples
 
@@ -38,7 +38,6 @@ class Stored:
 
     names: tuple[str, ...]
     dtype: Any
-    dims: tuple[str, ...]
     coords: Mapping[str, tuple] = dataclasses.field(
         default_factory=lambda: types.MappingProxyType({})
     )
@@ -162,7 +161,7 @@ def _specification(verification: Verification) -> str:
 
 def _group(sums: BlockSums, key: str) -> xr.Dataset:
     statistic = sums.verification.statistics[key]
-    dims = (FORECAST, BLOCK, *statistic.dims)
+    dims = (FORECAST, BLOCK, *dims_of(statistic))
     variables = {
         name: (dims, np.stack([x[key][name] for x in sums.values.values()]))
         for name in statistic.names
@@ -187,7 +186,7 @@ def entry_of(statistic: Statistic) -> dict[str, Any]:
     return {
         "names": list(statistic.names),
         "dtype": np.dtype(statistic.dtype).name,
-        "dims": list(statistic.dims),
+        "dims": list(dims_of(statistic)),
         "coords": {dim: list(x) for dim, x in statistic.coords.items()},
     }
 
@@ -196,7 +195,6 @@ def _stored(entry: Mapping[str, Any]) -> Stored:
     return Stored(
         tuple(entry["names"]),
         np.dtype(entry["dtype"]),
-        tuple(entry["dims"]),
         {dim: tuple(x) for dim, x in entry["coords"].items()},
     )
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.metrics.scores import continuous
 from earthformer_jax.metrics.statistics.anomaly import Anomalies
 
@@ -20,7 +21,7 @@ def test_it_is_the_mean_of_the_weighted_correlations_of_maps():
     weights = np.cos(np.linspace(-1, 1, 6))[:, None, None]
     observed = RNG.random(SHAPE) > 0.2
     statistic = Anomalies(("T", "P"), by_batch=True, weights=weights)
-    assert statistic.dims == ("lead", "variable")
+    assert dims_of(statistic) == ("lead", "variable")
     found = totals(statistic, climatology=CLIMATE, observed=observed)
     w = np.where(observed, weights, 0)
     f, o = (np.asarray(x - CLIMATE, np.float64) for x in (FORECAST, TRUTH))

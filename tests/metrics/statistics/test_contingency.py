@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.metrics.statistics.contingency import Contingency
 
 
@@ -21,7 +22,7 @@ def counts(statistic, **batch):
 def test_pixels_and_blocks_by_hand():
     """Blocks of 2: two rows and three columns of them, smaller at the far borders."""
     statistic = Contingency((5, 9), (1, 2))
-    assert statistic.dims == ("lead", "threshold", "pool")
+    assert dims_of(statistic) == ("lead", "threshold", "pool")
     assert statistic.coords == {"threshold": (5, 9), "pool": (1, 2)}
     found = counts(statistic)  # [kinds, thresholds, pools]
     assert found.dtype == np.int32
@@ -50,7 +51,7 @@ def test_regions_are_an_axis():
     left = np.arange(5) < 2
     regions = {"left": np.tile(left, (3, 1)), "all": np.ones((3, 5), bool)}
     statistic = Contingency((5,), (1, 4), regions=regions)
-    assert statistic.dims == ("lead", "region", "threshold", "pool")
+    assert dims_of(statistic) == ("lead", "region", "threshold", "pool")
     found = counts(statistic)
     np.testing.assert_array_equal(found[:, 0, 0, 0], [0, 2, 1, 3])
     np.testing.assert_array_equal(found[:, 0, 0, 1], [1, 0, 0, 0])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.metrics.statistics.errors import Errors
 
 RNG = np.random.default_rng(0)
@@ -14,7 +15,7 @@ def sums(statistic, **batch):
 
 def test_channels_are_added_or_kept_apart():
     together = Errors(scale=2.0)
-    assert together.dims == ("lead",) and together.coords == {}
+    assert dims_of(together) == ("lead",) and together.coords == {}
     found = sums(together)
     assert set(found) == set(together.names)
     squared = 4 * np.sum(ERROR**2, axis=(2, 3, 4))
@@ -22,7 +23,7 @@ def test_channels_are_added_or_kept_apart():
     np.testing.assert_array_equal(found["weight"], np.full((3, 4), 60))
     np.testing.assert_array_equal(found["frames"], np.full((3, 4), 2))
     apart = Errors(("a", "b"), scale=(1.0, -3.0))
-    assert apart.dims == ("lead", "variable")
+    assert dims_of(apart) == ("lead", "variable")
     assert apart.coords == {"variable": ("a", "b")}
     found = sums(apart)
     error = np.sum(ERROR * (1, -3), axis=(2, 3))

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.metrics.scores import spatial
 from earthformer_jax.metrics.statistics.fractions import Fractions, window_sums
 
@@ -34,7 +35,7 @@ def test_sums_by_definition():
     observed = RNG.random(TRUTH.shape) > 0.3
     truth = np.where(observed, TRUTH, np.nan)
     found = sums_of(statistic, FORECAST, truth, observed=observed)
-    assert statistic.dims == ("lead", "threshold", "window")
+    assert dims_of(statistic) == ("lead", "threshold", "window")
     assert statistic.coords == {"threshold": (-1.0, 1.0), "window": (1, 3, 7, 33)}
     for i, threshold in enumerate(statistic.thresholds):
         p, t = (2 * x[1, 1, ..., 0] + 0.5 >= threshold for x in (FORECAST, truth))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.metrics.statistics.similarity import Similarity
 from earthformer_jax.metrics.statistics.ssim import ssim
 
@@ -13,7 +14,7 @@ def test_frames_with_unknown_pixels_are_left_out():
     observed[1, 0, 5, 5, 1] = False
     batch = {"targets": TRUTH, "observed": observed, "valid": np.arange(3) < 2}
     apart = Similarity((1.0, 2.0), ("a", "b"))
-    assert apart.dims == ("lead", "variable")
+    assert dims_of(apart) == ("lead", "variable")
     found = apart(FORECAST, batch)
     frames = np.ones((3, 2, 2))
     frames[2] = frames[1, 0, 1] = 0

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.metrics.scores import spatial
 from earthformer_jax.metrics.statistics.spectra import (
     Spectra,
@@ -63,7 +64,7 @@ def test_a_wave_is_found_at_its_length_and_noise_at_all():
 def test_sums_by_example_lead_and_variable():
     forecast, truth = RNG.normal(size=(2, 3, 2, 8, 10, 2)).astype(np.float32)
     statistic = Spectra(8, 10, ("a", "b"), scale=(1.0, -3.0))
-    assert statistic.dims == ("lead", "variable", "wavelength")
+    assert dims_of(statistic) == ("lead", "variable", "wavelength")
     assert statistic.coords["wavelength"] == (10, 5, 10 / 3, 2.5, 2)
     valid = np.arange(3) < 2
     found = sums_of(statistic, forecast, truth, valid=valid)
@@ -74,7 +75,7 @@ def test_sums_by_example_lead_and_variable():
     for name in statistic.names:
         assert found[name].shape == (3, 2, 2, 5) and not np.any(found[name][2])
     together = sums_of(Spectra(8, 10, scale=(1.0, -3.0)), forecast, truth, valid=valid)
-    assert Spectra(8, 10).dims == ("lead", "wavelength")
+    assert dims_of(Spectra(8, 10)) == ("lead", "wavelength")
     for name in statistic.names:
         np.testing.assert_allclose(together[name], found[name].sum(axis=2), rtol=1e-6)
     np.testing.assert_array_equal(together["frames"][0], np.full((2, 5), 2))
