@@ -189,9 +189,8 @@ def figure_3() -> Figure:
             interpolation="nearest",
             aspect="auto",
         )
-        for cut in (count - 0.5,):
-            axes.axhline(cut, color=EDGE, linewidth=1)
-            axes.axvline(cut, color=EDGE, linewidth=1)
+        axes.axhline(count - 0.5, color=EDGE, linewidth=1)
+        axes.axvline(count - 0.5, color=EDGE, linewidth=1)
         ticks = [count / 2, count + VECTORS / 2 - 0.5]
         labels = [f"{count} positions", "global"]
         axes.set_xticks(ticks, labels)
@@ -284,22 +283,14 @@ def figure_5(folders: Mapping[str, pathlib.Path], example: int) -> Figure:
     Raises:
         ValueError: if there is no such example.
     """
-    rows, data = {}, None
-    for label, folder in folders.items():
-        trained = earthformer_jax.load(folder)
-        if data is None:
-            data = trained.data
-            if not 0 <= example < len(data.test):
-                raise ValueError(
-                    f"--example={example}: expected 0 to {len(data.test) - 1}"
-                )
-            rows = {
-                "Inputs": data.test[example]["inputs"][..., 0],
-                "Truth": data.test[example]["targets"][..., 0],
-            }
-        inputs = data.test[example]["inputs"][None]
-        rows[label] = np.asarray(trained(inputs))[0, ..., 0]
-    assert data is not None
+    trained = {name: earthformer_jax.load(folder) for name, folder in folders.items()}
+    data = next(iter(trained.values())).data
+    if not 0 <= example < len(data.test):
+        raise ValueError(f"--example={example}: expected 0 to {len(data.test) - 1}")
+    shown = data.test[example]
+    rows = {"Inputs": shown["inputs"][..., 0], "Truth": shown["targets"][..., 0]}
+    for label, model in trained.items():
+        rows[label] = np.asarray(model(shown["inputs"][None]))[0, ..., 0]
     return plotting.frame_rows(
         rows,
         channel=data.display.channels[0],
