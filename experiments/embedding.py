@@ -17,7 +17,8 @@ and writes table.md: the error of the restored test days, k-means regimes judged
 scores in the fields, and, for the synthetic waves, whose regimes are known, the
 adjusted Rand index and how well a linear classifier reads the regime of test days from
 an embedding. The same number of principal components is given for comparison. Every
-training has its own folder; completed ones are not repeated.
+training has its own folder; completed ones are not repeated, and other data, steps or
+clusters need another --out.
 """
 
 import argparse
@@ -33,6 +34,8 @@ import jax
 import numpy as np
 import optax
 import xarray as xr
+from markdown_table import markdown
+from paper import runs
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -41,7 +44,7 @@ from sklearn.preprocessing import StandardScaler
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.metrics import clusters as cluster_lib
-from earthformer_jax.reports import embedding
+from earthformer_jax.reports import embedding, scoring
 from earthformer_jax.run import compilation_cache, config_files
 from earthformer_jax.run.parts import build
 from earthformer_jax.training import evaluation, loop, mesh
@@ -170,13 +173,29 @@ def cell_variants(a) -> dict[str, tuple[dict, int]]:
     }
 
 
+def kept_variants(a) -> dict[str, tuple[dict, int]]:
+    """The models and their steps, which are measured once and kept.
+
+    Steps of equal time depend on the load of the machine; measured again, they would
+    no longer be those of the trainings that are done.
+    """
+    file = a.out / f"variants-{a.steps}.json"
+    if not file.exists():
+        scoring.write_json(file, cell_variants(a))
+    return {name: (m, s) for name, (m, s) in json.loads(file.read_text()).items()}
+
+
 def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
-    """Trains and scores one autoencoder; returns the numbers of its table row."""
+    """Trains and scores one autoencoder; returns the numbers of its table row.
+
+    Raises:
+        Mismatch: if it was trained with another config.
+    """
     folder = folder_of(a, name, seed)
-    result_file = folder / "result.json"
-    if result_file.exists():
-        return json.loads(result_file.read_text())
     config = make_config(a, seed, steps, model)
+    found = runs.kept(folder, config)
+    if found is not None:
+        return found
     dataset, module = build(config)
     start = time.perf_counter()
     if not loop.train(config, folder, dataset=dataset, model=module):
@@ -195,9 +214,7 @@ def run(a, name: str, model: dict, steps: int, seed: int) -> dict:
         mse=scores["mse"],
         **judge(a, series, series.embeddings),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    result_file.write_text(json.dumps(result, indent=1))
-    return result
+    return runs.keep(folder, config, result)
 
 
 def folder_of(a, name: str, seed: int) -> pathlib.Path:
@@ -288,7 +305,7 @@ def table(
     """
     columns = [c for c in columns if any(c[0] in r for x in rows.values() for r in x)]
     heads = ["", *(head for _, head, _ in columns)]
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    lines = []
     for name, results in rows.items():
         cells = [name]
         for key, _, form in columns:
@@ -297,8 +314,8 @@ def table(
             if len(values) > 1 and np.std(values) > 0:
                 text += f" ± {form.format(np.std(values))}"
             cells.append(text)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown(heads, lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -329,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING)
     compilation_cache.cache_compilations()
     if a.compare == "cells":
-        variants = cell_variants(a)
+        variants = kept_variants(a)
     else:
         base = dict(cell="fa_conv_lstm")
         variants = {name: (base | more, a.steps) for name, more in PARTS.items()}
@@ -339,8 +356,11 @@ def main(arguments: list[str] | None = None) -> None:
         cost = dict(step_ms=1e3 * seconds[name])
         rows[name] = []
         for seed in range(a.seeds):
-            rows[name].append(cost | run(a, name, model, steps, seed))
-            print(name, seed, json.dumps(rows[name][-1]), flush=True)
+            try:
+                rows[name].append(cost | run(a, name, model, steps, seed))
+            except runs.Mismatch as error:
+                parser.error(str(error))
+            print(f"{name}, seed {seed}: done", flush=True)
         (a.out / "table.md").write_text(table(rows))
     print(table(rows))
 

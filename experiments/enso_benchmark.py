@@ -42,6 +42,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from markdown_table import markdown
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -342,7 +343,7 @@ def table(results: Mapping[str, Any], leads: int) -> str:
     heads += ["C-Nino3.4-M", "map MSE, K²"] * has_error
     heads += [f"mean less that of {against}"] * bool(strongest)
     heads += [f"map MSE less that of {against}"] * (has_error and bool(strongest))
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    rows, remarks = [], []
     for name, row in results["rows"].items():
         cells = [row["label"], *(f"{row['correlation'][k - 1]:.2f}" for k in shown)]
         cells.append(_cell(row, "correlation_mean"))
@@ -350,16 +351,16 @@ def table(results: Mapping[str, Any], leads: int) -> str:
         for key in ("correlation_mean_minus", "mse_minus"):
             if key in row:
                 cells.append("" if name == strongest else _cell(row, key, "+"))
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     for row in results["rows"].values():
         if found := row.get("members"):
             each = ", ".join(f"{r:.3f}" for r in found["correlation_mean"])
             errors = ", ".join(f"{e:.3f}" for e in found["mse"])
-            lines += [
+            remarks += [
                 f"\n{row['label']}: the seeds alone have the means {each} and the map "
                 f"MSE {errors}; the row is the average of their forecasts."
             ]
-    return "\n".join(lines)
+    return "\n".join([markdown(heads, rows), *remarks])
 
 
 def _cell(row: Mapping[str, Any], key: str, sign: str = "") -> str:

@@ -21,15 +21,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markdown_table import markdown
+
 MODEL = "model"
 NOT_SIMPLE = (MODEL, "ceiling")
 HIGHER, LOWER, NEAR_ONE = "higher", "lower", "near one"
 # Columns unless --scores names others: those that a table has.
 DEFAULT = ("correlation_mean", "c_nino34_m", "csi_m", "ssim", "acc", "mse", "mae")
 # Of scores whose direction the file does not say.
-BETTER: dict[str, str] = {"correlation_mean": HIGHER, "c_nino34_m": HIGHER}
-BETTER |= {"c_nino34_wm": HIGHER, "csi_m": HIGHER, "pod_m": HIGHER, "sucr_m": HIGHER}
-BETTER |= {"ssim": HIGHER, "acc": HIGHER}
+BETTER: dict[str, str] = dict.fromkeys(
+    (
+        *("correlation_mean", "c_nino34_m", "c_nino34_wm"),
+        *("csi_m", "pod_m", "sucr_m", "ssim", "acc"),
+    ),
+    HIGHER,
+)
 MARK = "†"
 
 
@@ -260,20 +266,16 @@ def table(group: Group, scores: Sequence[str] = ()) -> str:
     simple = [x for x in rows if x.simple and badness(x) < math.inf]
     strongest = simple[0].name if simple else None
     heads = ["", *columns] + ([f"{first} minus {MARK}"] if strongest else [])
-    lines = [f"**{group.about}.** {group.intervals}".rstrip(), "", _row(heads)]
-    lines.append(_row(["---"] * len(heads)))
+    lines = []
     for entry in rows:
         name = entry.name.replace("|", "\\|").replace("_", " " if entry.simple else "_")
         cells = [f"{name} {MARK}" if entry.name == strongest else name]
         cells += [_cell(entry, column) for column in columns]
         if strongest:
             cells.append(_gap(entry, strongest, first))
-        lines.append(_row(cells))
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        lines.append(cells)
+    title = f"**{group.about}.** {group.intervals}".rstrip()
+    return f"{title}\n\n{markdown(heads, lines)}"
 
 
 def _better(group: Group, score: str) -> str:

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markdown_table import markdown
 
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.source import Example, Source
@@ -179,18 +180,17 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     Args:
         results: by row, the scores of each seed by forecast.
     """
-    lines = [
-        f"| loss | {' | '.join(COLUMNS.values())} |",
-        "| --- |" + " --- |" * len(COLUMNS),
+    rows = [
+        [ROWS[name].label, *cells([scores["model"] for scores in seeds])]
+        for name, seeds in results.items()
     ]
-    for name, seeds in results.items():
-        of_model = cells([scores["model"] for scores in seeds])
-        lines.append(f"| {ROWS[name].label} | {' | '.join(of_model)} |")
     first = next(iter(results.values()))[0]
-    for name, scores in first.items():
-        if name != "model":
-            lines.append(f"| *{name}* | {' | '.join(cells([scores]))} |")
-    return "\n".join(lines) + "\n"
+    rows += [
+        [f"*{name}*", *cells([scores])]
+        for name, scores in first.items()
+        if name != "model"
+    ]
+    return markdown(["loss", *COLUMNS.values()], rows) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

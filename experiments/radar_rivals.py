@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 import h5py
 import jax
 import numpy as np
+from markdown_table import markdown
 
 import earthformer_jax as ef
 from earthformer_jax.data.nowcasting.references import references
@@ -41,6 +42,7 @@ from earthformer_jax.metrics.scores import categorical, continuous, spatial
 from earthformer_jax.metrics.statistics.contingency import Contingency
 from earthformer_jax.metrics.statistics.errors import Errors
 from earthformer_jax.metrics.statistics.fractions import Fractions
+from earthformer_jax.reports import scoring
 
 IN_LEN, OUT_LEN, STRIDE = 13, 12, 12
 LEVEL = 1  # of THRESHOLDS, 74: that of the bias and the FSS in the table
@@ -163,18 +165,12 @@ def samples(row: Mapping) -> dict[str, np.ndarray]:
 
 def table(rows: Sequence[Mapping]) -> str:
     """Markdown: scores with intervals, and the difference of MSE from the rival's."""
-    lines = []
+    parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == data]
         count = len(own[0]["sums"]["errors"]["weight"])
         scores = {row["forecast"]: samples(row) for row in own}
-        lines += [
-            f"**{data}**: {own[0]['windows']} windows of {count} events, "
-            f"{own[0]['pixels']} pixels",
-            "",
-            f"| | {' | '.join(SCORES)} | MSE less that of S-PROG |",
-            f"| --- |{' ---: |' * (len(SCORES) + 1)}",
-        ]
+        shown = []
         for name, found in scores.items():
             cells = []
             for score, (_, digits) in SCORES.items():
@@ -190,9 +186,13 @@ def table(rows: Sequence[Mapping]) -> str:
                 if np.isfinite(gap.p_value):
                     low, high = gap.interval
                     cells[-1] += f" ({low:+.5f} to {high:+.5f})"
-            lines.append(f"| `{name}` | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+            shown.append([f"`{name}`", *cells])
+        about = (
+            f"**{data}**: {own[0]['windows']} windows of {count} events, "
+            f"{own[0]['pixels']} pixels"
+        )
+        parts += [about, markdown(["", *SCORES, "MSE less that of S-PROG"], shown)]
+    return "\n\n".join(parts) + "\n"
 
 
 def forecasts(workdirs: Sequence[str]) -> dict[str, Callable[[], Forecast]]:
@@ -213,6 +213,7 @@ def forecasts(workdirs: Sequence[str]) -> dict[str, Callable[[], Forecast]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Makes the rows that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default="runs/radar_rivals")
     parser.add_argument("--events", default="", help="NAME=FILE,NAME=FILE")
@@ -229,13 +230,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         sources["twin"] = lambda: ([twin[i] for i in range(len(twin))], 1)
     for item in filter(None, args.events.split(",")):
         name, _, path = item.partition("=")
-        if not path:
-            parser.error(f"--events={item}: expected NAME=FILE")
+        if not path or name in sources:
+            parser.error(f"--events={item}: expected NAME=FILE with another name")
         sources[name] = lambda p=path: (
             list(read_events(pathlib.Path(p))),
             args.space_step,
         )
-    made = forecasts([x for x in args.workdirs.split(",") if x])
+    workdirs = [x for x in args.workdirs.split(",") if x]
+    made = forecasts(workdirs)
+    if len(made) < len(forecasts([])) + len(workdirs):
+        parser.error(
+            f"--workdirs={args.workdirs}: the last parts of the paths name the rows; "
+            f"expected names that differ, and none of {', '.join(forecasts([]))}"
+        )
     for data, read in sources.items():
         codes, step = read()
         windows = Windows(
@@ -260,9 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 continue
             row = {"data": data, "forecast": name, **same}
             row["sums"] = sums_by_event(windows, make())
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(row))
-            partial.replace(path)
+            scoring.write_json(path, row)
             print(path, flush=True)
     rows = [json.loads(path.read_text()) for path in args.out.glob("*.json")]
     order = {name: i for i, name in enumerate(made)}

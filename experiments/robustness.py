@@ -23,20 +23,21 @@ numbers are those of test days.
                    (chance: 0.25); the head of both cells is told the date
 
 Principal components, as many as an embedding has features, are the simple reference: a
-network that is no better has no advantage. A training that is done is not repeated.
+network that is no better has no advantage. A training that is done is not repeated;
+other data, steps or clusters need another --out.
 """
 
 import argparse
 import copy
 import dataclasses
 import itertools
-import json
 import logging
 import pathlib
 from collections.abc import Callable, Sequence
 
 import embedding as autoencoders
 import numpy as np
+from paper.runs import Mismatch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -47,6 +48,7 @@ from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.task import EmbedSeries
 from earthformer_jax.metrics import clusters as cluster_lib
 from earthformer_jax.reports import embedding as report
+from earthformer_jax.reports import scoring
 from earthformer_jax.run import compilation_cache
 from earthformer_jax.run.parts import build
 
@@ -375,29 +377,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "FAConvLSTM, equal width": (dict(cell="fa_conv_lstm"), a.steps),
         }
     else:
-        variants = kept_variants(a)
+        variants = autoencoders.kept_variants(a)
     rows = {COMPONENTS: components_row(a, dict(cell="conv_lstm"))}
     for name, (model, steps) in variants.items():
         try:
             rows[name] = row_of(a, name, model, steps)
-        except ValueError as error:
+        except (ValueError, Mismatch) as error:
             parser.error(str(error))
-        (a.out / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+        scoring.write_json(a.out / "table.json", rows)
         (a.out / "table.md").write_text(autoencoders.table(rows, COLUMNS))
     print(autoencoders.table(rows, COLUMNS))
     return 0
-
-
-def kept_variants(a) -> dict[str, tuple[dict, int]]:
-    """The models and their steps, which are measured once and kept.
-
-    Steps of equal time depend on the load of the machine; measured again, they would
-    no longer be those of the trainings that are done.
-    """
-    file = a.out / "variants.json"
-    if not file.exists():
-        file.write_text(json.dumps(autoencoders.cell_variants(a)))
-    return {name: (m, s) for name, (m, s) in json.loads(file.read_text()).items()}
 
 
 if __name__ == "__main__":

@@ -18,32 +18,32 @@ Results are kept: a candidate that is done is not trained again.
 
 import argparse
 import dataclasses
-import json
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from markdown_table import markdown
 from paper.costs import Costs, costs_of
-from paper.mnist import DATA, NO_GLOBAL, PATTERNS, SMALL, depths
+from paper.mnist import DATA, NO_GLOBAL, NO_HIERARCHY, PATTERNS, SMALL, depths
 from paper.program import changes_of
 from paper.runs import SCALES, Mismatch, config_of, folder_of, trained
 from paper.table import Row
 
 from earthformer_jax import models
+from earthformer_jax.models import paper
 from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.models.earthformer import Earthformer
 from earthformer_jax.ops import patterns
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.resample import Grid
+from earthformer_jax.reports import scoring
 from earthformer_jax.settings import ConfigError
 
 BUDGET = 33.7  # billions, what the paper counts for its axial pattern
 WHOLE = 0  # in a size: the whole axis
 TIMES, SIDES = (1, 2, 5, WHOLE), (1, 2, 4, 8, WHOLE)
-SHAPE = (10, 64, 64, 1)  # of the paper's inputs and targets
-FLAT = dict(downsample=(1, 1, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Candidate:
     def options(self) -> dict[str, Any]:
         """Options of the model without its pattern."""
         options = dict(num_global_vectors=self.vectors) if self.vectors else NO_GLOBAL
-        return dict(options) | ({} if self.hierarchy else FLAT)
+        return dict(options) | ({} if self.hierarchy else NO_HIERARCHY)
 
     def row(self) -> Row:
         """The training of a candidate, with its pattern if that has a name."""
@@ -155,9 +155,7 @@ def drawn(rng: np.random.Generator) -> tuple[Layer, ...]:
 def paper_cost(candidate: Candidate) -> Costs:
     """Costs at the paper's size, depth 4,4 on MovingMNIST."""
     options = dict(candidate.options) | depths(4) | dict(scan_blocks=True)
-    if not candidate.hierarchy:
-        options["block_units"] = (64, 128)
-    return costs_of(candidate.model(options, SHAPE, SHAPE))
+    return costs_of(candidate.model(options, *paper.SHAPES["mnist"]))
 
 
 def result_of(candidate: Candidate, a: argparse.Namespace, changes) -> dict | None:
@@ -173,7 +171,7 @@ def result_of(candidate: Candidate, a: argparse.Namespace, changes) -> dict | No
         del options["name"]
         return candidate.model(options, inputs, targets)
 
-    return trained(folder, config, str(candidate.name), make)
+    return trained(folder, config, candidate.name, make)
 
 
 def table(
@@ -184,19 +182,18 @@ def table(
         f"# Patterns of at most {a.budget:g} billion multiply-adds\n",
         "Costs are those of the paper's size. A layer is time x height x width of its "
         "cuboids, d: dilated, s: shifted by half a cuboid; g: global vectors.\n",
-        "| pattern | parameters (M) | GFLOPs | validation MSE |",
-        "| --- | --- | --- | --- |",
     ]
+    rows = []
     ranked = sorted(results, key=lambda c: results[c]["validation"])
     for candidate in [*ranked, *(c for c in costs if c not in results)]:
         parameters, multiply_adds = costs[candidate]
         score = "over budget" if multiply_adds > 1e9 * a.budget else ""
         if candidate in results:
             score = f"{results[candidate]['validation']:.2f}"
-        lines.append(
-            f"| {candidate.name} | {parameters / 1e6:.2f} | {multiply_adds / 1e9:.1f} "
-            f"| {score} |"
-        )
+        counted = f"{parameters / 1e6:.2f}", f"{multiply_adds / 1e9:.1f}"
+        rows.append([candidate.name, *counted, score])
+    heads = ["pattern", "parameters (M)", "GFLOPs", "validation MSE"]
+    lines.append(markdown(heads, rows))
     if ranked:
         best = results[ranked[0]]
         shown = {ranked[0].name: best["forecasts"]["model"]["mse"]}
@@ -260,8 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     text = table(costs, results, a)
     (a.out / f"search-{a.data}-{a.scale}.md").write_text(text)
-    (a.out / f"search-{a.data}-{a.scale}.json").write_text(
-        json.dumps({c.name: x["validation"] for c, x in results.items()}, indent=1)
+    scoring.write_json(
+        a.out / f"search-{a.data}-{a.scale}.json",
+        {c.name: x["validation"] for c, x in results.items()},
     )
     print(text, flush=True)
     return 0

@@ -8,7 +8,7 @@ the levels, which is how the paper's parameters and GFLOPs come out. The paper h
 numbers for N-body MNIST here; the rows can be trained on it all the same.
 """
 
-from paper.mnist import COLUMNS, DATA, NO_GLOBAL, SMALL, depths
+from paper.mnist import COLUMNS, DATA, NO_GLOBAL, NO_HIERARCHY, SMALL, depths
 from paper.program import main
 from paper.table import Claim, Row, Table, by_key
 
@@ -32,7 +32,7 @@ def _row(depth: int, hierarchical: bool) -> Row:
     costs_and_scores = (HIERARCHICAL if hierarchical else FLAT)[depth]
     options = NO_GLOBAL | depths(each)
     if not hierarchical:
-        options |= dict(downsample=(1, 1, 1), block_units=(64, 128))
+        options |= NO_HIERARCHY
     name = f"{each},{each}" if hierarchical else f"{depth}"
     return Row(
         key=f"depth-{name.replace(',', '-')}",

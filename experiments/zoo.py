@@ -6,10 +6,10 @@ r"""Every model on four data sets, through the ordinary command, in one table ea
     python experiments/zoo.py --paces          # afterwards, on an idle machine
 
 Runs `python -m earthformer_jax.main --config=configs/CONFIG.py:VARIANT,MODEL` for each
-model in turn and writes table.md: the test scores from scores.json, and the number of
-parameters and the median time of a training step from the log; the peak memory is that
-of the whole process. Completed runs are not repeated; --paces measures time and memory
-of all models again, in runs of a few steps.
+model in turn and writes OUT/VARIANT/CONFIG.md: the test scores from scores.json, and
+the number of parameters and the median time of a training step from the log; the peak
+memory is that of the whole process. Completed runs are not repeated; --paces measures
+time and memory of all models again, in runs of a few steps.
 Small variants show how models behave when trained for minutes, not which one is best. A
 model whose steps take very long is given fewer steps (`SHORTENED`).
 """
@@ -24,7 +24,10 @@ import subprocess
 import sys
 import tempfile
 
+from markdown_table import markdown
+
 from earthformer_jax import models
+from earthformer_jax.reports import scoring
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Columns by config: score, heading, format.
@@ -103,7 +106,7 @@ def run(config: str, variant: str, model: str, out: pathlib.Path) -> dict:
         parameters=int(parameters[1].replace(",", "")) if parameters else 0,
         forecasts=json.loads((folder / "scores.json").read_text())["forecasts"],
     )
-    result_file.write_text(json.dumps(result, indent=1))
+    scoring.write_json(result_file, result)
     return result
 
 
@@ -116,7 +119,7 @@ def measure_pace(config: str, variant: str, model: str, out: pathlib.Path) -> di
         command += options("train", PACE) + options("data", FEW_EXAMPLES[config])
         result = json.loads(result_file.read_text())
         result |= execute(command, folder / "log.txt")
-    result_file.write_text(json.dumps(result, indent=1))
+    scoring.write_json(result_file, result)
     return result
 
 
@@ -129,7 +132,7 @@ def table(config: str, results: dict[str, dict]) -> str:
     """Markdown table: a row for each model and each reference forecast."""
     scores = SCORES[config]
     heads = ["model", *(h for _, h, _ in scores), "parameters", "s / step", "peak MiB"]
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    rows = []
     for name, result in results.items():
         cells = [form.format(result["forecasts"]["model"][k]) for k, _, form in scores]
         pace = result["seconds_per_step"]
@@ -138,12 +141,12 @@ def table(config: str, results: dict[str, dict]) -> str:
             f"{pace:.2f}" if pace else "",
             f"{result['peak_mib']:,.0f}",
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append([name, *cells])
     references = next(iter(results.values()))["forecasts"]
     for name in [n for n in references if n != "model"]:
         cells = [form.format(references[name][k]) for k, _, form in scores]
-        lines.append(f"| *{name}* | {' | '.join([*cells, '', '', ''])} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"*{name}*", *cells, "", "", ""])
+    return markdown(heads, rows) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -158,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--paces", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/zoo"))
     a = parser.parse_args(arguments)
-    a.out = a.out.absolute()
+    a.out = a.out.absolute() / a.variant
     for config in a.configs.split(","):
         if config not in SCORES:
             parser.error(f"--configs={config}: expected some of {', '.join(SCORES)}")

@@ -13,6 +13,8 @@ SCORES = (
 )
 COLUMNS: Mapping[str, Sequence[Column]] = {data: SCORES for data in DATA}
 NO_GLOBAL = dict(num_global_vectors=0, use_global_self_attn=False)
+# Positions are never merged; channels are those of the two levels all the same.
+NO_HIERARCHY = dict(downsample=(1, 1, 1), block_units=(64, 128))
 # A quarter of the paper's channels; patterns, depths and global vectors are its own.
 SMALL = dict(
     base_units=16,

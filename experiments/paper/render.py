@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from markdown_table import markdown
 
 from paper.costs import Costs, differs
 from paper.table import (
@@ -65,7 +66,7 @@ def scores_table(
     """
     columns = table.columns[data]
     heads = ["model", "parameters (M)", "GFLOPs", *(c.heading for c in columns)]
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    rows = []
     nothing = [None] * len(columns)
     for key, cost in costs.items():
         row = table.rows[key]
@@ -74,7 +75,7 @@ def scores_table(
         cells = [row.label, *cost_cells(row, cost)]
         for column, value in zip(columns, printed, strict=True):
             cells.append(cell(column, values_of(done, column), value))
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     first = next(iter(results.values()), [])[:1]
     scored = [n for r in first for n in r["forecasts"] if n != "model"]
     for name in dict.fromkeys([*scored, *table.references]):
@@ -83,8 +84,8 @@ def scores_table(
         for column, value in zip(columns, printed, strict=True):
             seen = first if name in scored else []
             cells.append(cell(column, values_of(seen, column, name), value))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown(heads, rows) + "\n"
 
 
 def comparable(table: Table, data: str, scale: str, results: Results) -> str:
@@ -145,11 +146,11 @@ def claims_table(
             forecasts. Without one, the range over seeds is given.
     """
     column = table.columns[data][0]
-    lines = [
-        f"| claim, by {column.heading} | the paper's gain | our gain "
-        "[90 %, or range of seeds] | verdict |",
-        "| --- | --- | --- | --- |",
+    heads = [
+        *(f"claim, by {column.heading}", "the paper's gain"),
+        *("our gain [90 %, or range of seeds]", "verdict"),
     ]
+    rows = []
     for claim in table.claims:
         if not {claim.better, claim.worse} <= results.keys():
             continue
@@ -178,5 +179,5 @@ def claims_table(
             verdict = (
                 f"{same} for every seed" if low > 0 or high < 0 else "not told apart"
             )
-        lines.append(f"| {claim.text} | {column.text(paper)} | {ours} | {verdict} |")
-    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+        rows.append([claim.text, column.text(paper), ours, verdict])
+    return markdown(heads, rows) + "\n" if rows else ""

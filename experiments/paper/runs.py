@@ -11,6 +11,7 @@ import ml_collections
 
 from earthformer_jax import models
 from earthformer_jax.models.contract import Forecaster
+from earthformer_jax.reports import scoring
 from earthformer_jax.run.api import load_config
 from earthformer_jax.run.parts import MakeParts, example_shapes, load_data
 from earthformer_jax.run.run import Run
@@ -80,20 +81,32 @@ def kept(
     if not file.exists():
         return None
     result = json.loads(file.read_text())
-    asked = _plain(config, pattern)
-    differing = sorted(
-        key
-        for key in asked.keys() | result["config"].keys()
-        if asked.get(key) != result["config"].get(key)
-    )
-    if differing:
-        key = differing[0]
+    asked, made = _plain(config, pattern), result.get("config", {})
+    differing = (k for k in asked.keys() | made.keys() if asked.get(k) != made.get(k))
+    for key in sorted(differing)[:1]:
         raise Mismatch(
-            f"{file} was made with {key}={result['config'].get(key)}, but "
-            f"{key}={asked.get(key)} is asked for; choose another --out, or remove "
-            "the folder"
+            f"{file} was made with {key}={made.get(key)}, but {key}={asked.get(key)} "
+            "is asked for; choose another --out, or remove the folder"
         )
     return result
+
+
+def keep(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    result: Mapping[str, Any],
+    pattern: str = "",
+) -> dict:
+    """Writes the result of a training for `kept`; returns what that will read.
+
+    Args:
+        folder: of the training.
+        config: that it was made with.
+        result: what JSON can hold; numbers that are not finite become null.
+        pattern: as in `kept`.
+    """
+    scoring.write_json(folder / RESULT, {"config": _plain(config, pattern), **result})
+    return json.loads((folder / RESULT).read_text())
 
 
 def trained(
@@ -134,7 +147,6 @@ def trained(
         model = models.create_model(options.pop("name"), *shapes, **options)
     costs = costs_of(model)
     result = dict(
-        config=_plain(config, pattern),
         description=splits.description,
         inputs=example["inputs"].shape,
         targets=example["targets"].shape,
@@ -147,9 +159,8 @@ def trained(
         data=scores["data"],
         forecasts=scores["forecasts"],
     )
-    (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
     jax.clear_caches()
-    return json.loads(json.dumps(result))
+    return keep(folder, config, result, pattern)
 
 
 def validation_of(folder: pathlib.Path, config: ml_collections.ConfigDict) -> float:

@@ -1,6 +1,5 @@
 """The El Niño benchmark, with trainings that only write what a training would."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -20,13 +19,8 @@ NOISE = dict(zip(REFERENCES, (2.0, 1.5, 1.0, 0.4, 0.6), strict=True))
 
 
 @pytest.fixture(scope="module")
-def script():
-    path = ROOT / "experiments" / "enso_benchmark.py"
-    spec = importlib.util.spec_from_file_location("enso_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(experiment):
+    return experiment("enso_benchmark")
 
 
 def write_scores(folder, noise, shift=0, seeds=1):

@@ -1,6 +1,5 @@
 """Figures 2 to 5 of the paper: what they are drawn from, and what is refused."""
 
-import importlib
 import pathlib
 
 import numpy as np
@@ -10,9 +9,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    return importlib.import_module("figures")
+def figures(experiment):
+    return experiment("figures")
 
 
 def test_cuboids(figures):

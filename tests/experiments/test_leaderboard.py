@@ -1,18 +1,14 @@
 """Tables of results files."""
 
-import importlib.util
 import json
 import pathlib
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location(
-    "leaderboard", ROOT / "experiments" / "leaderboard.py"
-)
-assert spec is not None and spec.loader is not None
-leaderboard = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(leaderboard)
+
+@pytest.fixture
+def leaderboard(experiment):
+    return experiment("leaderboard")
 
 
 def forecast(csi, mse, gap=None):
@@ -69,7 +65,7 @@ def runs(tmp_path, monkeypatch):
     return write
 
 
-def test_the_table(runs, capsys):
+def test_the_table(leaderboard, runs, capsys):
     assert leaderboard.main(["runs/unet", "runs/earthformer"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "**sevir, 8 test examples.** 90% intervals from 8 blocks"
@@ -82,7 +78,7 @@ def test_the_table(runs, capsys):
     ]
 
 
-def test_columns_and_a_file(runs, tmp_path):
+def test_columns_and_a_file(leaderboard, runs, tmp_path):
     arguments = ["runs/unet", "runs/earthformer", "--scores=mse,hss_16"]
     assert leaderboard.main([*arguments, "--output=table.md"]) == 0
     lines = pathlib.Path("table.md").read_text().splitlines()
@@ -95,7 +91,7 @@ def test_columns_and_a_file(runs, tmp_path):
     assert lines[4].split(" | ")[2] == "0.2"
 
 
-def test_other_examples_are_another_table(runs, capsys):
+def test_other_examples_are_another_table(leaderboard, runs, capsys):
     runs("runs/other", forecast(0.9, 0.001), examples="xyz")
     assert leaderboard.main(["runs/unet", "runs/other"]) == 0
     first, second = capsys.readouterr().out.split("\n\n**")
@@ -114,7 +110,7 @@ def test_other_examples_are_another_table(runs, capsys):
         (["runs/unet", "runs/changed"], "'s_prog' has csi_m=0.3 in runs/unet"),
     ],
 )
-def test_what_cannot_be_used_is_named(runs, capsys, arguments, message):
+def test_what_cannot_be_used_is_named(leaderboard, runs, capsys, arguments, message):
     pathlib.Path("broken.json").write_text("{")
     pathlib.Path("list.json").write_text("[]")
     runs("runs/changed", forecast(0.5, 0.01), s_prog=forecast(0.31, 0.02))
@@ -122,7 +118,7 @@ def test_what_cannot_be_used_is_named(runs, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_comparison(capsys, tmp_path):
+def test_a_comparison(leaderboard, capsys, tmp_path):
     gap = {"difference": 0.1, "interval": [0.05, 0.2], "p_value": 0.01}
     back = {"difference": -0.1, "interval": [-0.2, -0.05], "p_value": 0.01}
     content = {
@@ -150,7 +146,7 @@ def test_a_comparison(capsys, tmp_path):
     ]
 
 
-def test_a_score_without_a_value_is_last(runs, capsys):
+def test_a_score_without_a_value_is_last(leaderboard, runs, capsys):
     runs("runs/nan", forecast(0.5, 0.01) | {"csi_m": None, "verification": {}})
     assert leaderboard.main(["runs/nan", "runs/unet"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("| nan | –")

@@ -1,6 +1,5 @@
 """The table of losses, with trainings that only write what a training would."""
 
-import importlib.util
 import json
 import pathlib
 import types
@@ -11,13 +10,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    path = ROOT / "experiments" / "loss_table.py"
-    spec = importlib.util.spec_from_file_location("loss_table", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.trained = trained = []
+def script(experiment, monkeypatch):
+    module, trained = experiment("loss_table"), []
+    monkeypatch.setattr(module, "trained", trained, raising=False)
 
     class Run:
         def __init__(self, config, workdir, make_parts):

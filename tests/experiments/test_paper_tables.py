@@ -1,6 +1,5 @@
 """The tables of the paper: well-formed, the paper's sizes, and what is not repeated."""
 
-import importlib
 import json
 import pathlib
 
@@ -16,11 +15,10 @@ TABLES = ("table3", "table4", "table5", "table6", "table7", "table12", "table13"
 
 
 @pytest.fixture
-def load(monkeypatch):
+def load(experiment, monkeypatch):
     """Imports a script, or a module that the scripts share."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
     monkeypatch.chdir(ROOT)
-    return importlib.import_module
+    return experiment
 
 
 @pytest.fixture

@@ -1,23 +1,15 @@
 """The table of rivals, with a rival that needs no compilation."""
 
-import importlib.util
 import json
-import pathlib
 
 import h5py
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 @pytest.fixture
-def script(monkeypatch):
-    path = ROOT / "experiments" / "radar_rivals.py"
-    spec = importlib.util.spec_from_file_location("radar_rivals", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def script(experiment, monkeypatch):
+    module = experiment("radar_rivals")
 
     def half(batch):
         return np.repeat(batch["inputs"][:, -1:] / 2, 12, axis=1)
@@ -91,3 +83,19 @@ def test_other_files_are_refused(script, codes, tmp_path):
         file["rate"] = 0
     with pytest.raises(ValueError, match="no `vil`; expected a file of SEVIR"):
         script.read_events(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--events=a=x.npy,a=y.npy", "--events=a=y.npy: expected NAME=FILE with"),
+        ("--events=x.npy", "--events=x.npy: expected NAME=FILE"),
+        ("--workdirs=a/unet,b/unet", "the last parts of the paths name the rows"),
+        ("--workdirs=runs/s_prog", "expected names that differ, and none of pers"),
+    ],
+)
+def test_names_that_are_not_unique(script, capsys, tmp_path, wrong, message):
+    """One of two rows of the same name would be left out."""
+    with pytest.raises(SystemExit):
+        script.main([wrong, "--windows=0", f"--out={tmp_path}"])
+    assert message in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Stability, robustness and interpretability, measured on embeddings made by hand."""
 
-import importlib
 import pathlib
 import types
 
@@ -11,10 +10,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def robustness(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
+def robustness(experiment, monkeypatch):
     monkeypatch.chdir(ROOT)
-    return importlib.import_module("robustness")
+    return experiment("robustness")
 
 
 @pytest.fixture
@@ -53,7 +51,6 @@ def test_noise_is_the_same_for_a_window_and_in_units_of_the_spread(robustness):
 def test_a_missing_variable_is_its_mean_and_the_calendar_stays(robustness):
     fields = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
     mean = np.array([7.0, 8.0])
-    source = types.SimpleNamespace(frame_count=1, __len__=lambda: 1)
     changed = robustness.Changed(
         [{"inputs": fields, "targets": fields[..., :2]}],
         robustness.without(1, mean),
@@ -64,7 +61,7 @@ def test_a_missing_variable_is_its_mean_and_the_calendar_stays(robustness):
     np.testing.assert_array_equal(example["inputs"][..., 1], 8)
     np.testing.assert_array_equal(example["inputs"][..., 2], fields[..., 2])
     np.testing.assert_array_equal(example["targets"], fields[..., :2])
-    assert len(changed) == source.frame_count
+    assert len(changed) == 1
 
 
 def series_of(robustness, embeddings):
@@ -122,3 +119,24 @@ def test_wrong_arguments(robustness, capsys, tmp_path, wrong):
         robustness.main([wrong, f"--out={tmp_path}"])
     assert f"{wrong}: expected at least" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_with_another_config_is_refused(robustness, monkeypatch, tmp_path):
+    """Other data or clusters with the same --out are not taken for what was done."""
+    autoencoders = robustness.autoencoders
+    monkeypatch.setattr(autoencoders, "build", lambda _: pytest.fail("trained again"))
+    a = types.SimpleNamespace(
+        scale="test", path="", seasons=True, clusters=4, out=tmp_path
+    )
+    cell = dict(cell="conv_lstm")
+    folder = autoencoders.folder_of(a, "ConvLSTM", 0)
+    folder.mkdir(parents=True)
+    config = autoencoders.make_config(a, 0, 2, cell)
+    done = autoencoders.runs.keep(folder, config, {"mse": 0.5})
+    assert autoencoders.run(a, "ConvLSTM", cell, 2, 0) == done and done["mse"] == 0.5
+    for change in (dict(path="a.nc"), dict(clusters=5), dict(seasons=False)):
+        other = types.SimpleNamespace(**{**vars(a), **change})
+        with pytest.raises(robustness.Mismatch, match="choose another --out"):
+            autoencoders.run(other, "ConvLSTM", cell, 2, 0)
+    with pytest.raises(robustness.Mismatch, match=r"steps=2, but train.steps=3"):
+        autoencoders.run(a, "ConvLSTM", cell, 3, 0)

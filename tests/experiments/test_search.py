@@ -1,6 +1,5 @@
 """The search over patterns: what is drawn, what it costs, and how it is chosen."""
 
-import importlib
 import pathlib
 
 import numpy as np
@@ -10,10 +9,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def search(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
+def search(experiment, monkeypatch):
     monkeypatch.chdir(ROOT)
-    return importlib.import_module("search")
+    return experiment("search")
 
 
 def test_layers_on_a_grid(search):
@@ -47,6 +45,15 @@ def test_a_candidate_is_its_model(search):
     assert model.dec_self_pattern == "axial"
     flat = search.Candidate("axial", 0, hierarchy=False)
     assert flat.name == "axial-g0-flat" and flat.options["downsample"] == (1, 1, 1)
+
+
+def test_what_is_trained_at_the_paper_s_size_is_what_is_counted(search):
+    """Without hierarchy, channels still double from the first level to the second."""
+    row = search.Candidate("axial", 0, hierarchy=False).row()
+    config = search.config_of(row, "moving_mnist", "paper")
+    assert tuple(config.model.block_units) == (64, 128)
+    config = search.config_of(row, "moving_mnist", "quick")
+    assert tuple(config.model.block_units) == search.SMALL["block_units"]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Tables of the zoo, of results that are given."""
 
-import importlib
 import pathlib
 
 import pytest
@@ -9,9 +8,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def zoo(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    return importlib.import_module("zoo")
+def zoo(experiment):
+    return experiment("zoo")
 
 
 def test_every_config_has_what_its_runs_need(zoo):
