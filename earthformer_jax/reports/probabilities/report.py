@@ -5,7 +5,7 @@ A model that draws is scored by its members, beside dressed references
 be the best possible distribution.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data
+from earthformer_jax.data.source import Batch
 from earthformer_jax.data.task import Forecast, ForecastNino, Task
 from earthformer_jax.metrics import bootstrap, index_skill
 from earthformer_jax.metrics.ensembles.calibration import flatness
@@ -92,8 +93,14 @@ def score(
             Entry(name, view, known[view.name], QUANTILES, gaussian=True)
             for name, known in task.gaussians.items()
         ]
-    scored = evaluate(entries, data.test, batch_size)
-    block, found = block_of(task, data), {}
+    events: list[np.ndarray] = []
+
+    def watch(batch: Batch) -> None:
+        if "event" in batch:
+            events.append(np.asarray(batch["event"])[batch["valid"]])
+
+    scored = evaluate(entries, data.test, batch_size, watch)
+    block, found = block_of(task, data, events), {}
     for view in views:
         own = {
             entry.name: result
@@ -129,12 +136,24 @@ def _dressed(
     return [Entry(name, view, f, QUANTILES) for name, f in dressed.items()]
 
 
-def block_of(task: Task, data: Data) -> int:
-    """Test examples that bootstrap samples keep together: those that share frames."""
+def block_of(task: Task, data: Data, events: Sequence[np.ndarray] = ()) -> int:
+    """Test examples that bootstrap samples keep together: those that share frames.
+
+    Args:
+        task: what is asked.
+        data: with the test split.
+        events: the event of every test example in order, in parts; empty: they are not
+            of events. Those of one event are kept together.
+    """
     if isinstance(task, ForecastNino):
         return nino_skill.block_of(data)
+    if events:
+        every = np.concatenate(events)
+        edges = np.flatnonzero(np.diff(every)) + 1
+        return int(np.diff([0, *edges, len(every)]).max())
     spans = data.spans.get("test")
-    if spans is None:
+    # With places, spans are not in the order of time, and may be of some examples only.
+    if spans is None or spans.place is not None:
         return 1
     block = 1
     while block < len(spans):

@@ -85,7 +85,10 @@ class _Scorer:
 
 
 def evaluate(
-    entries: Sequence[Entry], examples: Source, batch_size: int
+    entries: Sequence[Entry],
+    examples: Source,
+    batch_size: int,
+    watch: Callable[[Batch], None] | None = None,
 ) -> list[Scored]:
     """Scores forecasts with probabilities on all test examples.
 
@@ -93,6 +96,7 @@ def evaluate(
         entries: what to score.
         examples: the test split.
         batch_size: examples per call.
+        watch: is called with every batch.
     """
     scorers = []
     compiled: dict[tuple, tuple[EnsembleScores, Callable]] = {}  # once for all alike
@@ -104,6 +108,8 @@ def evaluate(
             compiled[kind] = metric, jax.jit(terms)
         scorers.append(_Scorer(entry, *compiled[kind]))
     for batch in evaluation_batches(examples, batch_size):
+        if watch is not None:
+            watch(batch)
         for scorer in scorers:
             scorer.add(batch)
     return [scorer.scored() for scorer in scorers]

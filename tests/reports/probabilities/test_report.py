@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from earthformer_jax.data import leaks
 from earthformer_jax.data.dataset import Channel, Data, Display
 from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.task import ForecastFrames
@@ -148,6 +149,25 @@ def test_windows_that_share_frames_are_drawn_together():
     }
     assert report.block_of(task(), data()) == 1
     assert report.block_of(task(), data(spans=splits)) == 4
+
+
+def test_examples_at_places_of_their_own_are_drawn_one_by_one():
+    splits = {
+        split: leaks.of_keys(np.arange(1, EXAMPLES + 1) + number * EXAMPLES)
+        for number, split in enumerate(("train", "validation", "test"))
+    }
+    assert report.block_of(task(), data(spans=splits)) == 1
+
+
+def test_windows_of_an_event_are_drawn_together():
+    @dataclasses.dataclass(frozen=True)
+    class Events(Source):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "event": np.int32(7 - i // 3)}
+
+    of_events = dataclasses.replace(data(), test=Events(2))
+    found = report.score(task(), of_events, model(), {}, Settings(8, 2))
+    assert found["about"]["block"] == 3
 
 
 def test_several_quantities_are_in_model_units_unless_they_share_them():
