@@ -16,9 +16,11 @@ from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast
 from earthformer_jax.metrics.contract import Metric, Scores, is_scalar
 
+MODEL, CEILING = "model", "ceiling"
+NOT_REFERENCES = (MODEL, CEILING)  # no forecaster has the ceiling of a twin
 # Forecasts come in this order in files and tables; all others follow.
 ORDER = (
-    "model",
+    MODEL,
     "persistence",
     "damped_persistence",
     "extrapolation",
@@ -29,7 +31,7 @@ ORDER = (
     "lim_memory",
     "lim_field_memory",
     "lim_hidden",
-    "ceiling",
+    CEILING,
 )
 
 LINE = 88  # characters of JSON
@@ -70,8 +72,8 @@ class Settings:
         clusters: number of regimes that embeddings are sorted into.
         label: part of the names of all files that are written, for data other than
             those of the training; empty (default): none.
-        write_forecasts: of so many test examples, the first, forecasts are written into
-            forecasts.nc; 0: of none.
+        write_forecasts: number of test examples, from the first on, whose forecasts are
+            written into forecasts.nc; 0: none.
     """
 
     batch_size: int
@@ -176,7 +178,7 @@ def members_of(results: Mapping[str, dict]) -> dict[str, list[Scores]]:
     Returns:
         {"members": [scalar scores of each]}; {} if the model is not an ensemble.
     """
-    members = results["model"].pop("members", None)
+    members = results[MODEL].pop("members", None)
     if members is None:
         return {}
     return {"members": [{k: v for k, v in m.items() if is_scalar(v)} for m in members]}

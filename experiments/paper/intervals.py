@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.metrics import bootstrap
+from earthformer_jax.reports.scoring import MODEL
 from earthformer_jax.reports.verification import archive, skill
 from earthformer_jax.reports.verification.sums import BlockSums
 from paper.table import Claim, Column, Table, value_of
@@ -69,7 +70,7 @@ def _score_as_in(sums: BlockSums, key: str, value: float | None) -> np.ndarray |
         if value is None or name not in sums.verification.scores:
             continue
         for number in next(skill.sampled(sums, names=[name])).numbers():
-            samples = number.samples[skill.MODEL]
+            samples = number.samples[MODEL]
             if abs(samples[0] - value) <= CLOSE * abs(value):
                 return samples
             break  # the others are of other thresholds or scales

@@ -7,8 +7,10 @@ import numpy as np
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.metrics import index_skill
+from earthformer_jax.metrics.bootstrap import LEVEL, SAMPLES
 from earthformer_jax.reports.nino import skill as skill_lib
-from earthformer_jax.reports.nino.skill import LEVEL, MODEL, THRESHOLD, Skill
+from earthformer_jax.reports.nino.skill import THRESHOLD, Skill
+from earthformer_jax.reports.scoring import MODEL
 
 HITS_LEAD = 6
 LINE = 150  # letters in a line of the subtitle
@@ -84,7 +86,7 @@ def _subtitle(skill: Skill, data: Data) -> str:
     if skill.block > 1:
         blocks = f"blocks of {skill.block} successive windows"
     intervals = (
-        f"Intervals hold {LEVEL:.0%} of {skill_lib.SAMPLES} samples of {blocks}; that "
+        f"Intervals hold {LEVEL:.0%} of {SAMPLES} samples of {blocks}; that "
         "of a difference is of both forecasts on the same samples. "
     )
     if skill.no_intervals:

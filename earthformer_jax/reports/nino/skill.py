@@ -7,18 +7,15 @@ import numpy as np
 
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.metrics import bootstrap, index_skill
+from earthformer_jax.metrics.bootstrap import LEVEL
 from earthformer_jax.metrics.enso import WINDOW
 from earthformer_jax.reports.nino.windows import Windows
+from earthformer_jax.reports.scoring import MODEL, NOT_REFERENCES
 
-LEVEL = 0.9  # share of the samples inside an interval
-SAMPLES = 1000
 BLOCK_MONTHS = 36  # starts that are drawn together: an El Niño and what follows it
-SEED = 0
 TABLE_LEADS = 12  # leads in "correlation_mean"
 THRESHOLD = 0.5  # K, of the categories El Niño and La Niña
 NO_DIFFERENCE = 1e-3  # correlations that are closer are not told apart
-MODEL = "model"
-NOT_REFERENCES = (MODEL, "ceiling")  # no forecaster has the ceiling of a real ocean
 # Scores of the monthly Niño3.4 index, of its three-month means, and of the map. An
 # interval of each and of each difference is in scores.json.
 SCORES = (
@@ -93,7 +90,7 @@ def compute(windows: Windows, index_months: int, block: int) -> Skill:
         block: windows that a sample keeps together.
     """
     number = len(windows.start_month)
-    counts = bootstrap.draw(number, block, SAMPLES, SEED)
+    counts = bootstrap.draw(number, block)
     monthly, observed = windows.forecast[..., 0], windows.observed[..., 0]
     three_month = index_skill.correlation(
         counts, windows.three_month(), windows.observed_three_month

@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from earthformer_jax import plotting
+from earthformer_jax.metrics.bootstrap import LEAST_BLOCKS, LEVEL
 from earthformer_jax.metrics.scores import spatial
 from earthformer_jax.metrics.verification import Score, Verification
 from earthformer_jax.plotting.diagrams import performance, spectra
 from earthformer_jax.plotting.style import lead_label
 from earthformer_jax.reports.page.tables import units_text
+from earthformer_jax.reports.scoring import MODEL
 from earthformer_jax.reports.verification import skill
 from earthformer_jax.reports.verification.sums import BlockSums
 from earthformer_jax.reports.verification.units import unit_of
 
-MODEL = "model"
 # The panels of the skill: of each row the first score that there is, with its label.
 PANELS = (
     {"mse": "Mean squared error", "frame_mse": "Mean squared error", "rmse": "RMSE"},
@@ -68,14 +69,14 @@ def skill_figure(sums: BlockSums):
             others = skill.references_of(list(mean))
             best = min(others, key=lambda name: mean[name], default=MODEL)
             shown = [name for name in dict.fromkeys((MODEL, best)) if name in mean]
-        if sums.blocks >= skill.LEAST_BLOCKS:
+        if sums.blocks >= LEAST_BLOCKS:
             bands[score.name] = {
                 name: score.interval(name).reshape(-1, 2).tolist() for name in shown
             }
     about = sums.examples
     title = f"Skill on {about.data}, {about.number} test examples"
     if bands:
-        title += f" (bands: {skill.LEVEL:.0%} intervals)"
+        title += f" (bands: {LEVEL:.0%} intervals)"
     return plotting.lead_curves(
         panels, step=plotting.step_of(about.frame), title=title, bands=bands
     )

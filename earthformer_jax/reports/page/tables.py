@@ -11,8 +11,8 @@ from earthformer_jax import plotting
 from earthformer_jax.plotting.style import lead_label
 from earthformer_jax.reports.page.markup import element, table
 from earthformer_jax.reports.page.tidy import Row
+from earthformer_jax.reports.scoring import MODEL
 
-MODEL = "model"
 MOST_LEADS = 12  # columns; of more leads every n-th is shown
 BY_WAVELENGTH = ("power_ratio",)
 # Scores that are folded away, where others say the same or are better known.

@@ -22,8 +22,9 @@ from earthformer_jax.reports.page import images, tables
 from earthformer_jax.reports.page.about import About
 from earthformer_jax.reports.page.figures import caption_of, in_order
 from earthformer_jax.reports.page.markup import document, element
-from earthformer_jax.reports.page.tables import MODEL
 from earthformer_jax.reports.page.tidy import Row
+from earthformer_jax.reports.scoring import MODEL
+from earthformer_jax.reports.verification.skill import references_of
 
 WIDE = {"wide": 1.2, "wider": 2.6}  # classes of figures from this width by height on
 MANY_PIXELS = 1100  # of the width, from which a figure is wide as well
@@ -74,9 +75,9 @@ def _in_short(rows: Sequence[Row], scores: Mapping[str, Any]) -> list[ET.Element
     """A sentence on the model and its strongest rival, by the mean squared error."""
     errors = {r.forecast: r for r in rows if r.score == "mse" and _is_whole(r)}
     others = {
-        name: row
-        for name, row in errors.items()
-        if not name.startswith((MODEL, "member ", "ceiling")) and np.isfinite(row.value)
+        name: errors[name]
+        for name in references_of(list(scores["forecasts"]))
+        if name in errors and np.isfinite(errors[name].value)
     }
     if MODEL not in errors or not others:
         return []

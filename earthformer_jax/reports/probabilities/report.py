@@ -16,6 +16,7 @@ from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.source import Batch
 from earthformer_jax.data.task import Forecast, ForecastNino, Task
 from earthformer_jax.metrics import bootstrap, index_skill
+from earthformer_jax.metrics.bootstrap import LEVEL, SAMPLES
 from earthformer_jax.metrics.ensembles.calibration import flatness
 from earthformer_jax.reports.nino import skill as nino_skill
 from earthformer_jax.reports.probabilities.dressing import QUANTILES, dress
@@ -27,11 +28,15 @@ from earthformer_jax.reports.probabilities.scoring import (
     fitting_batch,
 )
 from earthformer_jax.reports.probabilities.views import FIELD, View, views_of
-from earthformer_jax.reports.scoring import ModelFunctions, Settings
+from earthformer_jax.reports.scoring import (
+    CEILING,
+    MODEL,
+    NOT_REFERENCES,
+    ModelFunctions,
+    Settings,
+)
 
-MODEL, DRESSED_MODEL, CEILING = "model", "model_dressed", "ceiling"
-NOT_REFERENCES = (MODEL, DRESSED_MODEL, CEILING)
-LEVEL, SAMPLES, SEED = 0.9, 1000, 0
+DRESSED_MODEL = "model_dressed"
 EVENTS_SHOWN = 3
 
 
@@ -169,7 +174,7 @@ def _with_skill(scored: Mapping[str, Scored], block: int) -> dict[str, dict]:
     """Scores by name, with intervals and differences of the CRPS."""
     # Leads count alike, and of each only the examples that are observed.
     each = np.stack([result.crps for result in scored.values()])
-    counts = bootstrap.draw(each.shape[1], block, SAMPLES, SEED)
+    counts = bootstrap.draw(each.shape[1], block)
     known = np.isfinite(each).any(axis=(0, 1))
     samples = index_skill.mean(counts, each[..., known]).mean(axis=-1)
     names, found = list(scored), {}
@@ -196,7 +201,7 @@ def best_reference(forecasts: Mapping[str, Mapping]) -> str | None:
     known = {
         name: s["crps"]
         for name, s in forecasts.items()
-        if name not in NOT_REFERENCES and np.isfinite(s["crps"])
+        if name not in (*NOT_REFERENCES, DRESSED_MODEL) and np.isfinite(s["crps"])
     }
     return min(known, key=known.__getitem__) if known else None
 

@@ -11,6 +11,7 @@ import numpy as np
 from earthformer_jax.metrics.bootstrap import LEVEL
 from earthformer_jax.plotting import step_of
 from earthformer_jax.reports.nino.archive import NAME as NINO_NAME
+from earthformer_jax.reports.scoring import MODEL
 from earthformer_jax.reports.verification import archive, nino, skill
 from earthformer_jax.reports.verification.comparison import Comparison
 from earthformer_jax.reports.verification.names import of_files
@@ -157,14 +158,14 @@ def _merged(
     references: dict[str, tuple[Path, Any]] = {}
     for file, sums in files.items():
         for name, values in sums.values.items():
-            if name == skill.MODEL:
+            if name == MODEL:
                 continue
             values = {key: values[key] for key in statistics}
             before, known = references.setdefault(name, (file, values))
             check_same(name, before, known, file, values)
     models = of_files(files, references)
     merged = {
-        name: {key: files[file].values[skill.MODEL][key] for key in statistics}
+        name: {key: files[file].values[MODEL][key] for key in statistics}
         for file, name in models.items()
     }
     merged |= {name: values for name, (_, values) in references.items()}

@@ -13,12 +13,8 @@ from earthformer_jax import plotting
 from earthformer_jax.metrics.bootstrap import LEVEL, SAMPLES
 from earthformer_jax.plotting import diagrams
 from earthformer_jax.reports import scoring
-from earthformer_jax.reports.verification.skill import (
-    NOT_REFERENCES,
-    Sampled,
-    best,
-    verdict,
-)
+from earthformer_jax.reports.scoring import NOT_REFERENCES
+from earthformer_jax.reports.verification.skill import Sampled, best, verdict
 
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
 MOST_BANDS = 4  # of more forecasts, the models and the best reference have one
@@ -160,8 +156,8 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "verdict"}}}}}}.
     """
     scores = {}
+    names = comparison.names
     for score in comparison.numbers:
-        names = comparison.names
         scores[score.name] = {
             "better": score.better,
             "units": score.units,

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from earthformer_jax.metrics.bootstrap import LEVEL
 from earthformer_jax.metrics.verification import HIGHER, LOWER
 from earthformer_jax.reports.nino import skill as nino_skill
 from earthformer_jax.reports.nino.windows import Windows
+from earthformer_jax.reports.scoring import MODEL
 from earthformer_jax.reports.verification import archive
 from earthformer_jax.reports.verification.comparison import Comparison
 from earthformer_jax.reports.verification.names import of_files
-from earthformer_jax.reports.verification.skill import MODEL, Sampled
+from earthformer_jax.reports.verification.skill import Sampled
 
 NEEDED = ("index", "observed_index", "observed_three_month", "squared_error")
 SAME = 1e-3  # K, or of the squared error: a reference that differs by less is one
@@ -203,7 +205,7 @@ def _comparison(
         + (
             f"no intervals: {skill.no_intervals}"
             if skill.no_intervals
-            else f"{nino_skill.LEVEL:.0%} intervals from {blocks}"
+            else f"{LEVEL:.0%} intervals from {blocks}"
         ),
         checksum="",
         models=models,

@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.metrics import bootstrap
-from earthformer_jax.metrics.bootstrap import LEAST_BLOCKS, LEVEL, SAMPLES, SEED
+from earthformer_jax.metrics.bootstrap import LEAST_BLOCKS, LEVEL, SAMPLES
 from earthformer_jax.metrics.verification import (
     HIGHER,
     LOWER,
     NEAR_ONE,
     Verification,
 )
+from earthformer_jax.reports.scoring import MODEL, NOT_REFERENCES
 from earthformer_jax.reports.verification.sums import BlockSums
 from earthformer_jax.reports.verification.units import unit_of
 
-MODEL = "model"
-NOT_REFERENCES = (MODEL, "ceiling")  # no forecaster has the ceiling of a twin
 DIGITS = 4  # significant, of intervals: their own error is far larger
 # Scores that are named in one line: the first of each row that there is.
 SHORT = (("mse", "frame_mse", "rmse"), ("csi_m", "ssim", "acc", "mae"))
@@ -117,7 +116,7 @@ def sampled(
         by_lead: whether to make the score of each lead time; otherwise sums are added
             over lead times, unless the score is itself a mean over them.
     """
-    counts = bootstrap.draw(sums.blocks, 1, SAMPLES, SEED)
+    counts = bootstrap.draw(sums.blocks, 1)
     for name in names or sums.verification.scores:
         score = sums.verification.scores[name]
         if by_lead:
