@@ -1,5 +1,6 @@
 """Random-access sources of examples."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -28,3 +29,22 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Selected:
+    """Some of the examples of a source.
+
+    Attributes:
+        source: of all examples.
+        numbers: int `[n]`, positions of the selected ones in it.
+    """
+
+    source: Source
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self.source[int(self.numbers[index])]

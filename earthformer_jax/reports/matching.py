@@ -6,7 +6,6 @@ make it so are fitted on the validation split, for the model and for every refer
 and are applied to the test split.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.protocols.scores import EventScores
-from earthformer_jax.data.source import Batch, Example, Source
+from earthformer_jax.data.source import Batch, Selected, Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.metrics.batches import counted
 from earthformer_jax.metrics.calibration import matching
@@ -65,7 +64,7 @@ class Matching:
         self._thresholds = tuple(sorted(metric.thresholds))
         self.examples = min(len(validation), EXAMPLES)
         chosen = np.linspace(0, len(validation) - 1, self.examples).round()
-        part = _Some(validation, chosen.astype(int))
+        part = Selected(validation, chosen.astype(int))
         none = np.zeros((1, matching.BINS), np.int64)
         observed, counts = none, dict.fromkeys(forecasts, none)
         for batch in evaluation_batches(part, batch_size):
@@ -123,15 +122,3 @@ def note(scores: Mapping[str, Any]) -> list[str]:
         "_matched: each forecast with its events as frequent as observed, by levels "
         f"fitted on {scores['matching']['examples']} validation examples"
     ]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Some:
-    source: Source
-    numbers: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.source[int(self.numbers[index])]

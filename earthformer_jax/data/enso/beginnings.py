@@ -51,7 +51,7 @@ from earthformer_jax.data.readers.grid import (
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.times import Times
 from earthformer_jax.data.readers.values import units
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.source import Example, Selected, Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.windows import Windows
 
@@ -241,7 +241,7 @@ def _of_twin(
     return Beginnings(
         label=label,
         windows=_Inputs(
-            _Chosen(source, chosen), settings, learned, np.zeros(len(chosen))
+            Selected(source, chosen), settings, learned, np.zeros(len(chosen))
         ),
         last=chosen,
         reference=None,
@@ -354,19 +354,6 @@ class _Inputs:
         filled = np.array(self._filled[index], np.float32)
         made = {"inputs": inputs, "filled": filled}
         return made | {k: window[k] for k in ("time",) if k in window}
-
-
-class _Chosen:
-    """Some of the examples of a source."""
-
-    def __init__(self, source: Source, chosen: np.ndarray):
-        self._source, self._chosen = source, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._source[int(self._chosen[index])]
 
 
 def _indices(learned: Learned) -> dict[str, np.ndarray]:

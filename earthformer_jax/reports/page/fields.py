@@ -1,6 +1,5 @@
 """Test forecasts beside the truth in one NetCDF file: what the scores were made of."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from earthformer_jax.data.forecasting.beginnings import Beginnings, Variable
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.times import Times
-from earthformer_jax.data.source import Example
+from earthformer_jax.data.source import Selected, Source
 from earthformer_jax.data.task import EmbedSeries, Forecast, RestoreFrames, Task
 from earthformer_jax.forecast import writing
 from earthformer_jax.forecast.chunks import Chunk
@@ -19,20 +18,6 @@ from earthformer_jax.forecast.outline import Outline
 
 TRUTH = "truth"
 WITHOUT_FORECASTS = (EmbedSeries, RestoreFrames)
-
-
-@dataclasses.dataclass(frozen=True)
-class _First:
-    """The first examples of a source."""
-
-    source: object
-    number: int
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, index: int, /) -> Example:
-        return self.source[index]  # pyright: ignore[reportIndexIssue]
 
 
 def check(task: Task, number: int) -> None:
@@ -77,7 +62,7 @@ def write(
     Raises:
         OSError: if it cannot be written.
     """
-    examples = _First(data.test, min(number, len(data.test)))
+    examples = Selected(data.test, np.arange(min(number, len(data.test))))
     channels = data.display.channels[: data.test[0]["targets"].shape[-1]]
     beginnings = _beginnings(data, examples, channels, [TRUTH, *forecasts])
     steps = len(data.test[0]["targets"])
@@ -86,7 +71,7 @@ def write(
 
 
 def _chunks(
-    examples: _First, forecasts: Mapping[str, Forecast], batch_size: int
+    examples: Source, forecasts: Mapping[str, Forecast], batch_size: int
 ) -> Iterator[Chunk]:
     """Truth and forecasts side by side in the channels."""
     first = 0
@@ -103,7 +88,7 @@ def _chunks(
 
 
 def _beginnings(
-    data: Data, examples: _First, channels: tuple[Channel, ...], names: list[str]
+    data: Data, examples: Source, channels: tuple[Channel, ...], names: list[str]
 ) -> Beginnings:
     """Times, places and variables of the examples."""
     scale = np.array([x.scale for x in channels] * len(names), np.float32)
@@ -135,7 +120,7 @@ def _beginnings(
     )
 
 
-def _moments(data: Data, examples: _First, in_len: int):
+def _moments(data: Data, examples: Source, in_len: int):
     """Times of the last inputs, and of what follows; None without dates."""
     # What is generated has no spans, and dates only to tell seasons.
     if "test" not in data.spans or "time" not in examples[0]:
