@@ -6,10 +6,7 @@ The type of a task chooses its report: `score(task, data, model, workdir, settin
 import functools
 import os
 
-import numpy as np
-
 from earthformer_jax.data.dataset import Data
-from earthformer_jax.data.references import persistence
 from earthformer_jax.data.task import (
     EmbedSeries,
     ForecastFrames,
@@ -18,7 +15,7 @@ from earthformer_jax.data.task import (
     Task,
 )
 from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer
-from earthformer_jax.reports import embedding, frames, restoring
+from earthformer_jax.reports import embedding, frames, restoring, scoring
 from earthformer_jax.reports.nino import report as nino
 from earthformer_jax.reports.page import drawing, fields, figures, tidy, writing
 from earthformer_jax.reports.page.about import About
@@ -90,16 +87,10 @@ def report(
     rows = tidy.rows(scores, sums, channels)
     tidy.write(settings.output(workdir, "scores.csv"), rows)
     if settings.write_forecasts:
-        _, *_, channels = np.shape(data.test[0]["targets"])
-        forecasts = {
-            "model": model.forecast,
-            "persistence": persistence(len(data.test[0]["targets"]), channels),
-            **task.references,
-        }
         fields.write(
             settings.output(workdir, "forecasts.nc"),
             data,
-            forecasts,
+            scoring.forecasts_of(task, data, model.forecast),
             settings.write_forecasts,
             settings.batch_size,
             about.attributes(data.name),

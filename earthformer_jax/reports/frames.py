@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from earthformer_jax import plotting
 from earthformer_jax.data.dataset import Data, Display
 from earthformer_jax.data.pipeline import evaluation_batches
-from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Batch, Source
 from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.plotting.fields import shown
@@ -62,9 +61,7 @@ def score(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    out_len, *_, channels = np.shape(data.test[0]["targets"])
-    forecasts = {"persistence": persistence(out_len, channels)}
-    forecasts |= {**task.references, "model": model.forecast}
+    forecasts = scoring.forecasts_of(task, data, model.forecast)
     errors = ExampleErrors()
     gatherer = Gatherer(task, data) if task.verification.scores else None
     matched = matching.of(task, data.validation, forecasts, settings.batch_size)

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Batch, Source
-from earthformer_jax.data.task import Forecast
+from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.metrics.contract import Metric, Scores, is_scalar
 
 MODEL, CEILING = "model", "ceiling"
@@ -87,6 +89,22 @@ class Settings:
         if not self.label:
             return path
         return path.with_name(f"{path.stem}-{self.label}{path.suffix}")
+
+
+def forecasts_of(task: Task, data: Data, model: Forecast) -> dict[str, Forecast]:
+    """The model, persistence, and the references of a task, by name.
+
+    Args:
+        task: what is asked.
+        data: with at least one test example.
+        model: batch -> `[b, k, h, w, c]` in model units.
+    """
+    out_len, *_, channels = np.shape(data.test[0]["targets"])
+    return {
+        MODEL: model,
+        "persistence": persistence(out_len, channels),
+        **task.references,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
