@@ -1,1 +1,1 @@
-"""What an evaluation leaves for people: a table as CSV, and one page."""
+"""The readable results of an evaluation: a table as CSV, and one page."""

@@ -11,11 +11,10 @@ from earthformer_jax.metrics.scores import spatial
 from earthformer_jax.metrics.verification import Score, Verification
 from earthformer_jax.plotting.diagrams import performance, spectra
 from earthformer_jax.plotting.style import lead_label
-from earthformer_jax.reports.page.tables import units_text
 from earthformer_jax.reports.scoring import MODEL
 from earthformer_jax.reports.verification import skill
 from earthformer_jax.reports.verification.sums import BlockSums
-from earthformer_jax.reports.verification.units import unit_of
+from earthformer_jax.reports.verification.units import unit_of, units_text
 
 # The panels of the skill: of each row the first score that there is, with its label.
 PANELS = (

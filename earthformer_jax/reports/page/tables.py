@@ -12,6 +12,7 @@ from earthformer_jax.plotting.style import lead_label
 from earthformer_jax.reports.page.markup import element, table
 from earthformer_jax.reports.page.tidy import Row
 from earthformer_jax.reports.scoring import MODEL
+from earthformer_jax.reports.verification.units import units_text
 
 MOST_LEADS = 12  # columns; of more leads every n-th is shown
 BY_WAVELENGTH = ("power_ratio",)
@@ -178,14 +179,6 @@ def _short(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def units_text(units: str) -> str:
-    """Units after a number or a name: " (K²)"; "" where there are none."""
-    if units in ("", "1"):
-        return ""
-    units = units.replace("^2", "²")
-    return f", {units}" if units.startswith("(") else f" ({units})"
-
-
 def _column(row: Row, of: str = "") -> str:
     return label_of(row) + of + units_text(row.units)
 
@@ -224,7 +217,7 @@ def _crossed(
 
 
 def facts(pairs: Mapping[str, str]) -> ET.Element:
-    """A table of what is called what."""
+    """A table of two columns: names, and a text for each."""
     lines = [
         element("tr", element("th", name, scope="row"), element("td", text))
         for name, text in pairs.items()

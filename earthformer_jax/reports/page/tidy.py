@@ -86,8 +86,8 @@ def rows(
     if sums is not None:
         for score in skill.sampled(sums):
             found += _of_axes(score, channels or {})
-        for score in skill.sampled(sums, by_lead=True):
-            if _is_by_lead(score):
+        for score in skill.sampled(sums, names=_with_leads(sums), by_lead=True):
+            if "lead" in score.dims:
                 found += _of_axes(score, channels or {})
     # What is given twice is the same number, the second time with its interval.
     return list({_key(row): row for row in found}.values())
@@ -97,9 +97,10 @@ def _key(row: Row) -> tuple:
     return row.forecast, row.score, row.part, row.lead, row.threshold, row.scale
 
 
-def _is_by_lead(score: Sampled) -> bool:
-    """Whether each lead has a row; of spectra there would be too many."""
-    return "lead" in score.dims and "wavelength" not in score.dims
+def _with_leads(sums: BlockSums) -> list[str]:
+    """Scores of which each lead has a row; of spectra there would be too many."""
+    every = sums.verification
+    return [name for name in every.scores if "wavelength" not in every.dims(name)]
 
 
 def _of_axes(score: Sampled, channels: Mapping[str, str]) -> Iterator[Row]:

@@ -25,6 +25,7 @@ from earthformer_jax.reports.page.markup import document, element
 from earthformer_jax.reports.page.tidy import Row
 from earthformer_jax.reports.scoring import MODEL
 from earthformer_jax.reports.verification.skill import references_of
+from earthformer_jax.reports.verification.units import units_text
 
 WIDE = {"wide": 1.2, "wider": 2.6}  # classes of figures from this width by height on
 MANY_PIXELS = 1100  # of the width, from which a figure is wide as well
@@ -86,7 +87,7 @@ def _in_short(rows: Sequence[Row], scores: Mapping[str, Any]) -> list[ET.Element
     text = (
         f"In short: the mean squared error of the model is {tables.number(own)}, that "
         f"of the best reference ({tables.title_of(rival)}) is {tables.number(its)}"
-        f"{tables.units_text(scores['data']['mse_units'])}. "
+        f"{units_text(scores['data']['mse_units'])}. "
     )
     if its > 0 and np.isfinite(own):
         text += f"The error of the model is {_relative(own / its)}"

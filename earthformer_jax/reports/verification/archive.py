@@ -33,7 +33,7 @@ class Stored:
     """A statistic of which only sums are left: it cannot be applied any more.
 
     Attributes:
-        as of `metrics.contract.Statistic`.
+        as in `metrics.contract.Statistic`.
     """
 
     names: tuple[str, ...]
@@ -182,7 +182,7 @@ def _plain(value: Any) -> Any:
 
 
 def entry_of(statistic: Statistic) -> dict[str, Any]:
-    """What is kept of a statistic beside its sums."""
+    """What is kept of a statistic in addition to its sums."""
     return {
         "names": list(statistic.names),
         "dtype": np.dtype(statistic.dtype).name,

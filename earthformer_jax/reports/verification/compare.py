@@ -16,6 +16,7 @@ from earthformer_jax.reports.verification import archive, nino, skill
 from earthformer_jax.reports.verification.comparison import Comparison
 from earthformer_jax.reports.verification.names import of_files
 from earthformer_jax.reports.verification.sums import BlockSums, Examples
+from earthformer_jax.reports.verification.units import units_text
 
 SAME = 1e-4  # of the largest sum of a name: a reference that differs by less is one
 MOST_NUMBERS = 400  # of a score; one with more, by wavelength say, has no rows
@@ -211,10 +212,9 @@ def _of_merged(
         headline += [found[0].name] if score.name in short or not headline else []
         if len(found) <= MOST_NUMBERS:
             numbers += found
-    for score in skill.sampled(sums, names=short, by_lead=True) if short else ():
-        units = score.units if score.units != "1" else ""
-        name = score.name.upper().replace("_", "-")
-        curves.append((f"{name}, {units}" if units else name, score.curve()))
+    for score in skill.sampled(sums, names=short, by_lead=True):
+        label = score.name.upper().replace("_", "-") + units_text(score.units)
+        curves.append((label, score.curve()))
     why = skill.why_none(sums)
     blocks = f"{LEVEL:.0%} intervals from {sums.blocks} blocks ({examples.block} each)"
     return Comparison(

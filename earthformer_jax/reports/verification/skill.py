@@ -106,18 +106,18 @@ def _known_blocks(samples: np.ndarray, blocks: int | None) -> int | None:
 
 
 def sampled(
-    sums: BlockSums, *, names: Sequence[str] = (), by_lead: bool = False
+    sums: BlockSums, *, names: Sequence[str] | None = None, by_lead: bool = False
 ) -> Iterator[Sampled]:
     """Scores on all test examples and on samples of blocks, one after the other.
 
     Args:
         sums: by block.
-        names: of the scores; (): all.
+        names: of the scores; None: all.
         by_lead: whether to make the score of each lead time; otherwise sums are added
             over lead times, unless the score is itself a mean over them.
     """
     counts = bootstrap.draw(sums.blocks, 1)
-    for name in names or sums.verification.scores:
+    for name in sums.verification.scores if names is None else names:
         score = sums.verification.scores[name]
         if by_lead:
             score = dataclasses.replace(
@@ -146,7 +146,7 @@ def sampled(
 
 
 def _units(score: str, dims: tuple[str, ...], squared: str) -> str:
-    """Those of a score; "" where each variable has its own."""
+    """The units of a score; "" where each variable has its own."""
     units = unit_of(score.removesuffix("_m"), squared)
     return "" if "variable" in dims and units != "1" else units
 
@@ -202,7 +202,7 @@ def add(scores: dict[str, Any], sums: BlockSums) -> None:
         for name in sums.verification.scores
         if sums.verification.dims(name) == ("lead",)
     ]
-    for score in sampled(sums, names=by_lead, by_lead=True) if by_lead else ():
+    for score in sampled(sums, names=by_lead, by_lead=True):
         for name in sums.values:
             limits = _rounded(score.interval(name))
             forecasts[name]["intervals"][f"{score.name}_by_lead"] = limits

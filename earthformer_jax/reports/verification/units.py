@@ -29,3 +29,11 @@ def unit_of(score: str, squared: str) -> str:
         # Without a square, squared and absolute errors are summed in the same way.
         return squared if score == "mae" else ""
     return "1" if WITHOUT_UNITS.fullmatch(score) else ""
+
+
+def units_text(units: str) -> str:
+    """Units after a number or a name: " (K²)"; "" where there are none."""
+    if units in ("", "1"):
+        return ""
+    units = units.replace("^2", "²")
+    return f", {units}" if units.startswith("(") else f" ({units})"

@@ -1,6 +1,6 @@
 import pytest
 
-from earthformer_jax.reports.verification.units import unit_of
+from earthformer_jax.reports.verification.units import unit_of, units_text
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,8 @@ from earthformer_jax.reports.verification.units import unit_of
 )
 def test_units(score, squared, units):
     assert unit_of(score, squared) == units
+
+
+def test_units_follow_a_name():
+    assert units_text("K^2") == " (K²)" and units_text("1") == units_text("") == ""
+    assert units_text("(model units)^2") == ", (model units)²"
