@@ -506,7 +506,9 @@ RECIPES = {
         limits=(
             "The storms are simulated: they move and grow by simple rules. The model "
             "has never seen a real radar image and its scores say nothing about "
-            "forecasts of rain."
+            "forecasts of rain. Forecasts that move the rain without any training are "
+            "far better on the same windows: S-PROG has an MSE of 0.0081 and a CSI-M "
+            "of 0.358, extrapolation 0.0087 and 0.378 (docs/verification.md)."
         ),
     ),
 }
