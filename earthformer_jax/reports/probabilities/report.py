@@ -113,13 +113,14 @@ def score(
             if entry.view is view
         }
         found[view.name] = {"units": view.units, "forecasts": _with_skill(own, block)}
+    few = len(data.test) < bootstrap.LEAST_BLOCKS * block
     about = {
         "members": size,
         "spread": model.spread,
         "quantiles": QUANTILES,
         "dressed_with": f"errors in {len(data.validation)} validation examples",
         "level": LEVEL,
-        "samples": SAMPLES,
+        "samples": 0 if few else SAMPLES,
         "block": block,
     }
     return {"about": about, "views": found}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax import plotting
-from earthformer_jax.metrics.bootstrap import LEVEL, SAMPLES
+from earthformer_jax.metrics.bootstrap import LEVEL
 from earthformer_jax.plotting import diagrams
 from earthformer_jax.reports import scoring
 from earthformer_jax.reports.scoring import NOT_REFERENCES
@@ -155,8 +155,7 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "differences": {name: {other: {"difference", "interval", "p_value",
         "verdict"}}}}}}.
     """
-    scores = {}
-    names = comparison.names
+    scores, names = {}, comparison.names
     for score in comparison.numbers:
         scores[score.name] = {
             "better": score.better,
@@ -177,7 +176,7 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "examples": comparison.examples,
         "examples_sha256": comparison.checksum or None,
         "level": LEVEL,
-        "samples": SAMPLES,
+        "samples": len(comparison.numbers[0].samples[names[0]]) - 1,
         "models": dict(comparison.models),
         "steps": {name: n or None for name, n in comparison.steps.items()},
         "strongest_reference": comparison.strongest,

@@ -165,9 +165,13 @@ def test_windows_of_an_event_are_drawn_together():
         def __getitem__(self, i):
             return {**super().__getitem__(i), "event": np.int32(7 - i // 3)}
 
-    of_events = dataclasses.replace(data(), test=Events(2))
-    found = report.score(task(), of_events, model(), {}, Settings(8, 2))
-    assert found["about"]["block"] == 3
+    for count, samples in ((EXAMPLES, 1000), (9, 0)):
+        of_events = dataclasses.replace(data(), test=Events(2, count))
+        found = report.score(task(), of_events, model(), {}, Settings(8, 2))
+        assert found["about"]["block"] == 3
+        assert found["about"]["samples"] == samples
+        interval = found["views"]["field"]["forecasts"]["model"]["crps_interval"]
+        assert np.isfinite(interval).all() == bool(samples)
 
 
 def test_several_quantities_are_in_model_units_unless_they_share_them():

@@ -187,6 +187,7 @@ def test_one_example_has_no_intervals(evaluated, tmp_path):
     comparison.write(found, tmp_path)
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert written["scores"]["mse"]["forecasts"]["one-half"]["interval"] == [None, None]
+    assert written["samples"] == 0
 
 
 def test_a_model_that_gives_no_numbers_is_last(evaluated, tmp_path):
