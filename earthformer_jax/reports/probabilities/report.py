@@ -156,7 +156,7 @@ def block_of(task: Task, data: Data, events: Sequence[np.ndarray] = ()) -> int:
     if events:
         every = np.concatenate(events)
         edges = np.flatnonzero(np.diff(every)) + 1
-        return int(np.diff([0, *edges, len(every)]).max())
+        return int(np.diff(edges, prepend=0, append=len(every)).max())
     spans = data.spans.get("test")
     # With places, spans are not in the order of time, and may be of some examples only.
     if spans is None or spans.place is not None:
