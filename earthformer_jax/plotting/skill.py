@@ -1,13 +1,21 @@
 """Skill against lead time."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from earthformer_jax.plotting.style import LOOKS, figure_style, look, ordered, plural
+from earthformer_jax.plotting.style import (
+    BAND,
+    LOOKS,
+    figure_style,
+    look,
+    ordered,
+    plural,
+)
 
 USEFUL_CORRELATION = 0.5  # above this, forecasts are commonly called useful
 
@@ -85,7 +93,7 @@ def lead_curves(
             panels.items(),
             strict=True,
         ):
-            unknown = 0
+            unknown, intervals = 0, (bands or {}).get(label, {})
             for name in ordered(curves):
                 values = np.asarray(curves[name], np.float64)
                 known = np.isfinite(values)
@@ -102,18 +110,14 @@ def lead_curves(
                     label=text,
                     zorder=3 if name == "model" else 2,
                 )
-                if band := (bands or {}).get(label, {}).get(name):
-                    edges = np.asarray(band, np.float64)[known].T
+                if name in intervals:
+                    edges = np.asarray(intervals[name], np.float64)[known].T
                     places = length * (np.flatnonzero(known) + 1)
-                    axes.fill_between(places, *edges, color=colour, alpha=0.16, lw=0)
+                    axes.fill_between(places, *edges, color=colour, alpha=BAND, lw=0)
             axes.xaxis.set_major_locator(
                 MaxNLocator(8, integer=True, steps=[1, 1.5, 2, 3, 5, 10])
             )
-            edges = (bands or {}).get(label, {})
-            ends = {
-                f"{n} {i}": [x[i] for x in e] for n, e in edges.items() for i in (0, 1)
-            }
-            axes.set_ylim(*_limits({**curves, **ends}))
+            axes.set_ylim(*_limits([*curves.values(), *intervals.values()]))
             axes.grid(axis="y", color="0.92", linewidth=0.8)
             axes.set_axisbelow(True)
             axes.set_xlabel(f"Lead time ({plural(unit)})")
@@ -123,9 +127,9 @@ def lead_curves(
     return figure
 
 
-def _limits(curves: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+def _limits(drawn: Sequence[Any]) -> tuple[float, float]:
     """From 0 or the lowest value to slightly above the largest; 0 to 1 if empty."""
-    values = np.concatenate([np.asarray(v, np.float64) for v in curves.values()])
+    values = np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in drawn])
     values = values[np.isfinite(values)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     high = high if high > min(low, 0) else 1.0

@@ -40,6 +40,7 @@ LOOKS = {
 # Of other forecasts: none is that of a forecast above, nor like one.
 OTHER_COLOURS = ("#c51b7d", "#4eb3d3", "#7fbc41", "#f16913")
 WORDS = ("frame", "hour", "day", "week", "month", "year")  # units with a plural
+BAND = 0.16  # opacity of intervals
 GREY = "0.82"  # land and unknown values
 
 

@@ -8,9 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from earthformer_jax.plotting.style import LOOKS, figure_style, look, plural
+from earthformer_jax.plotting.style import BAND, LOOKS, figure_style, look, plural
 
-BAND = 0.16  # opacity of the intervals
 MOST_TICKS = 8  # lead times that all have a tick
 # A curve: values `[k]` and their intervals `[k, 2]`.
 Curve = tuple[np.ndarray, np.ndarray]

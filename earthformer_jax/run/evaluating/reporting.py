@@ -42,7 +42,7 @@ def report(
         dataset: with the test split.
         config: the whole config of the evaluation.
         workdir: of the training.
-        label: as of `label`.
+        label: names the files, see `label`; "": those of the training.
 
     Returns:
         what scores.json holds.
