@@ -46,32 +46,6 @@ def check_shapes(
         check_array("observed", observed, "b t h w c", sizes, kind=bool)
 
 
-def errors(
-    forecast: jax.Array,
-    targets: jax.Array,
-    weights: np.ndarray,
-    observed: jax.Array | None,
-) -> jax.Array:
-    """`forecast - targets`, 0 where the target does not count.
-
-    Args:
-        forecast: `[b, k, h, w, c]`.
-        targets: `[b, k, h, w, c]`.
-        weights: broadcastable to `[k, h, w, c]`.
-        observed: bool, like `targets`, or None if all are.
-
-    Returns:
-        `[b, k, h, w, c]`.
-
-    Raises:
-        ValueError: for arrays of other shapes.
-    """
-    check_shapes(forecast, targets, observed)
-    # The mask is applied before anything is made of the difference: a missing value
-    # (NaN) must not reach the gradient, where 0 * NaN would be NaN.
-    return jnp.where(where_known(weights, observed), forecast - targets, 0)
-
-
 def weighted_mean(values: jax.Array, weights: np.ndarray) -> jax.Array:
     """sum(weights * values) / (b * sum(weights over the field)).
 
@@ -91,8 +65,8 @@ def magnitude(x: jax.Array) -> jax.Array:
     return x * jnp.sign(x)
 
 
-class PerCell(abc.ABC):
-    """A loss that is the weighted mean of something that each cell has by itself."""
+class Masked(abc.ABC):
+    """A loss of fields that are 0 wherever a target is unknown or does not count."""
 
     takes_members: ClassVar[bool] = False
 
@@ -107,8 +81,32 @@ class PerCell(abc.ABC):
         progress: jax.Array | None = None,
     ) -> jax.Array:
         """Scalar; arguments as in `losses.contract.Loss`."""
-        error = errors(forecast, targets, weights, observed)
-        return weighted_mean(self.of_cells(error, targets), weights)
+        axes = "m b t h w c" if self.takes_members else "b t h w c"
+        check_shapes(forecast, targets, observed, axes)
+        counts = where_known(weights, observed)
+        # The mask is applied before anything is made of the values: a missing one (NaN)
+        # must not reach the gradient, where 0 * NaN would be NaN.
+        forecast, targets = (jnp.where(counts, x, 0) for x in (forecast, targets))
+        return self.of_known(forecast, targets, weights, key, progress)
+
+    @abc.abstractmethod
+    def of_known(
+        self,
+        forecast: jax.Array,
+        targets: jax.Array,
+        weights: np.ndarray,
+        key: Any,
+        progress: jax.Array | None,
+    ) -> jax.Array:
+        """Scalar; arguments as in `losses.contract.Loss`, without unknown values."""
+
+
+class PerCell(Masked):
+    """A loss that is the weighted mean of something that each cell has by itself."""
+
+    def of_known(self, forecast, targets, weights, key, progress) -> jax.Array:
+        """Scalar; see `Masked`."""
+        return weighted_mean(self.of_cells(forecast - targets, targets), weights)
 
     @abc.abstractmethod
     def of_cells(self, error: jax.Array, targets: jax.Array) -> jax.Array:
@@ -116,7 +114,7 @@ class PerCell(abc.ABC):
 
         Args:
             error: `[b, k, h, w, c]`, forecast - target, 0 where the target is unknown.
-            targets: `[b, k, h, w, c]`, anything where they are unknown.
+            targets: `[b, k, h, w, c]`, 0 where they are unknown.
 
         Returns:
             `[b, k, h, w, c]`, 0 where the error is 0.

@@ -6,18 +6,11 @@ References:
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from earthformer_jax.losses.cells import (
-    check_shapes,
-    magnitude,
-    weighted_mean,
-    where_known,
-)
+from earthformer_jax.losses.cells import Masked, magnitude, weighted_mean
 from earthformer_jax.settings import FRACTION, setting
 
 
@@ -66,7 +59,7 @@ def almost_fair_crps(
 
 
 @dataclasses.dataclass(frozen=True)
-class AlmostFairCrps:
+class AlmostFairCrps(Masked):
     """Mean almost fair CRPS of the members that a model forecasts.
 
     Attributes:
@@ -76,19 +69,6 @@ class AlmostFairCrps:
     alpha: float = setting(0.95, FRACTION)
     takes_members: ClassVar[bool] = True
 
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar for members `[m, b, k, h, w, c]`; see `losses.contract.Loss`."""
-        check_shapes(forecast, targets, observed, "m b t h w c")
-        counts = where_known(weights, observed)
-        # Masked before anything is made of them: 0 * NaN would be NaN in the gradient.
-        members, targets = jnp.where(counts, forecast, 0), jnp.where(counts, targets, 0)
-        return weighted_mean(almost_fair_crps(members, targets, self.alpha), weights)
+    def of_known(self, forecast, targets, weights, key, progress) -> jax.Array:
+        """Scalar for members `[m, b, k, h, w, c]`; see `Masked`."""
+        return weighted_mean(almost_fair_crps(forecast, targets, self.alpha), weights)

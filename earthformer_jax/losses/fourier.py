@@ -1,20 +1,19 @@
 """Fourier amplitude and correlation: sharp fields, wherever small features are."""
 
 import dataclasses
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.losses.cells import check_shapes, where_known
+from earthformer_jax.losses.cells import Masked
 from earthformer_jax.settings import FRACTION, setting
 
 SMALL = 1e-3  # model units; what the correlation of empty fields is measured by
 
 
 @dataclasses.dataclass(frozen=True)
-class FourierAmplitudeCorrelation:
+class FourierAmplitudeCorrelation(Masked):
     """FACL: in each step either the correlation or the amplitudes of Fourier modes.
 
     With F and G the orthonormal transforms in height and width of forecast and target,
@@ -44,23 +43,11 @@ class FourierAmplitudeCorrelation:
     """
 
     amplitude: float = setting(0.1, FRACTION)
-    takes_members: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        forecast: jax.Array,
-        targets: jax.Array,
-        weights: np.ndarray,
-        observed: jax.Array | None = None,
-        *,
-        key: Any = None,
-        progress: jax.Array | None = None,
-    ) -> jax.Array:
-        """Scalar; arguments as in `losses.contract.Loss`."""
-        check_shapes(forecast, targets, observed)
-        counts = where_known(weights, observed)
+    def of_known(self, forecast, targets, weights, key, progress) -> jax.Array:
+        """Scalar; see `Masked`."""
         root = np.sqrt(weights)
-        x, y = (jnp.where(counts, field, 0) * root for field in (forecast, targets))
+        x, y = forecast * root, targets * root
         norm = np.broadcast_to(weights, targets.shape[1:]).sum()
         share = self.correlation_probability(progress)
         if key is not None:
