@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from earthformer_jax.ops.nowcasting.semi_lagrangian import (
-    extrapolate,
-    extrapolate_observed,
-    is_known,
-    shifted,
-    trajectories,
-)
+from earthformer_jax.ops.nowcasting import semi_lagrangian as lib
+from earthformer_jax.ops.nowcasting.semi_lagrangian import is_known
+
+extrapolate = jax.jit(lib.extrapolate, static_argnums=2)
+extrapolate_observed = jax.jit(lib.extrapolate_observed, static_argnums=3)
+shifted = jax.jit(lib.shifted)
+trajectories = jax.jit(lib.trajectories, static_argnums=1)
 
 
 def test_a_known_motion_is_followed_exactly():
