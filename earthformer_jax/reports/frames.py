@@ -106,9 +106,7 @@ def score(
         f"{data.name}, test example {number}: median model error among the "
         f"{len(errors.lively())} of {len(data.test)} that change most"
     )
-    # What is generated has no spans, and dates only to tell seasons.
-    dated = "time" in fields and "test" in data.spans
-    draw(fields, data.display, title, figures, dated=dated)
+    draw(fields, data.display, title, figures, dated=scoring.is_dated(data))
     if model.members is not None:
         (batch,) = evaluation_batches([data.test[number]], settings.batch_size)
         samples = np.asarray(model.members(batch))[:SAMPLES, 0]

@@ -107,6 +107,13 @@ def forecasts_of(task: Task, data: Data, model: Forecast) -> dict[str, Forecast]
     }
 
 
+def is_dated(data: Data, split: str = "test") -> bool:
+    """Whether the examples of a split have a "time" that is that of the world."""
+    # What is generated has no spans, and dates only to tell seasons.
+    source = getattr(data, split)
+    return split in data.spans and len(source) > 0 and "time" in source[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class MeanOfMembers:
     """The forecast of an ensemble, whose members are scored as well.

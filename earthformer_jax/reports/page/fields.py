@@ -15,6 +15,7 @@ from earthformer_jax.data.task import EmbedSeries, Forecast, RestoreFrames, Task
 from earthformer_jax.forecast import writing
 from earthformer_jax.forecast.chunks import Chunk
 from earthformer_jax.forecast.outline import Outline
+from earthformer_jax.reports.scoring import is_dated
 
 TRUTH = "truth"
 WITHOUT_FORECASTS = (EmbedSeries, RestoreFrames)
@@ -122,8 +123,7 @@ def _beginnings(
 
 def _moments(data: Data, examples: Source, in_len: int):
     """Times of the last inputs, and of what follows; None without dates."""
-    # What is generated has no spans, and dates only to tell seasons.
-    if "test" not in data.spans or "time" not in examples[0]:
+    if not is_dated(data):
         return None, None
     every = np.stack([examples[i]["time"] for i in range(len(examples))])
 

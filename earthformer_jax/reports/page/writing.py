@@ -142,10 +142,9 @@ def _facts(
 
 def _period(data: Data, split: str) -> str:
     """The first and the last date of a split; "" if it has none that mean anything."""
-    source = getattr(data, split)
-    # What is generated has no spans, and dates only to tell seasons.
-    if split not in data.spans or not len(source) or "time" not in source[0]:
+    if not scoring.is_dated(data, split):
         return ""
+    source = getattr(data, split)
     ends = [np.asarray(source[i]["time"]) for i in (0, len(source) - 1)]
     first, last = min(x.min() for x in ends), max(x.max() for x in ends)
     dates = [str(np.datetime64(int(x), "m")) for x in (first, last)]
