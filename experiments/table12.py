@@ -3,8 +3,8 @@
     python experiments/table12.py --scale=quick --data=nbody_mnist
     python experiments/table12.py --costs
 
-Of the paper's table only the row of the axial pattern with global vectors is at hand;
-costs and scores of the others are ours alone.
+Of the paper's table only the row of the axial pattern with global vectors is given
+here; costs and scores of the others are ours alone.
 """
 
 from paper.mnist import PATTERNS, Numbers, pattern_rows, pattern_table

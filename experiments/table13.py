@@ -7,7 +7,7 @@
 The order of averaging of the SEVIR Dataset Challenge: counts are added for each lead
 time, CSI is the mean over lead times and thresholds; M3 are the thresholds 16, 74 and
 133, M6 all. The trainings are those of table 6. Of the paper's table only persistence
-and the Earthformer are at hand.
+and the Earthformer are given here.
 """
 
 from paper.models_of_paper import CLAIMS, notes, rows_of
