@@ -13,7 +13,8 @@ LEAST_RATE = 0.1  # mm/h, below which it does not rain
 # dBZ = 10 log10(200 R^1.6) with R in mm/h, after Marshall and Palmer.
 MARSHALL_PALMER = 200.0, 1.6
 RAIN_NAMES = r"rain|precip|^(pr|tp|rr)$"
-DEPTHS = r"mm|cm|kg|inch"  # in units that are of water rather than of wind
+# In units of water rather than of wind, or of currents, which are in cm s-1.
+DEPTHS = r"mm|kg|inch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ def of_units(units: str, name: str = "", standard_name: str = "") -> Rain | None
     """How values are rain, if their units say that they are.
 
     Args:
-        units: "mm/h", "kg m-2 s-1", "dBZ". Velocities, "m s-1", are also those of wind
-            and are rain only if a name says so.
+        units: "mm/h", "kg m-2 s-1", "dBZ". Velocities, "m s-1" or "cm s-1", are also
+            those of winds and currents and are rain only if a name says so.
         name: of the variable in its file.
         standard_name: in the CF conventions; "" if unknown.
 

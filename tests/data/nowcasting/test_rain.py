@@ -49,7 +49,14 @@ def test_rates_of_rain(units, name, standard_name, least):
 
 @pytest.mark.parametrize(
     "units, name",
-    [("m s-1", "u10"), ("K", "t2m"), ("", "rain"), ("mm", "tp"), ("kg kg-1", "q")],
+    [
+        ("cm s-1", "u"),
+        ("m s-1", "u10"),
+        ("K", "t2m"),
+        ("", "rain"),
+        ("mm", "tp"),
+        ("kg kg-1", "q"),
+    ],
 )
 def test_what_is_not_a_rate_of_rain(units, name):
     assert of_units(units, name) is None
