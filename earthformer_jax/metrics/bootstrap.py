@@ -44,8 +44,8 @@ class Difference:
         value: `[...]`, the difference over all examples.
         interval: `[..., 2]`, NaN where there are no samples.
         p_value: `[...]`, two-sided, of the hypothesis that both are equally good, from
-        the share of samples beyond 0: smaller than 1 - level where the interval
-        does not hold 0. NaN where the interval is.
+            the share of samples beyond 0: smaller than 1 - level where the interval
+            does not hold 0. NaN where the interval is.
     """
 
     value: np.ndarray

@@ -116,7 +116,7 @@ def apply(
 
     Returns:
         float32, like `codes`: the highest threshold that a value is an event of, and
-        `LEAST` if there is none. A value that is NaN is no event.
+        `LEAST` if there is none. A value that is NaN is not an event.
 
     Raises:
         ValueError: if there are other lead times.

@@ -81,7 +81,7 @@ def flatness(ranks) -> Mapping[str, float]:
 
     Cells of a field and windows that overlap are not independent, so that the number of
     values says little. How much the histograms of blocks scatter tells how many
-    independent values there are, and the test is that of so many.
+    independent values there are, and the test is for that number.
 
     Args:
         ranks: `[blocks, m + 1]`, the histogram of each of some blocks that are

@@ -41,7 +41,7 @@ def terms(members, batch: Mapping[str, Any], weights) -> dict[str, jax.Array]:
         weighted means over the cells of a frame: "absolute" `[f, k, c]`, mean
         |x'_j - y| for each of `FACTORS`; "distance" `[k, c]`, mean |x_j - x_k|;
         "weight" `[k, c]`. Of every cell, `[k, h, w, c]`: "error", of the mean, squared,
-        as that of endless members; "variance" of the members; "number" of examples.
+        as of infinitely many members; "variance" of the members; "number" of examples.
     """
     known, members, targets = _known(members, batch, weights)
     m, mean = len(members), members.mean(axis=0)

@@ -19,8 +19,8 @@ def total(
         dtype: of the sums.
 
     Returns:
-        `[b, k]`, followed by an axis of the regions and one of the channels if there
-        are such.
+        `[b, k]`, then an axis for regions if there are any, and one for channels if
+        they are kept `apart`.
 
     Raises:
         ValueError: if a region is not of the shape of a frame.

@@ -39,7 +39,7 @@ class Contingency:
         regions: bool `[h, w]` by name; they may overlap. {}: all cells.
 
     Raises:
-        ValueError: for thresholds and pools that are none.
+        ValueError: without thresholds or pools, or for a pool below 1.
     """
 
     thresholds: tuple[float, ...]

@@ -32,7 +32,7 @@ def motion(frames: jax.Array, observed: jax.Array | None = None) -> jax.Array:
 
     Args:
         frames: `[t, h, w, c]` with t of at least 2; channels move together. Rain should
-            be in logarithmic units, with one value for all that is no rain.
+            be in logarithmic units, with one value wherever it does not rain.
         observed: bool `[t, h, w, c]`; values elsewhere do not count and may be NaN.
             None: all count.
 
