@@ -73,7 +73,7 @@ def alone(name: str) -> Forecast:
 
 
 def measure(
-    name: str, events: np.ndarray, stride: int, rounds: int, names: Sequence[str] = ()
+    name: str, events: np.ndarray, stride: int, rounds: int, names: Sequence[str]
 ) -> list[dict]:
     """One row for each forecast: its times, and its scores by lead."""
     batches = windows(events, stride)
@@ -83,8 +83,7 @@ def measure(
             f"{IN_LEN + OUT_LEN}"
         )
     forecasts = {"persistence": persistence(OUT_LEN, 1)}
-    found = references(IN_LEN, OUT_LEN, 1, NORMALIZATION, RAIN)
-    forecasts |= {name: alone(name) for name in names or found}
+    forecasts |= {name: alone(name) for name in names}
     metric = RainScores(scale=NORMALIZATION.scale, offset=NORMALIZATION.offset)
     update = jax.jit(metric.update)
     rows = []
@@ -138,11 +137,13 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
+    """Measures the forecasts and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", nargs="+", default=[], metavar="NAME=FILE.npy")
-    parser.add_argument("--forecasts", nargs="+", default=[], help="all by default")
+    known = [*references(IN_LEN, OUT_LEN, 1, NORMALIZATION, RAIN)]
+    parser.add_argument("--forecasts", nargs="+", choices=known, default=known)
     parser.add_argument("--stride", type=int, default=12, help="frames")
     parser.add_argument("--twin", type=int, default=6, help="events of the twin")
     parser.add_argument("--rounds", type=int, default=5, help="timed calls")
@@ -151,6 +152,8 @@ def main() -> None:
     rows = []
     for text in a.events:
         name, _, path = text.partition("=")
+        if not path:
+            parser.error(f"--events {text}: expected NAME=FILE.npy")
         rows += measure(name, np.load(path), a.stride, a.rounds, a.forecasts)
     if not a.events:
         twin = RadarTwin("validation", a.twin, IN_LEN + OUT_LEN)
