@@ -19,11 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from earthformer_jax.ops.nowcasting.cascade import decompose, expected
-from earthformer_jax.ops.nowcasting.semi_lagrangian import (
-    extrapolate,
-    shifted,
-    trajectories,
-)
+from earthformer_jax.ops.nowcasting.semi_lagrangian import shifted, trajectories
 
 FRAMES = 3  # that two lagged correlations need
 # Bands of wave numbers. Of 5 to 8, 6 had the least squared errors on training events of
@@ -72,8 +68,8 @@ def moving_frame(frames: jax.Array, flow: jax.Array) -> jax.Array:
             f"{FRAMES}"
         )
     earlier, previous, last = frames[-FRAMES:]
-    earlier = extrapolate(earlier, flow, 2)[-1]
-    return jnp.stack([earlier, extrapolate(previous, flow, 1)[0], last])
+    one, two = trajectories(flow, 2)
+    return jnp.stack([shifted(earlier, -two), shifted(previous, -one), last])
 
 
 def carried(fields: jax.Array, flow: jax.Array) -> jax.Array:
