@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.metrics import precipitation
+from earthformer_jax.metrics.contract import dims_of
 from earthformer_jax.reports.verification import archive
 from earthformer_jax.reports.verification.sums import BlockSums, Examples
 
@@ -269,7 +270,7 @@ def _evaluated(folder, errors, checksum):
     """Workdir and result of an evaluation of 40 blocks with these squared errors."""
     verification = precipitation.verification()
     sizes = {
-        name: (40, 1, *(len(x.coords[dim]) for dim in x.dims[1:]))
+        name: (40, 1, *(len(x.coords[dim]) for dim in dims_of(x)[1:]))
         for name, x in verification.statistics.items()
     }
     values = {

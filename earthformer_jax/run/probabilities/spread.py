@@ -9,7 +9,6 @@ its checkpoints.
 
 import dataclasses
 import functools
-import itertools
 import json
 import logging
 import pathlib
@@ -23,7 +22,7 @@ import numpy as np
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.pipeline import evaluation_batches
-from earthformer_jax.data.source import Batch, Example, Source
+from earthformer_jax.data.source import Batch, Selected, Source
 from earthformer_jax.metrics.ensembles import spread as spread_lib
 from earthformer_jax.models.contract import Variables
 from earthformer_jax.models.probabilistic import SPREAD, Probabilistic
@@ -44,21 +43,6 @@ DECIMALS = 4
 Totals = Mapping[str, np.ndarray]  # sums of `metrics.ensembles.spread.terms`
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """Consecutive examples of a source, from `start` up to `stop`."""
-
-    source: Source
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, index: int) -> Example:
-        return self.source[self.start + index]
 
 
 def has_spread(variables: Variables) -> bool:
@@ -161,8 +145,8 @@ def _parts(data: Data) -> list[Source]:
     source = data.validation
     if disjoint(data.spans.get("validation"), len(source)) < LEAST_EXAMPLES:
         return [source]
-    limits = np.linspace(0, len(source), PARTS + 1).astype(int)
-    return [Examples(source, *pair) for pair in itertools.pairwise(limits)]
+    numbers = np.array_split(np.arange(len(source)), PARTS)
+    return [Selected(source, x) for x in numbers]
 
 
 def disjoint(spans: Spans | None, count: int) -> int:

@@ -8,9 +8,9 @@ import pytest
 
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.leaks import Spans
+from earthformer_jax.data.source import Selected
 from earthformer_jax.reports.scoring import write_json
 from earthformer_jax.run.probabilities import spread
-from earthformer_jax.run.probabilities.spread import Examples
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 
@@ -97,7 +97,7 @@ def test_cells_have_their_own_factors_if_other_examples_say_so():
 
 
 @pytest.mark.parametrize(
-    ("source", "most_cells"), [(Examples(Source(), 0, 9), 12), (Source(), 11)]
+    ("source", "most_cells"), [(Selected(Source(), np.arange(9)), 12), (Source(), 11)]
 )
 def test_few_examples_and_large_fields_have_factors_of_frames(
     monkeypatch, source, most_cells
@@ -138,7 +138,7 @@ def test_few_examples_are_forecast_once():
         calls.append(len(batch["targets"]))
         return members(batch)
 
-    spread.fit(counted, data(Examples(Source(), 0, 9)), 3)
+    spread.fit(counted, data(Selected(Source(), np.arange(9))), 3)
     assert calls == [3, 3, 3]
 
 
