@@ -64,7 +64,7 @@ def score(
     forecasts = scoring.forecasts_of(task, data, model.forecast)
     errors = ExampleErrors()
     gatherer = Gatherer(task, data) if task.verification.scores else None
-    matched = matching.of(task, data.validation, forecasts, settings.batch_size)
+    matched = matching.of(task, data.validation, forecasts, settings.batch_size, data)
 
     def watch(batch, fields):
         errors.watch(batch, fields)
@@ -83,6 +83,8 @@ def score(
     more = []
     if gatherer is not None:
         sums = gatherer.sums(model.step)
+        if matched is not None:
+            sums = matched.with_sums(sums)
         archive.write(settings.output(workdir, archive.NAME), sums)
         skill.add(scores, sums)
         more = skill.summary(sums, reference)

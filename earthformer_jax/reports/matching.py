@@ -6,12 +6,14 @@ make it so are fitted on the validation split, for the model and for every refer
 and are applied to the test split.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.protocols.scores import EventScores
 from earthformer_jax.data.source import Batch, Selected, Source
@@ -19,9 +21,13 @@ from earthformer_jax.data.task import Forecast, Task
 from earthformer_jax.metrics.batches import counted
 from earthformer_jax.metrics.calibration import matching
 from earthformer_jax.metrics.precipitation import RainScores
+from earthformer_jax.metrics.scores import categorical
+from earthformer_jax.metrics.verification import NEAR_ONE, Score, Verification
+from earthformer_jax.reports.verification.sums import BlockSums, Gatherer, together
 
 EXAMPLES = 1000  # of the validation split, at most
 SCORES = ("csi_m", "bias_m")  # and, after matching, each with "_matched"
+STATISTIC = "matched"  # counts of events after matching
 
 
 def of(
@@ -29,6 +35,7 @@ def of(
     validation: Source,
     forecasts: Mapping[str, Forecast],
     batch_size: int,
+    data: Data | None = None,
 ) -> "Matching | None":
     """What matches the forecasts of a task; None if there are no events to match.
 
@@ -37,10 +44,33 @@ def of(
         validation: examples to fit on.
         forecasts: by name; each maps a batch to `[b, k, h, w, c]` in model units.
         batch_size: examples per call of a forecast.
+        data: whose test split is scored by blocks as well, if the task has a
+            verification with events; None: it is not.
     """
     if not isinstance(task.metric, RainScores | EventScores) or not len(validation):
         return None
-    return Matching(task.metric, validation, forecasts, batch_size)
+    made = _verification(task.verification)
+    gatherer = None
+    if data is not None and made.scores:
+        gatherer = Gatherer(dataclasses.replace(task, verification=made), data)
+    return Matching(task.metric, validation, forecasts, batch_size, gatherer)
+
+
+def _verification(plain: Verification) -> Verification:
+    """The scores after matching, of which sums are kept by block."""
+    csi, statistic = plain.scores.get("csi_m"), plain.statistics.get("contingency")
+    if csi is None or statistic is None:
+        return Verification()
+    scores = {"csi_m_matched": dataclasses.replace(csi, statistic=STATISTIC)}
+    if "frequency_bias" in plain.scores:
+        scores["bias_m_matched"] = Score(
+            STATISTIC,
+            categorical.frequency_bias,
+            NEAR_ONE,
+            add=("lead",),
+            mean=("threshold",),
+        )
+    return Verification({STATISTIC: statistic}, scores)
 
 
 class Matching:
@@ -51,6 +81,7 @@ class Matching:
         validation: examples to fit on.
         forecasts: by name.
         batch_size: examples per call of a forecast.
+        gatherer: of the sums of matched forecasts by block; None: they are not kept.
     """
 
     def __init__(
@@ -59,7 +90,9 @@ class Matching:
         validation: Source,
         forecasts: Mapping[str, Forecast],
         batch_size: int,
+        gatherer: Gatherer | None = None,
     ):
+        self._gatherer = gatherer
         self._metric, self._update = metric, jax.jit(metric.update)
         self._thresholds = tuple(sorted(metric.thresholds))
         self.examples = min(len(validation), EXAMPLES)
@@ -81,13 +114,15 @@ class Matching:
 
     def watch(self, batch: Batch, fields: Mapping[str, Any]) -> None:
         """Adds a batch of the test split and its forecasts by name."""
-        for name, field in fields.items():
-            levels = self.levels[name]
-            codes = matching.apply(self._codes(field), levels, self._thresholds)
-            matched = (codes - self._metric.offset) / self._metric.scale
-            self._states[name] = self._update(
-                self._states[name], np.asarray(matched, np.float32), batch
-            )
+        matched = {name: self._matched(name, field) for name, field in fields.items()}
+        for name, field in matched.items():
+            self._states[name] = self._update(self._states[name], field, batch)
+        if self._gatherer is not None:
+            self._gatherer.watch(batch, matched)
+
+    def with_sums(self, sums: BlockSums) -> BlockSums:
+        """The sums of forecasts, with those after matching if they were kept."""
+        return sums if self._gatherer is None else together(sums, self._gatherer.sums())
 
     def add(self, scores: dict[str, Any]) -> None:
         """Adds scores after matching to those of every forecast, and the levels.
@@ -104,6 +139,11 @@ class Matching:
             "thresholds": list(self._thresholds),
             "levels": {name: x.tolist() for name, x in self.levels.items()},
         }
+
+    def _matched(self, name: str, field: Any) -> np.ndarray:
+        codes = matching.apply(self._codes(field), self.levels[name], self._thresholds)
+        units = (codes - self._metric.offset) / self._metric.scale
+        return np.asarray(units, np.float32)
 
     def _codes(self, field: Any) -> np.ndarray:
         values = np.asarray(field, np.float32)

@@ -1,15 +1,19 @@
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
+from earthformer_jax.data.dataset import Channel, Data, Display
 from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.protocols.registry import PROTOCOLS
 from earthformer_jax.data.protocols.scores import EventScores
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics.frames import FrameScores
-from earthformer_jax.metrics.precipitation import RainScores
+from earthformer_jax.metrics.precipitation import RainScores, verification
 from earthformer_jax.reports import matching
+from earthformer_jax.reports.verification import skill
+from earthformer_jax.reports.verification.sums import Gatherer, together
 
 SCALE, OFFSET = 47.54, 33.44
 METRIC = RainScores(thresholds=(16, 74), scale=SCALE, offset=OFFSET)
@@ -108,3 +112,41 @@ def test_nothing_to_match():
         matching.of(ForecastFrames(metric=FrameScores()), examples(2), FORECASTS, 2)
         is None
     )
+
+
+def test_sums_by_block_have_the_same_scores():
+    """So that matched scores have intervals, and differences that are paired."""
+    made = verification(SCALE, OFFSET, (16, 74), pools=(1,), windows=(1,))
+    task = dataclasses.replace(TASK, verification=made)
+    test = examples(5, seed=1)
+    data: Any = Data(
+        name="rain",
+        description="rain",
+        train=test,
+        validation=examples(6),
+        test=test,
+        loss_weights=np.ones((1, 1, 1, 1)),
+        display=Display((Channel("rain"),), "5 min"),
+    )
+    found = matching.of(task, data.validation, FORECASTS, 2, data)
+    gatherer = Gatherer(task, data)
+    assert found is not None
+    for batch in evaluation_batches(test, 2):
+        fields = {name: f(batch) for name, f in FORECASTS.items()}
+        found.watch(batch, fields)
+        gatherer.watch(batch, fields)
+    sums = found.with_sums(gatherer.sums())
+    assert set(sums.verification.scores) > {"csi_m", "csi_m_matched", "bias_m_matched"}
+    scores: dict[str, Any] = {"forecasts": {name: {} for name in FORECASTS}}
+    found.add(scores)
+    for score in skill.sampled(sums, names=["csi_m_matched", "bias_m_matched"]):
+        for name, of_name in scores["forecasts"].items():
+            value = score.value(name).item()
+            assert value == pytest.approx(of_name[score.name], rel=1e-6)
+            low, high = score.interval(name).ravel()
+            assert low <= value <= high
+    with pytest.raises(ValueError, match="both have bias"):
+        together(sums, sums)
+    other = dataclasses.replace(sums, values={"other": {}})
+    with pytest.raises(ValueError, match="expected the same forecasts"):
+        together(sums, other)

@@ -70,6 +70,27 @@ class BlockSums:
         return len(self.examples.sizes)
 
 
+def together(a: BlockSums, b: BlockSums) -> BlockSums:
+    """The sums of two verifications of the same forecasts and examples.
+
+    Raises:
+        ValueError: if they are of other forecasts or examples, or have a statistic or a
+            score with the same name.
+    """
+    if a.values.keys() != b.values.keys() or a.examples.checksum != b.examples.checksum:
+        raise ValueError(
+            f"sums of {', '.join(a.values)} and of {', '.join(b.values)}: expected the "
+            "same forecasts of the same examples"
+        )
+    x, y = a.verification, b.verification
+    twice = {*x.statistics} & {*y.statistics} | {*x.scores} & {*y.scores}
+    if twice:
+        raise ValueError(f"both have {', '.join(sorted(twice))}: expected other names")
+    both = Verification({**x.statistics, **y.statistics}, {**x.scores, **y.scores})
+    values = {name: {**a.values[name], **b.values[name]} for name in a.values}
+    return dataclasses.replace(a, verification=both, values=values)
+
+
 class Gatherer:
     """Adds up sums batch by batch; `watch` is a `scoring.Watch`.
 
