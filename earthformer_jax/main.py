@@ -167,7 +167,8 @@ def _prepare(config: ml_collections.ConfigDict) -> None:
             logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
     cache_compilations()
     if not _DISTRIBUTED.value:
-        cpu.use_cores([config.train.micro_batch, config.eval.batch_size])
+        batches = [config.train.micro_batch, config.eval.batch_size]
+        cpu.use_cores(batches, config.parallel.space, config.parallel.model)
 
 
 def _default_workdir(config_file: str) -> pathlib.Path:

@@ -36,18 +36,24 @@ def restart_with_huge_pages() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def device_count(batch_sizes: Sequence[int], cores: int) -> int:
-    """Number of devices to share batches among: at most one per core.
+def device_count(
+    batch_sizes: Sequence[int], cores: int, space: int = 1, model: int = 1
+) -> int:
+    """Number of devices to share work among: at most one per core, if that is enough.
 
     Args:
-        batch_sizes: examples per batch; each must be a multiple of the result.
+        batch_sizes: examples per batch; each can be shared equally by the devices.
         cores: number of cores that may be used.
+        space: parts of each field; devices with parts of one field share an example.
+        model: parts of the parameters. Where there are more parts than cores, there is
+            one device for each.
     """
-    common = math.gcd(*batch_sizes)
-    return max(n for n in range(1, cores + 1) if common % n == 0)
+    common, parts = math.gcd(*batch_sizes), space * model
+    counts = range(parts, cores + 1, parts)
+    return max((n for n in counts if common % (n // space) == 0), default=parts)
 
 
-def use_cores(batch_sizes: Sequence[int]) -> None:
+def use_cores(batch_sizes: Sequence[int], space: int = 1, model: int = 1) -> None:
     """Uses one CPU device per core, as far as the batches can be shared among them.
 
     Has no effect once JAX has looked for devices, or if the number is set by the
@@ -55,12 +61,14 @@ def use_cores(batch_sizes: Sequence[int]) -> None:
 
     Args:
         batch_sizes: examples per batch of everything that will run.
+        space: parts of each field (`config.parallel.space`).
+        model: parts of the parameters (`config.parallel.model`).
     """
     import jax
 
     chosen = jax.config.jax_num_cpu_devices  # pyright: ignore (set by jax at run time)
     if chosen < 1:  # not by the user
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
-        count = device_count(batch_sizes, cores or os.cpu_count() or 1)
+        count = device_count(batch_sizes, cores or os.cpu_count() or 1, space, model)
         with contextlib.suppress(RuntimeError):  # the devices already exist
             jax.config.update("jax_num_cpu_devices", count)

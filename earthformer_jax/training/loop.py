@@ -132,9 +132,8 @@ def _train(
     weights: Variables | None,
     stop: StopRequest,
 ) -> bool:
-    mesh = mesh_lib.data_mesh()
-    everywhere = mesh_lib.replicated(mesh)
     settings = settings_lib.from_config(config)
+    mesh = mesh_lib.make_mesh(settings.parallel)
     data = dataset.data
     with _reading():
         example = data.example()
@@ -151,7 +150,9 @@ def _train(
         ema=settings.optim.ema_decay > 0,
     )
     rng = jax.random.key(settings.seed)
-    like = mesh_lib.abstract(jax.eval_shape(init, rng), everywhere)
+    shapes = jax.eval_shape(init, rng)
+    layout = mesh_lib.state_sharding(shapes, mesh)
+    like = mesh_lib.abstract(shapes, layout)
     if not like.params:
         logger.info("%s has no parameters: nothing to train", config.model.name)
         if is_first_process:
@@ -164,7 +165,7 @@ def _train(
 
     _describe(config, data, like.params, example, mesh)
     if restored is None:
-        state, progress = _begin(init, rng, weights, everywhere, stop), Progress()
+        state, progress = _begin(init, rng, weights, layout, stop), Progress()
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
@@ -195,7 +196,7 @@ def _train(
             total_steps=plan.total_steps,
         ),
         donate_argnums=0,
-        out_shardings=everywhere,
+        out_shardings=(layout, mesh_lib.replicated(mesh)),
     )
     with (
         contextlib.closing(batches),
@@ -219,13 +220,14 @@ def _train(
         ).run()
 
 
-def _begin(init, rng, weights: Variables | None, sharding, stop) -> TrainState:
-    """The state before the first step."""
-    create = jax.jit(init, out_shardings=sharding)
+def _begin(init, rng, weights: Variables | None, layout, stop) -> TrainState:
+    """The state before the first step, on the devices as `layout` says."""
+    create = jax.jit(init, out_shardings=layout)
     stop.wait(create.lower(rng).compile)
     state = create(rng)
     if weights is not None:
-        state = state_lib.begin_with(state, jax.device_put(weights, sharding))
+        weights = jax.device_put(weights, layout.step)  # everywhere
+        state = jax.device_put(state_lib.begin_with(state, weights), layout)
     return state
 
 

@@ -10,29 +10,51 @@ from typing import Any
 import jax
 import numpy as np
 
+from earthformer_jax.settings import ConfigError
+from earthformer_jax.training.settings import ParallelSettings, check_parts
+
+DATA, SPACE, MODEL = AXES = ("data", "space", "model")
+EXAMPLES = (DATA, MODEL)  # devices with parts of the parameters have own examples
+FIELD_AXES = 5  # [b, t, h, w, c]
+SMALL = 1024  # arrays of fewer values are not divided
+
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
-def data_mesh(
+def make_mesh(
+    parallel: ParallelSettings,
     # jax assigns this class to a variable, which pyright accepts as no type.
     devices: Sequence[jax.Device] | None = None,  # pyright: ignore
 ) -> jax.sharding.Mesh:
-    """A mesh with one axis "data" over all devices of all processes.
+    """A mesh with the axes "data", "space" and "model" over all of the devices.
 
-    The axis is Auto: programs are written as if there were one device, and the compiler
-    follows the layout of the batch. (With the default, Explicit, cutting a sharded
-    field into cuboids is rejected.)
+    The axes are Auto: programs are written as if there were one device, and the
+    compiler follows the layout of batches and states. (With the default, Explicit,
+    cutting a sharded field into cuboids is rejected.)
 
     Args:
+        parallel: parts of fields and of parameters; the other devices divide batches.
         devices: default: all devices.
+
+    Raises:
+        ConfigError: if the devices cannot be divided in this way.
     """
     devices = jax.devices() if devices is None else devices
+    check_parts(parallel, len(devices))
+    shape = len(devices) // (parallel.space * parallel.model)
     return jax.make_mesh(
-        (len(devices),),
-        ("data",),
-        axis_types=(jax.sharding.AxisType.Auto,),
+        (shape, parallel.space, parallel.model),
+        AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
         devices=devices,
     )
+
+
+def data_mesh(
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore
+) -> jax.sharding.Mesh:
+    """A mesh of devices that divide nothing but batches; default: all devices."""
+    return make_mesh(ParallelSettings(), devices)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
@@ -42,7 +64,56 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 
 def by_example(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
     """Examples (the first axis) in equal shares."""
-    return jax.NamedSharding(mesh, jax.P("data"))
+    return jax.NamedSharding(mesh, jax.P(EXAMPLES))
+
+
+def by_field(mesh: jax.sharding.Mesh, shape: Sequence[int]) -> jax.NamedSharding:
+    """Examples in equal shares, and each field in parts of its height, or its width.
+
+    Args:
+        mesh: of the devices.
+        shape: of an array; with five axes it is that of fields `[b, t, h, w, c]`, with
+            any other number nothing but examples is divided.
+
+    Raises:
+        ConfigError: if neither height nor width can be divided.
+    """
+    parts = mesh.shape[SPACE]
+    if parts == 1 or len(shape) != FIELD_AXES:
+        return by_example(mesh)
+    height, width = shape[2:4]
+    if height % parts == 0:
+        return jax.NamedSharding(mesh, jax.P(EXAMPLES, None, SPACE))
+    if width % parts == 0:
+        return jax.NamedSharding(mesh, jax.P(EXAMPLES, None, None, SPACE))
+    raise ConfigError(
+        f"config.parallel.space={parts} divides neither the height nor the width of "
+        f"fields of {height} x {width} cells; expected a number that does"
+    )
+
+
+def state_sharding(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """How the arrays of a state lie on the devices, for each leaf.
+
+    Large ones are divided along the last of their longest axes that the parts of the
+    axis "model" divide; small ones are everywhere.
+
+    Args:
+        tree: of arrays, or of their shapes.
+        mesh: of the devices.
+    """
+    parts = mesh.shape[MODEL]
+
+    def of_leaf(leaf) -> jax.NamedSharding:
+        sizes = {
+            axis: n for axis, n in enumerate(np.shape(leaf)) if n and n % parts == 0
+        }
+        if parts == 1 or math.prod(np.shape(leaf)) < SMALL or not sizes:
+            return replicated(mesh)
+        axis = max(sizes, key=lambda axis: (sizes[axis], axis))
+        return jax.NamedSharding(mesh, jax.P(*[None] * axis, MODEL))
+
+    return jax.tree.map(of_leaf, tree)
 
 
 def put_batch(
@@ -53,23 +124,27 @@ def put_batch(
     Args:
         mesh: all devices of all processes.
         batch: arrays `[b, ...]` with b = examples of this process, a multiple of its
-            number of devices.
+            number of shares of a batch.
 
     Returns:
         Global arrays `[b * processes, ...]`. The copy runs in the background.
     """
-    sharding = by_example(mesh)
     return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(array))
+        name: jax.make_array_from_process_local_data(
+            by_field(mesh, np.shape(array)), np.asarray(array)
+        )
         for name, array in batch.items()
     }
 
 
-def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Shapes and types of a tree, laid out as `sharding` says."""
+def abstract(tree: Any, sharding: Any) -> Any:
+    """Shapes and types of a tree, laid out as `sharding` says: one, or one a leaf."""
+    if isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, tree)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         tree,
+        sharding,
     )
 
 

@@ -44,6 +44,8 @@ from earthformer_jax.settings import (
     settings_from,
 )
 
+JIT, SHARD_MAP, PMAP = "jit", "shard_map", "pmap"
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimSettings:
@@ -195,6 +197,41 @@ class EvalSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ParallelSettings:
+    """How the devices share the work; none of it changes what is learned.
+
+    Each batch is divided into devices / space parts, and each part is computed by
+    `space` devices.
+
+    Attributes:
+        backend: program of a training step: jit, one for all devices, which the
+            compiler divides; shard_map or pmap, one for each device, which averages
+            with the others.
+        space: parts that each field is divided into along its height, or along its
+            width where the height is not divisible, for fields too large for a device.
+        model: parts that parameters, their averages and the state of the optimiser are
+            divided into, for models too large for a device.
+    """
+
+    backend: str = setting(JIT, choice(JIT, SHARD_MAP, PMAP), free=True)
+    space: int = setting(1, at_least(1), free=True)
+    model: int = setting(1, at_least(1), free=True)
+
+    def check(self) -> None:
+        """Refuses values that are possible one by one but not together.
+
+        Raises:
+            ConfigError: naming them.
+        """
+        if self.backend != JIT and self.space * self.model > 1:
+            raise ConfigError(
+                f"backend={self.backend!r} divides batches only, but "
+                f"space={self.space} and model={self.model}; expected backend={JIT!r}, "
+                "or 1 for both"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything of a config but its data and its model.
 
@@ -203,12 +240,14 @@ class Settings:
         optim: the optimiser.
         train: the training loop.
         eval: forecasts and scores.
+        parallel: how the devices share the work.
     """
 
     seed: int = setting(0, at_least(0, UINT32_MOST))
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+    parallel: ParallelSettings = ParallelSettings()
 
 
 _OPTION = "loss_"  # what options of a loss begin with among the settings
@@ -232,8 +271,8 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     """Checked settings of a config; what it leaves out has its default.
 
     Args:
-        config: `seed` and the sections `optim`, `train` and `eval`. Other entries are
-            not looked at.
+        config: `seed` and the sections `optim`, `train`, `eval` and `parallel`. Other
+            entries are not looked at.
 
     Raises:
         ConfigError: naming every field that is unknown or has a value that is not
@@ -365,26 +404,48 @@ def monitored(
     return train.monitor or default_monitor(of_members=of_members, own_loss=own), metric
 
 
+def check_parts(parallel: ParallelSettings, count: int) -> None:
+    """Refuses parts of fields and parameters that the devices cannot be divided into.
+
+    Args:
+        parallel: settings of the devices.
+        count: number of devices of all processes.
+
+    Raises:
+        ConfigError: naming the settings and how to change them.
+    """
+    parts = parallel.space * parallel.model
+    if count % parts:
+        raise ConfigError(
+            f"config.parallel.space={parallel.space} times config.parallel.model="
+            f"{parallel.model} does not divide the number of devices, {count}; "
+            "expected numbers whose product does, or other devices "
+            f"(JAX_NUM_CPU_DEVICES={parts} on a CPU)"
+        )
+
+
 def check_devices(settings: Settings, count: int) -> None:
-    """Refuses batches that cannot be shared equally by the devices.
+    """Refuses to divide work in a way that the devices cannot.
 
     Args:
         settings: of the run.
         count: number of devices of all processes.
 
     Raises:
-        ConfigError: naming the batches and how to change them.
+        ConfigError: naming the settings and how to change them.
     """
+    check_parts(settings.parallel, count)
+    shares = count // settings.parallel.space
     batches = {
         "train.micro_batch": settings.train.micro_batch,
         "eval.batch_size": settings.eval.batch_size,
     }
     problems = [
-        f"config.{name}={size} cannot be shared equally by {count} devices; use a "
+        f"config.{name}={size} cannot be shared equally by {shares} devices; use a "
         "multiple of their number, or fewer devices (CUDA_VISIBLE_DEVICES=0, or "
         "JAX_NUM_CPU_DEVICES=1 on a CPU)"
         for name, size in batches.items()
-        if size % count
+        if size % shares
     ]
     if problems:
         raise ConfigError(*problems)

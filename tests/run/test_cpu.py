@@ -17,6 +17,21 @@ def test_devices_share_every_batch(batches, cores, count):
     assert cpu.device_count(batches, cores) == count
 
 
+@pytest.mark.parametrize(
+    ("batches", "cores", "space", "model", "count"),
+    [
+        ((6, 6), 8, 2, 1, 6),
+        ((6, 6), 8, 1, 2, 6),
+        ((4,), 2, 4, 2, 8),
+        ((3,), 4, 1, 2, 2),
+    ],
+)
+def test_parts_of_fields_and_parameters_have_devices(
+    batches, cores, space, model, count
+):
+    assert cpu.device_count(batches, cores, space, model) == count
+
+
 SCRIPT = """
 import os, sys
 from earthformer_jax.run import cpu

@@ -149,7 +149,7 @@ def call(folder, monkeypatch):
             finally:
                 flags.FLAGS.mark_as_parsed()
 
-    monkeypatch.setattr(main.cpu, "use_cores", lambda sizes: None)
+    monkeypatch.setattr(main.cpu, "use_cores", lambda *_: None)
     handlers = {number: signal.getsignal(number) for number in signals._SIGNALS}
     yield call
     for number, handler in handlers.items():

@@ -55,6 +55,9 @@ WRONG_VALUES = {
     "eval.members": [-1, 1.5],
     "eval.spread": ["narrow"],
     "eval.write_forecasts": [-1, 1.5],
+    "parallel.backend": ["xmap", None],
+    "parallel.space": [0, 1.5],
+    "parallel.model": [0, "2"],
 }
 
 
@@ -134,6 +137,21 @@ def settings(**changes):
 
 
 class TestCheckDevices:
+    def test_parts_divide_the_devices(self):
+        lib.check_devices(lib.from_config({"parallel": {"space": 2, "model": 2}}), 8)
+        with pytest.raises(ConfigError) as error:
+            lib.check_devices(lib.from_config({"parallel": {"space": 3}}), 4)
+        assert str(error.value).startswith(
+            "config.parallel.space=3 times config.parallel.model=1 does not divide the "
+            "number of devices, 4; expected"
+        )
+
+    def test_programs_for_each_device_divide_batches_only(self):
+        with pytest.raises(
+            ConfigError, match="config.parallel.backend='pmap' .* batches only"
+        ):
+            lib.from_config({"parallel": {"backend": "pmap", "space": 2}})
+
     def test_shares_must_be_equal(self):
         lib.check_devices(settings(), 4)
         with pytest.raises(
