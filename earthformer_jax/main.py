@@ -17,7 +17,8 @@ python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
 Any field can be changed: --config.optim.lr=3e-4. Running the same command again resumes
 interrupted training. The exit status is 0 on success, 143 after SIGTERM, Ctrl-C, SIGHUP
 or SIGUSR1 (the last step is saved), 2 for invalid input and for files that cannot be
-read or written, and 1 if the loss is not finite.
+read or written, 1 if the loss is not finite, and 75 if another process of the job was
+lost (`--distributed`, `--launch`): the same command continues.
 """
 
 from earthformer_jax.run import cpu, interrupts
@@ -31,6 +32,8 @@ import logging
 import os
 import pathlib
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 
 import jax
@@ -44,6 +47,7 @@ from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
 from earthformer_jax.run.config import list_fields
+from earthformer_jax.run.distributed import job, joining, launching, peers
 from earthformer_jax.run.forecasting import command
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.run.parts import MakeParts, summarize
@@ -55,6 +59,7 @@ from earthformer_jax.training.scalars import NonFiniteError
 from earthformer_jax.training.signals import Stopped
 
 DIVERGED = 1
+_BY_ALL = ("train", "evaluate")  # modes in which the processes of a job share the work
 
 _CONFIG = command_line.define_config(flags.FLAGS)
 _WORKDIR = flags.DEFINE_string(
@@ -73,7 +78,46 @@ _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes used in the paper."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Join a multi-process job (jax.distributed.initialize)."
+    "distributed",
+    False,
+    "Join a job of several processes: that of --coordinator, --num_processes and "
+    "--process_id, or of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+    "JAX_PROCESS_ID, or the one that SLURM, MPI, a Kubernetes JobSet or a TPU pod has "
+    "started.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT where process 0 waits for the others."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes in the job.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this process, from 0.", lower_bound=0
+)
+_LOCAL_DEVICES = flags.DEFINE_string(
+    "local_devices",
+    None,
+    "Accelerators of this machine that this process uses, such as 0,1; default: all, "
+    "or its share where several processes of a job run on a machine.",
+)
+_JOIN_WITHIN = flags.DEFINE_float(
+    "join_within",
+    joining.WITHIN,
+    "Seconds that the processes of a job wait for each other at the start.",
+    lower_bound=1,
+)
+_LOST_AFTER = flags.DEFINE_float(
+    "lost_after",
+    joining.LOST_AFTER,
+    "Seconds without an answer after which another machine is taken for lost, and all "
+    "processes of the job end; one whose process ended is known at once.",
+    lower_bound=5,
+)
+_LAUNCH = flags.DEFINE_integer(
+    "launch",
+    None,
+    "Start so many processes of this command on this machine, as one job.",
+    lower_bound=1,
 )
 
 command.define(flags.FLAGS)
@@ -82,6 +126,7 @@ logger = logging.getLogger(__name__)
 
 # For programs that run this command with a data set and a model of their own.
 build: MakeParts | None = None
+_watches: list[peers.Watch | None] = []  # over the other processes of the job, if any
 
 
 def run(
@@ -159,10 +204,35 @@ def _compare() -> None:
     comparing.compare(flags.FLAGS.workdirs, flags.FLAGS.output)
 
 
+def _check_job() -> None:
+    """Refuses flags of a job where there is none.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    given = [name for name in job.VARIABLES if flags.FLAGS[name].value is not None]
+    if _LAUNCH.value is not None and (given or _DISTRIBUTED.value):
+        other = f"--{given[0]}" if given else "--distributed"
+        raise ConfigError(f"--launch starts all processes here; leave out {other}")
+    if given and not _DISTRIBUTED.value:
+        raise ConfigError(f"--{given[0]} needs --distributed")
+    if _LAUNCH.value is not None and _MODE.value not in _BY_ALL:
+        raise ConfigError(
+            f"--launch goes with --mode={' or '.join(_BY_ALL)}, not {_MODE.value}"
+        )
+
+
+def _join() -> None:
+    """Joins the job that the flags or the environment tell of."""
+    given = {name: flags.FLAGS[name].value for name in job.VARIABLES}
+    found = job.find(given, os.environ, joining.has_tpu())
+    _watches.append(joining.join(found, _JOIN_WITHIN.value, _LOST_AFTER.value))
+
+
 def _prepare(config: ml_collections.ConfigDict) -> None:
     """Makes JAX ready, before it looks for devices."""
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+        _join()
         if jax.process_index() > 0:
             logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
     cache_compilations()
@@ -239,6 +309,9 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
         command.check(flags.FLAGS, _MODE.value)
+        _check_job()
+        if _LAUNCH.value is not None:
+            return launching.launch(_LAUNCH.value)
         if _MODE.value == "summary":
             print(_summary())
             return DONE
@@ -269,15 +342,43 @@ def main(argv: Sequence[str]) -> int:
     ) as error:
         logger.debug("where it happened", exc_info=True)  # --verbosity=1
         print(f"error: {error}", file=sys.stderr)
-        return DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT
+        status = DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT
+        _leave(status, f"error: {error}")
+        return status
+
+
+def _leave(status: int, why: str = "") -> None:
+    """Says goodbye to the other processes of the job; after an error, ends this one."""
+    while _watches:
+        if (watch := _watches.pop()) is not None:
+            watch.leave(status, why)
+        if status:  # JAX would wait for the others
+            interrupts.end_now(status)
 
 
 def _main(argv: Sequence[str]) -> int:
     """As `main`; does not wait for a compilation that was given up."""
-    status = main(argv)
+    try:
+        status = main(argv)
+    except Exception as error:
+        if _watches:
+            _end_by(error)
+        raise
+    _leave(status)
     if status == STOPPED:
         interrupts.end_now(status)
     return status
+
+
+def _end_by(error: Exception) -> None:
+    """Ends this process of a job by an error that nothing else has caught.
+
+    If another process is lost, computations over all devices fail as well: the watch
+    then says so, and ends this one.
+    """
+    time.sleep(peers.NOTICED)
+    traceback.print_exception(error)
+    _leave(DIVERGED, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _STATE = "state"
 _KEPT = 2  # newest checkpoints to keep, in addition to their best ones
+_ALONE = 30.0  # seconds that a process of a job that failed waits for a running save
 _SHOWN = 5  # differing parameters named in a message
 _SAVING = ".saving"
 _DELETING = ".deleting"
@@ -78,8 +79,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception) -> None:
-        self.wait()
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None or jax.process_count() == 1:
+            self.wait()
+        elif self._saving is not None:  # the others need not come here
+            (_, finished), self._saving = self._saving, None
+            concurrent.futures.wait([finished], _ALONE)
 
     def path(self, step: int) -> pathlib.Path:
         """Where the checkpoint of a step is or would be."""
