@@ -13,6 +13,8 @@ python -m earthformer_jax.main --workdir=runs/mine --mode=export --output=mine.e
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=summary
 python -m earthformer_jax.main --mode=summary --all
 python -m earthformer_jax.main --config=configs/enso.py:quick --mode=fields
+python -m earthformer_jax.main --config=configs/enso.py --mode=plan \
+    --plan_devices=8xH100
 
 Any field can be changed: --config.optim.lr=3e-4. Running the same command again resumes
 interrupted training. The exit status is 0 on success, 143 after SIGTERM, Ctrl-C, SIGHUP
@@ -51,6 +53,7 @@ from earthformer_jax.run.distributed import job, joining, launching, peers
 from earthformer_jax.run.forecasting import command
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.run.parts import MakeParts, summarize
+from earthformer_jax.run.planning import command as planning
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
@@ -68,11 +71,11 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "compare", "forecast", "export", "summary", "fields"],
+    ["train", "evaluate", "compare", "forecast", "export", "summary", "fields", "plan"],
     "Train and score, score only, compare the scores of several workdirs, forecast "
     "from the latest frames into a NetCDF or Zarr file, write the model into one file, "
-    "print what the model consists of and costs, or list every field of the config "
-    "with its meaning.",
+    "print what the model consists of and costs, list every field of the config with "
+    "its meaning, or say how much memory a training needs before it runs.",
 )
 _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes used in the paper."
@@ -229,6 +232,19 @@ def _join() -> None:
     _watches.append(joining.join(found, _JOIN_WITHIN.value, _LOST_AFTER.value))
 
 
+def _plan() -> None:
+    """Says what a training needs, on the devices at hand or on described ones.
+
+    Raises:
+        ConfigError: if the config, its data or its model cannot be used.
+    """
+    config, workdir = _choose()
+    devices = flags.FLAGS.plan_devices
+    if devices is None:
+        _prepare(config)
+    planning.plan(config, workdir, devices, flags.FLAGS.output, build)
+
+
 def _prepare(config: ml_collections.ConfigDict) -> None:
     """Makes JAX ready, before it looks for devices."""
     if _DISTRIBUTED.value:
@@ -325,6 +341,9 @@ def main(argv: Sequence[str]) -> int:
             return DONE
         if _MODE.value in ("forecast", "export"):
             _use_trained(_MODE.value)
+            return DONE
+        if _MODE.value == "plan":
+            _plan()
             return DONE
         config, workdir = _choose()
         _prepare(config)

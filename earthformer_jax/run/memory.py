@@ -56,7 +56,7 @@ def check_attention(
     sizes = too_large(model, examples)
     if not sizes:
         return
-    remedies = _smaller_fields(config)
+    remedies = smaller_fields(config)
     narrow: dict[str, Any] = {x.option: NARROWEST[x.option] for x in sizes}
     for changes in (narrow, {}):
         changed = model.clone(**changes)
@@ -122,7 +122,7 @@ def check_step(
     example = 4 * sum(math.prod(shape) for shape in shapes)
     for name, size in batches.items():
         if size * example > host_bytes():
-            remedies = [f"lower {name}", *_smaller_fields(config)]
+            remedies = [f"lower {name}", *smaller_fields(config)]
             raise ConfigError(
                 f"{name}={size}: a batch needs {size_text(size * example)}, but there "
                 f"are {size_text(host_bytes())}. Please {', or '.join(remedies)}"
@@ -134,7 +134,7 @@ def _has_own_memory() -> bool:
     return jax.local_devices()[0].platform != "cpu"
 
 
-def _smaller_fields(config: ml_collections.ConfigDict) -> list[str]:
+def smaller_fields(config: ml_collections.ConfigDict) -> list[str]:
     """Ways to make the fields smaller that the data set of a config has."""
     ways = {
         "space_step": "coarsen the fields with config.data.space_step",

@@ -11,8 +11,8 @@ from earthformer_jax.data.pipeline import TrainBatches
 from earthformer_jax.training import mesh as mesh_lib
 
 # By the step; all others are for metrics.
-_USED = ("inputs", "targets", "observed", "inputs_observed")
-_AHEAD = 2  # batches on the devices: the one in use and the next
+USED = ("inputs", "targets", "observed", "inputs_observed")
+AHEAD = 2  # batches on the devices: the one in use and the next
 
 
 def device_batches(
@@ -30,10 +30,10 @@ def device_batches(
     """
     queue = collections.deque()
     while True:
-        while len(queue) < _AHEAD:
+        while len(queue) < AHEAD:
             batch = next(batches)
             position = json.loads(json.dumps(batches.get_state()))
-            used = {name: batch[name] for name in _USED if name in batch}
+            used = {name: batch[name] for name in USED if name in batch}
             batch = mesh_lib.put_batch(mesh, used)
             queue.append((batch, position))
         yield queue.popleft()

@@ -28,7 +28,8 @@ flags.disclaim_key_flags()  # --help names the command that calls `define`
 # The modes in which each flag has a meaning.
 _MODES = {
     "input": ("forecast",),
-    "output": ("forecast", "export", "compare"),
+    "output": ("forecast", "export", "compare", "plan"),
+    "plan_devices": ("plan",),
     "workdirs": ("compare",),
     "start": ("forecast",),
     "stop": ("forecast",),
@@ -73,7 +74,7 @@ def define(flag_values: flags.FlagValues) -> None:
         None,
         "Forecast: the file to write, .nc or .zarr, or an existing folder; default in "
         "WORKDIR/forecasts. Export: the file to write, .efx. Compare: the folder to "
-        "write into; default comparison.",
+        "write into; default comparison. Plan: the JSON file to write.",
     )
     text(
         "workdirs",
@@ -132,6 +133,12 @@ def define(flag_values: flags.FlagValues) -> None:
         None,
         "Train: begin with the weights of a workdir, an exported model or a file of "
         "official weights; short for --config.train.init_from.",
+    )
+    text(
+        "plan_devices",
+        None,
+        "Plan: devices to plan for, in place of those at hand: 8xH100, 2x4xA100-80GB "
+        "(two hosts), v5e-8 or 4xCPU.",
     )
     text(
         "protocol",

@@ -1,0 +1,1 @@
+"""What a training will need, asked before anything runs: `--mode=plan`."""

@@ -1,0 +1,298 @@
+"""A plan: what the training of a config needs, whether it fits, and what would."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from earthformer_jax.models.contract import Forecaster
+from earthformer_jax.ops.derivatives import forward_mode
+from earthformer_jax.profiling import machines, summary
+from earthformer_jax.profiling.machines import CPU, Kind, Machine
+from earthformer_jax.run import config as config_lib
+from earthformer_jax.run import memory
+from earthformer_jax.run.ensembles import members
+from earthformer_jax.run.parts import MakeParts, example_shapes
+from earthformer_jax.run.planning import remedies
+from earthformer_jax.run.planning.step import StepMemory, compile_step, memory_of
+from earthformer_jax.run.run import Run
+from earthformer_jax.settings import ConfigError
+from earthformer_jax.training import mesh as mesh_lib
+
+# Of a training step, in forecasts: forward, and twice as much in the backward pass.
+FORECASTS_PER_STEP = 3
+MOST_TRIES = 6  # compilations in search of settings that fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Try:
+    """Changed settings that were compiled.
+
+    Attributes:
+        flags: as they are written.
+        peak: bytes on one device.
+        fits: whether that is available.
+    """
+
+    flags: str
+    peak: int
+    fits: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """What `--mode=plan` prints.
+
+    Attributes:
+        model: its name.
+        data: their name.
+        input_shape: of an example.
+        target_shape: of an example.
+        parameter_count: trained values.
+        machine: the devices.
+        platform: "CPU", "GPU" or "TPU".
+        described: whether the devices are not those at hand.
+        batch_size: examples per step.
+        step: memory of the training step on one device.
+        kept: bytes that the backward pass needs of the forward pass on one device, by
+            tracing; the compiler may keep less, and has workspace besides.
+        available: bytes on one device.
+        flops: of the products of a step, on all devices: multiplications and additions.
+        rate: that a device can do in a second; None: unknown.
+        dtype: of the arithmetic.
+        tries: settings that would make it fit, tried.
+        advice: further ways.
+        notes: what the numbers mean.
+    """
+
+    model: str
+    data: str
+    input_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    parameter_count: int
+    machine: str
+    platform: str
+    described: bool
+    batch_size: int
+    step: StepMemory
+    kept: int
+    available: int
+    flops: int
+    rate: float | None
+    dtype: str
+    tries: tuple[Try, ...] = ()
+    advice: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the expected peak is available."""
+        return self.step.peak <= self.available
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the two that follow from others."""
+        values = dataclasses.asdict(self) | {"fits": self.fits}
+        return values | {"peak": self.step.peak}
+
+
+def make(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    machine: Machine | None = None,
+    make_parts: MakeParts | None = None,
+) -> MemoryPlan:
+    """The plan of a training; nothing is written, and no step is taken.
+
+    Args:
+        config: the whole config.
+        workdir: of the training; what it keeps of its data is used if it exists.
+        machine: that the devices at hand simulate; None: those at hand.
+        make_parts: as for `Run`.
+
+    Raises:
+        ConfigError: if the config, its data or its model cannot be used, or devices
+            cannot share the work.
+    """
+    notes = []
+    config = config_lib.completed(config)
+    if (size := members.size_of(config)) > 1:
+        config = members.config_of(config, 0)
+        notes.append(f"of one of {size} members, which are trained one after the other")
+    if machine is not None and machine.kind.platform != CPU:
+        if config.model.get("attn_implementation") == "cudnn":
+            config = remedies.changed(config, {"model.attn_implementation": "xla"})
+            notes.append(
+                "with the attention of XLA in place of cuDNN's, which has less"
+            )
+    first = Run(config, workdir, make_parts)
+    kind = _kind_at_hand() if machine is None else machine.kind
+    devices = jax.devices() if machine is None else jax.devices()[: machine.count]
+    available = _available(kind, len(devices), machine)
+
+    def compiled(run: Run) -> StepMemory:
+        is_cpu = kind.platform == CPU
+        # Devices other than CPUs run the plain functions.
+        plain = contextlib.nullcontext() if is_cpu else forward_mode()
+        with plain:
+            step = compile_step(run.config, run.dataset, run.model, devices)
+        return memory_of(step, run.config.train.micro_batch, is_cpu=is_cpu)
+
+    step = compiled(first)
+    shapes = example_shapes(first.config, first.dataset)
+    plan = _described(first.config, first.model, shapes, step)
+    plan = dataclasses.replace(
+        plan,
+        data=first.dataset.data.name,
+        machine=_name(machine, kind, len(devices)),
+        platform=kind.platform,
+        described=machine is not None,
+        available=available,
+        rate=kind.rate(plan.dtype),
+        notes=(*notes, *_notes(kind, machine)),
+    )
+    if plan.fits:
+        return plan
+
+    def attempt(changes: remedies.Changes) -> Try:
+        run = Run(remedies.changed(first.config, changes), workdir, make_parts)
+        run.dataset = first.dataset
+        peak = compiled(run).peak
+        return Try(remedies.words(changes), peak, peak <= available)
+
+    tries = tuple(_search(first.config, step, available, attempt))
+    return dataclasses.replace(
+        plan, tries=tries, advice=_advice(first.config, plan, tries)
+    )
+
+
+def _described(
+    config: ml_collections.ConfigDict,
+    model: Forecaster,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    step: StepMemory,
+) -> MemoryPlan:
+    """A plan with what tracing the model tells, before the machine is looked at."""
+    found = summary.structure(model, shapes[0])
+    per_example = summary.activation_bytes(model, *shapes, found.variables)
+    products = summary.forecast_cost(model, shapes[0], found.variables)
+    return MemoryPlan(
+        model=config_lib.model_label(config),
+        data="",
+        input_shape=shapes[0],
+        target_shape=shapes[1],
+        parameter_count=found.size("params"),
+        machine="",
+        platform="",
+        described=False,
+        batch_size=config.train.batch_size,
+        step=step,
+        kept=per_example * config.train.micro_batch // step.devices,
+        available=0,
+        flops=2 * FORECASTS_PER_STEP * products * config.train.batch_size,
+        rate=None,
+        dtype=str(config.model.get("dtype") or "float32"),
+    )
+
+
+def _search(config, step: StepMemory, available: int, attempt):
+    """Tries settings until one of each sort fits."""
+    count = 0
+    recompute = remedies.recomputation(config)
+    for extra in ({}, recompute):
+        if extra:
+            tried = attempt(extra)
+            count += 1
+            yield tried
+            if tried.fits:
+                return
+            step = dataclasses.replace(
+                step, activations=step.activations - (step.peak - tried.peak)
+            )
+
+        def fits(size: int, step: StepMemory = step) -> bool:
+            others = step.peak - step.activations
+            share = size / config.train.micro_batch
+            return others + share * step.activations <= available
+
+        for changes in remedies.smaller_batches(config, step.devices, fits):
+            if count == MOST_TRIES:
+                return
+            tried = attempt(extra | changes)
+            count += 1
+            yield tried
+            if tried.fits:
+                break
+        if not recompute:
+            return
+
+
+def _advice(config, plan: MemoryPlan, tries: tuple[Try, ...]) -> tuple[str, ...]:
+    """What else would help, by arithmetic."""
+    step, lines = plan.step, []
+    fixed = step.peak - step.activations - step.batch - step.next_batch
+    if fixed > plan.available:
+        lines.append(
+            "parameters and the state of the optimiser alone do not fit: use a smaller "
+            "model"
+        )
+    elif not any(tried.fits for tried in tries):
+        least = min((tried.peak for tried in tries), default=step.peak)
+        share = (plan.available - fixed) / max(least - fixed, 1)
+        ways = memory.smaller_fields(config) or ["use smaller fields"]
+        lines.append(
+            f"fields of {math.floor(100 * share)} % of their area, if what a step "
+            f"computes with is proportional to it: {', or '.join(ways)}"
+        )
+    return tuple(lines)
+
+
+def _kind_at_hand() -> Kind:
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return machines.KINDS[CPU]
+    known = machines.of_device(device.device_kind, _limit(device))
+    platform = {"gpu": machines.GPU, "tpu": machines.TPU}.get(device.platform)
+    return known or Kind(device.device_kind, platform or device.platform)
+
+
+def _limit(device: Any) -> float | None:
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def _available(kind: Kind, count: int, machine: Machine | None) -> int:
+    """Bytes of one device that a program can have."""
+    if kind.platform == CPU:
+        return mesh_lib.host_bytes() // count
+    if machine is None:
+        return mesh_lib.device_bytes() // len(jax.local_devices())
+    if kind.usable is None:
+        raise ConfigError(f"the memory of {kind.name} is unknown")
+    return int(kind.usable)
+
+
+def _name(machine: Machine | None, kind: Kind, count: int) -> str:
+    return f"{count} x {kind.name}" if machine is None else str(machine)
+
+
+def _notes(kind: Kind, machine: Machine | None) -> list[str]:
+    if kind.platform == CPU:
+        return [
+            "all devices share the memory of this machine, of which each has its part; "
+            "the program itself, with its compiler, needs 0.5 to 1 GiB more"
+        ]
+    notes = []
+    if machine is not None:
+        notes.append(
+            "memory as XLA plans it for as many simulated CPU devices: an estimate for "
+            "others, whose compilers fuse, order and choose workspace differently"
+        )
+    if kind.platform == machines.GPU:
+        notes.append(
+            f"JAX takes {machines.GPU_SHARE:.0%} of a GPU's memory unless "
+            "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise"
+        )
+    return notes

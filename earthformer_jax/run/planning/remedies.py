@@ -1,0 +1,57 @@
+"""Changes of a config that make its training smaller."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ml_collections
+
+from earthformer_jax import models
+
+Changes = dict[str, Any]
+MOST_REMAT = {int: 2, bool: True}  # the Earthformer has two levels
+
+
+def changed(
+    config: ml_collections.ConfigDict, changes: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """A locked copy with other values of some fields, "train.micro_batch" and such."""
+    config = copy.deepcopy(config)
+    with config.unlocked():
+        for name, value in changes.items():
+            section, _, field = name.rpartition(".")
+            config[section][field] = value
+    return config.lock()
+
+
+def recomputation(config: ml_collections.ConfigDict) -> Changes:
+    """The most that the model can compute again in the backward pass; empty: none."""
+    name = config.model.name
+    field = models.fields(name).get("remat") if name in models.names() else None
+    if field is None:
+        return {}
+    most = MOST_REMAT[type(field.default)]
+    return {} if config.model.get("remat") == most else {"model.remat": most}
+
+
+def smaller_batches(
+    config: ml_collections.ConfigDict, shares: int, fits: Callable[[int], bool]
+) -> Iterator[Changes]:
+    """Smaller micro-batches, the largest first that an estimate says fit.
+
+    Args:
+        config: the whole config.
+        shares: parts that a batch is divided into over the devices.
+        fits: whether micro-batches of a size are expected to fit.
+    """
+    now, batch = config.train.micro_batch, config.train.batch_size
+    sizes = [
+        n for n in range(now - 1, 0, -1) if batch % n == 0 and n % max(shares, 1) == 0
+    ]
+    for size in [n for n in sizes if fits(n)] or sizes[-1:]:
+        yield {"train.micro_batch": size}
+
+
+def words(changes: Mapping[str, Any]) -> str:
+    """Changes as flags: "--config.train.micro_batch=4 --config.model.remat=2"."""
+    return " ".join(f"--config.{name}={value}" for name, value in changes.items())

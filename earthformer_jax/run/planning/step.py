@@ -1,0 +1,200 @@
+"""The compiled training step of a config, and the memory that it needs."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from earthformer_jax.data.dataset import Dataset
+from earthformer_jax.models.contract import Forecaster
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import settings as settings_lib
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training import step as step_lib
+from earthformer_jax.training.feed import AHEAD, USED
+from earthformer_jax.training.optimizer import make_optimizer
+from earthformer_jax.training.plan import make_plan
+
+# What XLA's CPU runtime takes beside the memory of its plan, for threads, code, and the
+# workspace of its convolutions and products: fitted to the measured peaks of
+# docs/plan.md that are marked there, none of which is among the five that test it.
+CPU_RUNTIME_BYTES, CPU_RUNTIME_SHARE = 20 * 2**20, 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Bytes on one device, unless it says otherwise.
+
+    Attributes:
+        devices: their number.
+        micro_batch: examples per gradient, on all devices.
+        parameters: trained values.
+        averaged: moving averages of the parameters.
+        optimizer: state of the optimiser.
+        statistics: of batch norms.
+        batch: the inputs and targets of a step.
+        next_batch: those of the next one, which are copied meanwhile.
+        activations: working memory of the program: activations, gradients, and what is
+            computed on the way.
+        results: of the program, apart from those that take the place of its arguments.
+        runtime: estimate of what the runtime takes besides, of this share of it; on
+            CPUs only.
+        program: all that the compiler planned.
+        compiler_flops: of one device, as XLA counts them: bodies of loops once.
+        compiler_bytes: read and written by one device, counted in the same way.
+        compile_seconds: how long that took.
+    """
+
+    devices: int
+    micro_batch: int
+    parameters: int
+    averaged: int
+    optimizer: int
+    statistics: int
+    batch: int
+    next_batch: int
+    activations: int
+    results: int
+    runtime: int
+    program: int
+    compiler_flops: float | None
+    compiler_bytes: float | None
+    compile_seconds: float
+
+    @property
+    def peak(self) -> int:
+        """The expected peak on one device."""
+        return self.program + self.next_batch + self.runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A compiled training step, as `training.loop` takes it.
+
+    Attributes:
+        program: function of the state and a batch.
+        state: shapes and layouts of the state.
+        batch: the same of a batch.
+        create: makes the state from a key; not compiled yet.
+        devices: that the batches are laid over.
+        seconds: how long tracing and compiling took.
+    """
+
+    program: Any
+    state: Any
+    batch: Any
+    create: Any
+    devices: Sequence[Any]
+    seconds: float
+
+
+def compile_step(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    model: Forecaster,
+    devices: Sequence[Any],
+) -> CompiledStep:
+    """Compiles the training step of a config; nothing runs.
+
+    Args:
+        config: the whole config.
+        dataset: data to learn from.
+        model: forecaster of the examples.
+        devices: to lay the batches over.
+
+    Raises:
+        ConfigError: if the devices cannot share the work as the config says.
+    """
+    start = time.monotonic()
+    settings = settings_lib.from_config(config)
+    settings_lib.check_devices(settings, len(devices))
+    mesh, data = mesh_lib.data_mesh(devices), dataset.data
+    everywhere, example = mesh_lib.replicated(mesh), data.example()
+    monitor, _ = settings_lib.monitored(settings.train, dataset, model)
+    total_steps = make_plan(settings.train, len(data.train), monitor).total_steps
+    tx, learning_rate = make_optimizer(settings.optim, total_steps)
+    init = functools.partial(
+        state_lib.create_state,
+        model=model,
+        tx=tx,
+        input_shape=example["inputs"].shape,
+        ema=settings.optim.ema_decay > 0,
+    )
+    rng = jax.random.key(settings.seed)
+    state = mesh_lib.abstract(jax.eval_shape(init, rng), everywhere)
+    take_step = jax.jit(
+        functools.partial(
+            step_lib.update,
+            model=model,
+            tx=tx,
+            learning_rate=learning_rate,
+            loss_weights=np.asarray(data.loss_weights, np.float32),
+            loss=settings_lib.make_loss(settings.train, model, dataset),
+            micro_batches=settings.train.batch_size // settings.train.micro_batch,
+            ema_decay=settings.optim.ema_decay,
+            total_steps=total_steps,
+        ),
+        donate_argnums=0,
+        out_shardings=everywhere,
+    )
+    size = settings.train.batch_size
+    batch = {
+        name: jax.ShapeDtypeStruct((size, *np.shape(array)), np.asarray(array).dtype)
+        for name, array in example.items()
+        if name in USED
+    }
+    batch = mesh_lib.abstract(batch, mesh_lib.by_example(mesh))
+    program = take_step.lower(state, batch).compile()
+    create = jax.jit(init, out_shardings=everywhere)
+    seconds = time.monotonic() - start
+    return CompiledStep(program, state, batch, create, devices, seconds)
+
+
+def memory_of(step: CompiledStep, micro_batch: int, *, is_cpu: bool) -> StepMemory:
+    """What a compiled step needs.
+
+    Args:
+        step: the compiled step.
+        micro_batch: examples per gradient, on all devices.
+        is_cpu: whether the plan is for CPUs, whose runtime is counted as well.
+    """
+    planned = step.program.memory_analysis()
+    program = mesh_lib.program_bytes(step.program) // len(jax.local_devices())
+    one_batch, count = shard_bytes(step.batch), len(step.devices)
+    runtime = CPU_RUNTIME_BYTES // count + round(CPU_RUNTIME_SHARE * program)
+    cost = step.program.cost_analysis() or {}
+    outputs = planned.output_size_in_bytes - planned.alias_size_in_bytes
+    return StepMemory(
+        devices=count,
+        micro_batch=micro_batch,
+        parameters=shard_bytes(step.state.params),
+        averaged=shard_bytes(step.state.ema_params),
+        optimizer=shard_bytes(step.state.opt_state),
+        statistics=shard_bytes(step.state.batch_stats),
+        batch=one_batch,
+        next_batch=(AHEAD - 1) * one_batch,
+        activations=planned.temp_size_in_bytes,
+        results=max(outputs, 0),
+        runtime=runtime if is_cpu else 0,
+        program=program,
+        compiler_flops=cost.get("flops"),
+        compiler_bytes=cost.get("bytes accessed"),
+        compile_seconds=step.seconds,
+    )
+
+
+def shard_bytes(tree: Any) -> int:
+    """Bytes of one device's part of a tree of arrays with layouts."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        total += math.prod(shape) * (16 if is_key else leaf.dtype.itemsize)
+    return total
