@@ -58,6 +58,8 @@ from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
 from earthformer_jax.training.loop import TrainingError
+from earthformer_jax.training.monitoring.trace import Trace
+from earthformer_jax.training.monitoring.trace import parse as parse_trace
 from earthformer_jax.training.scalars import NonFiniteError
 from earthformer_jax.training.signals import Stopped
 
@@ -138,6 +140,7 @@ def run(
     mode: str = "train",
     members: int | None = None,
     protocol: str | None = None,
+    trace: Trace | None = None,
 ) -> int:
     """Trains and scores, or only scores.
 
@@ -147,6 +150,7 @@ def run(
         mode: "train" or "evaluate".
         members: of every forecast that is scored, in place of `config.eval.members`.
         protocol: name of a protocol to score by, in place of `config.data.protocol`.
+        trace: of some steps of the training.
 
     Returns:
         The exit status.
@@ -163,7 +167,7 @@ def run(
     this = Run(config, workdir, build, protocol)
     if members is not None:
         command.check_scored(this.model, members)
-    if mode == "train" and not this.train():
+    if mode == "train" and not this.train(trace):
         return STOPPED
     this.evaluate()
     return DONE
@@ -345,9 +349,11 @@ def main(argv: Sequence[str]) -> int:
         if _MODE.value == "plan":
             _plan()
             return DONE
+        asked = flags.FLAGS.profile
+        traced = None if asked is None else parse_trace(asked)
         config, workdir = _choose()
         _prepare(config)
-        given = flags.FLAGS.members, flags.FLAGS.protocol
+        given = flags.FLAGS.members, flags.FLAGS.protocol, traced
         return run(config, workdir, _MODE.value, *given)
     except Stopped:
         print("stopped; the same command begins anew", file=sys.stderr)

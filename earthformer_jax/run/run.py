@@ -32,6 +32,7 @@ from earthformer_jax.run.parts import (
     load_data,
     make_model,
 )
+from earthformer_jax.run.planning.work import work_of
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.protocols import choosing
 from earthformer_jax.run.start import BASE, initial, with_base
@@ -41,6 +42,9 @@ from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import check_writable, claim
+from earthformer_jax.training.monitoring import trackers
+from earthformer_jax.training.monitoring.speed import Work
+from earthformer_jax.training.monitoring.trace import Trace
 from earthformer_jax.training.settings import check_dataset, check_devices, make_loss
 from earthformer_jax.training.workdir import CONFIG_FILE
 
@@ -92,10 +96,13 @@ class Run:
         config = workdir_lib.read_config(pathlib.Path(workdir))
         return cls(config, workdir, protocol=protocol)
 
-    def train(self) -> bool:
+    def train(self, trace: Trace | None = None) -> bool:
         """Trains, or resumes training; of an ensemble, one member after the other.
 
         A model that forecasts codes needs a VQ-VAE, which is trained first.
+
+        Args:
+            trace: of some steps, of a training that is not that of an ensemble.
 
         Returns:
             Whether training is complete. False after SIGTERM, Ctrl-C, SIGHUP or
@@ -113,6 +120,11 @@ class Run:
         check_devices(self._settings, jax.device_count())
         from earthformer_jax.training import loop  # slow; forecasts do not need it
 
+        trackers.check(self._settings.train.trackers)
+        if trace is not None and self._size > 1:
+            raise ConfigError(
+                f"--profile is for one model; this is an ensemble of {self._size}"
+            )
         with claim(self.workdir):  # known before the data are read
             pass
         workdir_lib.check_same_config(self.config, self.workdir)
@@ -131,6 +143,8 @@ class Run:
             dataset=self.dataset,
             model=self.model,
             weights=initial(self.config, self.workdir, *self._built, self.dataset.data),
+            work=self._work,
+            trace=trace,
         )
         if self.state is None and self.dataset.data.state is not None:
             self.state = self.dataset.data.state()
@@ -272,6 +286,12 @@ class Run:
         if self._parts is not None:
             return self._parts[0]
         return load_data(members.whole(self.config), self.state)
+
+    @property
+    def _work(self) -> Work:
+        """What a training step has to compute."""
+        shape, _ = example_shapes(self.config, self.dataset)
+        return work_of(self.config, self._built[0], shape, self._built[1])
 
     @property
     def model(self) -> Forecaster:

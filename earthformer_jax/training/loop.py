@@ -1,6 +1,7 @@
 """The training loop: from a config, a data set and a model to a workdir.
 
-A workdir holds config.json, checkpoints/, metrics.jsonl and TensorBoard events. Run
+A workdir holds config.json, checkpoints/, metrics.jsonl, speed.jsonl and TensorBoard
+events. Run
 again after an interruption, `train` continues from the last checkpoint and ends with
 the same numbers as if it had never been interrupted.
 """
@@ -35,6 +36,9 @@ from earthformer_jax.training import step as step_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
 from earthformer_jax.training.disk.claim import claim
+from earthformer_jax.training.monitoring.speed import UNKNOWN, Speed, Work
+from earthformer_jax.training.monitoring.trace import Trace
+from earthformer_jax.training.monitoring.trackers import Trackers
 from earthformer_jax.training.optimizer import make_optimizer
 from earthformer_jax.training.plan import (
     Plan,
@@ -75,6 +79,8 @@ def train(
     dataset: Dataset,
     model: Forecaster,
     weights: Variables | None = None,
+    work: Work = UNKNOWN,
+    trace: Trace | None = None,
 ) -> bool:
     """Trains a model, or continues to.
 
@@ -91,6 +97,8 @@ def train(
             there is no checkpoint; the others are new. They are validated and saved
             before the first step, so that the best checkpoint is never worse. None: all
             are new.
+        work: of a step, to record how much of it is done in a second.
+        trace: of some steps; None: none is traced.
 
     Returns:
         Whether training is complete. False after SIGTERM, SIGINT (Ctrl-C), SIGHUP or
@@ -109,7 +117,7 @@ def train(
     workdir = pathlib.Path(workdir)
     with claim(workdir), StopRequest() as stop:
         try:
-            return _train(config, workdir, dataset, model, weights, stop)
+            return _train(config, workdir, dataset, model, weights, stop, work, trace)
         except Stopped:
             logger.info("stopped: nothing had to be saved; the same command continues")
             return False
@@ -131,6 +139,8 @@ def _train(
     model: Forecaster,
     weights: Variables | None,
     stop: StopRequest,
+    work: Work,
+    trace: Trace | None,
 ) -> bool:
     settings = settings_lib.from_config(config)
     mesh = mesh_lib.make_mesh(settings.parallel)
@@ -176,6 +186,8 @@ def _train(
     if complete:
         logger.info("training is complete already")
         return True
+    if trace is not None:
+        trace.check(progress.step, plan.total_steps)
     _warn(config, model, metric, plan)
 
     if is_first_process:
@@ -198,10 +210,15 @@ def _train(
         donate_argnums=0,
         out_shardings=(layout, mesh_lib.replicated(mesh)),
     )
+    trackers = None
+    if is_first_process and settings.train.trackers:
+        plain = json.loads(workdir_lib.to_json(config))
+        trackers = Trackers(settings.train.trackers, workdir, plain, progress.step)
     with (
         contextlib.closing(batches),
         checkpoints,
-        Records(workdir, progress.step, writes=is_first_process) as records,
+        trace or contextlib.nullcontext(),
+        Records(workdir, progress.step, is_first_process, trackers) as records,
         ProgressBar(progress.step, plan.total_steps, shows=is_first_process) as bar,
     ):
         return _Training(
@@ -217,6 +234,9 @@ def _train(
             bar=bar,
             stop=stop,
             begins_trained=restored is None and weights is not None,
+            speed=Speed(settings.train.batch_size, progress.step, work),
+            trace=trace if is_first_process else None,
+            workdir=workdir,
         ).run()
 
 
@@ -253,13 +273,18 @@ class _Training:
         bar: ProgressBar,
         stop: StopRequest,
         begins_trained: bool,
+        speed: Speed,
+        trace: Trace | None,
+        workdir: pathlib.Path,
     ):
         self._plan, self._state, self._progress = plan, state, progress
         self._take_step, self._batches = take_step, batches
         self._score, self._validation = score, validation
         self._checkpoints, self._records, self._bar = checkpoints, records, bar
         self._stop, self._begins_trained = stop, begins_trained
-        self._log = ScalarLog(records, bar, progress.unlogged)
+        self._speed, self._trace, self._workdir = speed, trace, workdir
+        self._log = ScalarLog(records, bar, progress.unlogged, speed)
+        self._last: jax.Array | None = None  # loss of the last step
         self._backlog = Backlog()
         self._saved_step = progress.step
         self._is_compiled = False
@@ -307,15 +332,21 @@ class _Training:
         return is_complete and not stops
 
     def _step(self) -> None:
-        with _reading(), self._stop.waiting():
+        with _reading(), self._stop.waiting(), self._speed.waiting(self._last):
             following = next(self._batches)
         batch, position = following
         if not self._is_compiled:
-            self._compile(batch)
+            with self._speed.paused():
+                self._compile(batch)
+        if self._trace is not None:
+            self._trace.before(self._progress.step + 1, self._workdir)
         self._progress.batches = position
         self._state, scalars = self._take_step(self._state, batch)
         self._progress.step += 1
-        self._backlog.add(scalars["loss"])
+        self._last = scalars["loss"]
+        if self._trace is not None:
+            self._trace.after(self._progress.step, self._last)
+        self._backlog.add(self._last)
         self._log.add(self._progress.step, scalars)
         if self._plan.logs(self._progress.step):
             self._log.end_interval()
@@ -333,9 +364,10 @@ class _Training:
         progress = self._progress
         self._log.catch_up()
         progress.validation_due = True
-        scores = self._score(
-            self._state.variables, _read_from(self._validation), self._stop.wait
-        )
+        with self._speed.paused():
+            scores = self._score(
+                self._state.variables, _read_from(self._validation), self._stop.wait
+            )
         progress.validation_due = False
         self._plan.judge(progress, scores)
         self._records.write(progress.step, "validation", scores)
@@ -351,8 +383,9 @@ class _Training:
 
     def _save(self) -> None:
         self._progress.unlogged = self._log.catch_up()
-        self._records.flush()
-        self._checkpoints.save(self._state, self._progress)
+        with self._speed.paused():
+            self._records.flush()
+            self._checkpoints.save(self._state, self._progress)
         self._saved_step = self._progress.step
 
     def _save_if_needed(self) -> None:

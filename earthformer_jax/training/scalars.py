@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from earthformer_jax.training.monitoring.speed import Speed
 from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 
@@ -23,8 +24,18 @@ class ScalarLog:
     scalars at the end of n + 1 does not interrupt them.
     """
 
-    def __init__(self, records: Records, bar: ProgressBar, unlogged: list[Row]):
-        """Continues an interval that began before a restart, with its rows so far."""
+    def __init__(
+        self,
+        records: Records,
+        bar: ProgressBar,
+        unlogged: list[Row],
+        speed: Speed | None = None,
+    ):
+        """Continues an interval that began before a restart, with its rows so far.
+
+        `speed` is recorded at the end of each interval.
+        """
+        self._speed = speed
         self._records = records
         self._bar = bar
         self._current = list(unlogged)
@@ -63,6 +74,9 @@ class ScalarLog:
             "lr": rows[-1]["lr"],
         }
         self._records.write(rows[-1]["step"], "train", scores)
+        if self._speed is not None and (speed := self._speed.read(rows[-1]["step"])):
+            self._records.write(rows[-1]["step"], "speed", speed)
+            scores["data_wait"] = speed["data_wait"]
         self._bar.update(rows[-1]["step"], scores)
 
 

@@ -43,6 +43,7 @@ from earthformer_jax.settings import (
     setting,
     settings_from,
 )
+from earthformer_jax.training.monitoring import trackers
 
 JIT, SHARD_MAP, PMAP = "jit", "shard_map", "pmap"
 
@@ -124,6 +125,8 @@ class TrainSettings:
             ones.
         num_threads: threads that read examples; 0: none.
         num_workers: processes that read examples; 0: none.
+        trackers: services that are told the records as well, wandb (Weights & Biases),
+            mlflow, or both, separated by a comma; empty (default): none.
     """
 
     batch_size: int = setting(64, at_least(1))
@@ -149,6 +152,7 @@ class TrainSettings:
     init_from: str = setting("", PATH)
     num_threads: int = setting(NUM_THREADS, at_least(0), free=True)
     num_workers: int = setting(0, at_least(0), free=True)
+    trackers: str = setting("", trackers.NAMES, free=True)
 
     def check(self) -> None:
         """Refuses values that are possible one by one but not together.

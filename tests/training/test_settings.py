@@ -49,6 +49,7 @@ WRONG_VALUES = {
     "train.init_from": [3, None],
     "train.num_workers": [-1, 0.5],
     "train.num_threads": [-1],
+    "train.trackers": ["tensorboard", "wandb,", 3],
     "eval.batch_size": [0],
     "eval.clusters": [1, 2.5],
     "eval.checkpoint": ["newest"],

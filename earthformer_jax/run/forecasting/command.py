@@ -30,6 +30,7 @@ _MODES = {
     "input": ("forecast",),
     "output": ("forecast", "export", "compare", "plan"),
     "plan_devices": ("plan",),
+    "profile": ("train",),
     "workdirs": ("compare",),
     "start": ("forecast",),
     "stop": ("forecast",),
@@ -133,6 +134,12 @@ def define(flag_values: flags.FlagValues) -> None:
         None,
         "Train: begin with the weights of a workdir, an exported model or a file of "
         "official weights; short for --config.train.init_from.",
+    )
+    text(
+        "profile",
+        None,
+        "Train: START:STOP, the first and the last step to trace into WORKDIR/profile, "
+        "for TensorBoard and Perfetto.",
     )
     text(
         "plan_devices",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,12 +20,11 @@ from earthformer_jax.run.ensembles import members
 from earthformer_jax.run.parts import MakeParts, example_shapes
 from earthformer_jax.run.planning import remedies
 from earthformer_jax.run.planning.step import StepMemory, compile_step, memory_of
+from earthformer_jax.run.planning.work import dtype_of, flops_of_step, memory_limit
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
 
-# Of a training step, in forecasts: forward, and twice as much in the backward pass.
-FORECASTS_PER_STEP = 3
 MOST_TRIES = 6  # compilations in search of settings that fit
 
 
@@ -157,10 +157,13 @@ def make(
     if plan.fits:
         return plan
 
-    def attempt(changes: remedies.Changes) -> Try:
+    def attempt(changes: remedies.Changes) -> Try | None:
         run = Run(remedies.changed(first.config, changes), workdir, make_parts)
         run.dataset = first.dataset
-        peak = compiled(run).peak
+        try:
+            peak = compiled(run).peak
+        except ConfigError:  # fields that cannot be divided, for example
+            return None
         return Try(remedies.words(changes), peak, peak <= available)
 
     tries = tuple(_search(first.config, step, available, attempt))
@@ -178,7 +181,7 @@ def _described(
     """A plan with what tracing the model tells, before the machine is looked at."""
     found = summary.structure(model, shapes[0])
     per_example = summary.activation_bytes(model, *shapes, found.variables)
-    products = summary.forecast_cost(model, shapes[0], found.variables)
+    batch = config.train.batch_size
     return MemoryPlan(
         model=config_lib.model_label(config),
         data="",
@@ -188,46 +191,55 @@ def _described(
         machine="",
         platform="",
         described=False,
-        batch_size=config.train.batch_size,
+        batch_size=batch,
         step=step,
         kept=per_example * config.train.micro_batch // step.devices,
         available=0,
-        flops=2 * FORECASTS_PER_STEP * products * config.train.batch_size,
+        flops=flops_of_step(model, shapes[0], found.variables, batch),
         rate=None,
-        dtype=str(config.model.get("dtype") or "float32"),
+        dtype=dtype_of(config),
     )
 
 
-def _search(config, step: StepMemory, available: int, attempt):
-    """Tries settings until one of each sort fits."""
-    count = 0
+def _search(
+    config: ml_collections.ConfigDict,
+    step: StepMemory,
+    available: int,
+    attempt: Callable[[remedies.Changes], Try | None],
+) -> Iterator[Try]:
+    """Tries settings until one of each sort fits, the mildest sort first.
+
+    Args:
+        config: the whole config.
+        step: memory as it is.
+        available: bytes on a device.
+        attempt: compiles changed settings; None if they cannot be used.
+    """
+    others = step.peak - step.activations
+
+    def fits(size: int) -> bool:
+        share = size / config.train.micro_batch
+        return others + share * step.activations <= available
+
+    shares = step.devices // config.parallel.space
     recompute = remedies.recomputation(config)
-    for extra in ({}, recompute):
-        if extra:
-            tried = attempt(extra)
-            count += 1
-            yield tried
-            if tried.fits:
-                return
-            step = dataclasses.replace(
-                step, activations=step.activations - (step.peak - tried.peak)
-            )
-
-        def fits(size: int, step: StepMemory = step) -> bool:
-            others = step.peak - step.activations
-            share = size / config.train.micro_batch
-            return others + share * step.activations <= available
-
-        for changes in remedies.smaller_batches(config, step.devices, fits):
-            if count == MOST_TRIES:
-                return
-            tried = attempt(extra | changes)
+    smaller = list(remedies.smaller_batches(config, shares, fits))
+    sorts = [
+        [recompute] if recompute else [],
+        smaller,
+        [recompute | smaller[-1]] if recompute and smaller else [],
+        *([division] for division in remedies.divisions(config, step.devices)),
+    ]
+    count = 0
+    for sort in sorts:
+        for changes in sort[:MOST_TRIES]:
+            tried = attempt(changes) if count < MOST_TRIES else None
+            if tried is None:
+                continue
             count += 1
             yield tried
             if tried.fits:
                 break
-        if not recompute:
-            return
 
 
 def _advice(config, plan: MemoryPlan, tries: tuple[Try, ...]) -> tuple[str, ...]:
@@ -254,13 +266,9 @@ def _kind_at_hand() -> Kind:
     device = jax.devices()[0]
     if device.platform == "cpu":
         return machines.KINDS[CPU]
-    known = machines.of_device(device.device_kind, _limit(device))
+    known = machines.of_device(device.device_kind, memory_limit(device))
     platform = {"gpu": machines.GPU, "tpu": machines.TPU}.get(device.platform)
     return known or Kind(device.device_kind, platform or device.platform)
-
-
-def _limit(device: Any) -> float | None:
-    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def _available(kind: Kind, count: int, machine: Machine | None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from earthformer_jax import models
+from earthformer_jax.training.settings import JIT
 
 Changes = dict[str, Any]
 MOST_REMAT = {int: 2, bool: True}  # the Earthformer has two levels
@@ -50,6 +51,22 @@ def smaller_batches(
     ]
     for size in [n for n in sizes if fits(n)] or sizes[-1:]:
         yield {"train.micro_batch": size}
+
+
+def divisions(config: ml_collections.ConfigDict, devices: int) -> Iterator[Changes]:
+    """Parts of the parameters, then of the fields, as many as there are devices.
+
+    Args:
+        config: the whole config.
+        devices: their number.
+    """
+    parallel = config.parallel
+    if parallel.backend != JIT or devices == 1:
+        return
+    for name, other in (("model", "space"), ("space", "model")):
+        most = devices // parallel[other]
+        if parallel[name] < most:
+            yield {f"parallel.{name}": most}
 
 
 def words(changes: Mapping[str, Any]) -> str:

@@ -115,8 +115,8 @@ def compile_step(
     start = time.monotonic()
     settings = settings_lib.from_config(config)
     settings_lib.check_devices(settings, len(devices))
-    mesh, data = mesh_lib.data_mesh(devices), dataset.data
-    everywhere, example = mesh_lib.replicated(mesh), data.example()
+    mesh, data = mesh_lib.make_mesh(settings.parallel, devices), dataset.data
+    example = data.example()
     monitor, _ = settings_lib.monitored(settings.train, dataset, model)
     total_steps = make_plan(settings.train, len(data.train), monitor).total_steps
     tx, learning_rate = make_optimizer(settings.optim, total_steps)
@@ -128,7 +128,9 @@ def compile_step(
         ema=settings.optim.ema_decay > 0,
     )
     rng = jax.random.key(settings.seed)
-    state = mesh_lib.abstract(jax.eval_shape(init, rng), everywhere)
+    shapes = jax.eval_shape(init, rng)
+    layout = mesh_lib.state_sharding(shapes, mesh)
+    state = mesh_lib.abstract(shapes, layout)
     take_step = jax.jit(
         functools.partial(
             step_lib.update,
@@ -142,17 +144,18 @@ def compile_step(
             total_steps=total_steps,
         ),
         donate_argnums=0,
-        out_shardings=everywhere,
+        out_shardings=(layout, mesh_lib.replicated(mesh)),
     )
     size = settings.train.batch_size
-    batch = {
-        name: jax.ShapeDtypeStruct((size, *np.shape(array)), np.asarray(array).dtype)
-        for name, array in example.items()
-        if name in USED
-    }
-    batch = mesh_lib.abstract(batch, mesh_lib.by_example(mesh))
+    batch = {}
+    for name in [name for name in USED if name in example]:
+        array = np.asarray(example[name])
+        shape = (size, *array.shape)
+        batch[name] = jax.ShapeDtypeStruct(
+            shape, array.dtype, sharding=mesh_lib.by_field(mesh, shape)
+        )
     program = take_step.lower(state, batch).compile()
-    create = jax.jit(init, out_shardings=everywhere)
+    create = jax.jit(init, out_shardings=layout)
     seconds = time.monotonic() - start
     return CompiledStep(program, state, batch, create, devices, seconds)
 

@@ -1,0 +1,1 @@
+"""Seeing a training: its speed, traces of its steps, and trackers elsewhere."""
