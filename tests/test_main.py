@@ -90,6 +90,33 @@ class TestTrainAndEvaluate:
         assert (tmp_path / "run" / "scores.json").exists()
         assert not (tmp_path / "run" / "checkpoints").exists()
 
+    def test_a_plan_writes_nothing_but_its_file(
+        self, config_file, tmp_path, monkeypatch, capsys
+    ):
+        plan = ("--mode=plan", f"--config={config_file}", f"--workdir={tmp_path}/w")
+        assert call(*plan, f"--output={tmp_path}/plan.json") == 0
+        assert "expected peak" in capsys.readouterr().out
+        found = json.loads((tmp_path / "plan.json").read_text())
+        assert found["fits"] and found["peak"] > 0
+        assert call(*plan, "--plan_devices=8xH10") == 2
+        error = capsys.readouterr().err
+        assert "--plan_devices=8xH10: 'H10' is unknown; did you mean H100?" in error
+        assert not (tmp_path / "w").exists()
+
+    def test_traces_and_trackers_are_checked_first(
+        self, config_file, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        train = (f"--config={config_file}", f"--workdir={tmp_path}/w")
+        assert call(*train, "--profile=7") == 2
+        assert call(*train, "--config.train.trackers=wandb") == 2
+        assert call(*train, "--mode=evaluate", "--profile=1:2") == 2
+        error = capsys.readouterr().err
+        assert "--profile=7: expected the first and the last step" in error
+        assert "the package wandb is not installed" in error
+        assert "--profile needs --mode=train" in error
+        assert not (tmp_path / "w").exists()
+
     def test_writes_a_workdir(self, config_file, tmp_path, capsys):
         assert call(f"--config={config_file}", f"--workdir={tmp_path / 'w'}") == 0
         names = {path.name for path in (tmp_path / "w").iterdir()}

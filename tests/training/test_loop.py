@@ -20,6 +20,8 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import loop, scalars
 from earthformer_jax.training.checkpoint import Checkpoints
 from earthformer_jax.training.disk.claim import claim
+from earthformer_jax.training.monitoring import trace
+from earthformer_jax.training.monitoring.speed import Work
 from earthformer_jax.training.scalars import NonFiniteError
 from tests.training import toy
 
@@ -32,6 +34,33 @@ def train(workdir, *, dataset=None, model=None, **changes):
         dataset=dataset or toy.dataset(),
         model=model or toy.ToyModel(),
     )
+
+
+def test_steps_are_traced_and_their_work_is_recorded(tmp_path):
+    assert loop.train(
+        toy.config(train__micro_batch=8, train__steps=6),
+        tmp_path,
+        dataset=toy.dataset(),
+        model=toy.ToyModel(),
+        work=Work(flops=1e6, peak=1e12),
+        trace=trace.parse("5:6"),
+    )
+    assert [*(tmp_path / trace.FOLDER).rglob("perfetto_trace.json.gz")]
+    (*_, last) = (tmp_path / "speed.jsonl").read_text().splitlines()
+    row = json.loads(last)
+    assert row["speed/flops_per_s"] == 1e12 * row["speed/mfu"] > 0
+
+
+def test_steps_that_are_not_taken_cannot_be_traced(tmp_path):
+    with pytest.raises(ConfigError, match="--profile=5:9: .* from step 1 to 6"):
+        loop.train(
+            toy.config(train__steps=6),
+            tmp_path / "w",
+            dataset=toy.dataset(),
+            model=toy.ToyModel(),
+            trace=trace.parse("5:9"),
+        )
+    assert not (tmp_path / "w" / "config.json").exists()
 
 
 def metrics(workdir):
@@ -76,6 +105,17 @@ class TestWorkdir:
             validations[-1]["validation/mse"] < 0.7 * validations[0]["validation/mse"]
         )
         assert not any("time" in name for line in lines for name in line)
+
+    def test_speed_is_recorded_apart(self, whole):
+        lines = (whole / "speed.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        steps = [line["step"] for line in metrics(whole) if "train/loss" in line]
+        assert [row["step"] for row in rows] == steps
+        for row in rows:
+            assert row["speed/samples_per_s"] == 8 * row["speed/steps_per_s"] > 0
+            assert 0 <= row["speed/data_wait"] <= 1
+            assert row["speed/host_memory_mib"] > 0
+            assert "speed/mfu" not in row
 
     def test_config_is_kept(self, whole):
         saved = json.loads((whole / "config.json").read_text())

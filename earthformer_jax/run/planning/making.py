@@ -25,7 +25,7 @@ from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
 
-MOST_TRIES = 6  # compilations in search of settings that fit
+MOST_SIZES = 3  # of micro-batches that are compiled in search of one that fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _search(
     available: int,
     attempt: Callable[[remedies.Changes], Try | None],
 ) -> Iterator[Try]:
-    """Tries settings until one of each sort fits, the mildest sort first.
+    """Tries settings until one fits, the mildest first.
 
     Args:
         config: the whole config.
@@ -224,22 +224,17 @@ def _search(
     shares = step.devices // config.parallel.space
     recompute = remedies.recomputation(config)
     smaller = list(remedies.smaller_batches(config, shares, fits))
-    sorts = [
-        [recompute] if recompute else [],
-        smaller,
-        [recompute | smaller[-1]] if recompute and smaller else [],
-        *([division] for division in remedies.divisions(config, step.devices)),
-    ]
-    count = 0
-    for sort in sorts:
-        for changes in sort[:MOST_TRIES]:
-            tried = attempt(changes) if count < MOST_TRIES else None
-            if tried is None:
-                continue
-            count += 1
+    candidates = smaller[:MOST_SIZES]
+    if recompute:
+        candidates.append(recompute)
+        candidates += [recompute | sizes for sizes in smaller[-1:]]
+    candidates += remedies.divisions(config, step.devices)
+    for changes in candidates:
+        tried = attempt(changes)
+        if tried is not None:
             yield tried
             if tried.fits:
-                break
+                return
 
 
 def _advice(config, plan: MemoryPlan, tries: tuple[Try, ...]) -> tuple[str, ...]:
