@@ -117,17 +117,7 @@ def make(
         ConfigError: if the config, its data or its model cannot be used, or devices
             cannot share the work.
     """
-    notes = []
-    config = config_lib.completed(config)
-    if (size := members.size_of(config)) > 1:
-        config = members.config_of(config, 0)
-        notes.append(f"of one of {size} members, which are trained one after the other")
-    if machine is not None and machine.kind.platform != CPU:
-        if config.model.get("attn_implementation") == "cudnn":
-            config = remedies.changed(config, {"model.attn_implementation": "xla"})
-            notes.append(
-                "with the attention of XLA in place of cuDNN's, which has less"
-            )
+    config, notes = _without_others(config, machine)
     first = Run(config, workdir, make_parts)
     kind = _kind_at_hand() if machine is None else machine.kind
     devices = jax.devices() if machine is None else jax.devices()[: machine.count]
@@ -170,6 +160,22 @@ def make(
     return dataclasses.replace(
         plan, tries=tries, advice=_advice(first.config, plan, tries)
     )
+
+
+def _without_others(
+    config: ml_collections.ConfigDict, machine: Machine | None
+) -> tuple[ml_collections.ConfigDict, list[str]]:
+    """The config of one training that CPUs can compile, and what was left out."""
+    notes = []
+    config = config_lib.completed(config)
+    if (size := members.size_of(config)) > 1:
+        config = members.config_of(config, 0)
+        notes.append(f"of one of {size} members, which are trained one after the other")
+    of_cudnn = config.model.get("attn_implementation") == "cudnn"
+    if machine is not None and of_cudnn:
+        config = remedies.changed(config, {"model.attn_implementation": "xla"})
+        notes.append("with the attention of XLA in place of cuDNN's, which needs less")
+    return config, notes
 
 
 def _described(
