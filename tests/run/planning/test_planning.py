@@ -75,6 +75,7 @@ class TestWhatWouldFit:
         config = toy.config(optim__ema_decay=0.9, train__micro_batch=8)
         return making.make(config, NOWHERE, None, parts)
 
+    @pytest.mark.slow
     def test_smaller_batches_are_tried(self, monkeypatch):
         plan = self.plan(monkeypatch, 0.97)
         assert not plan.fits
@@ -82,10 +83,43 @@ class TestWhatWouldFit:
         for tried in plan.tries:
             assert tried.fits == (tried.peak <= plan.available)
 
-    def test_what_is_too_large_in_any_case(self, monkeypatch):
-        plan = self.plan(monkeypatch, -0.2)
-        assert not plan.fits and not any(tried.fits for tried in plan.tries)
-        assert "alone do not fit" in plan.advice[0]
+    def search(self, fitting, **changes):
+        """What is tried if only some settings fit."""
+        config = remedies.changed(making.config_lib.completed(toy.config()), changes)
+
+        def attempt(changes):
+            flags = remedies.words(changes)
+            return making.Try(flags, 10, flags == fitting)
+
+        step = dataclasses.replace(made().step, devices=4, micro_batch=8)
+        return [one.flags for one in making._search(config, step, 10**9, attempt)]
+
+    def test_the_mildest_that_fits_is_the_last_one_tried(self):
+        changes = {"train.micro_batch": 8, "model.name": "earthformer"}
+        flags = [
+            "--config.train.micro_batch=4",
+            "--config.model.remat=2",
+            "--config.model.remat=2 --config.train.micro_batch=4",
+            "--config.parallel.model=4",
+            "--config.parallel.space=4",
+        ]
+        assert self.search(None, **changes) == flags
+        assert self.search(flags[1], **changes) == flags[:2]
+        divided = changes | {"parallel.model": 4}
+        assert self.search(None, **divided) == flags[:3]
+
+    def test_advice_by_arithmetic(self):
+        step = made().step
+        fixed = step.peak - step.activations - step.batch - step.next_batch
+        config = toy.config(data__crop=8)
+        small = dataclasses.replace(made(), available=fixed - 1)
+        (line,) = making._advice(config, small, ())
+        assert "alone do not fit" in line
+        half = fixed + (step.peak - fixed) // 2
+        small = dataclasses.replace(made(), available=half)
+        (line,) = making._advice(config, small, ())
+        assert line.startswith("fields of 49 % of their area") or "50 %" in line
+        assert line.endswith("cut out a part with config.data.crop")
 
     def test_recomputation(self):
         config = toy.config(model__name="toy")
