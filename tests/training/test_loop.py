@@ -48,7 +48,8 @@ def test_steps_are_traced_and_their_work_is_recorded(tmp_path):
     assert [*(tmp_path / trace.FOLDER).rglob("perfetto_trace.json.gz")]
     (*_, last) = (tmp_path / "speed.jsonl").read_text().splitlines()
     row = json.loads(last)
-    assert row["speed/flops_per_s"] == 1e12 * row["speed/mfu"] > 0
+    assert row["speed/flops_per_s"] == 1e6 * row["speed/steps_per_s"]
+    assert row["speed/mfu"] == pytest.approx(row["speed/flops_per_s"] / 1e12)
 
 
 def test_steps_that_are_not_taken_cannot_be_traced(tmp_path):
