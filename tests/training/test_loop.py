@@ -36,6 +36,7 @@ def train(workdir, *, dataset=None, model=None, **changes):
     )
 
 
+@pytest.mark.slow
 def test_steps_are_traced_and_their_work_is_recorded(tmp_path):
     assert loop.train(
         toy.config(train__micro_batch=8, train__steps=6),
