@@ -9,11 +9,14 @@ they do in a forecast.
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earthformer_jax.data.readers.frames import ArrayFrames
-from earthformer_jax.data.readers.series import Cube
+
+if TYPE_CHECKING:
+    from earthformer_jax.data.readers.series import Cube
 
 ORDER = ("train", "validation", "test")
 
@@ -197,7 +200,7 @@ def check_apart(name: str, spans: Mapping[str, Spans]) -> None:
 
 
 def without_repeats(
-    cube: Cube, starts: Mapping[str, np.ndarray], in_len: int, out_len: int
+    cube: "Cube", starts: Mapping[str, np.ndarray], in_len: int, out_len: int
 ) -> tuple[dict[str, np.ndarray], str]:
     """Windows whose targets are in no window of an earlier split.
 

@@ -45,7 +45,11 @@ class Affine:
     def encode(self, values, minutes=None):
         """Model units of physical values; `minutes` is ignored."""
         del minutes
-        return (values - self.offset) / self.scale
+        units = values - self.offset
+        if isinstance(units, np.ndarray) and np.issubdtype(units.dtype, np.floating):
+            units /= self.scale
+            return units
+        return units / self.scale
 
     def decode(self, x, minutes=None):
         """Physical values of model units; `minutes` is ignored."""

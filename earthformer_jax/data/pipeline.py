@@ -1,21 +1,16 @@
 """Batches from random-access sources: order, shuffling, shards and padding."""
 
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import grain
-import jax
 import numpy as np
-from absl import flags
 
 from earthformer_jax.data.dataset import Data
-from earthformer_jax.data.source import NUM_THREADS, Batch, Example, Source
+from earthformer_jax.data.reading.batches import Choice, Reader
+from earthformer_jax.data.reading.workers import Workers
+from earthformer_jax.data.source import NUM_THREADS, Batch, Source, read_batch
 
 # Epochs of the training windows before the iterator ends. Grain can only append to data
 # of known length, and no training run comes near this many.
@@ -68,33 +63,44 @@ def train_batches(
         )
     if simulated_batches < 0:
         raise ValueError(f"simulated_batches={simulated_batches} is negative")
-    examples = (
-        grain.MapDataset.source(cast(Any, data.train))
+    numbers = (
+        grain.MapDataset.source(cast(Any, range(len(data.train))))
         .seed(seed % SEED_RANGE)
         .shuffle()
         .repeat(EPOCHS)
     )
-    if simulated_batches or simulated_fraction:
+    simulated_used = bool(simulated_batches or simulated_fraction)
+    if simulated_used:
         if data.simulated is None:
             raise ValueError(
                 f"data {data.name!r} ({data.description}) has no simulated "
                 "examples; set simulated_batches and simulated_fraction to 0"
             )
-        simulated = grain.MapDataset.source(cast(Any, data.simulated)).repeat(EPOCHS)
+        real = len(data.train)
+        those = range(real, real + len(data.simulated))
+        simulated = grain.MapDataset.source(cast(Any, those)).repeat(EPOCHS)
         first = simulated_batches * batch_size
         pure, later = simulated[:first], simulated[first:]
         if simulated_fraction == 1:
-            examples = later
+            numbers = later
         elif simulated_fraction:
             shares = [1 - simulated_fraction, simulated_fraction]
-            examples = grain.MapDataset.mix([examples, later], weights=shares)
+            numbers = grain.MapDataset.mix([numbers, later], weights=shares)
         if first:
-            examples = grain.MapDataset.concatenate([pure, examples])
+            numbers = grain.MapDataset.concatenate([pure, numbers])
     if data.augment is not None:
-        examples = examples.random_map(data.augment, seed=seed % SEED_RANGE)
-    part = ProcessPart(examples, batch_size, local, process_index * local)
-    batches = grain.MapDataset.source(part).batch(local, drop_remainder=True)
-    return TrainBatches(batches, num_threads, num_workers)
+        numbers = numbers.random_map(_with_state, seed=seed % SEED_RANGE)
+    changed = data.augment is not None
+    choices = Choices(numbers, batch_size, local, process_index * local, changed)
+    reader = Reader(
+        data.train, data.simulated if simulated_used else None, data.augment
+    )
+    return TrainBatches(choices, reader, num_threads, num_workers)
+
+
+def _with_state(number: int, generator: np.random.Generator) -> tuple[int, dict]:
+    """A number, and the state of the generator that changes its example at random."""
+    return number, dict(generator.bit_generator.state)
 
 
 class TrainBatches:
@@ -104,12 +110,14 @@ class TrainBatches:
     threads, workers or processes. Workers are separate processes: `close` ends them.
     """
 
-    def __init__(self, batches: grain.MapDataset, num_threads: int, num_workers: int):
-        self._batches = batches
+    def __init__(
+        self, choices: "Choices", reader: Reader, num_threads: int, num_workers: int
+    ):
+        self._choices, self._reader = choices, reader
         self._num_threads = num_threads
         self._num_workers = num_workers
         self._next = 0
-        self._iterator: grain.DatasetIterator | None = None
+        self._iterator: grain.DatasetIterator | Workers | None = None
 
     def __iter__(self) -> "TrainBatches":
         return self
@@ -136,61 +144,44 @@ class TrainBatches:
             self._iterator.close()
             self._iterator = None
 
-    def _start(self) -> grain.DatasetIterator:
+    def _start(self) -> "grain.DatasetIterator | Workers":
+        if self._num_workers:
+            return Workers(self._reader, self._choices, self._next, self._num_workers)
         options = grain.ReadOptions(
             num_threads=self._num_threads, prefetch_buffer_size=8
         )
-        batches = self._batches[self._next :].to_iter_dataset(options)
-        if self._num_workers:
-            if not flags.FLAGS.is_parsed():  # Grain's workers read them
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(
-                    num_workers=self._num_workers, per_worker_buffer_size=2
-                ),
-                worker_init_fn=_prepare_worker,
-            )
-        return iter(batches)
-
-
-def _prepare_worker(index: int, count: int) -> None:
-    """Reserves the accelerators for the process that trains, and ends with it.
-
-    A terminal or a queue sends its signals to all processes. The one that trains
-    decides when to stop, and needs its workers until then.
-    """
-    del index, count
-    jax.config.update("jax_platforms", "cpu")
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+        choices = grain.MapDataset.source(cast(Any, self._choices))[self._next :]
+        return iter(choices.map(self._reader).to_iter_dataset(options))
 
 
 @dataclasses.dataclass(frozen=True)
-class ProcessPart:
-    """The examples of one process: `local` of every `batch_size`, from `offset`."""
+class Choices:
+    """The examples of each batch of one process: `local` of every `batch_size`.
 
-    examples: grain.MapDataset
+    Attributes:
+        numbers: of the examples of all batches, with the states of generators if they
+            are changed at random.
+        batch_size: examples per batch over all processes.
+        local: examples per batch of this process.
+        offset: number of the first one of these in a batch.
+        changed: whether examples are changed at random.
+    """
+
+    numbers: grain.MapDataset
     batch_size: int
     local: int
     offset: int
+    changed: bool
 
     def __len__(self) -> int:
-        return len(self.examples) // self.batch_size * self.local
+        return len(self.numbers) // self.batch_size
 
-    def __getitem__(self, index: int) -> Example:
-        batch, row = divmod(index, self.local)
-        position = batch * self.batch_size + self.offset + row
-        return cast(Example, self.examples[position])
+    def __getitem__(self, index: int) -> Choice:
+        first = index * self.batch_size + self.offset
+        found = [self.numbers[first + row] for row in range(self.local)]
+        if not self.changed:
+            return Choice([int(number) for number in found])
+        return Choice([int(n) for n, _ in found], [state for _, state in found])
 
 
 def evaluation_batches(
@@ -239,12 +230,16 @@ class EvaluationBatches:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         size = len(self.source)
         positions = index * self.batch_size + self.offset + np.arange(self.local)
-        examples = [self.source[int(i)] for i in positions[positions < size]]
-        examples = examples or [self.source[size - 1]]
-        examples += [examples[-1]] * (self.local - len(examples))
-        names = examples[0].keys()
-        batch = {name: np.stack([x[name] for x in examples]) for name in names}
-        return batch | {"valid": positions < size}
+        valid = positions < size
+        found = read_batch(self.source, positions[valid].tolist() or [size - 1])
+        padding = [(0, self.local - max(1, int(valid.sum())))]
+        batch = {
+            name: np.pad(x, padding + [(0, 0)] * (x.ndim - 1), mode="edge")
+            if padding[0][1]
+            else x
+            for name, x in found.items()
+        }
+        return batch | {"valid": valid}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         options = grain.ReadOptions(

@@ -1,7 +1,7 @@
 """Random-access sources of examples."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,11 +24,32 @@ class Source(Protocol):
     - further small numeric arrays.
 
     Sources can be pickled, for workers in other processes, and read by many threads.
+    One that makes many examples faster than one by one also has a function
+    `batch(indices)`, see `read_batch`.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Example: ...
+
+
+def read_batch(source: Source, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Some examples of a source, stacked: `[b, ...]` for each of their arrays.
+
+    Args:
+        source: the examples. If it has a function `batch`, that makes them; its rows
+            are the examples, bit for bit.
+        indices: of the examples, at least one.
+    """
+    batch = getattr(source, "batch", None)
+    if batch is not None:
+        return dict(batch(indices))
+    return stacked([source[int(index)] for index in indices])
+
+
+def stacked(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Examples with the same arrays, one batch."""
+    return {name: np.stack([x[name] for x in examples]) for name in examples[0]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,3 +69,7 @@ class Selected:
 
     def __getitem__(self, index: int, /) -> Example:
         return self.source[int(self.numbers[index])]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Several of the examples, stacked."""
+        return read_batch(self.source, [int(self.numbers[i]) for i in indices])

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.readers.series import Cube
+
+if TYPE_CHECKING:
+    from earthformer_jax.data.readers.series import Cube
 
 SPLITS = ("train", "validation", "test")
 # Shares used without dates: of all frames, and of those after training.
@@ -78,7 +81,7 @@ NO_FOLD = Fold()
 
 
 def split_periods(
-    cube: Cube,
+    cube: "Cube",
     dates: Dates,
     in_len: int,
     out_len: int,
@@ -150,7 +153,7 @@ def tests_before(periods: Mapping[str, Period]) -> bool:
     return first < stop <= periods["train"][0]
 
 
-def parted(cube: Cube, periods: Mapping[str, Period]) -> Cube:
+def parted(cube: "Cube", periods: Mapping[str, Period]) -> "Cube":
     """The series, with a break before training if testing comes before it.
 
     What is computed along a series for the training months, such as a memory of past
@@ -167,7 +170,7 @@ def parted(cube: Cube, periods: Mapping[str, Period]) -> Cube:
 
 
 def window_starts(
-    cube: Cube,
+    cube: "Cube",
     periods: Mapping[str, Period],
     in_len: int,
     out_len: int,
@@ -213,7 +216,7 @@ def starts_between(first: int, stop: int, span: int, stride: int = 1) -> np.ndar
 
 
 def split_text(
-    cube: Cube, periods: Mapping[str, Period], starts: Mapping[str, np.ndarray]
+    cube: "Cube", periods: Mapping[str, Period], starts: Mapping[str, np.ndarray]
 ) -> str:
     """ "train 2008-01-01..2015-09-13 (2798 windows), ..." """
     return ", ".join(
@@ -223,7 +226,7 @@ def split_text(
 
 
 def _by_date(
-    cube: Cube, dates: Dates, least: int, share: float, fold: Fold
+    cube: "Cube", dates: Dates, least: int, share: float, fold: Fold
 ) -> dict[str, Period]:
     """The periods of a series with dates; the arguments are those of `split_periods`.
 
@@ -283,7 +286,7 @@ def _by_date(
     }
 
 
-def _limits(cube: Cube, dates: Dates) -> dict[str, int]:
+def _limits(cube: "Cube", dates: Dates) -> dict[str, int]:
     """By the names of the dates given, their first frames or those after the last.
 
     Raises:
@@ -351,7 +354,7 @@ def _edges(
 
 
 def _without_dates(
-    cube: Cube, dates: Dates, out_len: int, share: float
+    cube: "Cube", dates: Dates, out_len: int, share: float
 ) -> dict[str, Period]:
     for name, value in dataclasses.asdict(dates).items():
         if value:
@@ -372,7 +375,7 @@ def _without_dates(
 
 
 def _no_window(
-    cube: Cube, split: str, first: int, stop: int, in_len: int, out_len: int
+    cube: "Cube", split: str, first: int, stop: int, in_len: int, out_len: int
 ) -> str:
     if in_len == 0:
         need = f"{out_len} frames in a row"
@@ -397,7 +400,7 @@ def _no_window(
     )
 
 
-def _when(cube: Cube, first: int, stop: int) -> str:
+def _when(cube: "Cube", first: int, stop: int) -> str:
     """ " (2008-01-01..2015-09-13)"; "" if dates are unknown or there are no frames."""
     known = cube.minutes is not None and first < stop
     return f" ({cube.period(first, stop)})" if known else ""

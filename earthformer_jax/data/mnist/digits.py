@@ -24,9 +24,9 @@ from scipy import ndimage
 from sklearn import datasets as sklearn_datasets
 
 from earthformer_jax.data import tfds_source
+from earthformer_jax.data.mnist.frames import SIZE
 from earthformer_jax.data.readers import paths
 
-SIZE = 28  # pixels of an image, along each side
 TFDS = "tfds"
 FIELD = "digits"
 

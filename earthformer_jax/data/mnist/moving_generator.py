@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from earthformer_jax.data.mnist.digits import SIZE as DIGIT
+from earthformer_jax.data.mnist.frames import SIZE as DIGIT
 
 STEP = 0.1  # distance per frame, as a share of that between the walls
 

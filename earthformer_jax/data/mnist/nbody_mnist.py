@@ -12,26 +12,29 @@ Reference:
 """
 
 import dataclasses
-import functools
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from earthformer_jax.data import leaks, tfds_source
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.mnist import beginnings as begin
-from earthformer_jax.data.mnist import nbody_generator, video
+from earthformer_jax.data.mnist import video
 from earthformer_jax.data.mnist.digits import Digits, load_digits
-from earthformer_jax.data.mnist.nbody_generator import Draw, Rules
+from earthformer_jax.data.mnist.nbody_rules import POWERS, Draw, Rules
+from earthformer_jax.data.mnist.nbody_sequences import (
+    RandomDraws,
+    SavedDraws,
+    Sequences,
+)
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.readers import paths
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.source import Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import (
     FINITE,
@@ -51,7 +54,6 @@ FILES = {
 TFDS_FEATURE = "frames"
 PAPER_DIGITS = 40_000  # all splits use this many of the first training images of MNIST
 SMALLEST_CANVAS, SMALLEST_SIZE = 48, 16  # pixels
-SEED_RANGE = 2**32
 
 _DIGITS, _PLACE = "digit_indices", "affine_transforms_multipliers"
 _ANGLE, _SPEED = "init_velocity_angle", "init_velocity_magnitude"
@@ -104,7 +106,7 @@ class Settings(ByProtocol):
     space_step: int = setting(1, at_least(1))
     canvas: int = setting(128, at_least(SMALLEST_CANVAS))
     every: int = setting(5, at_least(1))
-    mode: str = setting("r0", choice(*nbody_generator.POWERS))
+    mode: str = setting("r0", choice(*POWERS))
     G: float = setting(0.05, FINITE)
     softening: float = setting(10.0, POSITIVE)
     max_speed: float = setting(2.0, POSITIVE)
@@ -175,96 +177,6 @@ def beginnings(
 encoding = begin.encoding
 
 
-class Sequences:
-    """Rendered sequences.
-
-    Args:
-        draws: the random numbers that determine each sequence.
-        images: uint8 `[m, 28, 28]` digits.
-        rules: how digits move and are drawn.
-        in_len: number of input frames; the others are targets.
-        space_step: see `Settings`.
-    """
-
-    def __init__(
-        self,
-        draws: Sequence[Draw],
-        images: np.ndarray,
-        rules: Rules,
-        in_len: int,
-        space_step: int = 1,
-    ):
-        self._draws, self._images = draws, images
-        self._rules, self._in_len, self._space_step = rules, in_len, space_step
-
-    def __len__(self) -> int:
-        return len(self._draws)
-
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        with jax.default_device(cpu()):
-            draw = self._draws[index]
-            chosen = self._images[np.asarray(draw.digits)]
-            frames = _video(*nbody_generator.cropped(chosen), draw, self._rules)
-            return video.example(np.asarray(frames), self._in_len, self._space_step)
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomDraws(Sequence):
-    """Draws from a seed: number i depends only on seed, split and i.
-
-    Attributes:
-        seed: of the data set.
-        split: "train", "validation" or "test".
-        length: number of draws.
-        images: number of digits to choose from.
-        rules: the number of digits and the largest speed.
-    """
-
-    seed: int
-    split: str
-    length: int
-    images: int
-    rules: Rules
-
-    def __len__(self) -> int:
-        return self.length
-
-    # Sequence promises slices, which nothing here needs.
-    def __getitem__(self, index: int) -> Draw:  # pyright: ignore
-        numbers = (self.seed % SEED_RANGE, SPLITS.index(self.split), index)
-        return _draw(*map(np.uint32, numbers), self.images, self.rules)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SavedDraws(Sequence):
-    """Draws from one of the authors' files.
-
-    Attributes:
-        arrays: of all sequences.
-    """
-
-    arrays: Draw
-
-    def __len__(self) -> int:
-        return len(self.arrays.digits)
-
-    def keys(self) -> np.ndarray:
-        """int64 `[n, 1]`, equal for equal draws."""
-        rows = zip(*self.arrays, strict=True)
-        keys = [leaks.key(b"".join(x.tobytes() for x in row)) for row in rows]
-        return np.array(keys, np.int64)[:, None]
-
-    def take(self, which: np.ndarray) -> "SavedDraws":
-        """The draws at some positions."""
-        return SavedDraws(Draw(*(array[which] for array in self.arrays)))
-
-    # Sequence promises slices, which nothing here needs.
-    def __getitem__(self, index: int) -> Draw:  # pyright: ignore
-        return Draw(*(array[index] for array in self.arrays))
-
-
 def read_draws(path: Path) -> SavedDraws:
     """The draws in one of the authors' files.
 
@@ -322,30 +234,11 @@ def read_draws(path: Path) -> SavedDraws:
     )
 
 
-def cpu():
-    """The CPU, which generates sequences regardless of where a model is trained.
-
-    Raises:
-        ValueError: if `JAX_PLATFORMS` excludes it.
-    """
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        platforms = jax.config.jax_platforms  # pyright: ignore (set by jax at run time)
-        raise ValueError(
-            f"JAX_PLATFORMS={platforms} excludes the CPU, which generates "
-            f"N-body MNIST; set it to {platforms},cpu"
-        ) from error
-
-
-@functools.partial(jax.jit, static_argnames=("images", "rules"))
-def _draw(seed, split, index, images: int, rules: Rules) -> Draw:
-    key = jax.random.key(seed, impl="threefry2x32")
-    key = jax.random.fold_in(jax.random.fold_in(key, split), index)
-    return nbody_generator.draw(key, images, rules)
-
-
-_video = jax.jit(nbody_generator.video, static_argnames="rules")
+def draw_keys(draws: SavedDraws) -> np.ndarray:
+    """int64 `[n, 1]`, equal for equal draws."""
+    rows = zip(*draws.arrays, strict=True)
+    keys = [leaks.key(b"".join(x.tobytes() for x in row)) for row in rows]
+    return np.array(keys, np.int64)[:, None]
 
 
 def _whole(settings: Settings) -> tuple[Source, str]:
@@ -420,7 +313,7 @@ def _from_draws(settings: Settings, folder: Path) -> Dataset:
     draws = {split: read_draws(folder / name) for split, name in FILES.items()}
     for split, saved in draws.items():
         _check_draws(saved, digits, folder / FILES[split], settings)
-    used = video.without_repeats({k: x.keys() for k, x in draws.items()}, folder)
+    used = video.without_repeats({k: draw_keys(x) for k, x in draws.items()}, folder)
     sources = {
         split: Sequences(
             draws[split].take(which),

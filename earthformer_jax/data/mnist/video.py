@@ -6,40 +6,21 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import einops
 import numpy as np
 
 from earthformer_jax.data import leaks
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.leaks import Spans
+from earthformer_jax.data.mnist.frames import SPLITS, example
 from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Example, Source
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.data.tfds_source import TfdsSource
 from earthformer_jax.metrics import frames as frame_metrics
 
-SPLITS = ("train", "validation", "test")
-WHITE = 255  # in stored frames; 1 in examples
+__all__ = ["SPLITS"]
+
 MSE_UNITS = "sum over the pixels of a frame"
-
-
-def example(frames: np.ndarray, in_len: int, space_step: int = 1) -> Example:
-    """Inputs and targets of frames `[t, h, w]`: uint8, or float32 in 0..1.
-
-    Args:
-        frames: of one sequence.
-        in_len: number of input frames, which come first.
-        space_step: n × n pixels are averaged into one.
-    """
-    frames = np.asarray(frames)
-    if frames.dtype == np.uint8:
-        frames = frames.astype(np.float32) / np.float32(WHITE)
-    if space_step > 1:
-        frames = einops.reduce(
-            frames, "t (h a) (w b) -> t h w", "mean", a=space_step, b=space_step
-        )
-    frames = frames[..., None]
-    return {"inputs": frames[:in_len], "targets": frames[in_len:]}
 
 
 def check_space_step(settings: Any, size: Sequence[int]) -> None:

@@ -173,14 +173,6 @@ class TestGenerated:
         with pytest.raises(IndexError, match=f"sequence {index} of 7"):
             every_origin["generated"].data.train[index]
 
-    def test_without_a_cpu(self, every_origin, monkeypatch):
-        def no_cpu(backend):
-            raise RuntimeError("unknown backend")
-
-        monkeypatch.setattr(jax, "local_devices", no_cpu)
-        with pytest.raises(ValueError, match="JAX_PLATFORMS=.* excludes the CPU"):
-            every_origin["generated"].data.train[0]
-
 
 class TestDraws:
     def test_the_authors_frames(self, tmp_path, reference, with_digits):

@@ -1,0 +1,1 @@
+"""Reading the examples of a batch, in this process or in others."""
