@@ -1,11 +1,13 @@
 """Windows of anomalies as the model sees them, with the indices of their targets."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from earthformer_jax.data.enso.systems.training import Past, past_of
+from earthformer_jax.data.enso.systems.past import Past, past_of
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.source import Example, Source, read_batch, stacked
 
 MIN_OBSERVED = 0.5  # least share of the index's weights, else the index is unknown
 
@@ -52,34 +54,30 @@ class EnsoExamples:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        window = self._windows[index]
+        return {name: x[0] for name, x in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Several examples, stacked."""
+        window = read_batch(self._windows, indices)
         targets, observed = window["targets"], None
         if self._observed:
             observed = window.get("observed", np.ones(targets.shape, bool))
             targets = np.where(observed, targets, np.float32(0))
-        monthly = np.einsum("khwc,hw->k", targets, self._weights)
+        monthly = self._index(targets)
         if observed is not None:
-            share = np.einsum("khwc,hw->k", observed, self._weights)
+            share = self._index(observed)
             known = share >= MIN_OBSERVED
             monthly = np.where(known, monthly / np.where(known, share, 1), np.nan)
         three_month = window.get("nino34_three_month")
         if three_month is None:
-            three_month = (monthly[:-2] + monthly[1:-1] + monthly[2:]) / 3
+            three_month = (monthly[:, :-2] + monthly[:, 1:-1] + monthly[:, 2:]) / 3
         else:
-            three_month = three_month[:-2]  # only means of target months
-        inputs = self._scaled(window["inputs"])
+            three_month = three_month[:, :-2]  # only means of target months
         start_month = window.get("start_month")
         if start_month is None:
-            start_month = times.month_of(window["time"][len(inputs)]) % 12
-        if self._calendar:
-            inputs = with_calendar(inputs, int(start_month))
-        remembered = {}
-        if self._has_past or self._memory_scale:
-            past = past_of_window(window, self._weights)
-            if self._memory_scale:
-                inputs = with_memory(inputs, past, self._memory_scale)
-            if self._has_past:
-                remembered = {k: x[-1] for k, x in past.behind.items()}
+            first = window["time"][:, window["inputs"].shape[1]]
+            start_month = times.month_of(first) % 12
+        inputs, remembered = self._inputs(window, start_month)
         example = {
             "inputs": inputs,
             "targets": self._scaled(targets),
@@ -93,6 +91,33 @@ class EnsoExamples:
             example["observed"] = observed
             example["inputs_observed"] = window.get("inputs_observed", complete)
         return example
+
+    def _index(self, fields: np.ndarray) -> np.ndarray:
+        """Mean with the weights of the index, `[b, k]`, of fields `[b, k, h, w, 1]`."""
+        where = np.flatnonzero(self._weights)
+        values = fields.reshape(*fields.shape[:2], -1)[..., where]
+        return np.sum(values * np.ravel(self._weights)[where], axis=-1)
+
+    def _inputs(
+        self, window: Example, start_month: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What the model sees of windows, and what their last input months remember."""
+        inputs = self._scaled(window["inputs"])
+        if not (self._calendar or self._has_past or self._memory_scale):
+            return inputs, {}
+        seen, remembered = [], []
+        for row, (own, month) in enumerate(zip(inputs, start_month, strict=True)):
+            if self._calendar:
+                own = with_calendar(own, int(month))
+            if self._has_past or self._memory_scale:
+                of_row = {name: x[row] for name, x in window.items()}
+                past = past_of_window(of_row, self._weights)
+                if self._memory_scale:
+                    own = with_memory(own, past, self._memory_scale)
+                if self._has_past:
+                    remembered.append({k: x[-1] for k, x in past.behind.items()})
+            seen.append(own)
+        return np.stack(seen), stacked(remembered) if remembered else {}
 
     def _scaled(self, kelvin: np.ndarray) -> np.ndarray:
         return np.asarray(self._normalization.encode(kelvin), np.float32)

@@ -16,7 +16,6 @@ Reference:
     Earthformer, section 4.2.
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from earthformer_jax.data import tfds_source
-from earthformer_jax.data.augment import Augment, center_crop, check_crop
+from earthformer_jax.data.augment import Augment, check_crop
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.nowcasting import references as nowcasting
 from earthformer_jax.data.references import persistence
@@ -41,9 +40,10 @@ from earthformer_jax.data.sevir.origin import (
     selected,
     twin_events,
 )
+from earthformer_jax.data.sevir.rain import RAIN
 from earthformer_jax.data.sevir.settings import Settings
-from earthformer_jax.data.sevir.windows import NORMALIZATIONS, RAIN, Windows
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Cropped, Windows
+from earthformer_jax.data.source import Source
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics import precipitation
 from earthformer_jax.metrics.precipitation import RainScores
@@ -52,20 +52,6 @@ from earthformer_jax.settings import settings_from
 MSE_UNITS = "(code / 255)^2"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cropped:
-    """The middle of every example of a source."""
-
-    source: Source
-    crop: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Example:
-        return center_crop(self.source[index], self.crop)
 
 
 def events(config: Mapping[str, Any]) -> Mapping[str, EventFiles]:

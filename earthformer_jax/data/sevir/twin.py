@@ -34,6 +34,11 @@ MAX_CODE = 254
 # used here for all codes, so that values below 0.12 kg/m2 are invisible.
 CODE_OFFSET, CODE_SCALE = 83.9, 38.9
 
+ROWS = 96  # that are computed at a time
+# Rain in kg/m2: what one cell adds is left out below the first; below the second, code
+# 0 whatever the texture, which would have to be 10 standard deviations above its mean.
+DARK, INVISIBLE, LEAST = 1e-9, 1e-4, 1e-6
+
 SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}
 
 WIND_SPEED = 0.35, 1.3  # km per minute
@@ -111,15 +116,23 @@ class RadarTwin:
         pixels = DOMAIN // self.space_step
         wind = _wind(rng)
         cells = _cells(rng, wind, duration=float(minutes[-1]))
-        rain = _rain(cells, minutes, pixels, self.space_step)
-        texture = _texture(rng, wind.mean, minutes, pixels, self.space_step)
-        # In place: at full resolution an event is 15 MB.
-        logarithm = np.log(np.maximum(rain, 1e-6, out=rain), out=rain)
-        logarithm += texture
-        logarithm *= CODE_SCALE
-        logarithm += CODE_OFFSET
-        np.clip(logarithm, 0, MAX_CODE, out=logarithm)
-        return np.rint(logarithm, out=logarithm).astype(np.uint8)
+        rain = _Rain(cells, pixels, self.space_step)
+        texture = _Texture(rng, wind.mean, pixels, self.space_step)
+        codes = np.zeros((self.frames, pixels, pixels), np.uint8)
+        for frame, minute in zip(codes, minutes, strict=True):
+            rain.at(minute)
+            texture.at(minute)
+            # A few rows at a time: what is computed of them stays in the cache.
+            for first in range(0, pixels, ROWS):
+                rows = slice(first, first + ROWS)
+                logarithm, columns = rain.logarithm(rows)
+                logarithm += texture.logarithm(rows, columns)
+                logarithm *= np.float32(CODE_SCALE)
+                logarithm += np.float32(CODE_OFFSET)
+                np.minimum(logarithm, MAX_CODE, out=logarithm)
+                np.rint(np.maximum(logarithm, 0, out=logarithm), out=logarithm)
+                frame[rows, columns] = logarithm
+        return codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,53 +226,109 @@ def _system(rng: np.random.Generator, wind: Wind, duration: float) -> tuple:
     return place, middle, life, peak, size
 
 
-def _rain(cells: Cells, minutes, pixels: int, km: float) -> np.ndarray:
-    """VIL in kg/m2, float32 `[t, h, w]`, of all cells, without texture."""
-    centres = km * (np.arange(pixels) + 0.5)
-    frames = np.empty((len(minutes), pixels, pixels), np.float32)
-    # Products of a few rows run in one thread, so readers do not compete for cores.
-    rows = math.gcd(8, pixels)
-    for frame, minute in zip(frames, minutes, strict=True):
+class _Rain:
+    """VIL in kg/m2 of all cells, without texture."""
+
+    def __init__(self, cells: Cells, pixels: int, km: float):
+        self._cells = cells
+        self._centres = km * (np.arange(pixels) + 0.5)
+        self._north = self._east = np.empty((0, pixels), np.float32)
+
+    def at(self, minute: float) -> None:
+        """Chooses a time; what follows is of the cells that exist then."""
+        cells = self._cells
         since = minute - cells.middle
         age = since / cells.life + 0.5
-        n = (age > 0) & (age < 1)  # the cells that exist now
-        at = cells.place[n] + cells.velocity[n] * since[n, None]
+        n = (age > 0) & (age < 1)
+        place = cells.place[n] + cells.velocity[n] * since[n, None]
         size = cells.size[n] * (0.7 + 0.6 * age[n, None])
         amplitude = cells.peak[n] * np.sin(np.pi * age[n]) ** 2
-        north, east = (_gauss(centres, at[:, i], size[:, i]) for i in (0, 1))
-        strips = pixels // rows, rows
-        north = (north.T * amplitude.astype(np.float32)).reshape(*strips, len(at))
-        np.matmul(north, east, out=frame.reshape(*strips, pixels))
-    return frames
+        north, self._east = (
+            _gauss(self._centres, place[:, i], size[:, i]) for i in (0, 1)
+        )
+        north *= amplitude.astype(np.float32)[:, None]
+        self._north = north
+
+    def rows(self, rows: slice) -> np.ndarray:
+        """Some rows, float32 `[rows, w]`."""
+        north = self._north[:, rows]
+        near = np.flatnonzero(north.max(axis=1, initial=0) > DARK)
+        north, east = north[near].T, self._east[near]
+        # Products of a few rows run in one thread, so readers do not compete for cores.
+        few = math.gcd(8, len(north))
+        strips = north.reshape(-1, few, len(near)) @ east
+        return strips.reshape(len(north), -1)
+
+    def logarithm(self, rows: slice) -> tuple[np.ndarray, slice]:
+        """Logarithm of some rows, and the columns where it may be visible."""
+        rain = self.rows(rows)
+        lit = np.flatnonzero(rain.max(axis=0, initial=0) > INVISIBLE)
+        columns = slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0)
+        rain = rain[:, columns]
+        return np.log(np.maximum(rain, LEAST)), columns
+
+
+def _rain(cells: Cells, minutes, pixels: int, km: float) -> np.ndarray:
+    """VIL in kg/m2, float32 `[t, h, w]`, of all cells, without texture."""
+    rain, frames = _Rain(cells, pixels, km), []
+    for minute in minutes:
+        rain.at(minute)
+        frames.append(rain.rows(slice(None)))
+    return np.stack(frames)
 
 
 def _gauss(x: np.ndarray, middle: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Gaussians float32 `[n, x]` of height 1 with middles and sizes `[n]`."""
-    exponent = np.square((x - middle[:, None]) / (np.sqrt(2) * size[:, None]))
+    exponent = (x - middle[:, None]).astype(np.float32)
+    exponent *= (1 / (np.sqrt(2) * size)).astype(np.float32)[:, None]
+    np.square(exponent, out=exponent)
     # At least 1e-13 far away, because denormal numbers are slow to multiply.
-    return np.exp(-np.minimum(exponent, 30).astype(np.float32))
+    np.negative(np.minimum(exponent, 30, out=exponent), out=exponent)
+    return np.exp(exponent, out=exponent)
 
 
-def _texture(rng, velocity, minutes, pixels: int, km: float) -> np.ndarray:
-    """Log of the texture, float32 `[t, h, w]`: drifting, slowly changing noise."""
-    n = int(TEXTURE_PERIOD / km)
-    first, second = _noise(rng, n, km), _noise(rng, n, km)
-    frames = np.empty((len(minutes), pixels, pixels), np.float32)
-    for frame, minute in zip(frames, minutes, strict=True):
+class _Texture:
+    """Log of the texture: drifting, slowly changing noise, of which the mean is 1."""
+
+    def __init__(self, rng: np.random.Generator, velocity, pixels: int, km: float):
+        n = int(TEXTURE_PERIOD / km)
+        both = [_noise(rng, n, km) for _ in range(2)]
+        # Repeated, so that every shift of the image lies in it.
+        repeated = np.arange(n + pixels + 2) % n
+        self._fields = [x.take(repeated, 0).take(repeated, 1) for x in both]
+        self._period, self._velocity = n, np.asarray(velocity) / km
+        self._pixels = pixels
+        self._first, self._shares = np.zeros(2, int), np.zeros(2)
+        self._turn = np.zeros(2, np.float32)
+
+    def at(self, minute: float) -> None:
+        """Chooses a time."""
         angle = 2 * np.pi * minute / TEXTURE_LIFE
-        now = np.float32(np.cos(angle)) * first + np.float32(np.sin(angle)) * second
-        frame[:] = shifted(now, velocity * minute / km, pixels)
-    frames -= np.float32(TEXTURE_SPREAD**2 / 2)  # the mean of the texture is 1
-    return frames
+        self._turn = np.array([np.cos(angle), np.sin(angle)], np.float32)
+        shift = -self._velocity * minute
+        whole = np.floor(shift).astype(int)
+        self._first = (whole - 1) % self._period
+        self._shares = shift - whole
+
+    def logarithm(self, rows: slice, columns: slice) -> np.ndarray:
+        """Some rows and columns of it, float32."""
+        height = len(range(*rows.indices(self._pixels)))
+        width = columns.stop - columns.start
+        top, left = self._first + (rows.start, columns.start)
+        window = np.s_[top : top + height + 3, left : left + width + 3]
+        cut, second = (
+            t * x[window] for t, x in zip(self._turn, self._fields, strict=True)
+        )
+        cut += second
+        texture = _between(cut, self._shares)
+        texture -= np.float32(TEXTURE_SPREAD**2 / 2)
+        return texture
 
 
 def _noise(rng: np.random.Generator, n: int, km: float) -> np.ndarray:
     """Periodic Gaussian noise float32 `[n, n]` of standard deviation TEXTURE_SPREAD."""
-    north = scipy.fft.fftfreq(n, km)[:, None]
-    east = scipy.fft.rfftfreq(n, km)[None, :]
-    wave_number = np.maximum(np.hypot(north, east), 1 / TEXTURE_LONGEST)
     spectrum = np.asarray(scipy.fft.rfft2(rng.standard_normal((n, n), np.float32)))
-    spectrum *= wave_number.astype(np.float32) ** -TEXTURE_SLOPE
+    spectrum *= _amplitude(n, km)
     spectrum[0, 0] = 0
     noise = np.asarray(scipy.fft.irfft2(spectrum, (n, n)))
     return noise * np.float32(TEXTURE_SPREAD / (noise.std() or 1))  # 0: one pixel
@@ -278,16 +347,36 @@ def shifted(field: np.ndarray, shift: np.ndarray, pixels: int) -> np.ndarray:
         `[pixels, pixels]` from its corner: out[i, j] = field[i - rows, j - columns].
     """
     whole = np.floor(-np.asarray(shift)).astype(int)
-    rows, columns = (-np.asarray(shift) - whole).astype(np.float32)
     reach = np.arange(-1, pixels + 2)  # a cubic needs one value before and two after
     cut = field.take(whole[0] + reach, 0, mode="wrap")
     cut = cut.take(whole[1] + reach, 1, mode="wrap")
-    cut = _sum([w * cut[k : k + pixels] for k, w in enumerate(_cubic(rows))])
-    return _sum([w * cut[:, k : k + pixels] for k, w in enumerate(_cubic(columns))])
+    return _between(cut, -np.asarray(shift) - whole)
 
 
-def _sum(terms: list[np.ndarray]) -> np.ndarray:
-    return functools.reduce(np.add, terms)
+def _between(cut: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Values at shares (rows, columns) of the way to the next: `[h - 3, w - 3]`."""
+    height, width = cut.shape[0] - 3, cut.shape[1] - 3
+    rows, columns = (_cubic(np.float32(share)) for share in shares)
+    cut = _weighted([cut[k : k + height] for k in range(4)], rows)
+    return _weighted([cut[:, k : k + width] for k in range(4)], columns)
+
+
+@functools.lru_cache
+def _amplitude(n: int, km: float) -> np.ndarray:
+    """Amplitude of each wave of the noise, float32 `[n, n // 2 + 1]`."""
+    north = scipy.fft.fftfreq(n, km)[:, None]
+    east = scipy.fft.rfftfreq(n, km)[None, :]
+    wave_number = np.maximum(np.hypot(north, east), 1 / TEXTURE_LONGEST)
+    return wave_number.astype(np.float32) ** -TEXTURE_SLOPE
+
+
+def _weighted(terms: list[np.ndarray], weights: list[np.float32]) -> np.ndarray:
+    """Sum of arrays with weights."""
+    total = weights[0] * terms[0]
+    part = np.empty_like(total)
+    for weight, term in zip(weights[1:], terms[1:], strict=True):
+        total += np.multiply(weight, term, out=part)
+    return total
 
 
 def _cubic(x: np.float32) -> list[np.float32]:

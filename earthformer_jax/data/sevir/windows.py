@@ -6,16 +6,17 @@ as the strongest rain in the few events whose missing pixels the catalog omits.)
 """
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from earthformer_jax.data.augment import center_crop
 from earthformer_jax.data.normalization import Affine
-from earthformer_jax.data.nowcasting.rain import Rain
+from earthformer_jax.data.reading import memory
 from earthformer_jax.data.sevir import twin as twin_lib
-from earthformer_jax.data.sevir.catalog import SPLITS, count_windows
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.sevir.events import SPLITS, count_windows
+from earthformer_jax.data.source import Batch, Example, Source, stacked
 
 MISSING = 255  # code of pixels that were not observed
 
@@ -31,8 +32,6 @@ NORMALIZATIONS = {
     "01": Affine(255.0, 0.0),
     "sevir": Affine(47.54, 33.44),  # standard deviation and mean of SEVIR's codes
 }
-# Codes from 18 on are logarithms of VIL, and the least threshold of the scores is 16.
-RAIN = Rain(16.0, 10 / (twin_lib.CODE_SCALE * math.log(10)))
 UNITS = {"01": "code / 255", "sevir": "(code - 33.44) / 47.54"}
 
 
@@ -198,6 +197,7 @@ class Windows:
         self._in_len, self._out_len = in_len, out_len
         self._stride, self._time_step, self._space_step = stride, time_step, space_step
         self._units = code_table(normalization)
+        self._divisor = _divisor(self._units)
         if places is not None:
             event, start = places
         else:
@@ -235,18 +235,60 @@ class Windows:
         return len(self._event)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        read = dict(self._events.read(int(self._event[index]), self.frames(index)))
-        codes = block_maximum(read.pop("vil"), self._space_step)
-        values, observed = self._units[codes][..., None], codes != MISSING
+        return {name: x[0] for name, x in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Several windows, stacked."""
+        shape = len(indices), self._in_len + self._out_len, *self.size, 1
+        values, observed = memory.empty(shape, np.float32), memory.empty(shape, bool)
+        inputs, targets = np.split(values, [self._in_len], axis=1)
+        more = []
+        for row, index in enumerate(indices):
+            if not 0 <= index < len(self):
+                raise IndexError(f"window {index} of {len(self)}")
+            read = dict(self._events.read(int(self._event[index]), self.frames(index)))
+            codes = block_maximum(read.pop("vil"), self._space_step)[..., None]
+            self._decode(codes, values[row], observed[row])
+            more.append(read)
         return {
-            "inputs": values[: self._in_len],
-            "targets": values[self._in_len :],
-            "observed": observed[self._in_len :, ..., None],
-            "inputs_observed": observed[: self._in_len, ..., None],
-            **read,
+            "inputs": inputs,
+            "targets": targets,
+            "observed": observed[:, self._in_len :],
+            "inputs_observed": observed[:, : self._in_len],
+            **stacked(more),
         }
+
+    def _decode(self, codes: np.ndarray, values: np.ndarray, observed: np.ndarray):
+        """Model units of codes, and which of them are observed, into arrays."""
+        np.not_equal(codes, MISSING, out=observed)
+        if self._divisor:
+            np.divide(codes, self._divisor, out=values, dtype=np.float32)
+            if not observed.all():
+                values[~observed] = self._units[MISSING]
+        else:
+            np.take(self._units, codes, out=values, mode="clip")
+
+
+def _divisor(units: np.ndarray) -> np.float32 | None:
+    """What codes are divided by if that gives their units, which is fastest."""
+    codes = np.arange(MISSING, dtype=np.float32)
+    divisor = codes[-1] / units[MISSING - 1]
+    same = np.array_equal(codes / divisor, units[:MISSING])
+    return divisor if same else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cropped:
+    """The middle of every example of a source."""
+
+    source: Source
+    crop: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        return center_crop(self.source[index], self.crop)
 
 
 def block_maximum(codes: np.ndarray, step: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from earthformer_jax.data.sevir.rain import RAIN
 from earthformer_jax.data.sevir.twin import RadarTwin
-from earthformer_jax.data.sevir.windows import RAIN
 from earthformer_jax.ops.nowcasting.motion import FRAMES, motion
 from earthformer_jax.ops.nowcasting.semi_lagrangian import extrapolate, is_known
 from earthformer_jax.ops.nowcasting.semi_lagrangian import trajectories as ways
