@@ -178,7 +178,7 @@ class Choices:
 
     def __getitem__(self, index: int) -> Choice:
         first = index * self.batch_size + self.offset
-        found = [self.numbers[first + row] for row in range(self.local)]
+        found: list[Any] = [self.numbers[first + row] for row in range(self.local)]
         if not self.changed:
             return Choice([int(number) for number in found])
         return Choice([int(n) for n, _ in found], [state for _, state in found])

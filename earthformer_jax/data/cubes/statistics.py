@@ -1,12 +1,15 @@
 """Statistics of the training period: means, standard deviations, climatology."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earthformer_jax.data.climatology import Climatology, fit_climatology, harmonics
-from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.readers.times import period_text
+
+if TYPE_CHECKING:
+    from earthformer_jax.data.readers.series import Cube
 
 SAMPLE_BYTES = 2**28  # most of the training period that statistics are taken from
 SAMPLE_PIECES = 64
@@ -69,7 +72,7 @@ class Normalizer:
 
 
 def sample(
-    cube: Cube, start: int, stop: int, limit: int = SAMPLE_BYTES
+    cube: "Cube", start: int, stop: int, limit: int = SAMPLE_BYTES
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Values and minutes of frames start..stop - 1, or of pieces spread over them.
 
@@ -96,7 +99,7 @@ def sample(
 
 
 def fit_normalizer(
-    cube: Cube, period: tuple[int, int], anomalies: bool
+    cube: "Cube", period: tuple[int, int], anomalies: bool
 ) -> tuple[Normalizer, str]:
     """The normalisation fitted to the training period, and a description of it.
 

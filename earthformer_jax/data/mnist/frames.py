@@ -1,5 +1,8 @@
 """Frames of moving digits as examples, in NumPy alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import einops
 import numpy as np
 
@@ -32,3 +35,35 @@ def examples(frames: np.ndarray, in_len: int, space_step: int = 1) -> Batch:
         )
     frames = frames[..., None]
     return {"inputs": frames[:, :in_len], "targets": frames[:, in_len:]}
+
+
+def check_space_step(settings: Any, size: Sequence[int]) -> None:
+    """Rejects a step that does not divide the frames.
+
+    Raises:
+        ValueError: if it does not; the message gives the step and the frame size.
+    """
+    if any(side % settings.space_step for side in size):
+        raise ValueError(
+            f"space_step={settings.space_step} does not divide frames of "
+            f"{' x '.join(map(str, size))} pixels"
+        )
+
+
+def check_lengths(settings: Any, frames: int, place: str) -> None:
+    """Rejects lengths that need more frames than there are.
+
+    Raises:
+        ValueError: if they do; the message gives both numbers.
+    """
+    if settings.in_len + settings.out_len > frames and not settings.out_len:
+        raise ValueError(
+            f"in_len={settings.in_len} frames are needed; the sequences of {place} "
+            f"have {frames}"
+        )
+    if settings.in_len + settings.out_len > frames:
+        raise ValueError(
+            f"in_len={settings.in_len} and out_len="
+            f"{settings.out_len} need {settings.in_len + settings.out_len} frames; the "
+            f"sequences of {place} have {frames}"
+        )

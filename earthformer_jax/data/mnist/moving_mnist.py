@@ -28,13 +28,17 @@ from earthformer_jax.data import tfds_source
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.mnist import beginnings as begin
-from earthformer_jax.data.mnist import moving_generator, video
+from earthformer_jax.data.mnist import video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
+from earthformer_jax.data.mnist.moving_sequences import (
+    FileSequences,
+    GeneratedSequences,
+)
 from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.protocols.following import ByProtocol
-from earthformer_jax.data.readers import paths, unchanged
+from earthformer_jax.data.readers import paths
 from earthformer_jax.data.readers.arrays import NpyArray
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.source import Source
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import at_least, setting, settings_from
 
@@ -141,73 +145,6 @@ def split_numbers(count: int) -> dict[str, np.ndarray]:
         "validation": order[:validation],
         "test": np.arange(first_test, count),
     }
-
-
-class GeneratedSequences:
-    """Generated sequences: number i depends only on seed, split and i.
-
-    Args:
-        images: uint8 `[m, 28, 28]` digits.
-        count: number of sequences.
-        settings: with num_digits, size, space_step, in_len, out_len and seed.
-        split: "train", "validation" or "test".
-    """
-
-    def __init__(self, images: np.ndarray, count: int, settings: Settings, split: str):
-        self._images = images
-        self._count = count
-        self._settings = settings
-        self._key = (settings.seed, SPLITS.index(split))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < self._count:
-            raise IndexError(f"sequence {index} of {self._count}")
-        s = self._settings
-        start = moving_generator.draw(
-            np.random.default_rng((*self._key, index)),
-            len(self._images),
-            s.num_digits,
-            s.size,
-        )
-        frames = moving_generator.generate(
-            self._images, start, s.in_len + s.out_len, s.size
-        )
-        return video.example(frames, s.in_len, s.space_step)
-
-
-class FileSequences:
-    """Sequences of a .npy file, uint8 `[t, n, h, w]`, read one by one.
-
-    Args:
-        path: the file.
-        numbers: the sequences to use, in order.
-        settings: with in_len, out_len and space_step.
-    """
-
-    def __init__(self, path: Path, numbers: np.ndarray, settings: Settings):
-        self._path, self._numbers = path, numbers
-        self._settings = settings
-        self._stamp = unchanged.stamp(path)
-        self._file: NpyArray | None = None
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: int) -> Example:
-        file = self._file
-        unchanged.check(self._path, self._stamp)
-        if file is None:
-            file = self._file = NpyArray(self._path)
-        s = self._settings
-        frames = file[: s.in_len + s.out_len, int(self._numbers[index])]
-        unchanged.check(self._path, self._stamp)
-        return video.example(frames, s.in_len, s.space_step)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
 
 
 def _whole(settings: Settings) -> tuple[Source, str]:

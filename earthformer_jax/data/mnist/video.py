@@ -1,9 +1,8 @@
 """Code shared by the data sets of moving digits: frames in 0..1, scores, display."""
 
-import copy
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,29 +10,16 @@ import numpy as np
 from earthformer_jax.data import leaks
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.leaks import Spans
-from earthformer_jax.data.mnist.frames import SPLITS, example
+from earthformer_jax.data.mnist.frames import SPLITS, check_lengths, check_space_step
+from earthformer_jax.data.mnist.prepared import PreparedSequences
 from earthformer_jax.data.references import persistence
-from earthformer_jax.data.source import Example, Source
+from earthformer_jax.data.source import Source
 from earthformer_jax.data.task import ForecastFrames
-from earthformer_jax.data.tfds_source import TfdsSource
 from earthformer_jax.metrics import frames as frame_metrics
 
-__all__ = ["SPLITS"]
+__all__ = ["SPLITS", "PreparedSequences", "check_lengths", "check_space_step"]
 
 MSE_UNITS = "sum over the pixels of a frame"
-
-
-def check_space_step(settings: Any, size: Sequence[int]) -> None:
-    """Rejects a step that does not divide the frames.
-
-    Raises:
-        ValueError: if it does not; the message gives the step and the frame size.
-    """
-    if any(side % settings.space_step for side in size):
-        raise ValueError(
-            f"space_step={settings.space_step} does not divide frames of "
-            f"{' x '.join(map(str, size))} pixels"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,75 +111,3 @@ def dataset(
         mse_units=MSE_UNITS,
     )
     return Dataset(data, task)
-
-
-def check_lengths(settings: Any, frames: int, place: str) -> None:
-    """Rejects lengths that need more frames than there are.
-
-    Raises:
-        ValueError: if they do; the message gives both numbers.
-    """
-    if settings.in_len + settings.out_len > frames and not settings.out_len:
-        raise ValueError(
-            f"in_len={settings.in_len} frames are needed; the sequences of {place} "
-            f"have {frames}"
-        )
-    if settings.in_len + settings.out_len > frames:
-        raise ValueError(
-            f"in_len={settings.in_len} and out_len="
-            f"{settings.out_len} need {settings.in_len + settings.out_len} frames; the "
-            f"sequences of {place} have {frames}"
-        )
-
-
-class PreparedSequences:
-    """Sequences prepared by TFDS: frames 0 .. in_len + out_len - 1 of each.
-
-    Args:
-        source: a split.
-        feature: name of the frames, uint8 `[t, h, w, 1]`.
-        positions: the examples to use, in order.
-        settings: with in_len, out_len and space_step.
-
-    Raises:
-        ValueError: if the examples have another form or are too short.
-    """
-
-    def __init__(
-        self, source: TfdsSource, feature: str, positions: Sequence[int], settings: Any
-    ):
-        first = {name: np.asarray(x) for name, x in source[0].items()}
-        frames = first.get(feature, np.empty(0))
-        if frames.ndim != 4 or frames.shape[-1] != 1 or frames.dtype != np.uint8:
-            found = {name: (x.dtype.name, x.shape) for name, x in first.items()}
-            raise ValueError(
-                f"path={settings.path}: expected examples with "
-                f"{feature!r}, uint8 [time, height, width, 1]; found {found}"
-            )
-        check_lengths(settings, len(frames), settings.path)
-        self._stored = len(frames)
-        check_space_step(settings, frames.shape[1:3])
-        self._source, self._feature = source, feature
-        self._positions = np.asarray(positions)
-        self._in_len = settings.in_len
-        self._frames = settings.in_len + settings.out_len
-        self._space_step = settings.space_step
-
-    def whole(self) -> "PreparedSequences":
-        """The sequences with all of their frames as inputs."""
-        whole = copy.copy(self)
-        whole._in_len = whole._frames = self._stored
-        return whole
-
-    def take(self, which: np.ndarray) -> "PreparedSequences":
-        """Some of the sequences, by their positions."""
-        taken = copy.copy(self)
-        taken._positions = self._positions[which]
-        return taken
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> Example:
-        frames = self._source[int(self._positions[index])][self._feature]
-        return example(frames[: self._frames, ..., 0], self._in_len, self._space_step)

@@ -44,13 +44,13 @@ def empty(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 def _found(size: int) -> np.ndarray | None:
-    """Memory of a size that nobody uses."""
+    """Memory of a size that nobody uses, the latest first."""
     for _ in range(len(_free)):
         try:
-            memory = _free.popleft()
+            memory = _free.pop()
         except IndexError:  # another thread was faster
             return None
         if memory.size == size:
             return memory
-        _free.append(memory)
+        _free.appendleft(memory)
     return None

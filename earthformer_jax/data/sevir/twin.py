@@ -251,20 +251,22 @@ class _Rain:
 
     def rows(self, rows: slice) -> np.ndarray:
         """Some rows, float32 `[rows, w]`."""
-        north = self._north[:, rows]
-        near = np.flatnonzero(north.max(axis=1, initial=0) > DARK)
-        north, east = north[near].T, self._east[near]
+        north, east = self._north[:, rows].T, self._east
+        if len(north) < len(self._centres):
+            near = np.flatnonzero(north.max(axis=0, initial=0) > DARK)
+            north, east = north[:, near], east[near]
         # Products of a few rows run in one thread, so readers do not compete for cores.
         few = math.gcd(8, len(north))
-        strips = north.reshape(-1, few, len(near)) @ east
+        strips = north.reshape(len(north) // few, few, len(east)) @ east
         return strips.reshape(len(north), -1)
 
     def logarithm(self, rows: slice) -> tuple[np.ndarray, slice]:
         """Logarithm of some rows, and the columns where it may be visible."""
-        rain = self.rows(rows)
-        lit = np.flatnonzero(rain.max(axis=0, initial=0) > INVISIBLE)
-        columns = slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0)
-        rain = rain[:, columns]
+        rain, columns = self.rows(rows), slice(0, len(self._centres))
+        if len(rain) < len(self._centres):
+            lit = np.flatnonzero(rain.max(axis=0, initial=0) > INVISIBLE)
+            columns = slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0)
+            rain = rain[:, columns]
         return np.log(np.maximum(rain, LEAST)), columns
 
 

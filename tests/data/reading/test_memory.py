@@ -1,10 +1,16 @@
 """Memory is used again only when nobody can see it."""
 
 import numpy as np
+import pytest
 
 from earthformer_jax.data.reading import memory
 
 SHAPE = (3, 2**20)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits():
+    memory._free.clear()
 
 
 def address(x):
