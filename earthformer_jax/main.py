@@ -169,6 +169,8 @@ def run(
         command.check_scored(this.model, members)
     if mode == "train" and not this.train(trace):
         return STOPPED
+    if jax.process_count() > 1:
+        interrupts.end_when_asked_again()
     this.evaluate()
     return DONE
 

@@ -30,6 +30,17 @@ def end_when_asked() -> None:
     threading.Thread(target=_watch, args=(read,), daemon=True).start()
 
 
+def end_when_asked_again() -> None:
+    """As `end_when_asked`, where JAX has taken a signal over for the training.
+
+    JAX catches SIGTERM in a job of several processes, below Python, for good.
+    """
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _leave_to_thread:
+            signal.signal(number, _leave_to_thread)
+
+
 def end_now(status: int) -> None:
     """Ends the process without waiting for threads that may still be compiling."""
     sys.stdout.flush()

@@ -228,7 +228,8 @@ class Run:
 
         Returns:
             What scores.json holds: {"data": {...}, "forecasts": {name: scores}}. In a
-            multi-process job the first process scores, and the others get {}.
+            multi-process job all forecast, the first process scores and writes, and
+            the others get {}.
 
         Raises:
             ConfigError: as for `load`, or if the data cannot be used, do not match
@@ -259,6 +260,8 @@ class Run:
             scores = reporting.report(
                 trained, self.dataset, self.config, self.workdir, label
             )
+        else:
+            reporting.assist(trained, self.config)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("scored")
         return scores

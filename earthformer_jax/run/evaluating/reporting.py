@@ -21,6 +21,7 @@ from earthformer_jax.models.contract import (
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import workdir as workdir_lib
+from earthformer_jax.run.distributed.forecasting import Together
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.training import mesh as mesh_lib
@@ -35,7 +36,7 @@ def report(
     workdir: pathlib.Path,
     label: str,
 ) -> dict[str, Any]:
-    """Writes scores, figures and the page.
+    """Writes scores, figures and the page; the other processes of a job `assist`.
 
     Args:
         trained: the model.
@@ -56,14 +57,17 @@ def report(
         label=label,
         write_forecasts=options.write_forecasts,
     )
-    return reports.report(
+    together = _together(trained, options)
+    scores = reports.report(
         dataset.task,
         dataset.data,
-        _functions(trained, options),
+        _functions(trained, options, together),
         workdir,
         settings,
         about=_about(trained, config, workdir),
     )
+    together.done()
+    return scores
 
 
 def label(
@@ -94,7 +98,40 @@ def label(
     return "-".join(filter(None, (name, protocol)))
 
 
-def _functions(trained: TrainedModel, options: ml_collections.ConfigDict):
+def assist(trained: TrainedModel, config: ml_collections.ConfigDict) -> None:
+    """Forecasts for the first process of a job, while that one makes the report.
+
+    Args:
+        trained: the same model.
+        config: the whole config of the evaluation.
+    """
+    _together(trained, config.eval).serve()
+
+
+def _together(trained: TrainedModel, options: ml_collections.ConfigDict) -> Together:
+    """What a report asks of a model, to be computed by all processes of the job."""
+    from earthformer_jax.training import evaluation  # slow; forecasts do not need it
+
+    make = functools.partial(
+        evaluation.make_forecaster,
+        trained.model,
+        jax.device_get(trained.variables),
+        mesh_lib.data_mesh(jax.local_devices()),
+    )
+    functions = {"forecast": make()}
+    if isinstance(trained.model, Ensemble):
+        functions["members"] = make(method="members")
+    elif draws(trained.model) and options.members > 1:
+        functions["members"] = make(method="members", size=options.members)
+    for kind, method in ((Embedder, "embed"), (Tokenizer, "encode")):
+        if isinstance(trained.model, kind):
+            functions[method] = make(method=method)
+    return Together(functions, axes={"members": 1})
+
+
+def _functions(
+    trained: TrainedModel, options: ml_collections.ConfigDict, together: Together
+):
     """The model as functions, and its members if it has any."""
     # Slow to import, and not needed for forecasts.
     from earthformer_jax.reports.probabilities.scoring import Remembered
@@ -103,21 +140,15 @@ def _functions(trained: TrainedModel, options: ml_collections.ConfigDict):
         MeanOfMembers,
         ModelFunctions,
     )
-    from earthformer_jax.training import evaluation
 
-    make = functools.partial(
-        evaluation.make_forecaster,
-        trained.model,
-        jax.device_get(trained.variables),
-        mesh_lib.data_mesh(jax.local_devices()),
-    )
+    ask = together.asked
     more: dict[str, Any] = {}
-    forecast = make()
+    forecast = ask("forecast")
     if isinstance(trained.model, Ensemble):
-        more = {"members": make(method="members"), "size": trained.model.size}
+        more = {"members": ask("members"), "size": trained.model.size}
         forecast = MeanOfMembers(more["members"])
     elif draws(trained.model) and options.members > 1:
-        members = Remembered(make(method="members", size=options.members))
+        members = Remembered(ask("members"))
         more = {
             "members": members,
             "size": options.members,
@@ -130,8 +161,8 @@ def _functions(trained: TrainedModel, options: ml_collections.ConfigDict):
     has = functools.partial(isinstance, trained.model)
     return ModelFunctions(
         forecast=forecast,
-        embed=make(method="embed") if has(Embedder) else None,
-        encode=make(method="encode") if has(Tokenizer) else None,
+        embed=ask("embed") if has(Embedder) else None,
+        encode=ask("encode") if has(Tokenizer) else None,
         step=trained.step,
         **more,
     )
