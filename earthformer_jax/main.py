@@ -225,9 +225,11 @@ def _check_job() -> None:
         raise ConfigError(f"--launch starts all processes here; leave out {other}")
     if given and not _DISTRIBUTED.value:
         raise ConfigError(f"--{given[0]} needs --distributed")
-    if _LAUNCH.value is not None and _MODE.value not in _BY_ALL:
+    if (_LAUNCH.value is not None or _DISTRIBUTED.value) and _MODE.value not in _BY_ALL:
+        flag = "--distributed" if _DISTRIBUTED.value else "--launch"
         raise ConfigError(
-            f"--launch goes with --mode={' or '.join(_BY_ALL)}, not {_MODE.value}"
+            f"--mode={_MODE.value} uses one process; leave out {flag}, which goes with "
+            f"--mode={' or '.join(_BY_ALL)}"
         )
 
 

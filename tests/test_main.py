@@ -308,6 +308,22 @@ WRONG = {
         "--all uses the sizes of the paper; leave out --config",
     ),
     "stray argument": (["--config={file}", "fast"], "unexpected arguments: fast"),
+    "a part of a job without the job": (
+        ["--config={file}", "--process_id=1"],
+        "--process_id needs --distributed",
+    ),
+    "processes started here that are told of others": (
+        ["--config={file}", "--launch=2", "--distributed"],
+        "--launch starts all processes here; leave out --distributed",
+    ),
+    "a forecast by several processes": (
+        ["--config={file}", "--mode=forecast", "--input=a.nc", "--launch=2"],
+        "--mode=forecast uses one process; leave out --launch",
+    ),
+    "a job that nothing tells of": (
+        ["--config={file}", "--distributed"],
+        "--distributed: this process was not started by any of SLURM (srun)",
+    ),
     "evaluate before training": (
         ["--config={file}", "--mode=evaluate"],
         "the workdir runs/experiment does not exist",

@@ -39,3 +39,17 @@ def test_ignored_signals_remain_ignored():
     )
     code = program.split("ctypes.CDLL")[0] + "signal.raise_signal(signal.SIGHUP)"
     assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 0
+
+
+def test_what_was_taken_over_below_python_is_taken_back():
+    ready = 'print("ready", flush=True)'
+    taken = f"ctypes.CDLL(None).signal({int(signal.SIGTERM)}, 1)  # ignored"
+    again = "interrupts.end_when_asked_again()"
+    for lines, status in ([taken, again], 143), ([taken], 0):
+        code = PROGRAM.split(ready)[0] + "\n".join(
+            [*lines, "import signal, time", "signal.raise_signal(signal.SIGTERM)"]
+            + ["time.sleep(10 if len(sys.argv) > 1 else 0)"]
+        )
+        more = ["wait"] if status else []
+        done = subprocess.run([sys.executable, "-c", code, *more], timeout=30)
+        assert done.returncode == status

@@ -1,5 +1,6 @@
 """Checkpoints: exact, limited in number, and robust to damage."""
 
+import concurrent.futures
 import json
 import logging
 import os
@@ -10,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
+from earthformer_jax.training import checkpoint, optimizer
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training import optimizer
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training.checkpoint import (
     CheckpointError,
@@ -131,6 +132,14 @@ class TestKeeping:
         (tmp_path / "00000000.deleting").mkdir()
         save(tmp_path, 2)
         assert not (tmp_path / "00000000.deleting").exists()
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_ALONE", 0.01)
+    monkeypatch.setattr(checkpoint.jax, "process_count", lambda: 2)
+    with pytest.raises(OSError, match="its own"), Checkpoints(tmp_path) as checkpoints:
+        checkpoints._saving = 1, concurrent.futures.Future()  # it never ends
+        raise OSError("its own")
 
 
 class TestDamage:
