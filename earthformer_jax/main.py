@@ -34,7 +34,6 @@ import logging
 import os
 import pathlib
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 
@@ -369,6 +368,7 @@ def main(argv: Sequence[str]) -> int:
         TrainingError,
         OSError,
     ) as error:
+        _await_verdicts()
         logger.debug("where it happened", exc_info=True)  # --verbosity=1
         print(f"error: {error}", file=sys.stderr)
         status = DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT
@@ -399,13 +399,18 @@ def _main(argv: Sequence[str]) -> int:
     return status
 
 
-def _end_by(error: Exception) -> None:
-    """Ends this process of a job by an error that nothing else has caught.
+def _await_verdicts() -> None:
+    """Ends this process if an error follows from the end of another one.
 
-    If another process is lost, computations over all devices fail as well: the watch
-    then says so, and ends this one.
+    Computations over all devices, saves among them, fail where a process is lost.
     """
-    time.sleep(peers.NOTICED)
+    for watch in filter(None, _watches):
+        watch.verdict()
+
+
+def _end_by(error: Exception) -> None:
+    """Ends this process of a job by an error that nothing else has caught."""
+    _await_verdicts()
     traceback.print_exception(error)
     _leave(DIVERGED, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 

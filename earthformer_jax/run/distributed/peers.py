@@ -136,6 +136,18 @@ class Watch:
             elif self._process == 0:
                 self._gone.wait_for(lambda: not self._selector.get_map(), GRACE)
 
+    def verdict(self, seconds: float = NOTICED) -> None:
+        """Ends this process if another one has ended; returns if none has.
+
+        Args:
+            seconds: to wait for the news.
+        """
+        with self._gone:
+            self._gone.wait_for(lambda: self._failed is not None, seconds)
+        if self._failed is not None:
+            time.sleep(_AFTER if self._process == 0 else 0)
+            self._end(*self._failed[1:])
+
     def _watch(self) -> None:
         while True:
             for key, _ in self._selector.select(_POLL):
@@ -182,7 +194,9 @@ class Watch:
             for other in self._peers.values():
                 if other is not peer:
                     other.tell(status=peer.status, why=line)
-        self._failed = time.monotonic() + seconds, line, peer.status
+        with self._gone:
+            self._failed = time.monotonic() + seconds, line, peer.status
+            self._gone.notify_all()
 
     def _lose(self, line: str) -> None:
         if self._leaves:

@@ -65,6 +65,21 @@ def test_an_error_in_one_process_is_told_by_all(three):
         )
 
 
+def test_an_error_that_follows_from_another_one_gives_way_to_it(three, monkeypatch):
+    watches, ends, _ = three
+    monkeypatch.setattr(peers, "GRACE", 60.0)
+    watches[1].leave(2, "error: its own")
+    for i in (0, 2):
+        watches[i].verdict(5)
+        assert ends[i].get_nowait() == ("process 1 (host1) ends: error: its own", 2)
+
+
+def test_an_error_of_its_own_is_not_changed(three):
+    watches, ends, _ = three
+    watches[0].verdict(0.05)
+    assert ends[0].empty()
+
+
 @pytest.mark.parametrize("status", [0, STOPPED])
 def test_all_end_together_without_a_word(three, status):
     watches, ends, pairs = three
