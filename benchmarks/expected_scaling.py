@@ -19,6 +19,10 @@ The efficiency on n devices is compute / (compute + exchange), per step, where
                suffice, and --network beyond. Messages are the all-reduces after XLA has
                combined them (--combine), each of 2 log2(n) rounds.
 
+A larger model of the same kind need not be compiled: with --like PARAMETERS GFLOP
+SECONDS the exchange of gradients is scaled to so many parameters, and products and time
+of a step with one example on one CPU device are those that were measured elsewhere.
+
 Nothing is overlapped: gradients that are sent while others are computed make it better,
 devices that wait for the slowest one or for data make it worse.
 """
@@ -90,6 +94,31 @@ def bandwidth_of(described: Machine, devices: int, network: float) -> float:
     ):
         return kind.link
     return network
+
+
+def scaled(
+    found: Mapping, parameters: float, gflop: float, seconds: float, per_device: int
+) -> dict:
+    """What a larger model of the same kind computes and exchanges.
+
+    Args:
+        found: what the worker found of a step.
+        parameters: of the larger model; what is exchanged is proportional to them.
+        gflop: 10^9 multiplications and additions of a step with one example.
+        seconds: of such a step on one CPU device.
+        per_device: examples.
+    """
+    factor = parameters / found["parameters"]
+    kinds = {
+        kind: row | {"bytes": row["bytes"] * factor}
+        for kind, row in found["kinds"].items()
+    }
+    return {**found} | dict(
+        kinds=kinds,
+        parameters=parameters,
+        flops_per_device=1e9 * gflop * per_device,
+        measured_s=seconds * per_device,
+    )
 
 
 def rows(found: Mapping, described: Machine, a: argparse.Namespace) -> list[dict]:
@@ -170,13 +199,22 @@ def main() -> None:
     parser.add_argument("--network", type=float, default=50.0, help="GB/s of a device")
     parser.add_argument("--latency", type=float, default=10.0, help="us of a round")
     parser.add_argument("--combine", type=float, default=30.0, help="MiB")
+    parser.add_argument(
+        "--like",
+        nargs=3,
+        type=float,
+        metavar=("PARAMETERS", "GFLOP", "SECONDS"),
+        help="of a larger model",
+    )
     parser.add_argument("--measured", action="store_true", help="time CPU steps too")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md next to it")
     a = parser.parse_args()
     described = [machines.parse(text) for text in a.machines]
     found = _ask(a)
-    if a.measured:
+    if a.like:
+        found |= scaled(found, *a.like, a.per_device)
+    if a.measured or a.like:
         described.append(machines.parse("CPU"))
     made = [row for one in described for row in rows(found, one, a)]
     print(table(made))

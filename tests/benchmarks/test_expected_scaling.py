@@ -34,6 +34,14 @@ def test_bandwidth():
     assert lib.bandwidth_of(machines.parse("CPU"), 2, 5e10) == 5e10
 
 
+def test_a_larger_model():
+    found = dict(kinds=KINDS, parameters=15e6, flops_per_device=1, dtype="float32")
+    large = lib.scaled(found, 30e6, 100, 0.25, 8)
+    assert large["kinds"]["all-reduce"] == KINDS["all-reduce"] | {"bytes": 120e6}
+    assert large["flops_per_device"] == 800e9 and large["measured_s"] == 2.0
+    assert large["dtype"] == "float32" and found["flops_per_device"] == 1
+
+
 def test_efficiency():
     found = dict(kinds=KINDS, flops_per_device=989e12 * 0.05, dtype="bfloat16")
     made = lib.rows(found, machines.parse("8xH100"), ASSUMED)
