@@ -343,10 +343,10 @@ class _Training:
         self._progress.batches = position
         self._state, scalars = self._take_step(self._state, batch)
         self._progress.step += 1
-        self._last = scalars["loss"]
+        self._last = loss = scalars["loss"]
         if self._trace is not None:
-            self._trace.after(self._progress.step, self._last)
-        self._backlog.add(self._last)
+            self._trace.after(self._progress.step, loss)
+        self._backlog.add(loss)
         self._log.add(self._progress.step, scalars)
         if self._plan.logs(self._progress.step):
             self._log.end_interval()

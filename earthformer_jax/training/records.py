@@ -52,7 +52,7 @@ class Records:
         a training that begins anew (step 0), an earlier record is kept under another
         name. `trackers` are told the numbers as well.
         """
-        self._files: tuple[dict[str, TextIO], EventsWriter] | None = None
+        self._files: tuple[Mapping[str, TextIO], EventsWriter] | None = None
         self._trackers = trackers
         if writes:
             if step == 0:

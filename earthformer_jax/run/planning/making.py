@@ -19,7 +19,12 @@ from earthformer_jax.run import memory
 from earthformer_jax.run.ensembles import members
 from earthformer_jax.run.parts import MakeParts, example_shapes
 from earthformer_jax.run.planning import remedies
-from earthformer_jax.run.planning.step import StepMemory, compile_step, memory_of
+from earthformer_jax.run.planning.step import (
+    UNOPTIMISED,
+    StepMemory,
+    compile_step,
+    memory_of,
+)
 from earthformer_jax.run.planning.work import dtype_of, flops_of_step, memory_limit
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
@@ -124,11 +129,12 @@ def make(
     available = _available(kind, len(devices), machine)
 
     def compiled(run: Run) -> StepMemory:
-        is_cpu = kind.platform == CPU
+        is_cpu, at_hand = kind.platform == CPU, machine is None
+        parts = run.config, run.dataset, run.model
         # Devices other than CPUs run the plain functions.
         plain = contextlib.nullcontext() if is_cpu else forward_mode()
         with plain:
-            step = compile_step(run.config, run.dataset, run.model, devices)
+            step = compile_step(*parts, devices, None if at_hand else UNOPTIMISED)
         return memory_of(step, run.config.train.micro_batch, is_cpu=is_cpu)
 
     step = compiled(first)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,12 @@ from earthformer_jax.training.plan import make_plan
 # workspace of its convolutions and products: a line through the measured peaks of
 # configs/enso.py:quick with 4 and with 48 examples a step (docs/plan.md).
 CPU_RUNTIME_BYTES, CPU_RUNTIME_SHARE = 17 * 2**20, 0.11
+
+# Without what makes machine code fast: the memory that is planned is the same.
+UNOPTIMISED = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +106,7 @@ def compile_step(
     dataset: Dataset,
     model: Forecaster,
     devices: Sequence[Any],
+    options: Mapping[str, Any] | None = None,
 ) -> CompiledStep:
     """Compiles the training step of a config; nothing runs.
 
@@ -108,6 +115,7 @@ def compile_step(
         dataset: data to learn from.
         model: forecaster of the examples.
         devices: to lay the batches over.
+        options: of the compiler; `UNOPTIMISED` for a program that nobody runs.
 
     Raises:
         ConfigError: if the devices cannot share the work as the config says.
@@ -154,7 +162,7 @@ def compile_step(
         batch[name] = jax.ShapeDtypeStruct(
             shape, array.dtype, sharding=mesh_lib.by_field(mesh, shape)
         )
-    program = take_step.lower(state, batch).compile()
+    program = take_step.lower(state, batch).compile(compiler_options=options)
     create = jax.jit(init, out_shardings=layout)
     seconds = time.monotonic() - start
     return CompiledStep(program, state, batch, create, devices, seconds)
