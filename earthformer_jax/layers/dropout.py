@@ -3,7 +3,7 @@
 import jax
 from flax import linen as nn
 
-from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.dropout import Reordered, dropout
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 
 
@@ -19,9 +19,9 @@ class Dropout(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """The same shape."""
-        return dropout(x, self.rate, self.key())
+    def __call__(self, x: jax.Array, reordered: Reordered | None = None) -> jax.Array:
+        """The same shape; `reordered` as for `ops.dropout.dropout`."""
+        return dropout(x, self.rate, self.key(), reordered)
 
     def key(self) -> jax.Array | None:
         """A fresh key for `ops.dropout.dropout`, or None where nothing is dropped."""

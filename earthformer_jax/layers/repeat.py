@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.ops.devices.varying import vary_like
+
 State = Any
 Blocks = tuple[Callable, ...]
 
@@ -58,4 +60,4 @@ def repeat(
             blocks.append(apply)
         return step(tuple(blocks), state), None
 
-    return jax.lax.scan(body, state, (stacked, keys))[0]
+    return jax.lax.scan(body, vary_like(state), (stacked, keys))[0]

@@ -7,7 +7,7 @@ softmax are float32.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import einops
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.checks import check_array, check_value
-from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.dropout import Reordered, drop, dropout
 from earthformer_jax.ops.library_attention import library_attention
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.settings import FINITE
@@ -32,6 +33,7 @@ def softmax_attention(
     mask: np.ndarray | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    reordered: Reordered | None = None,
 ) -> jax.Array:
     """Attention inside each cuboid, with heads before positions.
 
@@ -43,6 +45,7 @@ def softmax_attention(
         mask: bool `[n, q, s]`, True where attention is allowed, or None.
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; None drops nothing.
+        reordered: cuboids that are not in raster order, for dropout.
 
     Returns:
         `[b, n, a, q, d]` in the type of `value`; zeros where nothing is allowed.
@@ -55,8 +58,8 @@ def softmax_attention(
     mask, some = opened(mask)
     weights = jax.nn.softmax(scores, where=None if mask is None else mask[:, None])
     # As in PyTorch, dropout acts on the normalised weights.
-    weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
-    out = jnp.einsum("bnaqs,bnasd->bnaqd", weights, value)
+    weights = dropout(weights, dropout_rate, dropout_key, reordered)
+    out = jnp.einsum("bnaqs,bnasd->bnaqd", weights.astype(value.dtype), value)
     return out if some is None else jnp.where(some[:, None, :, None], out, 0)
 
 
@@ -99,6 +102,7 @@ def attend(
     global_value: jax.Array | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    reordered: Reordered | None = None,
     implementation: str | Implementation = "xla",
 ) -> jax.Array:
     """Attention of each position to its cuboid and to the global vectors.
@@ -119,6 +123,7 @@ def attend(
         global_value: `[b, g, a, d]`.
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; needed when `dropout_rate` > 0.
+        reordered: cuboids that are not in raster order, for dropout.
         implementation: a function with the arguments of `softmax_attention`, or its
             name in `IMPLEMENTATIONS`: "xla" (`softmax_attention`), "library" or "cudnn"
             (`library_attention`, without dropout).
@@ -161,7 +166,10 @@ def attend(
         bias = None if bias is None else jnp.pad(bias, more)
         mask = None if mask is None else np.pad(mask, more, constant_values=True)
     dropout_key = _checked_key(dropout_rate, dropout_key)
-    out = attention(query, key, value, bias, mask, dropout_rate, dropout_key)
+    extra = {}
+    if reordered is not None and dropout_key is not None:
+        extra = dict(reordered=reordered)
+    out = attention(query, key, value, bias, mask, dropout_rate, dropout_key, **extra)
     return einops.rearrange(out, "b n a q d -> b n q a d")
 
 
@@ -243,6 +251,7 @@ def attend_global(
     global_value: jax.Array | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    reordered: Reordered | None = None,
 ) -> jax.Array:
     """Attention of the global vectors to every position, and to each other.
 
@@ -258,6 +267,7 @@ def attend_global(
         global_value: `[b, g, a, e]`.
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; needed when `dropout_rate` > 0.
+        reordered: cuboids that are not in raster order, for dropout.
 
     Returns:
         `[b, g, a, e]`.
@@ -278,24 +288,87 @@ def attend_global(
         check_array("global_key", global_key, "b g a d", sizes)
     if global_key is not None:
         check_array("global_value", global_value, "b g a e", sizes)
-    vectors, heads = query.shape[1:3]
-    scores = _few_scores(query * scale, key)
-    where = None if valid is None else valid.reshape(-1, 1)
+    dropout_key = _checked_key(dropout_rate, dropout_key)
+    scores = [_few_scores(query * scale, key)]
     if global_key is not None:
         own = query if global_query is None else global_query
-        scores = jnp.concatenate([scores, _few_scores(own * scale, global_key)], 1)
-        value = jnp.concatenate([_positions(value), _positions(global_value)], axis=1)
-        if where is not None:
-            where = np.concatenate([where, np.ones((vectors, 1), bool)])
-    weights = jax.nn.softmax(scores, axis=1, where=where)
-    dropout_key = _checked_key(dropout_rate, dropout_key)
-    weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+        scores.append(_few_scores(own * scale, global_key))
+    whole = split.parts(key) == 1
+    if whole and global_key is not None:
+        scores = [jnp.concatenate(scores, axis=1)]
+    values = [_positions(value)]
+    if global_key is not None:
+        values.append(_positions(global_value))
+    if whole and global_key is not None:
+        values = [jnp.concatenate(values, axis=1)]
+    where = None if valid is None else valid.reshape(-1, 1)
+    if whole:
+        if where is not None and global_key is not None:
+            others = np.ones((query.shape[1], 1), bool)
+            where = np.concatenate([where, others])
+        weights = jax.nn.softmax(scores[0], axis=1, where=where)
+        weights = [dropout(weights, dropout_rate, dropout_key)]
+    else:
+        weights = softmax_in_parts(scores, 1, where)
+        cuboids = key.shape[1]
+        weights = _drop_in_parts(weights, dropout_rate, dropout_key, reordered, cuboids)
     # Each head's weights meet every head's values, and the matching pairs are picked
     # out: with few vectors that is cheaper than sorting positions by head.
-    value = _positions(value)
-    out = jnp.einsum("bsm,bsae->bmae", weights, value)
-    out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=heads)
+    out = functools.reduce(
+        jnp.add,
+        (
+            jnp.einsum("bsm,bsae->bmae", w.astype(v.dtype), v)
+            for w, v in zip(weights, values, strict=True)
+        ),
+    )
+    out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=query.shape[2])
     return jnp.einsum("bgaae->bgae", out)
+
+
+def softmax_in_parts(
+    scores: Sequence[jax.Array], axis: int, where: np.ndarray | None
+) -> list[jax.Array]:
+    """The softmax of arrays that together make one, along `axis`, left apart.
+
+    Args:
+        scores: arrays that differ in the size of `axis` only.
+        axis: along which their weights sum to 1 together.
+        where: broadcastable to the first array, False for positions to leave out; or
+            None. The others are left out nowhere.
+    """
+    if where is not None:
+        scores = [jnp.where(where, scores[0], -jnp.inf), *scores[1:]]
+    highest = [jax.lax.stop_gradient(x).max(axis, keepdims=True) for x in scores]
+    highest = functools.reduce(jnp.maximum, highest)
+    powers = [jnp.exp(x - highest) for x in scores]
+    total = functools.reduce(jnp.add, (x.sum(axis, keepdims=True) for x in powers))
+    return [x / total for x in powers]
+
+
+def _drop_in_parts(weights, rate, key, reordered, cuboids):
+    """Dropout of weights `[b, s, m]` of all positions, and of the global vectors.
+
+    The same elements are dropped as if the arrays were one, along s.
+    """
+    if key is None:
+        return weights
+    if rate == 1.0:
+        return [jnp.zeros_like(x) for x in weights]
+    b, count, m = weights[0].shape
+    total = sum(x.shape[1] for x in weights)
+    bits = jax.random.bits(key, (b, total, m), jnp.uint32)
+    shape = (b, cuboids, count // cuboids, m)
+    apart = shape if reordered is None else reordered.apart(shape)
+    if b == 1:
+        # The first bits of the whole, by themselves: to sort parts of an axis that is
+        # not a multiple of the devices, the compiler would gather it.
+        near = jax.random.bits(key, apart, jnp.uint32)
+    else:
+        near = bits[:, :count].reshape(apart)
+    near = near if reordered is None else reordered.merge(near)
+    near = near.reshape(b, count, m)
+    parts = zip(weights, (near, bits[:, count:]), strict=False)
+    return [drop(x, rate, own) for x, own in parts]
 
 
 def _check_cuboids(query, key, value):

@@ -14,6 +14,8 @@ import numpy as np
 
 from earthformer_jax import checks
 from earthformer_jax.ops import resample
+from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.dropout import Reordered
 from earthformer_jax.ops.resample import Grid
 
 STRATEGY = checks.Accepted(
@@ -24,7 +26,11 @@ STRATEGY = checks.Accepted(
         and all(kind in ("l", "d") for kind in value)
     ),
 )
-_CUBOIDS = "b (nt nh nw) (qt qh qw) c"
+RASTER = "thw"
+ORDER = checks.Accepted(
+    "the letters t, h and w in some order",
+    lambda value: isinstance(value, str) and sorted(value) == sorted(RASTER),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +42,14 @@ class CuboidSpec:
         strategy: for each axis, "l" (local, contiguous) or "d" (dilated, strided).
         shift: positions by which the grid is rolled before it is cut.
         at_least: minimum number of cuboids along (t, h, w); smaller grids are padded.
+        order: in which cuboids are counted, the slowest axis first (see `spread`).
     """
 
     size: Grid
     strategy: str = "lll"
     shift: Grid = (0, 0, 0)
     at_least: Grid = (1, 1, 1)
+    order: str = RASTER
 
     def __post_init__(self):
         for name, least in (("size", 1), ("shift", 0), ("at_least", 1)):
@@ -50,6 +58,7 @@ class CuboidSpec:
             object.__setattr__(self, name, tuple(int(v) for v in value))
         checks.check_value("strategy", self.strategy, STRATEGY)
         object.__setattr__(self, "strategy", "".join(self.strategy))
+        checks.check_value("order", self.order, ORDER)
 
     def fit(self, grid: Grid) -> "CuboidSpec":
         """The spec as it acts on `grid`.
@@ -63,7 +72,39 @@ class CuboidSpec:
                 shift[axis] = 0
             if have <= size[axis]:
                 size[axis], shift[axis] = have, 0
-        return CuboidSpec(tuple(size), self.strategy, tuple(shift))
+        return CuboidSpec(tuple(size), self.strategy, tuple(shift), order=self.order)
+
+    def spread(self, grid: Grid, parts: int) -> "CuboidSpec":
+        """The spec whose cuboids can be divided among the devices that split fields.
+
+        Cuboids that devices share are counted slowest, so that each device has a
+        sequence of them. Those of the axis that is split already are preferred: then
+        no cuboid has to be moved. Where there are too few cuboids of any kind, or
+        fields are not split, nothing changes.
+
+        Args:
+            grid: of the field.
+            parts: among which fields are divided (`devices.split.parts`).
+        """
+        if parts == 1:
+            return self
+        t, h, w = self.counts(grid)
+        shares = {"htw": h, "wth": w} if grid[1] % parts == 0 else {"wth": w, "htw": h}
+        shares |= {"hwt": h * w, "thw": t}
+        order = next((k for k, n in shares.items() if n % parts == 0), RASTER)
+        return dataclasses.replace(self, order=order)
+
+    def counts(self, grid: Grid) -> Grid:
+        """Number of cuboids along (t, h, w)."""
+        whole = zip(self.padded(grid), self.size, strict=True)
+        return tuple(have // size for have, size in whole)
+
+    def reordered(self, grid: Grid) -> Reordered | None:
+        """How the cuboids' axis 1 differs from that in raster order; None: not."""
+        counts = self.counts(grid)
+        axes = tuple(RASTER.index(axis) for axis in self.order)
+        moved = [axis for axis in axes if counts[axis] > 1]
+        return None if moved == sorted(moved) else Reordered(1, counts, axes)
 
     def padded(self, grid: Grid) -> Grid:
         """The smallest grid that contains `grid` and consists of whole cuboids."""
@@ -91,7 +132,12 @@ def _grid_pattern(strategy: str) -> str:
     return f"b {' '.join(axes)} c"
 
 
-def cut(x, size: Grid, strategy: str):
+def _cuboid_pattern(order: str) -> str:
+    """einops pattern of the cuboids, counted in this order."""
+    return f"b ({' '.join(f'n{axis}' for axis in order)}) (qt qh qw) c"
+
+
+def cut(x, size: Grid, strategy: str, order: str = RASTER):
     """Cuts `[b, t, h, w, c]` into `[b, n, q, c]`; the grid is a multiple of `size`.
 
     Raises:
@@ -105,11 +151,13 @@ def cut(x, size: Grid, strategy: str):
             f"x has the grid {tuple(x.shape[1:4])}: expected a multiple of "
             f"size={tuple(size)}; pad it first"
         )
+    checks.check_value("order", order, ORDER)
     sizes = dict(zip(("qt", "qh", "qw"), size, strict=True))
-    return einops.rearrange(x, f"{_grid_pattern(strategy)} -> {_CUBOIDS}", **sizes)
+    pattern = f"{_grid_pattern(strategy)} -> {_cuboid_pattern(order)}"
+    return einops.rearrange(x, pattern, **sizes)
 
 
-def uncut(x, size: Grid, strategy: str, grid: Grid):
+def uncut(x, size: Grid, strategy: str, grid: Grid, order: str = RASTER):
     """Inverse of `cut`: `[b, n, q, c]` to `[b, *grid, c]`.
 
     Raises:
@@ -118,12 +166,14 @@ def uncut(x, size: Grid, strategy: str, grid: Grid):
     for name, value in (("size", size), ("grid", grid)):
         checks.check_value(name, value, checks.grid())
     checks.check_value("strategy", strategy, STRATEGY)
+    checks.check_value("order", order, ORDER)
     parts = [have // part for have, part in zip(grid, size, strict=True)]
     known = dict(n=int(np.prod(parts)), q=int(np.prod(size)))
     checks.check_array("x", x, "b n q c", known)
     sizes = {f"q{a}": s for a, s in zip("thw", size, strict=True)}
     sizes |= {f"n{a}": g // s for a, g, s in zip("thw", grid, size, strict=True)}
-    return einops.rearrange(x, f"{_CUBOIDS} -> {_grid_pattern(strategy)}", **sizes)
+    pattern = f"{_cuboid_pattern(order)} -> {_grid_pattern(strategy)}"
+    return einops.rearrange(x, pattern, **sizes)
 
 
 def decompose(
@@ -146,11 +196,19 @@ def decompose(
     """
     checks.check_array("x", x, "b t h w c")
     _check_spec(spec)
+    x = _split_by_cuboids(x, spec)
     grid = spec.padded(x.shape[1:4])
     x = resample.pad_grid(x, grid, padding, time_at_front=time_at_front)
     if any(spec.shift):
         x = jnp.roll(x, [-s for s in spec.shift], axis=(1, 2, 3))
-    return cut(x, spec.size, spec.strategy)
+    return split.split_along(cut(x, spec.size, spec.strategy, spec.order), 1)
+
+
+def _split_by_cuboids(x: jax.Array, spec: CuboidSpec) -> jax.Array:
+    """A field, split along the axis whose cuboids the devices share."""
+    axis = RASTER.index(spec.order[0])
+    near = spec.strategy[axis] == "l" and axis
+    return split.split_along(x, 1 + axis) if near else split.split_field(x)
 
 
 def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array:
@@ -162,10 +220,12 @@ def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array
     _check_spec(spec)
     checks.check_value("grid", grid, checks.grid())
     resample.check_padding(padding)
-    x = uncut(x, spec.size, spec.strategy, spec.padded(grid))
+    x = split.split_along(x, 1)
+    x = uncut(x, spec.size, spec.strategy, spec.padded(grid), spec.order)
+    x = _split_by_cuboids(x, spec)
     if any(spec.shift):
         x = jnp.roll(x, spec.shift, axis=(1, 2, 3))
-    return resample.unpad_grid(x, grid, padding)
+    return split.split_field(resample.unpad_grid(x, grid, padding))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -181,7 +241,7 @@ def validity(
         real = position < have if real is None else real
         inside &= np.expand_dims(real, [a for a in range(5) if a != axis])
     inside = np.roll(inside, [-s for s in spec.shift], axis=(1, 2, 3))
-    return cut(inside, spec.size, spec.strategy)[0, :, :, 0]
+    return cut(inside, spec.size, spec.strategy, spec.order)[0, :, :, 0]
 
 
 def _regions(grid: Grid, spec: CuboidSpec) -> np.ndarray:
@@ -194,7 +254,7 @@ def _regions(grid: Grid, spec: CuboidSpec) -> np.ndarray:
         part = (position >= g - s).astype(np.int32) + (position >= g - shift)
         part = part if shift else np.zeros_like(part)
         label = 3 * label + np.expand_dims(part, [a for a in range(5) if a != axis])
-    return cut(label, spec.size, spec.strategy)[0, :, :, 0]
+    return cut(label, spec.size, spec.strategy, spec.order)[0, :, :, 0]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -276,7 +336,8 @@ def raster_order(
         both = (before >= 0) & (index >= 0)
         inside = np.where(both, before * np.int32(have) + index, np.int32(-1))
     rolled = np.roll(inside, [-s for s in spec.shift], axis=(0, 1, 2))
-    order = cut(rolled[None, ..., None], spec.size, spec.strategy)[0, :, :, 0]
+    rolled = rolled[None, ..., None]
+    order = cut(rolled, spec.size, spec.strategy, spec.order)[0, :, :, 0]
     order.setflags(write=False)
     return order
 

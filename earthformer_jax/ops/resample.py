@@ -60,7 +60,7 @@ def resize_nearest(x: jax.Array, grid: Grid) -> jax.Array:
         if size == have:
             continue
         if size % have == 0:
-            x = jnp.repeat(x, size // have, axis=axis, total_repeat_length=size)
+            x = jnp.repeat(x, size // have, axis=axis)
         else:
             x = jnp.take(x, nearest_index(have, size), axis=axis)
     return x

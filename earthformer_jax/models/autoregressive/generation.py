@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from earthformer_jax.models.autoregressive.decoder import CausalDecoder
+from earthformer_jax.ops.devices.varying import vary_like
 
 
 class State(NamedTuple):
@@ -72,7 +73,8 @@ class Generator(NamedTuple):
             return self.frame(state, *numbered)
 
         numbered = jnp.arange(frames), noise
-        _, out = jax.lax.scan(frame, self.start(), numbered)
+        state = vary_like(self.start(), self.variables, noise)
+        _, out = jax.lax.scan(frame, state, numbered)
         h, w = self.plane
         codes, logits = (jnp.moveaxis(x, 0, 1)[:, :, :h, :w] for x in out)
         return codes, logits

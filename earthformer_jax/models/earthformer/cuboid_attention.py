@@ -1,5 +1,6 @@
 """Cuboid self- and cross-attention: the projections around `ops.attention`."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,6 +19,7 @@ from earthformer_jax.models.earthformer.captured import Cut, record
 from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.attention import attend
@@ -78,13 +80,13 @@ class _Projections(nn.Module):
         if pads:
             out = cuboid.merge(out, spec, grid, self.options.padding)
         if project:
-            out = self._project(out, train)
+            out = self._project(out, train, None if pads else spec.reordered(grid))
         return out if pads else cuboid.merge(out, spec, grid, self.options.padding)
 
-    def _project(self, out, train):
-        """The output projection of `[..., c]`."""
+    def _project(self, out, train, reordered=None):
+        """The output projection of `[..., c]`; `reordered` as for dropout."""
         out = self._dense("proj", out.shape[-1], use_bias=True)(out)
-        return Dropout(self.options.proj_drop, train)(out)
+        return Dropout(self.options.proj_drop, train)(out, reordered)
 
     def _heads(self, name, features, parts=1):
         """A projection to `parts` times `features` channels, split into heads.
@@ -187,7 +189,7 @@ class CuboidSelfAttention(_Projections):
         mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
         grid, features = x.shape[1:4], x.shape[-1]
         scale = self._scale(features)
-        spec = self.spec.fit(grid)
+        spec = self.spec.fit(grid).spread(grid, split.parts(x))
         bias = self._bias_table(self.spec.size, self._bias_index(spec))
 
         field = self._cuts(self._norm("norm")(x), spec)
@@ -200,6 +202,7 @@ class CuboidSelfAttention(_Projections):
             bias=bias,
             mask=mask(grid, spec, self.options.padding),
             implementation=self.options.implementation,
+            reordered=spec.reordered(grid),
             **self._dropout(train),
         )
         from_global: dict[str, Any] | None = None
@@ -209,7 +212,9 @@ class CuboidSelfAttention(_Projections):
             to_global, from_global = self._global_heads(g, field, query, key, value)
             local |= to_global
             from_global |= dict(scale=scale, valid=self._valid(grid, spec))
-            new_global = attention.attend_global(**from_global, **self._dropout(train))
+            new_global = attention.attend_global(
+                **from_global, **self._dropout(train), reordered=local["reordered"]
+            )
             new_global = einops.rearrange(new_global, "b g a d -> b g (a d)")
             if self.options.use_final_proj:
                 width = new_global.shape[-1]
@@ -277,10 +282,15 @@ class CuboidSelfAttention(_Projections):
             return None
         valid = cuboid.validity(grid, spec)
         if self.options.match_reference:
+            valid = cuboid.validity(grid, dataclasses.replace(spec, order="thw"))
             raster = cuboid.uncut(
                 valid[None, :, :, None], spec.size, spec.strategy, spec.padded(grid)
             )
             valid = raster.reshape(valid.shape)
+            reordered = spec.reordered(grid)
+            if reordered is not None:
+                apart = valid.T.reshape(reordered.apart(valid.T.shape))
+                valid = np.asarray(reordered.merge(apart)).T
         return None if valid.all() else valid
 
 
@@ -332,7 +342,10 @@ class CuboidCrossAttention(_Projections):
                 f"field and memory need the same plane; got {grid} and {memory_grid}"
             )
         scale = self._scale(features)
-        cut, memory_cut = self.spec.cuboid(grid), self.spec.cuboid(memory_grid)
+        cut, memory_cut = (
+            self.spec.cuboid(each).spread(each, split.parts(x))
+            for each in (grid, memory_grid)
+        )
         reach = (self.max_temporal_relative, *self.spec.size)
         index = attention.relative_position_index(cut.size, memory_cut.size, reach)
         bias = self._bias_table(reach, index)
@@ -359,6 +372,7 @@ class CuboidCrossAttention(_Projections):
                 grid, cut, memory_grid, memory_cut, self.options.padding
             ),
             implementation=self.options.implementation,
+            reordered=cut.reordered(grid),
             **to_global,
             **self._dropout(train),
         )

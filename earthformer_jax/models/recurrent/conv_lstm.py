@@ -30,6 +30,7 @@ from earthformer_jax.models.recurrent.recurrence import (
     pair,
 )
 from earthformer_jax.ops import convolution
+from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 
@@ -139,6 +140,7 @@ class ConvLSTM(Recurrence):
             step, prevent_cse=False, policy=None if self.remat else policy
         )
         sequence = dict(gates=gates, keep=keep)
+        state = vary_like(state, sequence, drop)
         state, outputs = lax.scan(step, state, sequence, unroll=self.unroll)
         return self._output(outputs, state)
 

@@ -32,6 +32,7 @@ from earthformer_jax.layers import frame_coder
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.eidetic_lstm import NORM_EPSILON, EideticLSTM
 from earthformer_jax.models.shapes import check_shapes
+from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 from earthformer_jax.settings import FRACTION, NOT_NEGATIVE, at_least, setting
 
@@ -329,6 +330,7 @@ class E3DLSTM(nn.Module):
             out_axes=1,
         )
         sequence = dict(frame=frames, further=further, given=given)
+        state = vary_like(state, sequence)
         _, predictions = scan(channels, cells, name="step")(state, sequence)
         return predictions
 

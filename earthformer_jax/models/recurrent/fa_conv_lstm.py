@@ -46,6 +46,7 @@ from earthformer_jax.models.recurrent.recurrence import (
 from earthformer_jax.models.recurrent.subspace_head import SubspaceHead
 from earthformer_jax.ops import convolution, stencil
 from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.stencil import apply_stencil
 
 NORMS = ("none", "layer")
@@ -238,7 +239,7 @@ class FAConvLSTM(Recurrence):
         state, outputs = sparse_scan.scan(
             step,
             self._attention(),
-            state,
+            vary_like(state, mixed, keep, drop),
             dict(mixed=mixed, keep=keep),
             every=self.attention_every,
             first=first,

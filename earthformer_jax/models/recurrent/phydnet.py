@@ -29,6 +29,7 @@ from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.dcgan import DCGANStack
 from earthformer_jax.models.recurrent.phy_cell import CellStack, ConvLSTMCell, PhyCell
 from earthformer_jax.models.shapes import check_shapes
+from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.moments import moment_loss
 from earthformer_jax.settings import NOT_NEGATIVE, at_least, choice, setting
 
@@ -230,8 +231,10 @@ class PhyDNet(nn.Module):
         """
         latent = each_frame(self._encode, frames)
         start = (frames.shape[1], latent[0].shape[2:4], frames.dtype)
-        physical, a = self.physical.sequence(self.physical.zeros(*start), latent[0])
-        residual, b = self.residual.sequence(self.residual.zeros(*start), latent[1])
+        states = self.physical.zeros(*start), self.residual.zeros(*start)
+        states = vary_like(states, frames)
+        physical, a = self.physical.sequence(states[0], latent[0])
+        residual, b = self.residual.sequence(states[1], latent[1])
         return (physical, residual), (a, b)
 
     def _continue(self, states, last_frame, image, teacher):

@@ -23,6 +23,7 @@ from flax import linen as nn
 from earthformer_jax.layers import initializers
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 FORGET_BIAS = 1.0
@@ -189,6 +190,7 @@ class SpatiotemporalLSTM(nn.Module):
             zeros.astype(both),
             frames[:, 0],
         )
+        state = vary_like(state)
         step = nn.remat(_Step, prevent_cse=False) if self.remat else _Step
         scan = nn.scan(
             step,

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.ops import attention as plain
+from earthformer_jax.ops.devices.varying import vary_alike
+from earthformer_jax.ops.dropout import Reordered
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.hashed_key import keep_mask, key_words
 from earthformer_jax.ops.tuned.order import flatten_rows, materialize, schedule_after
@@ -38,6 +40,7 @@ def softmax_attention(
     mask: np.ndarray | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    reordered: Reordered | None = None,
 ) -> jax.Array:
     """As `ops.attention.softmax_attention`.
 
@@ -51,7 +54,7 @@ def softmax_attention(
     if dropout_key is not None and dropout_rate:
         if not 0.0 < dropout_rate < 1.0:  # all dropped, or an error
             return plain.softmax_attention(
-                query, key, value, bias, mask, dropout_rate, dropout_key
+                query, key, value, bias, mask, dropout_rate, dropout_key, reordered
             )
         words = key_words(dropout_key)
     if bias is not None:
@@ -75,7 +78,7 @@ def softmax_attention(
         total = weights.sum(axis=-1, keepdims=True)
         kept = weights / total
         if words is not None:
-            keep = keep_mask(kept.shape, dropout_rate, words)
+            keep = keep_mask(kept.shape, dropout_rate, words, reordered=reordered)
             kept = jnp.where(keep, kept / (1.0 - dropout_rate), 0)
         out = materialize(
             jnp.einsum("bnaqs,bnasd->bnaqd", kept.astype(value.dtype), value)
@@ -101,7 +104,9 @@ def softmax_attention(
         weights, along = materialize(weights, along.reshape(out.shape[:-1]))
         dropped, dweights = weights, _products(value, dout)
         if words is not None:
-            keep = keep_mask(weights.shape, dropout_rate, words, swap=True)
+            keep = keep_mask(
+                weights.shape, dropout_rate, words, swap=True, reordered=reordered
+            )
             factor = jnp.where(keep, 1.0 / (1.0 - dropout_rate), 0.0)
             factor = schedule_after(dout, factor)
             dropped, dweights = weights * factor, dweights * factor
@@ -118,7 +123,7 @@ def softmax_attention(
         return dquery, dkey, dvalue, dbias, None
 
     attend.defvjp(forward, backward)
-    out = attend(*materialize(query, key, value), bias, words)
+    out = attend(*vary_alike(*materialize(query, key, value), bias, words))
     return out if some is None else jnp.where(some[:, None, :, None], out, 0)
 
 

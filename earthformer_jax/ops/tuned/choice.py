@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import jax
 
 from earthformer_jax.ops.derivatives import in_forward_mode
+from earthformer_jax.ops.devices import split
 
 F = TypeVar("F", bound=Callable[..., Any])
 MEASURED = ("cpu",)  # backends on which the tuned functions were measured to be faster
@@ -21,18 +22,27 @@ def measured() -> bool:
     return jax.default_backend() in MEASURED
 
 
-def instead_of(plain: Callable[..., Any]) -> Callable[[F], F]:
+def instead_of(
+    plain: Callable[..., Any], *, whole_fields: bool = False
+) -> Callable[[F], F]:
     """Decorator: calls the tuned function where it was measured, otherwise `plain`.
 
     The plain one is also used inside `ops.forward_mode()`. Both are attributes of the
     result, `plain` and `tuned`.
+
+    Args:
+        plain: the function to use elsewhere.
+        whole_fields: the tuned function takes fields apart in a way that cannot be
+            divided among devices: where fields are split, `plain` is used as well.
     """
 
     def decorate(tuned: F) -> F:
         @functools.wraps(tuned)
         def function(*args, **kwargs):
-            chosen = tuned if measured() and not in_forward_mode() else plain
-            return chosen(*args, **kwargs)
+            suits = measured() and not in_forward_mode()
+            if whole_fields and suits:
+                suits = split.parts(*jax.tree.leaves((args, kwargs))) == 1
+            return (tuned if suits else plain)(*args, **kwargs)
 
         vars(function).update(plain=plain, tuned=tuned)
         return cast(F, function)

@@ -5,10 +5,16 @@ Gain: a feed-forward layer and its gradient take 30 instead of 51 ms, together w
 """
 
 import jax
+import jax.numpy as jnp
 
 from earthformer_jax.ops import dense as plain
+from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
-from earthformer_jax.ops.tuned.order import flatten_rows, materialize
+from earthformer_jax.ops.tuned.order import (
+    flatten_rows,
+    leading_axes,
+    materialize,
+)
 
 _dense = jax.custom_vjp(plain.dense)
 
@@ -21,15 +27,18 @@ def _backward(kept, dy):
     x, kernel, bias = kept
     shape, (inputs, outputs) = x.shape, kernel.shape
     x, dy = flatten_rows(x), flatten_rows(dy)
+    rows = leading_axes(x)
     # To contract over the first axis of a wide left operand, XLA's CPU compiler makes a
     # transposed copy that costs more than the product.
-    if inputs <= outputs:
+    if len(rows) > 1:
+        dkernel = jnp.tensordot(x, dy, (rows, rows))
+    elif inputs <= outputs:
         dkernel = x.T @ dy
     else:
         # The narrow operand should be the one transposed; `materialize` keeps the
         # compiler from swapping the product back.
         dkernel = materialize(dy.T @ x).T
-    dbias = None if bias is None else dy.sum(axis=0).astype(bias.dtype)
+    dbias = None if bias is None else dy.sum(axis=rows).astype(bias.dtype)
     return (dy @ kernel.T).reshape(shape), dkernel.astype(kernel.dtype), dbias
 
 
@@ -39,4 +48,4 @@ _dense.defvjp(_forward, _backward)
 @instead_of(plain.dense)
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """As `ops.dense.dense`."""
-    return _dense(x, kernel, bias)
+    return _dense(*vary_alike(x, kernel, bias))

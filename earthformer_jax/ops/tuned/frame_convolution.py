@@ -15,6 +15,7 @@ from jax import lax
 
 from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.convolution import Padding
+from earthformer_jax.ops.devices.varying import vary_alike, vary_like
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.order import materialize
 
@@ -35,12 +36,12 @@ def _backward(kept, dy):
 _convolve.defvjp(lambda x, kernel: (_convolve(x, kernel), (x, kernel)), _backward)
 
 
-@instead_of(plain.convolve_frames)
+@instead_of(plain.convolve_frames, whole_fields=True)
 def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """As `ops.convolution.convolve_frames`."""
     if x.shape[-1] < LEAST_CHANNELS:
         return plain.convolve_frames(x, kernel)
-    return _convolve(x, kernel)
+    return _convolve(*vary_alike(x, kernel))
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
@@ -80,7 +81,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
         return total + jnp.stack(taps), None
 
     # Examples, which may be on several devices, are summed at the end.
-    nothing = jnp.zeros((kh, b, g, kw * c), dtype)
+    nothing = vary_like(jnp.zeros((kh, b, g, kw * c), dtype), x, dy)
     total = lax.scan(add, nothing, jnp.arange(frames * blocks))[0]
     return einops.rearrange(total.sum(1), "i g (j c) -> i j c g", j=kw)
 

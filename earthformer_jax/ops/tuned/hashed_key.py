@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import random as extend_random
 
-from earthformer_jax.ops.dropout import threshold
+from earthformer_jax.ops.dropout import Reordered, threshold
 from earthformer_jax.ops.tuned import choice
 
 
@@ -43,7 +43,12 @@ def key_words(key: jax.Array) -> jax.Array:
 
 
 def keep_mask(
-    shape: tuple[int, ...], rate: float, words: jax.Array, *, swap: bool = False
+    shape: tuple[int, ...],
+    rate: float,
+    words: jax.Array,
+    *,
+    swap: bool = False,
+    reordered: Reordered | None = None,
 ) -> jax.Array:
     """bool mask: False for the elements that `ops.dropout` drops with a hashing key.
 
@@ -52,8 +57,13 @@ def keep_mask(
         rate: share of the elements to drop, less than 1.
         words: uint32 `[2]`, from `key_words`.
         swap: whether the last two axes of the array are swapped.
+        reordered: an axis that is not in the usual order, not one of these two.
     """
-    return hashed_bits(positions(shape, swap), words) >= threshold(rate)
+    if reordered is None:
+        position = positions(shape, swap)
+    else:
+        position = reordered.merge(positions(reordered.apart(shape), swap))
+    return hashed_bits(position, words) >= threshold(rate)
 
 
 def _is_hashed(key):

@@ -13,6 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from earthformer_jax.ops.convolution import Padding, convolve, output_plane, pad
 from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 
 
@@ -50,4 +51,4 @@ def convolve_in_loop(
     x: jax.Array, kernel: jax.Array, padding: Padding, *, wrap: bool = False
 ) -> jax.Array:
     """As `ops.convolution.convolve` with stride 1 and no dilation."""
-    return _convolve(x, kernel, padding, wrap)
+    return _convolve(*vary_alike(x, kernel), padding, wrap)

@@ -10,8 +10,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from earthformer_jax.ops import norm as plain
+from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
-from earthformer_jax.ops.tuned.order import flatten_rows, materialize, schedule_after
+from earthformer_jax.ops.tuned.order import (
+    flatten_rows,
+    leading_axes,
+    materialize,
+    schedule_after,
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -37,8 +43,9 @@ def _backward(epsilon, kept, dy):
         for array in (schedule_after(dy, x), dy.astype(mean.dtype), mean, inverse)
     )
     standard = (x.astype(mean.dtype) - mean) * inverse
-    dscale = (dy * standard).sum(axis=0).astype(scale.dtype)
-    doffset = dy.sum(axis=0).astype(offset.dtype)
+    rows = leading_axes(x)
+    dscale = (dy * standard).sum(axis=rows).astype(scale.dtype)
+    doffset = dy.sum(axis=rows).astype(offset.dtype)
     slope = dy * scale
     along = (slope * standard).mean(axis=-1, keepdims=True)
     level, along = materialize(slope.mean(axis=-1, keepdims=True), along)
@@ -54,4 +61,4 @@ def layer_norm(
     x: jax.Array, scale: jax.Array, offset: jax.Array, epsilon: float
 ) -> jax.Array:
     """As `ops.norm.layer_norm`."""
-    return _layer_norm(x, scale, offset, epsilon)
+    return _layer_norm(*vary_alike(x, scale, offset), epsilon)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.tuned.choice import instead_of
 
 
@@ -36,9 +37,16 @@ def flatten_rows(x: jax.Array) -> jax.Array:
 
     If products of two arrays are summed over their last axis, XLA's CPU compiler turns
     this into a batch of scalar products, which takes ten times as long if the batch has
-    several axes.
+    several axes. Fields that are split among devices keep their axes (`devices.split`).
     """
+    if split.parts(x) > 1:
+        return materialize(x)
     return materialize(x.reshape(-1, x.shape[-1]))
+
+
+def leading_axes(x: jax.Array) -> tuple[int, ...]:
+    """All axes but the last: the rows of what `flatten_rows` returns."""
+    return tuple(range(x.ndim - 1))
 
 
 def schedule_after(first: jax.Array, x: jax.Array) -> jax.Array:

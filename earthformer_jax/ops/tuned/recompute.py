@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.order import schedule_after
 
@@ -67,7 +68,7 @@ def recompute(functions: Sequence[Callable], x: Any, weights: Sequence[Any]) -> 
     Returns:
         What the last function returns.
     """
-    return _recomputed(tuple(functions), x, tuple(weights))
+    return _recomputed(tuple(functions), *vary_alike(x, tuple(weights)))
 
 
 def _is_large(x):

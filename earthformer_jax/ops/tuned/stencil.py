@@ -12,6 +12,7 @@ from jax import lax
 
 from earthformer_jax.ops import stencil as plain
 from earthformer_jax.ops.convolution import Pair
+from earthformer_jax.ops.devices.varying import vary_alike, vary_like
 from earthformer_jax.ops.stencil import Offsets
 from earthformer_jax.ops.tuned.choice import instead_of
 
@@ -49,7 +50,8 @@ def _weight_grad(x, g, offsets, plane, strides, wrap):
         sums = jnp.stack([jnp.sum(g * term, axis=(0, 1, 2)) for term in terms])
         return total + sums, None
 
-    return lax.scan(add, jnp.zeros((len(offsets), x.shape[-1]), dtype), (x, g))[0]
+    nothing = jnp.zeros((len(offsets), x.shape[-1]), dtype)
+    return lax.scan(add, vary_like(nothing, x, g), (x, g))[0]
 
 
 @instead_of(plain.apply_stencil)
@@ -62,4 +64,5 @@ def apply_stencil(
     wrap: bool = False,
 ) -> jax.Array:
     """As `ops.stencil.apply_stencil`."""
+    x, weights = vary_alike(x, weights)
     return _apply(x, weights, offsets, plane, strides, wrap)

@@ -19,6 +19,7 @@ import numpy as np
 
 from earthformer_jax.ops import resample as plain
 from earthformer_jax.ops.convolution import Padding, Pair, convolve, pad
+from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.order import flatten_rows, materialize
 
@@ -92,7 +93,7 @@ def _convolve_backward(padding, kept, dy):
 _convolve.defvjp(lambda x, k, p: (convolve(x, k, p), (x, k)), _convolve_backward)
 
 
-@instead_of(plain.upsample_convolve)
+@instead_of(plain.upsample_convolve, whole_fields=True)
 def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array:
     """As `ops.resample.upsample_convolve`.
 
@@ -110,6 +111,7 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
         kernel,
     )
     folded = einops.rearrange(folded, "i j c p q g -> i j c (p q g)")
+    x, folded = vary_alike(x, folded)
     y = jnp.asarray(_convolve(x, folded, (rows.padding, columns.padding)))
     y = einops.rearrange(y, "n a b (p q g) -> n (a p) (b q) g", p=fh, q=fw)
     return y[:, rows.skipped :, columns.skipped :][:, : plane[0], : plane[1]]

@@ -1,0 +1,1 @@
+"""What functions of arrays need to know of the devices that arrays lie on."""

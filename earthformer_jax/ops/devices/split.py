@@ -1,0 +1,55 @@
+"""Fields that are too large for one device: split along their height or width.
+
+A program is written as if there were one device. Where its arrays lie on a mesh with an
+axis "space" (`jax.sharding.Mesh`, `AxisType.Auto`), the compiler divides the fields
+`[b, t, h, w, c]` among the devices of that axis, along the height, or along the width
+if the number of devices does not divide the height. It follows a split axis through
+most operations, but not when an axis that is not split is merged in front of it: rows
+`(t h w)` of a field whose height is split lie on no device in one piece, and every
+device would be sent the whole field. Functions that merge axes ask here whether fields
+are split, which is known while a program is traced, and leave the axes apart then.
+"""
+
+from typing import Any
+
+import jax
+
+AXIS = "space"
+_ANY = jax.P.UNCONSTRAINED
+
+
+def _mesh(x: Any):
+    return jax.typeof(x).sharding.mesh
+
+
+def parts(*arrays: Any) -> int:
+    """Into how many parts fields are split on the mesh of these arrays; 1: not at all.
+
+    Inside `jax.shard_map` over that axis every array is a part, and is split no more.
+    """
+    for x in arrays:
+        mesh = _mesh(x)
+        kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+        if kinds.get(AXIS) == jax.sharding.AxisType.Auto and mesh.shape[AXIS] > 1:
+            return mesh.shape[AXIS]
+    return 1
+
+
+def split_along(x: jax.Array, axis: int) -> jax.Array:
+    """The array, with `axis` split among the devices of "space".
+
+    Unchanged where fields are not split, or the devices do not divide the axis: then
+    the compiler decides. It also decides about all other axes.
+    """
+    count = parts(x)
+    if count == 1 or x.shape[axis] % count:
+        return x
+    spec: list[Any] = [_ANY] * x.ndim
+    spec[axis] = AXIS
+    sharding = jax.NamedSharding(_mesh(x), jax.P(*spec))
+    return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def split_field(x: jax.Array) -> jax.Array:
+    """A field `[b, t, h, w, c]`, split along its height, or else its width."""
+    return split_along(x, 3 if x.shape[2] % parts(x) else 2)
