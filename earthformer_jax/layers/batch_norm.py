@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.ops.devices import examples
+
 
 class BatchNorm(nn.Module):
     """`scale * (x - mean) / sqrt(var + epsilon) + bias`, per channel (last axis).
 
-    In training, mean and variance are taken over all other axes of the batch, and the
+    In training, mean and variance are taken over all other axes of the batch, of all
+    devices under `jax.shard_map` and `jax.pmap` as well, and the
     running ones (collection `batch_stats`) move towards them; otherwise the running
     ones are used. The batch is normalised with its biased variance, sum / n, while the
     unbiased one, sum / (n - 1), is kept. Flax's own `nn.BatchNorm` keeps the biased
@@ -44,9 +47,9 @@ class BatchNorm(nn.Module):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if train:
             axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(wide, axes)
-            var = jnp.mean(jnp.square(wide - mean), axes)
-            count = x.size // x.shape[-1]
+            mean = examples.mean(jnp.mean(wide, axes))
+            var = examples.mean(jnp.mean(jnp.square(wide - mean), axes))
+            count = x.size // x.shape[-1] * examples.devices()
             unbiased = var * (count / max(count - 1, 1))
             if not self.is_initializing():
                 self._move(running_mean, mean)

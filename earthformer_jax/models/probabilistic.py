@@ -33,6 +33,7 @@ from earthformer_jax.models.contract import Variables, uses_targets
 from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTMCell
 from earthformer_jax.models.shapes import check_inputs
+from earthformer_jax.ops.devices.examples import own_key
 from earthformer_jax.settings import at_least, choice, setting
 
 PARTS = ("decoder", "all")
@@ -172,7 +173,7 @@ class Probabilistic(nn.Module):
         check_inputs(inputs, self.input_shape)
         if train:
             shape = (size, len(inputs), self.options.noise)
-            z = jax.random.normal(self.make_rng("sampling"), shape)
+            z = jax.random.normal(own_key(self.make_rng("sampling")), shape)
             return self._learn(inputs, z)
         count = self.options.members
         # The spread is about the mean of the first members.

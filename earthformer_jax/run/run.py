@@ -45,7 +45,12 @@ from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.monitoring import trackers
 from earthformer_jax.training.monitoring.speed import Work
 from earthformer_jax.training.monitoring.trace import Trace
-from earthformer_jax.training.settings import check_dataset, check_devices, make_loss
+from earthformer_jax.training.settings import (
+    check_dataset,
+    check_devices,
+    check_fields,
+    make_loss,
+)
 from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
@@ -117,7 +122,7 @@ class Run:
             TrainingError: if the data cannot be read or the workdir cannot be written
                 any more; the same call resumes training.
         """
-        check_devices(self._settings, jax.device_count())
+        check_devices(self._settings, jax.device_count(), jax.process_count())
         from earthformer_jax.training import loop  # slow; forecasts do not need it
 
         trackers.check(self._settings.train.trackers)
@@ -171,6 +176,7 @@ class Run:
         for batch in ("train.micro_batch", "eval.batch_size"):
             memory.check_attention(self.config, self.model, batch)
         memory.check_step(self.config, self._settings, self._built[1], shapes)
+        check_fields(self._settings.parallel, shapes)
         if self._tokenizer is not None:
             self._tokenizer.rehearse()
         return self.dataset
@@ -237,7 +243,7 @@ class Run:
                 protocol. Nothing has been written then.
             CheckpointError: if no checkpoint can be used.
         """
-        check_devices(self._settings, jax.device_count())
+        check_devices(self._settings, jax.device_count(), jax.process_count())
         protocol = choosing.asked_for(self.config, self.workdir, self._protocol)
         if protocol:
             choosing.check_settings(self.config, self.workdir, protocol)

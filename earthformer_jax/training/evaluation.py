@@ -15,9 +15,11 @@ from earthformer_jax.models.contract import (
     Forecaster,
     Tokenizer,
     Variables,
+    draws,
     members_of_mean,
 )
 from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training.devices import padding
 from earthformer_jax.training.step import relative_weights
 
 Wait = Callable[..., Any]  # calls a function with arguments, as `StopRequest.wait` does
@@ -46,30 +48,38 @@ def make_scorer(
     everywhere = mesh_lib.replicated(mesh)
     init = jax.jit(metric.init, out_shardings=everywhere)
 
-    def add(sums, variables, batch):
-        inputs = batch["inputs"]
+    def add(sums, variables, batch, size):
+        if mesh.shape[mesh_lib.MODEL] > 1:
+            variables = jax.lax.with_sharding_constraint(variables, everywhere)
+        unpad, inputs = padding.unpadding(mesh, size), batch["inputs"]
+        batch = batch if unpad is None else unpad(batch)
         if isinstance(metric, MembersAndMean):
             size = members_of_mean(model)
-            forecast = model.apply(variables, inputs, size, method="members")
+            forecast = model.apply(variables, batch["inputs"], size, method="members")
         else:
             forecast = model.apply(variables, inputs, train=False)
+            forecast = forecast if unpad is None else unpad(forecast)
         if isinstance(metric, ForecastAndLoss):
             batch = {**batch, LOSS: _own_loss(model, variables, batch, metric.weights)}
         if isinstance(model, Tokenizer):  # the compiler encodes only once
-            batch = {**batch, "codes": model.apply(variables, inputs, method="encode")}
+            codes = model.apply(variables, batch["inputs"], method="encode")
+            batch = {**batch, "codes": codes}
         return metric.update(sums, forecast, batch)
 
-    compiled_add = jax.jit(add, donate_argnums=0, out_shardings=everywhere)
+    compiled_add = jax.jit(
+        add, donate_argnums=0, static_argnums=3, out_shardings=everywhere
+    )
 
     def score(
         variables: Variables, batches: Iterable[Batch], wait: Wait = _call
     ) -> Scores:
         sums = init()
         for number, batch in enumerate(batches):
-            placed = mesh_lib.put_batch(mesh, batch)
+            size = len(batch["inputs"]) * jax.process_count()
+            placed = mesh_lib.put_batch(mesh, padding.padded(mesh, batch))
             if number == 0:
-                wait(compiled_add.lower(sums, variables, placed).compile)
-            sums = compiled_add(sums, variables, placed)
+                wait(compiled_add.lower(sums, variables, placed, size).compile)
+            sums = compiled_add(sums, variables, placed, size)
             wait(jax.block_until_ready, sums)
         return metric.compute(sums)
 
@@ -102,15 +112,26 @@ def make_forecaster(
         **options: further arguments of the method, `size` of "members".
 
     Returns:
-        Function from a batch with "inputs" `[b, t, h, w, c]`, b a multiple of the
-        number of devices, to forecasts `[b, k, h, w, c]`, or what `method` gives.
+        Function from a batch with "inputs" `[b, t, h, w, c]` to forecasts
+        `[b, k, h, w, c]`, or what `method` gives.
     """
     everywhere = mesh_lib.replicated(mesh)
     variables = jax.device_put(variables, everywhere)
-    apply = jax.jit(functools.partial(model.apply, method=method, **options))
+    apply = functools.partial(model.apply, method=method, **options)
+
+    def of_examples(variables, inputs, size):
+        unpad = padding.unpadding(mesh, size)
+        if unpad is None:
+            return apply(variables, inputs)
+        if method is None and not draws(model):  # equal shares are faster
+            return unpad(apply(variables, inputs))
+        return apply(variables, unpad(inputs))
+
+    compiled = jax.jit(of_examples, static_argnums=2)
 
     def forecast(batch: Batch) -> np.ndarray:
-        inputs = mesh_lib.put_batch(mesh, {"inputs": batch["inputs"]})["inputs"]
-        return np.asarray(apply(variables, inputs))
+        inputs = {"inputs": batch["inputs"]}
+        placed = mesh_lib.put_batch(mesh, padding.padded(mesh, inputs))["inputs"]
+        return np.asarray(compiled(variables, placed, len(batch["inputs"])))
 
     return forecast

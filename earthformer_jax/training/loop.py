@@ -32,9 +32,9 @@ from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training import state as state_lib
-from earthformer_jax.training import step as step_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
+from earthformer_jax.training.devices.programs import make_program
 from earthformer_jax.training.disk.claim import claim
 from earthformer_jax.training.monitoring.speed import UNKNOWN, Speed, Work
 from earthformer_jax.training.monitoring.trace import Trace
@@ -195,20 +195,17 @@ def _train(
     batches = _train_batches(settings, data)
     if progress.batches is not None:
         batches.set_state(progress.batches)
-    take_step = jax.jit(
-        functools.partial(
-            step_lib.update,
-            model=model,
-            tx=tx,
-            learning_rate=learning_rate,
-            loss_weights=np.asarray(data.loss_weights, np.float32),
-            loss=settings_lib.make_loss(settings.train, model, dataset),
-            micro_batches=settings.train.batch_size // settings.train.micro_batch,
-            ema_decay=settings.optim.ema_decay,
-            total_steps=plan.total_steps,
-        ),
-        donate_argnums=0,
-        out_shardings=(layout, mesh_lib.replicated(mesh)),
+    program = make_program(
+        settings,
+        mesh,
+        layout,
+        model=model,
+        tx=tx,
+        learning_rate=learning_rate,
+        loss_weights=np.asarray(data.loss_weights, np.float32),
+        loss=settings_lib.make_loss(settings.train, model, dataset),
+        ema_decay=settings.optim.ema_decay,
+        total_steps=plan.total_steps,
     )
     trackers = None
     if is_first_process and settings.train.trackers:
@@ -225,8 +222,8 @@ def _train(
             plan=plan,
             state=state,
             progress=progress,
-            take_step=take_step,
-            batches=feed.device_batches(batches, mesh),
+            take_step=program.take_step,
+            batches=feed.device_batches(batches, program.put),
             score=evaluation.make_scorer(model, metric, mesh),
             validation=_validation_batches(settings, data),
             checkpoints=checkpoints,

@@ -10,8 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from earthformer_jax.settings import ConfigError
-from earthformer_jax.training.settings import ParallelSettings, check_parts
+from earthformer_jax.training.settings import (
+    ParallelSettings,
+    check_fields,
+    check_parts,
+)
 
 DATA, SPACE, MODEL = AXES = ("data", "space", "model")
 EXAMPLES = (DATA, MODEL)  # devices with parts of the parameters have own examples
@@ -81,15 +84,9 @@ def by_field(mesh: jax.sharding.Mesh, shape: Sequence[int]) -> jax.NamedSharding
     parts = mesh.shape[SPACE]
     if parts == 1 or len(shape) != FIELD_AXES:
         return by_example(mesh)
-    height, width = shape[2:4]
-    if height % parts == 0:
-        return jax.NamedSharding(mesh, jax.P(EXAMPLES, None, SPACE))
-    if width % parts == 0:
-        return jax.NamedSharding(mesh, jax.P(EXAMPLES, None, None, SPACE))
-    raise ConfigError(
-        f"config.parallel.space={parts} divides neither the height nor the width of "
-        f"fields of {height} x {width} cells; expected a number that does"
-    )
+    check_fields(ParallelSettings(space=parts), [shape[1:]])
+    axes = (None, SPACE) if shape[2] % parts == 0 else (None, None, SPACE)
+    return jax.NamedSharding(mesh, jax.P(EXAMPLES, *axes))
 
 
 def state_sharding(tree: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -1,7 +1,8 @@
 """One optimiser step, a pure function of state and batch."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import einops
@@ -12,7 +13,8 @@ import optax
 
 from earthformer_jax.losses.contract import Loss
 from earthformer_jax.losses.pointwise import SquaredError
-from earthformer_jax.models.contract import Forecaster, uses_targets
+from earthformer_jax.models.contract import Forecaster, draws, uses_targets
+from earthformer_jax.ops.devices import examples
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
 
@@ -71,12 +73,14 @@ def update(
     ema_decay: float = 0.0,
     total_steps: int | None = None,
     axis_name: str | None = None,
+    unpad: Callable[[Any], Any] | None = None,
+    whole: Callable[[Any], Any] | None = None,
 ) -> tuple[state_lib.TrainState, Scalars]:
     """Takes one optimiser step on a batch.
 
-    Under `jit` the batch is the global one, whatever devices it lies on. Under `pmap`
-    (`axis_name` given) it is this device's share, and gradients, loss and batch
-    statistics are averaged over the axis.
+    Under `jit` the batch is the global one, whatever devices it lies on. Under
+    `shard_map` and `pmap` (`axis_name` given) it is this device's share, and gradients,
+    loss and batch statistics are averaged over the axis.
 
     Args:
         state: before the step.
@@ -94,7 +98,10 @@ def update(
         ema_decay: memory of `state.ema_params`, if they are kept.
         total_steps: planned length of the training, which schedules of a model may
             follow.
-        axis_name: the `pmap` axis.
+        axis_name: the axis of the mesh under `shard_map`, or that of `pmap`.
+        unpad: drops examples of a micro-batch that only fill up the shares of devices
+            (`training.devices.padding`); None: there are none.
+        whole: makes parameters whole that lie in parts on the devices; None: they are.
 
     Returns:
         The state after the step, and scalars "loss", "grad_norm" (before clipping),
@@ -104,24 +111,14 @@ def update(
     rng = jax.random.fold_in(state.rng, state.step)
     # One for all parts of a batch, so that what a loss draws is the same for each.
     loss_key = jax.random.fold_in(rng, _LOSS_KEY)
-    if axis_name is not None:
-        rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+    forecast_of = functools.partial(
+        _forecast, model, loss_weights, state.step, total_steps
+    )
 
     def loss_fn(params, batch_stats, micro, key):
-        teaching: dict[str, Any] = {}
-        if uses_targets(model):
-            teaching = _teaching(micro, loss_weights, state.step, total_steps)
-        forecast, changed = model.apply(
-            state_lib.with_batch_stats(params, batch_stats),
-            micro["inputs"],
-            train=True,
-            **teaching,
-            rngs={
-                "dropout": hashed_key(jax.random.fold_in(key, 0)),
-                "sampling": jax.random.fold_in(key, 1),
-            },
-            mutable=["losses", "batch_stats"],
-        )
+        params = params if whole is None else whole(params)
+        variables = state_lib.with_batch_stats(params, batch_stats)
+        forecast, changed, micro = forecast_of(variables, micro, key, unpad)
         value = loss(
             forecast,
             micro["targets"],
@@ -134,8 +131,14 @@ def update(
         value += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(value))
         return value, changed.get("batch_stats", batch_stats)
 
+    vary = functools.partial(_vary, axis_name=axis_name)
     value, batch_stats, grads = _accumulated(
-        jax.value_and_grad(loss_fn, has_aux=True), state, batch, rng, micro_batches
+        jax.value_and_grad(loss_fn, has_aux=True),
+        vary((state.params, state.batch_stats)),
+        batch,
+        rng,
+        micro_batches,
+        vary,
     )
     if axis_name is not None:
         grads, value, batch_stats = jax.lax.pmean(
@@ -160,24 +163,73 @@ def update(
     return state, scalars | {"is_finite": _is_finite(state)}
 
 
-def _accumulated(value_and_grad, state, batch, rng, micro_batches: int):
+def _forecast(model, loss_weights, step, total_steps, variables, part, key, unpad):
+    """The forecast of the examples of a micro-batch, what it changed, and the examples.
+
+    Args:
+        model: forecaster.
+        loss_weights: of the cells.
+        step: of the training.
+        total_steps: its planned length.
+        variables: of the model.
+        part: of the batch.
+        key: of its random numbers.
+        unpad: as for `update`.
+    """
+    rngs = {
+        "dropout": hashed_key(jax.random.fold_in(examples.own_key(key), 0)),
+        "sampling": jax.random.fold_in(key, 1),
+    }
+
+    def apply(part):
+        teaching: dict[str, Any] = {}
+        if uses_targets(model):
+            teaching = _teaching(part, loss_weights, step, total_steps)
+        return model.apply(
+            variables,
+            part["inputs"],
+            train=True,
+            **teaching,
+            rngs=rngs,
+            mutable=["losses", "batch_stats"],
+        )
+
+    if unpad is None:
+        return *apply(part), part
+    real = unpad(part)
+    if "batch_stats" not in variables and not (draws(model) or uses_targets(model)):
+        # Equal shares are faster, and no example has anything to do with another.
+        forecast, changed = apply(part)
+        if not changed.get("losses"):
+            return unpad(forecast), changed, real
+    return *apply(real), real
+
+
+def _vary(tree: Any, axis_name: str | None) -> Any:
+    """Arrays that `shard_map` knows to differ between the devices of an axis."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.pcast(x, axis_name, to="varying"), tree)
+
+
+def _accumulated(value_and_grad, variables, batch, rng, micro_batches: int, vary):
     """Loss, batch statistics and gradient of a batch, from equal parts of it.
 
     Args:
         value_and_grad: function of parameters, batch statistics, a part of the batch
             and a key that returns ((loss, new statistics), gradient).
-        state: before the step.
+        variables: parameters and batch statistics before the step.
         batch: as for `update`.
         rng: of the step.
         micro_batches: number of parts.
+        vary: makes an array one that differs between devices.
     """
+    params, batch_stats = variables
     if micro_batches == 1:
         # No loop over one batch: inside loops XLA's CPU compiler leaves gradients of
         # convolutions in a form that takes ten times as long.
         key = jax.random.fold_in(rng, 0)
-        (value, batch_stats), grads = value_and_grad(
-            state.params, state.batch_stats, batch, key
-        )
+        (value, batch_stats), grads = value_and_grad(params, batch_stats, batch, key)
         return value, batch_stats, grads
 
     def accumulate(carry, numbered_micro):
@@ -185,15 +237,15 @@ def _accumulated(value_and_grad, state, batch, rng, micro_batches: int):
         number, micro = numbered_micro
         key = jax.random.fold_in(rng, number)
         (value, batch_stats), new_grads = value_and_grad(
-            state.params, batch_stats, micro, key
+            params, batch_stats, micro, key
         )
         grads = jax.tree.map(jnp.add, grads, new_grads)
         return (grads, total + value, batch_stats), None
 
     nothing = (
-        jax.tree.map(jnp.zeros_like, state.params),
-        jnp.zeros((), batch["targets"].dtype),
-        state.batch_stats,
+        jax.tree.map(jnp.zeros_like, params),
+        vary(jnp.zeros((), batch["targets"].dtype)),
+        batch_stats,
     )
     parts = (jnp.arange(micro_batches), split_micro_batches(batch, micro_batches))
     (grads, value, batch_stats), _ = jax.lax.scan(accumulate, nothing, parts)

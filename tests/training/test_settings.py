@@ -153,14 +153,29 @@ class TestCheckDevices:
         ):
             lib.from_config({"parallel": {"backend": "pmap", "space": 2}})
 
-    def test_shares_must_be_equal(self):
-        lib.check_devices(settings(), 4)
-        with pytest.raises(
-            ConfigError, match="train.micro_batch=4 cannot be shared .* 3"
-        ):
-            lib.check_devices(settings(), 3)
-        with pytest.raises(ConfigError, match="eval.batch_size=6 .* 4 devices"):
-            lib.check_devices(settings(eval__batch_size=6), 4)
+    def test_batches_of_any_size_for_one_program(self):
+        lib.check_devices(settings(), 3)
+
+    @pytest.mark.parametrize("backend", ["shard_map", "pmap"])
+    def test_equal_shares_for_a_program_for_each_device(self, backend):
+        parallel = {"parallel": {"backend": backend}, "train": {"micro_batch": 16}}
+        lib.check_devices(lib.from_config(parallel), 8)
+        with pytest.raises(ConfigError, match="train.micro_batch=16 cannot .* 3 dev"):
+            lib.check_devices(lib.from_config(parallel), 3)
+
+    def test_processes_have_equal_shares(self):
+        with pytest.raises(ConfigError, match="micro_batch=4 cannot .* 3 processes"):
+            lib.check_devices(settings(), 3, processes=3)
+        parts = {"parallel": {"space": 2}}
+        with pytest.raises(ConfigError, match="does not divide the 1 devices of each"):
+            lib.check_devices(lib.from_config(parts), 4, processes=4)
+
+
+def test_parts_of_fields():
+    parallel = lib.ParallelSettings(space=4)
+    lib.check_fields(parallel, [(2, 8, 3, 1), (2, 3, 8, 1)])
+    with pytest.raises(ConfigError, match="space=4 divides neither .* 6 x 3 cells"):
+        lib.check_fields(parallel, [(2, 8, 3, 1), (2, 6, 3, 1)])
 
 
 class TestCheckDataset:

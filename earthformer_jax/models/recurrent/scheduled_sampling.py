@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from earthformer_jax.layers import frame_coder
+from earthformer_jax.ops.devices import examples
 from earthformer_jax.ops.patches import reshape_patch
 
 PUBLISHED_STOP = 50_000  # first iteration without true frames, of 80,000
@@ -138,12 +139,14 @@ def draw(
     """bool `[batch, steps]`: True where the true frame is read.
 
     Args:
-        key: of the random numbers.
+        key: of the random numbers, the same on all devices.
         probability: of True, a scalar or one for every step `[steps]`.
-        batch: examples, each drawn on its own.
+        batch: examples, each drawn on its own; of this device, under `jax.shard_map`.
         steps: frames.
     """
-    return jax.random.bernoulli(key, probability, (batch, steps))
+    return examples.draw(
+        lambda count: jax.random.bernoulli(key, probability, (count, steps)), batch
+    )
 
 
 def readable(

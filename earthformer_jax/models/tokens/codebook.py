@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.ops.devices.examples import own_key
+
 SMOOTHING = 1e-7  # of the shares; it only matters for codes that are hardly ever chosen
 UNTRAINED = 1e-3  # sum of the shares before training: every code is below any threshold
 REVIVED = 2.0  # share of a revived code, in multiples of the share that is dead
@@ -139,7 +141,7 @@ class Codebook(nn.Module):
         least = self.revive_below / self.size
         dead = share < least
         drawn = jax.random.randint(
-            self.make_rng("sampling"), (self.size,), 0, len(rows)
+            own_key(self.make_rng("sampling")), (self.size,), 0, len(rows)
         )
         alive = REVIVED * least
         self.share.value = jnp.where(dead, alive, share)

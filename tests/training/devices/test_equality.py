@@ -1,0 +1,36 @@
+"""Models on 8 devices give what one device gives; the table is in docs/scaling.md."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.test_resume import ROOT
+
+PROGRAM = """
+import json, sys
+from tests.training.devices import equality
+name, way = sys.argv[1:]
+print(json.dumps(equality.compare(name, way)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["data x space", "padded"])
+def test_unet_on_eight_devices(way):
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "unet", way],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert run.returncode == 0, run.stderr
+    differences = json.loads(run.stdout.splitlines()[-1])
+    assert set(differences) >= {"loss", "gradients", "batch_stats", "forecast"}
+    for name, largest in differences.items():
+        assert largest < 1e-5, name

@@ -1,0 +1,110 @@
+"""Programs for each device, and parts of the state, give what one device gives."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from earthformer_jax.layers.batch_norm import BatchNorm
+from earthformer_jax.layers.dropout import Dropout
+from earthformer_jax.models.recurrent import scheduled_sampling
+from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training.settings import ParallelSettings
+from tests.training import toy
+from tests.training.devices.steps import assert_close, batch_of, program_of
+
+
+class NormModel(nn.Module):
+    """Dense layers around our batch norm."""
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False):
+        x = nn.Dense(32, name="first")(inputs)
+        x = BatchNorm(0.9, name="batch_norm")(x, train=train)
+        return nn.Dense(1, name="last")(nn.gelu(x))
+
+
+class TaughtModel(nn.Module):
+    """Reads some of the targets, as scheduled sampling draws them."""
+
+    uses_targets = True
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False, targets=None, step=None, **_):
+        level = self.param("level", nn.initializers.ones, ())
+        if not train:
+            return level * inputs
+        key, (b, t) = self.make_rng("sampling"), inputs.shape[:2]
+        true = scheduled_sampling.draw(key, 0.5, b, t)
+        return level * jnp.where(true[..., None, None, None], targets, inputs)
+
+
+MODELS = {
+    "plain": toy.ToyModel(features=32, dropout=0.0),
+    "batch_norm": NormModel(),
+    "targets": TaughtModel(),
+}
+TAKE = dict(batch_size=16, micro_batch=8, steps=2)
+
+
+@functools.cache
+def alone(name):
+    mesh = mesh_lib.data_mesh(jax.devices()[:1])
+    return program_of(MODELS[name], mesh, **TAKE)(batch_of(16))
+
+
+def assert_same(found, expected):
+    for state in ("params", "ema_params", "batch_stats"):
+        assert_close(getattr(found[0], state), getattr(expected[0], state))
+    assert_close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("backend", ["shard_map", "pmap"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_program_for_each_device(name, backend):
+    take = program_of(MODELS[name], mesh_lib.data_mesh(), backend=backend, **TAKE)
+    assert_same(take(batch_of(16)), alone(name))
+
+
+def test_parts_of_the_state():
+    mesh = mesh_lib.make_mesh(ParallelSettings(model=4))
+    found = program_of(MODELS["plain"], mesh, model=4, **TAKE)(batch_of(16))
+    for tree in (found[0].params, found[0].ema_params):
+        kernel = tree["first"]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size / 4
+    assert_same(found, alone("plain"))
+
+
+class MaskModel(nn.Module):
+    """Forecasts which elements dropout keeps."""
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False):
+        level = self.param("level", nn.initializers.ones, ())
+        return level * Dropout(0.5, train)(jnp.ones_like(inputs))
+
+
+@pytest.mark.parametrize("backend", ["jit", "shard_map", "pmap"])
+def test_each_device_has_masks_of_its_own(backend):
+    """The loss counts the kept elements among the few that are observed."""
+    batch = batch_of(4)
+    take = program_of(
+        MaskModel(),
+        mesh_lib.data_mesh(),
+        batch_size=4,
+        micro_batch=4,
+        backend=backend,
+    )
+
+    def kept(device, place):
+        observed = np.zeros((4, 12, 4), bool)
+        observed[device, place] = True
+        observed = observed.reshape(batch["observed"].shape)
+        zeros = np.zeros_like(batch["targets"])
+        return take(batch | {"targets": zeros, "observed": observed})[1]["loss"]
+
+    rows = {tuple(float(kept(d, place)) for place in range(12)) for d in range(4)}
+    assert len(rows) == 4
