@@ -17,7 +17,7 @@ from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training import state as state_lib
-from earthformer_jax.training import step as step_lib
+from earthformer_jax.training.devices.programs import make_program
 from earthformer_jax.training.feed import AHEAD, USED
 from earthformer_jax.training.optimizer import make_optimizer
 from earthformer_jax.training.plan import make_plan
@@ -139,30 +139,21 @@ def compile_step(
     shapes = jax.eval_shape(init, rng)
     layout = mesh_lib.state_sharding(shapes, mesh)
     state = mesh_lib.abstract(shapes, layout)
-    take_step = jax.jit(
-        functools.partial(
-            step_lib.update,
-            model=model,
-            tx=tx,
-            learning_rate=learning_rate,
-            loss_weights=np.asarray(data.loss_weights, np.float32),
-            loss=settings_lib.make_loss(settings.train, model, dataset),
-            micro_batches=settings.train.batch_size // settings.train.micro_batch,
-            ema_decay=settings.optim.ema_decay,
-            total_steps=total_steps,
-        ),
-        donate_argnums=0,
-        out_shardings=(layout, mesh_lib.replicated(mesh)),
+    steps = make_program(
+        settings,
+        mesh,
+        layout,
+        model=model,
+        tx=tx,
+        learning_rate=learning_rate,
+        loss_weights=np.asarray(data.loss_weights, np.float32),
+        loss=settings_lib.make_loss(settings.train, model, dataset),
+        ema_decay=settings.optim.ema_decay,
+        total_steps=total_steps,
     )
-    size = settings.train.batch_size
-    batch = {}
-    for name in [name for name in USED if name in example]:
-        array = np.asarray(example[name])
-        shape = (size, *array.shape)
-        batch[name] = jax.ShapeDtypeStruct(
-            shape, array.dtype, sharding=mesh_lib.by_field(mesh, shape)
-        )
-    program = take_step.lower(state, batch).compile(compiler_options=options)
+    used = {name: example[name] for name in USED if name in example}
+    batch = steps.batch_like(used)
+    program = steps.take_step.lower(state, batch).compile(compiler_options=options)
     create = jax.jit(init, out_shardings=layout)
     seconds = time.monotonic() - start
     return CompiledStep(program, state, batch, create, devices, seconds)

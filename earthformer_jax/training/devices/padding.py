@@ -31,13 +31,18 @@ def padded(
         batch: arrays `[b, ...]`.
         parts: micro-batches, each of which is shared equally.
     """
-    own = parts * max(shares(mesh) // jax.process_count(), 1)
+    own = shares(mesh) // jax.process_count()
 
     def pad(x):
-        missing = -len(x) % own
+        missing = padded_size(own, len(x), parts) - len(x)
         return np.concatenate([x, x[-1:].repeat(missing, axis=0)]) if missing else x
 
     return {name: pad(np.asarray(x)) for name, x in batch.items()}
+
+
+def padded_size(shares: int, examples: int, parts: int = 1) -> int:
+    """Number of examples with the copies that make the shares of each part equal."""
+    return examples + -examples % (shares * parts)
 
 
 def unpadding(mesh: jax.sharding.Mesh, examples: int) -> Callable[[Any], Any] | None:

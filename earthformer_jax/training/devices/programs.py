@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from earthformer_jax.data.source import Batch
+from earthformer_jax.data.source import Batch, Example
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.devices import padding
 from earthformer_jax.training.settings import PMAP, SHARD_MAP, Settings
@@ -22,10 +23,12 @@ class Program:
         take_step: from a state, which it overwrites, and a batch on the devices to the
             state after the step and scalars.
         put: lays the batch of this process over its devices.
+        batch_like: shapes and layouts of a batch of examples like this one.
     """
 
     take_step: Any
     put: Callable[[Batch], dict[str, jax.Array]]
+    batch_like: Callable[[Example], dict[str, jax.ShapeDtypeStruct]]
 
 
 def make_program(
@@ -48,6 +51,19 @@ def make_program(
     def put(batch: Batch) -> dict[str, jax.Array]:
         return mesh_lib.put_batch(mesh, padding.padded(mesh, batch, parts))
 
+    def batch_like(example: Example) -> dict[str, jax.ShapeDtypeStruct]:
+        shares = padding.shares(mesh)
+        size = padding.padded_size(shares, train.batch_size, parts)
+        first = (shares, size // shares) if backend == PMAP else (size,)
+        found = {}
+        for name, array in example.items():
+            shape, kind = (size, *np.shape(array)), np.asarray(array).dtype
+            layout = mesh_lib.by_field(mesh, shape)
+            found[name] = jax.ShapeDtypeStruct(
+                (*first, *shape[1:]), kind, sharding=layout
+            )
+        return found
+
     if backend == SHARD_MAP:
         mapped = jax.shard_map(
             functools.partial(step, axis_name=mesh_lib.DATA),
@@ -55,7 +71,7 @@ def make_program(
             in_specs=(jax.P(), jax.P(mesh_lib.DATA)),
             out_specs=jax.P(),
         )
-        return Program(compiled(mapped), put)
+        return Program(compiled(mapped), put, batch_like)
     if backend == PMAP:
         mapped = jax.pmap(
             functools.partial(step, axis_name=mesh_lib.DATA),
@@ -64,12 +80,13 @@ def make_program(
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
-        return Program(mapped, lambda batch: _by_device(mesh, batch))
+        return Program(mapped, lambda batch: _by_device(mesh, batch), batch_like)
     whole = None
     if mesh.shape[mesh_lib.MODEL] > 1:
         whole = gathering(mesh, layout.params)
     unpad = padding.unpadding(mesh, train.micro_batch)
-    return Program(compiled(functools.partial(step, unpad=unpad, whole=whole)), put)
+    one = compiled(functools.partial(step, unpad=unpad, whole=whole))
+    return Program(one, put, batch_like)
 
 
 def gathering(mesh: jax.sharding.Mesh, layout: Any) -> Callable[[Any], Any]:
@@ -95,7 +112,7 @@ def gathering(mesh: jax.sharding.Mesh, layout: Any) -> Callable[[Any], Any]:
 
 def _by_device(mesh: jax.sharding.Mesh, batch: Batch) -> dict[str, jax.Array]:
     """Arrays `[device, b, ...]` as `jax.pmap` takes them."""
-    own = max(padding.shares(mesh) // jax.process_count(), 1)
+    own = padding.shares(mesh) // jax.process_count()
     split = {k: x.reshape(own, len(x) // own, *x.shape[1:]) for k, x in batch.items()}
     sharding = mesh_lib.by_example(mesh)
     return {

@@ -6,12 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from earthformer_jax.layers.batch_norm import BatchNorm
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.checkpoint import Checkpoints, Progress
 from earthformer_jax.training.settings import ParallelSettings
 from tests.training import toy
 from tests.training.devices.steps import assert_close, batch_of, program_of
@@ -108,3 +111,37 @@ def test_each_device_has_masks_of_its_own(backend):
 
     rows = {tuple(float(kept(d, place)) for place in range(12)) for d in range(4)}
     assert len(rows) == 4
+
+
+def test_a_checkpoint_continues_on_other_devices(tmp_path):
+    """The state in parts, and whole again on fewer devices: the same values."""
+    make = functools.partial(
+        state_lib.create_state,
+        model=MODELS["plain"],
+        tx=optax.adam(0.1),
+        input_shape=toy.SHAPE,
+        ema=True,
+    )
+    shapes = jax.eval_shape(make, jax.random.key(0))
+
+    def layout(mesh):
+        return mesh_lib.state_sharding(shapes, mesh)
+
+    four = mesh_lib.make_mesh(ParallelSettings(model=4))
+    state = jax.jit(make, out_shardings=layout(four))(jax.random.key(0))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(state, Progress(step=0))
+    for devices, model in (1, 1), (2, 2), (4, 4):
+        mesh = mesh_lib.make_mesh(
+            ParallelSettings(model=model), jax.devices()[:devices]
+        )
+        like = mesh_lib.abstract(shapes, layout(mesh))
+        found, _ = Checkpoints(tmp_path / "checkpoints").restore_latest(like)
+        kernel = found.opt_state[0].mu["first"]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size / model
+        for name in "params", "opt_state", "ema_params":
+            jax.tree.map(
+                np.testing.assert_array_equal,
+                jax.device_get(getattr(found, name)),
+                jax.device_get(getattr(state, name)),
+            )
