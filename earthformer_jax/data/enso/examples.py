@@ -10,6 +10,7 @@ from earthformer_jax.data.readers import times
 from earthformer_jax.data.source import Example, Source, read_batch, stacked
 
 MIN_OBSERVED = 0.5  # least share of the index's weights, else the index is unknown
+ROUNDING = 1e-6  # of a share, which is a sum
 
 
 class EnsoExamples:
@@ -66,7 +67,7 @@ class EnsoExamples:
         monthly = self._index(targets)
         if observed is not None:
             share = self._index(observed)
-            known = share >= MIN_OBSERVED
+            known = share > MIN_OBSERVED - ROUNDING
             monthly = np.where(known, monthly / np.where(known, share, 1), np.nan)
         three_month = window.get("nino34_three_month")
         if three_month is None:
