@@ -115,34 +115,38 @@ def wait_until(condition, job: Job, seconds: float = 900.0) -> bool:
     return True
 
 
-def kill(job: Job, way: str, rng: random.Random) -> bool:
-    """Kills a job in one of the ways; False if it was done before."""
+def kill(job: Job, way: str, rng: random.Random) -> float | None:
+    """Kills a job in one of the ways.
+
+    Returns:
+        the time of it, as `time.monotonic`; None if the job was done before.
+    """
     before = saved(job.workdir)
     if not wait_until(lambda: saved(job.workdir) > before, job):
-        return False
+        return None
     time.sleep(rng.uniform(0.0, 2.0))
     if way == "saving":
         folder = job.workdir / "checkpoints"
         if not wait_until(lambda: [*folder.glob("*.saving*")], job):
-            return False
+            return None
         time.sleep(rng.uniform(0.0, 0.03))
     if None not in job.statuses():
-        return False
+        return None
     victims = {"first": [0], "second": [1], "both": [0, 1]}.get(way, [rng.randrange(2)])
     number = {"sigterm": signal.SIGTERM, "frozen": signal.SIGSTOP}.get(
         way, signal.SIGKILL
     )
+    killed = time.monotonic()
     for i in victims:
         job.processes[i].send_signal(number)
     if way == "frozen":
         (i,) = victims
         other = job.processes[1 - i]
-        began = time.monotonic()
-        while other.poll() is None and time.monotonic() - began < BOUND[way]:
+        while other.poll() is None and time.monotonic() - killed < BOUND[way]:
             time.sleep(0.05)
         if other.poll() is not None:
             job.processes[i].kill()
-    return True
+    return killed
 
 
 def look(workdir: pathlib.Path, step: int) -> None:
@@ -175,13 +179,14 @@ def run(kills: int, seed: int, folder: pathlib.Path) -> list[dict]:
     while len(rows) < kills:
         way, job = WAYS[len(rows) % len(WAYS)], Job(workdir)
         before = time.monotonic()
-        if kill(job, way, rng):
-            began, step = time.monotonic(), saved(workdir)
-            seconds = job.wait(BOUND.get(way, END))
+        if (killed := kill(job, way, rng)) is not None:
+            step = saved(workdir)
+            ended = job.wait(BOUND.get(way, END)) is not None
+            seconds = time.monotonic() - killed if ended else None
             row = dict(
                 way=way,
                 saved_step=step,
-                trained_seconds=round(began - before, 1),
+                trained_seconds=round(killed - before, 1),
                 end_seconds=None if seconds is None else round(seconds, 2),
                 statuses=job.statuses(),
             )
