@@ -96,6 +96,21 @@ def bandwidth_of(described: Machine, devices: int, network: float) -> float:
     return network
 
 
+def growing(by_count: Mapping[str, Mapping]) -> list[str]:
+    """Kinds of collectives whose results differ in size with the number of devices.
+
+    For them the table is wrong: it takes the sizes of the largest number for all.
+
+    Args:
+        by_count: what was found for each number of devices.
+    """
+    sizes: dict[str, set[float]] = {}
+    for kinds in by_count.values():
+        for kind, row in kinds.items():
+            sizes.setdefault(kind, set()).add(row["bytes"])
+    return sorted(kind for kind, found in sizes.items() if len(found) > 1)
+
+
 def scaled(
     found: Mapping, parameters: float, gflop: float, seconds: float, per_device: int
 ) -> dict:
@@ -218,6 +233,8 @@ def main() -> None:
         described.append(machines.parse("CPU"))
     made = [row for one in described for row in rows(found, one, a)]
     print(table(made))
+    for kind in growing(found["by_count"]):
+        print(f"{kind}: more bytes with more devices, which the table leaves out")
     if a.out:
         a.out.parent.mkdir(parents=True, exist_ok=True)
         assumed = {k: v for k, v in vars(a).items() if k != "out"}

@@ -34,6 +34,12 @@ def test_bandwidth():
     assert lib.bandwidth_of(machines.parse("CPU"), 2, 5e10) == 5e10
 
 
+def test_what_grows_with_the_devices_is_named():
+    gathers = [{"all-gather": {"bytes": 10 * n}} | KINDS for n in (2, 4)]
+    assert lib.growing({"2": gathers[0], "4": gathers[1]}) == ["all-gather"]
+    assert lib.growing({"2": KINDS, "4": KINDS}) == []
+
+
 def test_a_larger_model():
     found = dict(kinds=KINDS, parameters=15e6, flops_per_device=1, dtype="float32")
     large = lib.scaled(found, 30e6, 100, 0.25, 8)
