@@ -8,7 +8,9 @@ from earthformer_jax import models
 from earthformer_jax.models.contract import uses_targets
 from tests.models.test_forward_mode import SMALLEST
 
-MESH = jax.sharding.AbstractMesh((2,), ("data",))
+MESH = jax.sharding.AbstractMesh(
+    (2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+)
 
 
 def traced_gradient(name, **more):

@@ -77,7 +77,9 @@ def in_shard_map(function, mesh):
 def test_gradient_is_as_varying_as_its_argument(name):
     """`out_specs` require it; tracing is enough to check."""
     function, x, w = FUNCTIONS[name]
-    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    mesh = jax.sharding.AbstractMesh(
+        (2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (x, w)]
     found = jax.eval_shape(in_shard_map(gradient(function), mesh), *shapes)
     assert [y.shape for y in found] == [x, w]
@@ -104,7 +106,9 @@ def test_gradient_of_weights_is_summed(name):
 
 def test_vary():
     """What has gradients varies alike, and all of the state of a loop."""
-    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    mesh = jax.sharding.AbstractMesh(
+        (2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
     found = []
 
     def function(x, w):
