@@ -161,11 +161,17 @@ def look(workdir: pathlib.Path, step: int) -> None:
 
 
 def compare(found: pathlib.Path, expected: pathlib.Path) -> None:
-    """Raises unless two workdirs have the same metrics and the same last state."""
+    """Raises unless two workdirs have the same metrics and the same last parameters."""
+    metrics = [(path / "metrics.jsonl").read_bytes() for path in (found, expected)]
+    assert metrics[0] == metrics[1], f"{found} has other metrics than {expected}"
     program = (
-        "import sys; from pathlib import Path; "
-        "from tests.training.test_loop import assert_same_run; "
-        "assert_same_run(*map(Path, sys.argv[1:]))"
+        "import sys, jax, numpy as np; from pathlib import Path; "
+        "from earthformer_jax.training.checkpoint import Checkpoints; "
+        "both = [Checkpoints(Path(x, 'checkpoints')) for x in sys.argv[1:]]; "
+        "assert both[0].steps()[-1] == both[1].steps()[-1]; "
+        "[jax.tree.map(np.testing.assert_array_equal, "
+        "*(c.restore_variables('last', averaged=a)[0] for c in both)) "
+        "for a in (False, True)]"
     )
     subprocess.run([sys.executable, "-c", program, found, expected], check=True)
 
