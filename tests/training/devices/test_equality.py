@@ -18,11 +18,14 @@ print(json.dumps(equality.compare(name, way)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["data x space", "padded"])
-def test_unet_on_eight_devices(way):
+@pytest.mark.parametrize(
+    "name, way",
+    [("unet", "data x space"), ("unet", "padded"), ("predrnn", "shard_map")],
+)
+def test_a_model_on_eight_devices(name, way):
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "unet", way],
+        [sys.executable, "-c", PROGRAM, name, way],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -32,5 +35,5 @@ def test_unet_on_eight_devices(way):
     assert run.returncode == 0, run.stderr
     differences = json.loads(run.stdout.splitlines()[-1])
     assert set(differences) >= {"loss", "gradients", "batch_stats", "forecast"}
-    for name, largest in differences.items():
-        assert largest < 1e-5, name
+    for what, largest in differences.items():
+        assert largest < 1e-5, what

@@ -12,6 +12,7 @@ import pytest
 from earthformer_jax.layers.batch_norm import BatchNorm
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.models.recurrent import scheduled_sampling
+from earthformer_jax.training import loop
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
@@ -145,3 +146,35 @@ def test_a_checkpoint_continues_on_other_devices(tmp_path):
                 jax.device_get(getattr(found, name)),
                 jax.device_get(getattr(state, name)),
             )
+
+
+def train(workdir, steps, **parallel):
+    config = toy.config(
+        train__steps=steps,
+        train__validate_every=2,
+        train__simulated_steps=0,
+        train__simulated_fraction=0.0,
+    )
+    with config.unlocked():
+        config.parallel = parallel
+    assert loop.train(
+        config,
+        workdir,
+        dataset=toy.dataset(),
+        model=toy.ToyModel(features=64, dropout=0.0),
+    )
+
+
+@pytest.mark.slow
+def test_each_part_of_a_training_is_divided_in_its_own_way(tmp_path):
+    train(tmp_path / "alike", 2)
+    train(tmp_path / "alike", 4)
+    train(tmp_path / "changing", 2, backend="pmap")
+    train(tmp_path / "changing", 4, space=2, model=2)
+    states = []
+    for folder in ("alike", "changing"):
+        checkpoints = Checkpoints(tmp_path / folder / "checkpoints")
+        states.append(checkpoints.restore_variables("last", averaged=False)[0])
+        assert checkpoints.steps()[-1] == 4
+    for found, expected in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
