@@ -220,6 +220,7 @@ def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array
     _check_spec(spec)
     checks.check_value("grid", grid, checks.grid())
     resample.check_padding(padding)
+    checks.check_array("x", x, "b n q c")
     x = split.split_along(x, 1)
     x = uncut(x, spec.size, spec.strategy, spec.padded(grid), spec.order)
     x = _split_by_cuboids(x, spec)
