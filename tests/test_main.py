@@ -113,7 +113,7 @@ class TestTrainAndEvaluate:
         assert call(*train, "--mode=evaluate", "--profile=1:2") == 2
         error = capsys.readouterr().err
         assert "--profile=7: expected the first and the last step" in error
-        assert "the package wandb is not installed" in error
+        assert "the package 'wandb' is not installed" in error
         assert "--profile needs --mode=train" in error
         assert not (tmp_path / "w").exists()
 

@@ -243,8 +243,8 @@ def _begin(init, rng, weights: Variables | None, layout, stop) -> TrainState:
     stop.wait(create.lower(rng).compile)
     state = create(rng)
     if weights is not None:
-        weights = jax.device_put(weights, layout.step)  # everywhere
-        state = jax.device_put(state_lib.begin_with(state, weights), layout)
+        everywhere = jax.device_put(weights, layout.step)
+        state = jax.device_put(state_lib.begin_with(state, everywhere), layout)
     return state
 
 

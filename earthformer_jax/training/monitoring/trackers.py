@@ -108,7 +108,7 @@ def check(text: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"config.train.trackers={text}: the package {name} is not installed; "
+                f"config.train.trackers={text}: the package {name!r} is not installed; "
                 f"install it with: pip install 'earthformer-jax[{name}]'"
             ) from error
 

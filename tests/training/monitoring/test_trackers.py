@@ -107,7 +107,7 @@ def test_a_missing_package(monkeypatch, packages):
     with pytest.raises(ConfigError) as error:
         trackers.check("wandb,mlflow")
     assert str(error.value) == (
-        "config.train.trackers=wandb,mlflow: the package mlflow is not installed; "
+        "config.train.trackers=wandb,mlflow: the package 'mlflow' is not installed; "
         "install it with: pip install 'earthformer-jax[mlflow]'"
     )
 
