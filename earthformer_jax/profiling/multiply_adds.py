@@ -73,17 +73,17 @@ def _count_equation(eqn) -> int:
         return _dot_general(eqn)
     if name == "conv_general_dilated":
         return _convolution(eqn)
-    inner = [_count(jaxpr) for jaxpr in _jaxprs(eqn.params.values())]
+    inner = [_count(jaxpr) for jaxpr in jaxprs_in(eqn.params.values())]
     if name == "cond":
         return max(inner)
     return eqn.params["length"] * sum(inner) if name == "scan" else sum(inner)
 
 
-def _jaxprs(values) -> Iterator[Any]:
+def jaxprs_in(values) -> Iterator[Any]:
     """Jaxprs among the parameters of an equation: bodies of loops and calls."""
     for value in values:
         if isinstance(value, list | tuple):
-            yield from _jaxprs(value)
+            yield from jaxprs_in(value)
         elif isinstance(value, ClosedJaxpr):
             yield value.jaxpr
         elif isinstance(value, Jaxpr):

@@ -16,6 +16,7 @@ from earthformer_jax.models import bases
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.profiling import summary
+from earthformer_jax.profiling.planes import convolved_planes
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run.command_line import as_config_error
@@ -23,6 +24,7 @@ from earthformer_jax.run.ensembles import members
 from earthformer_jax.run.tokenizers import restoring
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.settings import ParallelSettings
 
 # Settings of the data that a base needs where a data set has them.
 BASE_NEEDS = {
@@ -127,6 +129,45 @@ def check_base(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
             f"{given}: data {dataset.data.name!r} have no such forecast; expected one "
             f"of {', '.join(offered)}"
         )
+
+
+def check_levels(
+    parallel: ParallelSettings,
+    model: Forecaster,
+    variables: Variables,
+    input_shape: tuple[int, ...],
+) -> None:
+    """Refuses more parts of fields than the coarsest level of a model has rows for.
+
+    A convolution compares each row with its neighbours, which the device before or
+    behind has. Where devices without a row lie between, gradients came out wrong.
+
+    Args:
+        parallel: settings of the devices.
+        model: the checked model.
+        variables: shapes and types of the model's variables.
+        input_shape: `(t, h, w, c)`.
+
+    Raises:
+        ConfigError: with a number of parts that is possible.
+    """
+    parts = parallel.space
+    if parts == 1:
+        return
+    axis = 0 if input_shape[1] % parts == 0 else 1
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+    planes = convolved_planes(model.apply, variables, inputs)
+    coarse = [plane for plane in planes if plane[axis] % parts]
+    if not coarse:
+        return
+    height, width = min(coarse)
+    words = ("rows", "columns")[axis]
+    most = max(n for n in range(1, parts) if not any(x[axis] % n for x in planes))
+    raise ConfigError(
+        f"config.parallel.space={parts}: the model has convolutions on a level of "
+        f"{height} x {width} cells, whose {words} {parts} devices cannot share "
+        f"equally; expected at most {most}, which divides the {words} of all levels"
+    )
 
 
 def check_report(

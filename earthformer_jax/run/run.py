@@ -25,6 +25,7 @@ from earthformer_jax.run.evaluating import reporting
 from earthformer_jax.run.parts import (
     MakeParts,
     check_base,
+    check_levels,
     check_model,
     check_report,
     check_same_data,
@@ -177,6 +178,7 @@ class Run:
             memory.check_attention(self.config, self.model, batch)
         memory.check_step(self.config, self._settings, self._built[1], shapes)
         check_fields(self._settings.parallel, shapes)
+        check_levels(self._settings.parallel, *self._built, shapes[0])
         if self._tokenizer is not None:
             self._tokenizer.rehearse()
         return self.dataset

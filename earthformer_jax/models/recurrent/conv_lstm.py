@@ -23,6 +23,7 @@ from flax import linen as nn
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.models.recurrent.recurrence import (
     Recurrence,
     hold,
@@ -150,18 +151,18 @@ class ConvLSTM(Recurrence):
         Four convolutions of all frames: a step reads one array per gate fastest, and
         dropout gives every gate its own input.
         """
+        convolve = functools.partial(
+            convolution.convolve,
+            padding=pads,
+            strides=pair("strides", self.strides),
+            dilation=pair("dilation_rate", self.dilation_rate),
+            wrap=self.wrap,
+        )
         gates = []
         for gate, part in enumerate(jnp.split(kernel, 4, axis=-1)):
             x = frames if drop is None else frames * drop[gate]
-            y = convolution.convolve(
-                einops.rearrange(x, "t b h w c -> (t b) h w c"),
-                part,
-                pads,
-                strides=pair("strides", self.strides),
-                dilation=pair("dilation_rate", self.dilation_rate),
-                wrap=self.wrap,
-            )
-            gates.append(einops.rearrange(y, "(t b) h w c -> t b h w c", t=len(frames)))
+            of_part = functools.partial(convolve, kernel=part)
+            gates.append(each_frame(of_part, x, time_first=True))
         return gates
 
 

@@ -189,7 +189,7 @@ class CellStack(nn.Module):
         """
         last = []
         for cell, state in zip(self.cells, states, strict=True):
-            pushed = each_frame(cell.push, frames)
+            pushed = each_frame(cell.push, frames, time_first=True)
             step = nn.remat(
                 type(cell).step, prevent_cse=False, policy=keep_convolutions(self.remat)
             )

@@ -207,7 +207,7 @@ class PhyDNet(nn.Module):
 
         states, latent = self._read(frames)
         known = latent if restore else [x[-1:] for x in latent]
-        images = each_frame(self._decode, *known)
+        images = each_frame(self._decode, *known, time_first=True)
         teacher = None, None
         if train and targets is not None and self.teacher_steps != 0:
             share = self.teaching_probability(step, total_steps)
@@ -229,7 +229,7 @@ class PhyDNet(nn.Module):
         The encoders do not depend on the states of the cells, so all frames are encoded
         at once.
         """
-        latent = each_frame(self._encode, frames)
+        latent = each_frame(self._encode, frames, time_first=True)
         start = (frames.shape[1], latent[0].shape[2:4], frames.dtype)
         states = self.physical.zeros(*start), self.residual.zeros(*start)
         states = vary_like(states, frames)
@@ -338,9 +338,11 @@ class PhyDNet(nn.Module):
         inside = {
             "restored": restored,
             "physical_state": physical,
-            "physical_part": each_frame(self._decode, physical),
+            "physical_part": each_frame(self._decode, physical, time_first=True),
             "residual_part": each_frame(
-                lambda residual: self._decode(residual=residual), residual
+                lambda residual: self._decode(residual=residual),
+                residual,
+                time_first=True,
             ),
         }
         for name, x in inside.items():

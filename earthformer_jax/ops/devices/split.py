@@ -10,6 +10,7 @@ device would be sent the whole field. Functions that merge axes ask here whether
 are split, which is known while a program is traced, and leave the axes apart then.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -32,6 +33,24 @@ def parts(*arrays: Any) -> int:
         kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
         if kinds.get(AXIS) == jax.sharding.AxisType.Auto and mesh.shape[AXIS] > 1:
             return mesh.shape[AXIS]
+    return 1
+
+
+def shares(*arrays: Any) -> int:
+    """The number of devices that may share the examples of these arrays; 1: just one.
+
+    An axis in front of that of the examples is not to be merged with it where they are
+    shared, and no loop is to run over it: every device would be sent all examples.
+    """
+    for x in arrays:
+        mesh = _mesh(x)
+        sizes = [
+            mesh.shape[name]
+            for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+            if kind == jax.sharding.AxisType.Auto and name != AXIS
+        ]
+        if math.prod(sizes) > 1:
+            return math.prod(sizes)
     return 1
 
 

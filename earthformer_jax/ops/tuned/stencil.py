@@ -12,6 +12,7 @@ from jax import lax
 
 from earthformer_jax.ops import stencil as plain
 from earthformer_jax.ops.convolution import Pair
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.varying import vary_alike, vary_like
 from earthformer_jax.ops.stencil import Offsets
 from earthformer_jax.ops.tuned.choice import instead_of
@@ -43,15 +44,20 @@ _apply.defvjp(_forward, _backward)
 def _weight_grad(x, g, offsets, plane, strides, wrap):
     """Sums of the products of g with x as seen by each tap, `[k, c]`."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
+    shares = split.shares(x, g)
+    if len(x) % shares:  # a loop over planes would send all of them to each device
+        terms = plain.shifted_planes(x.astype(dtype), offsets, plane, strides, wrap)
+        return jnp.stack([jnp.sum(g.astype(dtype) * t, axis=(0, 1, 2)) for t in terms])
 
-    def add(total, planes):
-        x, g = (a[None].astype(dtype) for a in planes)
+    def add(total, planes):  # one of each device
+        x, g = (a.astype(dtype) for a in planes)
         terms = plain.shifted_planes(x, offsets, plane, strides, wrap)
-        sums = jnp.stack([jnp.sum(g * term, axis=(0, 1, 2)) for term in terms])
+        sums = jnp.stack([jnp.sum(g * term, axis=(1, 2)) for term in terms])
         return total + sums, None
 
-    nothing = jnp.zeros((len(offsets), x.shape[-1]), dtype)
-    return lax.scan(add, vary_like(nothing, x, g), (x, g))[0]
+    nothing = jnp.zeros((len(offsets), shares, x.shape[-1]), dtype)
+    each = [a.reshape(shares, -1, *a.shape[1:]).swapaxes(0, 1) for a in (x, g)]
+    return lax.scan(add, vary_like(nothing, x, g), tuple(each))[0].sum(axis=1)
 
 
 @instead_of(plain.apply_stencil)
