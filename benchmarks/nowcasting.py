@@ -29,11 +29,11 @@ import numpy as np  # noqa: E402
 from benchmarks import machine, report  # noqa: E402
 from earthformer_jax.data.nowcasting.references import references  # noqa: E402
 from earthformer_jax.data.references import persistence  # noqa: E402
+from earthformer_jax.data.sevir.rain import RAIN  # noqa: E402
 from earthformer_jax.data.sevir.twin import RadarTwin  # noqa: E402
 from earthformer_jax.data.sevir.windows import (  # noqa: E402
     MISSING,
     NORMALIZATIONS,
-    RAIN,
     code_table,
 )
 from earthformer_jax.data.source import Batch  # noqa: E402

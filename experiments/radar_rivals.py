@@ -33,8 +33,9 @@ from markdown_table import markdown
 import earthformer_jax as ef
 from earthformer_jax.data.nowcasting.references import references
 from earthformer_jax.data.references import persistence
+from earthformer_jax.data.sevir.rain import RAIN
 from earthformer_jax.data.sevir.twin import RadarTwin
-from earthformer_jax.data.sevir.windows import NORMALIZATIONS, RAIN, Windows
+from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Windows
 from earthformer_jax.data.task import Forecast
 from earthformer_jax.metrics import bootstrap
 from earthformer_jax.metrics.precipitation import FULL_SCALE, THRESHOLDS

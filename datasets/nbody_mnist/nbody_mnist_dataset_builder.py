@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from earthformer_jax.data.mnist import nbody_mnist
-from earthformer_jax.data.mnist.video import SPLITS, WHITE
+from earthformer_jax.data.mnist.frames import WHITE
+from earthformer_jax.data.mnist.video import SPLITS
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 from earthformer_jax.settings import settings_from
 

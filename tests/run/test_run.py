@@ -81,11 +81,14 @@ class TestRefusals:
         assert ("earthformer_jax.data", "load") not in made
 
     def test_devices_that_cannot_share(self, made, tmp_path):
-        message = "micro_batch=2 .* by 4 devices"
-        self.refused(tmp_path, message, train__micro_batch=2)
+        parts = "space=3 times config.parallel.model=1 does not divide .* 4"
+        self.refused(tmp_path, parts, parallel=dict(space=3))
+        shares = "micro_batch=2 .* by 4 devices, as config.parallel.backend='pmap'"
+        change = dict(train__micro_batch=2, parallel=dict(backend="pmap"))
+        self.refused(tmp_path, shares, **change)
         assert ("earthformer_jax.data", "load") not in made
-        with pytest.raises(ConfigError, match="batch_size=6 .* by 4 devices"):
-            run(tmp_path, eval__batch_size=6).evaluate()
+        with pytest.raises(ConfigError, match=parts):
+            run(tmp_path, parallel=dict(space=3)).evaluate()
 
     def test_data_without_what_is_asked_for(self, made, tmp_path):
         message = "monitor='skill' is not a score of 'toy'"

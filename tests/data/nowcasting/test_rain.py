@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.nowcasting.rain import Rain, of_units
-from earthformer_jax.data.sevir.windows import RAIN, vil_kg_per_m2
+from earthformer_jax.data.sevir.rain import RAIN
+from earthformer_jax.data.sevir.windows import vil_kg_per_m2
 
 
 def test_decibels_of_rates():
