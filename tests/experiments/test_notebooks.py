@@ -27,7 +27,7 @@ OLD_JAX = "0.7.2"  # that of Colab's images in August 2026
 
 # Values of the cell tagged "parameters".
 SMALL = {
-    "1_quick_start": {"CONFIG": '"climate:test"'},
+    "1_quick_start": {"CONFIG": '"climate:test,unet"'},
     "2_own_netcdf": {"CONFIG": '"custom:test,persistence"', "CHANGES": "{}"},
     "3_functional_api": {"GRID": "(4, 8, 8)", "STEPS": "3"},
     "4_official_weights": {"WEIGHTS": '"small.npz"'},

@@ -362,8 +362,9 @@ class TestZoo:
         assert counts["decoder"] == (counts["all"] + 1) // 2
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("base", ["", "persistence"])
-    @pytest.mark.parametrize("name", NETWORKS)
+    @pytest.mark.parametrize(
+        ("name", "base"), [*((name, "") for name in NETWORKS), ("unet", "persistence")]
+    )
     def test_every_network(self, name, base):
         """It begins as its network, in any batch, and every layer has an effect."""
         shape = (3, 8, 8, 1)
