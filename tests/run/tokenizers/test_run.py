@@ -18,7 +18,10 @@ def test_stopped_between_the_two_and_continued(tmp_path, monkeypatch):
     config = config_files.load("moving_mnist:test,earthformer_ar")
     with config.unlocked():
         config.train.update(steps=1, validate_every=1)
-        config.model.tokenizer_steps = 1
+        config.train.micro_batch = config.train.batch_size
+        config.eval.members = 2
+        config.model.update(tokenizer_steps=1, num_global_vectors=0)
+        config.model.update(enc_depth=(1,), dec_depth=(1,), dec_self_pattern="full")
         config.data.update(validation=4, test=4)
     workdir, train = tmp_path / "run", loop.train
 
