@@ -270,7 +270,7 @@ def _advice(config, plan: MemoryPlan, tries: tuple[Try, ...]) -> tuple[str, ...]
 
 
 def _kind_at_hand() -> Kind:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform == "cpu":
         return machines.KINDS[CPU]
     known = machines.of_device(device.device_kind, memory_limit(device))

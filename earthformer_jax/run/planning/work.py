@@ -53,10 +53,10 @@ def work_of(
     if isinstance(model, Ensemble):
         return Work()  # whose members are trained one by one
     flops = flops_of_step(model, input_shape, variables, config.train.batch_size)
-    devices: list[Any] = jax.devices()
-    kind = machines.of_device(devices[0].device_kind, memory_limit(devices[0]))
+    device: Any = jax.local_devices()[0]  # those of other processes tell nothing
+    kind = machines.of_device(device.device_kind, memory_limit(device))
     rate = None if kind is None else kind.rate(dtype_of(config))
-    return Work(flops, None if rate is None else rate * len(devices))
+    return Work(flops, None if rate is None else rate * jax.device_count())
 
 
 def memory_limit(device: Any) -> float | None:

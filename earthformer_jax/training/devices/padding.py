@@ -27,11 +27,11 @@ def padded(
     """The batch of this process, with its last example repeated as often as needed.
 
     Args:
-        mesh: of the devices of all processes.
+        mesh: of the devices of all processes, or of this one alone.
         batch: arrays `[b, ...]`.
         parts: micro-batches, each of which is shared equally.
     """
-    own = shares(mesh) // jax.process_count()
+    own = shares(mesh) // _processes(mesh)
 
     def pad(x):
         missing = padded_size(own, len(x), parts) - len(x)
@@ -49,8 +49,8 @@ def unpadding(mesh: jax.sharding.Mesh, examples: int) -> Callable[[Any], Any] | 
     """What drops the copies that `padded` has added to a batch, or to a part of one.
 
     Args:
-        mesh: of the devices of all processes.
-        examples: that there are, of all processes.
+        mesh: of the devices of all processes, or of this one alone.
+        examples: that there are, of all processes on the mesh.
 
     Returns:
         Function of a tree of arrays `[b, ...]`, for use inside `jax.jit`; None if there
@@ -58,7 +58,7 @@ def unpadding(mesh: jax.sharding.Mesh, examples: int) -> Callable[[Any], Any] | 
     """
     if examples % shares(mesh) == 0:
         return None
-    processes = jax.process_count()
+    processes = _processes(mesh)
 
     def first(x):
         blocks = x.reshape(processes, len(x) // processes, *x.shape[1:])
@@ -67,3 +67,8 @@ def unpadding(mesh: jax.sharding.Mesh, examples: int) -> Callable[[Any], Any] | 
         return jax.lax.with_sharding_constraint(x, mesh_lib.by_field(mesh, x.shape))
 
     return lambda tree: jax.tree.map(first, tree)
+
+
+def _processes(mesh: jax.sharding.Mesh) -> int:
+    """Number of processes whose devices are on a mesh."""
+    return len({device.process_index for device in mesh.devices.flat})

@@ -200,6 +200,6 @@ def test_described_devices_are_simulated():
     plan = described.make(config, NOWHERE, "2xH100")
     assert plan.step.devices == 2 and plan.machine == "2 x H100"
     assert plan.fits and plan.described
-    wrong = remedies.changed(config, {"train.micro_batch": 1, "train.batch_size": 1})
-    with pytest.raises(ConfigError, match="micro_batch=1 "):
+    wrong = remedies.changed(config, {"parallel.space": 3})
+    with pytest.raises(ConfigError, match="space=3 times .* number of devices, 2"):
         described.make(wrong, NOWHERE, "2xH100")
