@@ -1,5 +1,6 @@
 """Starting the processes of a job on this machine: --launch=N."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from earthformer_jax.run.distributed.job import VARIABLES
@@ -89,17 +90,17 @@ def launch(processes: int, argv: Sequence[str] | None = None) -> int:
         )
         for i in range(processes)
     ]
-    _pass_on_signals(children)
-    threads = [
-        threading.Thread(target=_forward, args=(stream, to, f"[{i}] "))
-        for i, child in enumerate(children)
-        for stream, to in ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
-    ]
-    for thread in threads:
-        thread.start()
-    status = _wait(children)
-    for thread in threads:
-        thread.join()
+    with _passing_on_signals(children):
+        threads = [
+            threading.Thread(target=_forward, args=(stream, to, f"[{i}] "))
+            for i, child in enumerate(children)
+            for stream, to in ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
+        ]
+        for thread in threads:
+            thread.start()
+        status = _wait(children)
+        for thread in threads:
+            thread.join()
     return status
 
 
@@ -117,8 +118,9 @@ def _wait(children: Sequence[subprocess.Popen]) -> int:
     return 128 - status if status < 0 else status
 
 
-def _pass_on_signals(children: Sequence[subprocess.Popen]) -> None:
-    """Passes signals on; those that are ignored remain ignored."""
+@contextlib.contextmanager
+def _passing_on_signals(children: Sequence[subprocess.Popen]) -> Iterator[None]:
+    """A block in which signals are passed on; those that are ignored remain ignored."""
 
     def pass_on(number, frame) -> None:
         del frame
@@ -126,9 +128,15 @@ def _pass_on_signals(children: Sequence[subprocess.Popen]) -> None:
             if child.poll() is None:
                 child.send_signal(number)
 
-    for number in _SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, pass_on)
+    before = {}
+    try:
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, pass_on)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _forward(stream: IO[bytes], to, prefix: str) -> None:

@@ -45,7 +45,9 @@ def test_gpus_are_shared_out(before, gpus, own):
 
 
 def test_lines_have_the_number_of_the_process(capsys):
+    handler = signal.getsignal(signal.SIGTERM)
     assert start("print('started'); print('warned', file=sys.stderr)") == 0
+    assert signal.getsignal(signal.SIGTERM) == handler
     printed = capsys.readouterr()
     assert sorted(printed.out.splitlines()) == [f"[{i}] started" for i in range(3)]
     assert sorted(printed.err.splitlines()) == [f"[{i}] warned" for i in range(3)]
