@@ -10,7 +10,11 @@ import threading
 
 STOPPED = 143  # exit status, that of a program ended by SIGTERM
 
-_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+SIGNALS = [  # that ask for a stop
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+]
 
 
 def end_when_asked() -> None:
@@ -20,11 +24,10 @@ def end_when_asked() -> None:
     thread does it. While training handles the signals itself
     (`training.signals.StopRequest`), nothing happens here. Ignored ones remain ignored.
     """
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in numbers:
+    for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _leave_to_thread)
     threading.Thread(target=_watch, args=(read,), daemon=True).start()
@@ -35,9 +38,8 @@ def end_when_asked_again() -> None:
 
     JAX catches SIGTERM in a job of several processes, below Python, for good.
     """
-    for name in _NAMES:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is _leave_to_thread:
+    for number in SIGNALS:
+        if signal.getsignal(number) is _leave_to_thread:
             signal.signal(number, _leave_to_thread)
 
 

@@ -47,6 +47,8 @@ _MODES = {
     "model": ("forecast", "export"),
     "init_from": ("train",),
     "protocol": ("evaluate",),
+    "distributed": ("train", "evaluate"),
+    "launch": ("train", "evaluate"),
 }
 
 
