@@ -289,24 +289,18 @@ def attend_global(
     if global_key is not None:
         check_array("global_value", global_value, "b g a e", sizes)
     dropout_key = _checked_key(dropout_rate, dropout_key)
-    scores = [_few_scores(query * scale, key)]
+    scores, values = [_few_scores(query * scale, key)], [_positions(value)]
     if global_key is not None:
         own = query if global_query is None else global_query
         scores.append(_few_scores(own * scale, global_key))
-    whole = split.parts(key) == 1
-    if whole and global_key is not None:
-        scores = [jnp.concatenate(scores, axis=1)]
-    values = [_positions(value)]
-    if global_key is not None:
         values.append(_positions(global_value))
-    if whole and global_key is not None:
-        values = [jnp.concatenate(values, axis=1)]
     where = None if valid is None else valid.reshape(-1, 1)
-    if whole:
-        if where is not None and global_key is not None:
-            others = np.ones((query.shape[1], 1), bool)
-            where = np.concatenate([where, others])
-        weights = jax.nn.softmax(scores[0], axis=1, where=where)
+    if split.parts(key) == 1:
+        scores, values = jnp.concatenate(scores, 1), [jnp.concatenate(values, 1)]
+        if where is not None:
+            others = scores.shape[1] - len(where)
+            where = np.pad(where, [(0, others), (0, 0)], constant_values=True)
+        weights = jax.nn.softmax(scores, axis=1, where=where)
         weights = [dropout(weights, dropout_rate, dropout_key)]
     else:
         weights = softmax_in_parts(scores, 1, where)

@@ -100,7 +100,7 @@ class CuboidSpec:
         return tuple(have // size for have, size in whole)
 
     def reordered(self, grid: Grid) -> Reordered | None:
-        """How the cuboids' axis 1 differs from that in raster order; None: not."""
+        """The order of cuboids, which are axis 1; None if it is raster order."""
         counts = self.counts(grid)
         axes = tuple(RASTER.index(axis) for axis in self.order)
         moved = [axis for axis in axes if counts[axis] > 1]

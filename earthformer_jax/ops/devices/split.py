@@ -23,17 +23,19 @@ def _mesh(x: Any):
     return jax.typeof(x).sharding.mesh
 
 
+def _divided(x: Any) -> dict[str, int]:
+    """Sizes of the axes of devices among which the compiler divides an array."""
+    mesh = _mesh(x)
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {k: mesh.shape[k] for k, kind in kinds if kind == jax.sharding.AxisType.Auto}
+
+
 def parts(*arrays: Any) -> int:
     """Into how many parts fields are split on the mesh of these arrays; 1: not at all.
 
     Inside `jax.shard_map` over that axis every array is a part, and is split no more.
     """
-    for x in arrays:
-        mesh = _mesh(x)
-        kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-        if kinds.get(AXIS) == jax.sharding.AxisType.Auto and mesh.shape[AXIS] > 1:
-            return mesh.shape[AXIS]
-    return 1
+    return max(_divided(x).get(AXIS, 1) for x in arrays)
 
 
 def shares(*arrays: Any) -> int:
@@ -42,16 +44,8 @@ def shares(*arrays: Any) -> int:
     An axis in front of that of the examples is not to be merged with it where they are
     shared, and no loop is to run over it: every device would be sent all examples.
     """
-    for x in arrays:
-        mesh = _mesh(x)
-        sizes = [
-            mesh.shape[name]
-            for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-            if kind == jax.sharding.AxisType.Auto and name != AXIS
-        ]
-        if math.prod(sizes) > 1:
-            return math.prod(sizes)
-    return 1
+    sizes = (_divided(x) | {AXIS: 1} for x in arrays)
+    return max(math.prod(of_axes.values()) for of_axes in sizes)
 
 
 def split_along(x: jax.Array, axis: int) -> jax.Array:
