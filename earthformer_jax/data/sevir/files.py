@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from earthformer_jax.data.readers import unchanged
+from earthformer_jax.data.reading import memory
 from earthformer_jax.data.sevir.events import Events
 
 DATASET = "vil"
@@ -93,13 +94,9 @@ class VilFiles:
             return np.stack([vil[index, :, :, t] for t in numbers])
         event = self._kept.pop((name, index), None)
         if event is None:
-            oldest = None
             if len(self._kept) >= KEPT:
-                oldest = self._kept.popitem(last=False)[1]
-            if oldest is not None and oldest.shape == vil.shape[1:]:
-                event = oldest  # its memory is used again
-            else:
-                event = np.empty(vil.shape[1:], np.uint8)
+                self._kept.popitem(last=False)
+            event = memory.empty(vil.shape[1:], np.uint8)
             vil.read_direct(event, np.s_[index])
         self._kept[name, index] = event
         return _time_first(event, numbers)

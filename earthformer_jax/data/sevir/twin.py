@@ -270,15 +270,6 @@ class _Rain:
         return np.log(np.maximum(rain, LEAST)), columns
 
 
-def _rain(cells: Cells, minutes, pixels: int, km: float) -> np.ndarray:
-    """VIL in kg/m2, float32 `[t, h, w]`, of all cells, without texture."""
-    rain, frames = _Rain(cells, pixels, km), []
-    for minute in minutes:
-        rain.at(minute)
-        frames.append(rain.rows(slice(None)))
-    return np.stack(frames)
-
-
 def _gauss(x: np.ndarray, middle: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Gaussians float32 `[n, x]` of height 1 with middles and sizes `[n]`."""
     exponent = (x - middle[:, None]).astype(np.float32)
@@ -334,25 +325,6 @@ def _noise(rng: np.random.Generator, n: int, km: float) -> np.ndarray:
     spectrum[0, 0] = 0
     noise = np.asarray(scipy.fft.irfft2(spectrum, (n, n)))
     return noise * np.float32(TEXTURE_SPREAD / (noise.std() or 1))  # 0: one pixel
-
-
-def shifted(field: np.ndarray, shift: np.ndarray, pixels: int) -> np.ndarray:
-    """A periodic field shifted by a number of pixels, with cubic interpolation.
-
-    Args:
-        field: `[n, n]`.
-        shift: (rows, columns) by which it moves towards higher indices; may be
-            fractional.
-        pixels: rows and columns of the result, at most n.
-
-    Returns:
-        `[pixels, pixels]` from its corner: out[i, j] = field[i - rows, j - columns].
-    """
-    whole = np.floor(-np.asarray(shift)).astype(int)
-    reach = np.arange(-1, pixels + 2)  # a cubic needs one value before and two after
-    cut = field.take(whole[0] + reach, 0, mode="wrap")
-    cut = cut.take(whole[1] + reach, 1, mode="wrap")
-    return _between(cut, -np.asarray(shift) - whole)
 
 
 def _between(cut: np.ndarray, shares: np.ndarray) -> np.ndarray:

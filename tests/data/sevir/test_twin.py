@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.sevir import twin as twin_lib
-from earthformer_jax.data.sevir.twin import RadarTwin, shifted
+from earthformer_jax.data.sevir.twin import RadarTwin
 
 COARSE = dict(frames=13, space_step=8)  # 48 x 48 pixels
 
@@ -96,6 +96,17 @@ class TestRadarTwin:
                 twin[index]
 
 
+def moved(monkeypatch, field, shift, pixels):
+    """A corner of the texture that a field `[n, n]` is, one shift later."""
+    monkeypatch.setattr(twin_lib, "_noise", lambda *_: field)
+    monkeypatch.setattr(twin_lib, "TEXTURE_PERIOD", float(len(field)))
+    monkeypatch.setattr(twin_lib, "TEXTURE_LIFE", np.inf)
+    monkeypatch.setattr(twin_lib, "TEXTURE_SPREAD", 0.0)  # its mean stays as it is
+    texture = twin_lib._Texture(np.random.default_rng(0), shift, pixels, km=1.0)
+    texture.at(1.0)
+    return texture.logarithm(slice(0, pixels), slice(0, pixels))
+
+
 class TestParts:
     def test_one_cell(self):
         """Highest in the middle of its life, where the wind has carried it."""
@@ -108,7 +119,11 @@ class TestParts:
             size=np.array([[10.0, 20.0]]),
         )
         minutes = np.array([0.0, 15.0, 30.0, 45.0, 60.0])
-        rain = twin_lib._rain(cells, minutes, pixels=384, km=1.0)
+        all_cells, rain = twin_lib._Rain(cells, pixels=384, km=1.0), []
+        for minute in minutes:
+            all_cells.at(minute)
+            rain.append(all_cells.rows(slice(None)))
+        rain = np.stack(rain)
         np.testing.assert_array_equal(rain[[0, 4]], 0)
         centre = np.arange(384) + 0.5
         for k, minute in enumerate((15, 30, 45), 1):
@@ -130,20 +145,20 @@ class TestParts:
         speed = np.linalg.norm(wind.mean)
         assert twin_lib.WIND_SPEED[0] <= speed <= twin_lib.WIND_SPEED[1]
 
-    def test_whole_pixels_roll(self):
+    def test_whole_pixels_roll(self, monkeypatch):
         field = np.random.default_rng(0).standard_normal((10, 10)).astype(np.float32)
         for shift in ((0, 0), (3, -2), (-11, 25)):
             np.testing.assert_allclose(
-                shifted(field, np.array(shift), 10),
+                moved(monkeypatch, field, np.array(shift), 10),
                 np.roll(field, shift, (0, 1)),
                 rtol=1e-6,
             )
 
-    def test_parts_of_pixels(self):
+    def test_parts_of_pixels(self, monkeypatch):
         """A wave of 16 pixels is where it should be, to a thousandth."""
         at = 2 * np.pi * np.arange(32) / 16
         field = (np.sin(at)[:, None] * np.cos(at)[None, :]).astype(np.float32)
-        moved = shifted(field, np.array([2.3, -0.6]), 20)
+        have = moved(monkeypatch, field, np.array([2.3, -0.6]), 20)
         i, j = np.arange(20)[:, None] - 2.3, np.arange(20)[None, :] + 0.6
         want = np.sin(2 * np.pi * i / 16) * np.cos(2 * np.pi * j / 16)
-        np.testing.assert_allclose(moved, want, atol=5e-3)
+        np.testing.assert_allclose(have, want, atol=5e-3)
