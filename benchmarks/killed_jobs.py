@@ -43,13 +43,14 @@ def work(workdir: str) -> None:
     import jax
 
     from earthformer_jax import main
-    from earthformer_jax.run.distributed import command, job
+    from earthformer_jax.run.distributed import job, joining
     from earthformer_jax.training import loop
     from tests.training import toy
 
     def train(_) -> int:
         dataset, config = toy.dataset(), toy.config(**CHANGES)
-        command.enter(job.find({}, os.environ), 600.0, LOST_AFTER)
+        watch = joining.join(job.find({}, os.environ), 600.0, LOST_AFTER)
+        main._watches.append(watch)
         assert jax.process_count() == 2
         done = loop.train(config, workdir, dataset=dataset, model=toy.ToyModel())
         return 0 if done else STOPPED

@@ -10,7 +10,8 @@ uses the caches, too, so measure on an idle machine where you can.
 
 Kinds: nbody, moving, enso and radar are generated; flat, gzip and frames read a file of
 SEVIR's layout, uint8 (event, 384, 384, 49), stored without compression, compressed by
-them has imported what it needs.
+event, and compressed by frame. The first batch of each turn is not counted: it waits
+until the process has imported what it needs.
 """
 
 import argparse
