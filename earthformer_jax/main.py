@@ -34,6 +34,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 import jax
@@ -47,8 +48,7 @@ from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
 from earthformer_jax.run.config import list_fields
-from earthformer_jax.run.distributed import command as distributed
-from earthformer_jax.run.distributed import launching
+from earthformer_jax.run.distributed import job, joining, launching, peers
 from earthformer_jax.run.forecasting import command
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.run.parts import MakeParts, summarize
@@ -63,6 +63,7 @@ from earthformer_jax.training.scalars import NonFiniteError
 from earthformer_jax.training.signals import Stopped
 
 DIVERGED = 1
+_BY_ALL = ("train", "evaluate")  # modes in which the processes of a job share the work
 
 _CONFIG = command_line.define_config(flags.FLAGS)
 _WORKDIR = flags.DEFINE_string(
@@ -80,13 +81,56 @@ _MODE = flags.DEFINE_enum(
 _ALL = flags.DEFINE_bool(
     "all", False, "With --mode=summary: all models, at the sizes used in the paper."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Join a job of several processes: that of --coordinator, --num_processes and "
+    "--process_id, or of JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+    "JAX_PROCESS_ID, or the one that SLURM, MPI, a Kubernetes JobSet or a TPU pod has "
+    "started.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT where process 0 waits for the others."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes in the job.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this process, from 0.", lower_bound=0
+)
+_LOCAL_DEVICES = flags.DEFINE_string(
+    "local_devices",
+    None,
+    "Accelerators of this machine that this process uses, such as 0,1; default: all, "
+    "or its share where several processes of a job run on a machine.",
+)
+_JOIN_WITHIN = flags.DEFINE_float(
+    "join_within",
+    joining.WITHIN,
+    "Seconds that the processes of a job wait for each other at the start.",
+    lower_bound=1,
+)
+_LOST_AFTER = flags.DEFINE_float(
+    "lost_after",
+    joining.LOST_AFTER,
+    "Seconds without an answer after which another machine is taken for lost, and all "
+    "processes of the job end; one whose process ended is known at once.",
+    lower_bound=5,
+)
+_LAUNCH = flags.DEFINE_integer(
+    "launch",
+    None,
+    "Start so many processes of this command on this machine, as one job.",
+    lower_bound=1,
+)
+
 command.define(flags.FLAGS)
-distributed.define(flags.FLAGS)
 
 logger = logging.getLogger(__name__)
 
 # For programs that run this command with a data set and a model of their own.
 build: MakeParts | None = None
+_watches: list[peers.Watch | None] = []  # over the other processes of the job, if any
 
 
 def run(
@@ -168,6 +212,33 @@ def _compare() -> None:
     comparing.compare(flags.FLAGS.workdirs, flags.FLAGS.output)
 
 
+def _check_job() -> None:
+    """Refuses flags of a job where there is none.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    given = [name for name in job.VARIABLES if flags.FLAGS[name].value is not None]
+    if _LAUNCH.value is not None and (given or _DISTRIBUTED.value):
+        other = f"--{given[0]}" if given else "--distributed"
+        raise ConfigError(f"--launch starts all processes here; leave out {other}")
+    if given and not _DISTRIBUTED.value:
+        raise ConfigError(f"--{given[0]} needs --distributed")
+    if (_LAUNCH.value is not None or _DISTRIBUTED.value) and _MODE.value not in _BY_ALL:
+        flag = "--distributed" if _DISTRIBUTED.value else "--launch"
+        raise ConfigError(
+            f"--mode={_MODE.value} uses one process; leave out {flag}, which goes with "
+            f"--mode={' or '.join(_BY_ALL)}"
+        )
+
+
+def _join() -> None:
+    """Joins the job that the flags or the environment tell of."""
+    given = {name: flags.FLAGS[name].value for name in job.VARIABLES}
+    found = job.find(given, os.environ, joining.has_tpu())
+    _watches.append(joining.join(found, _JOIN_WITHIN.value, _LOST_AFTER.value))
+
+
 def _plan() -> None:
     """Says what a training needs, on the devices at hand or on described ones.
 
@@ -183,12 +254,12 @@ def _plan() -> None:
 
 def _prepare(config: ml_collections.ConfigDict) -> None:
     """Makes JAX ready, before it looks for devices."""
-    if flags.FLAGS.distributed:
-        distributed.join(flags.FLAGS)
+    if _DISTRIBUTED.value:
+        _join()
         if jax.process_index() > 0:
             logging.getLogger("earthformer_jax").setLevel(logging.WARNING)
     cache_compilations()
-    if not flags.FLAGS.distributed:
+    if not _DISTRIBUTED.value:
         batches = [config.train.micro_batch, config.eval.batch_size]
         cpu.use_cores(batches, config.parallel.space, config.parallel.model)
 
@@ -261,9 +332,9 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")
         command.check(flags.FLAGS, _MODE.value)
-        distributed.check(flags.FLAGS)
-        if flags.FLAGS.launch is not None:
-            return launching.launch(flags.FLAGS.launch)
+        _check_job()
+        if _LAUNCH.value is not None:
+            return launching.launch(_LAUNCH.value)
         if _MODE.value == "summary":
             print(_summary())
             return DONE
@@ -297,12 +368,21 @@ def main(argv: Sequence[str]) -> int:
         TrainingError,
         OSError,
     ) as error:
-        distributed.await_verdicts()
+        _await_verdicts()
         logger.debug("where it happened", exc_info=True)  # --verbosity=1
         print(f"error: {error}", file=sys.stderr)
         status = DIVERGED if isinstance(error, NonFiniteError) else WRONG_INPUT
-        distributed.leave(status, f"error: {error}")
+        _leave(status, f"error: {error}")
         return status
+
+
+def _leave(status: int, why: str = "") -> None:
+    """Says goodbye to the other processes of the job; after an error, ends this one."""
+    while _watches:
+        if (watch := _watches.pop()) is not None:
+            watch.leave(status, why)
+        if status:  # JAX would wait for the others
+            interrupts.end_now(status)
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -310,12 +390,29 @@ def _main(argv: Sequence[str]) -> int:
     try:
         status = main(argv)
     except Exception as error:
-        distributed.end_by(error, DIVERGED)
+        if _watches:
+            _end_by(error)
         raise
-    distributed.leave(status)
+    _leave(status)
     if status == STOPPED:
         interrupts.end_now(status)
     return status
+
+
+def _await_verdicts() -> None:
+    """Ends this process if an error follows from the end of another one.
+
+    Computations over all devices, saves among them, fail where a process is lost.
+    """
+    for watch in filter(None, _watches):
+        watch.verdict()
+
+
+def _end_by(error: Exception) -> None:
+    """Ends this process of a job by an error that nothing else has caught."""
+    _await_verdicts()
+    traceback.print_exception(error)
+    _leave(DIVERGED, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
 if __name__ == "__main__":

@@ -207,18 +207,6 @@ class TestTrainAndEvaluate:
         assert call(f"--config={config_file}") == 143
 
 
-def test_plan_of_a_config_that_comes_with_the_package(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "_show_log", lambda: None)
-    file, output = "configs/moving_mnist.py:test,unet", tmp_path / "plan.json"
-    plan = ("--mode=plan", f"--config={file}", f"--workdir={tmp_path}/w")
-    assert call(*plan, f"--output={output}") == 0
-    text, found = capsys.readouterr().out, json.loads(output.read_text())
-    assert text.startswith("unet on moving_mnist: 4x32x32x1 to 3x32x32x1\n")
-    assert f"  parameters ({found['parameter_count']:,}) " in text
-    assert f"devices: {found['step']['devices']} x CPU\n" in text
-    assert found["fits"] and found["step"]["statistics"] > 0
-
-
 def test_fields_are_listed(config_file, tmp_path, capsys):
     arguments = f"--config={config_file}", "--mode=fields", "--config.optim.lr=0.25"
     assert call(*arguments) == 0
@@ -324,17 +312,13 @@ WRONG = {
         ["--config={file}", "--process_id=1"],
         "--process_id needs --distributed",
     ),
-    "a limit of a job without the job": (
-        ["--config={file}", "--lost_after=20"],
-        "--lost_after needs --distributed or --launch",
-    ),
     "processes started here that are told of others": (
         ["--config={file}", "--launch=2", "--distributed"],
         "--launch starts all processes here; leave out --distributed",
     ),
     "a forecast by several processes": (
         ["--config={file}", "--mode=forecast", "--input=a.nc", "--launch=2"],
-        "--launch needs --mode=train or --mode=evaluate",
+        "--mode=forecast uses one process; leave out --launch",
     ),
     "a job that nothing tells of": (
         ["--config={file}", "--distributed"],

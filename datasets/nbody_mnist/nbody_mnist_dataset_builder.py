@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from earthformer_jax.data.mnist import nbody_mnist
 from earthformer_jax.data.mnist.frames import WHITE
-from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 from earthformer_jax.settings import settings_from
 

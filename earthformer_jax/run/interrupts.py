@@ -10,11 +10,7 @@ import threading
 
 STOPPED = 143  # exit status, that of a program ended by SIGTERM
 
-SIGNALS = [  # that ask for a stop
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
-    if hasattr(signal, name)
-]
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 
 
 def end_when_asked() -> None:
@@ -24,10 +20,11 @@ def end_when_asked() -> None:
     thread does it. While training handles the signals itself
     (`training.signals.StopRequest`), nothing happens here. Ignored ones remain ignored.
     """
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in SIGNALS:
+    for number in numbers:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _leave_to_thread)
     threading.Thread(target=_watch, args=(read,), daemon=True).start()
@@ -38,8 +35,9 @@ def end_when_asked_again() -> None:
 
     JAX catches SIGTERM in a job of several processes, below Python, for good.
     """
-    for number in SIGNALS:
-        if signal.getsignal(number) is _leave_to_thread:
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _leave_to_thread:
             signal.signal(number, _leave_to_thread)
 
 

@@ -163,14 +163,13 @@ def host_bytes(cgroups: pathlib.Path = CGROUPS) -> int:
 
 def device_bytes() -> int:
     """Memory of all devices of this process together; a CPU has that of the host."""
-    limits = [memory_limit(device) for device in jax.local_devices()]
-    known = [limit for limit in limits if limit is not None]
-    return sum(known) if len(known) == len(limits) else host_bytes()
-
-
-def memory_limit(device: Any) -> int | None:
-    """Bytes that a program can have on a device, None if it does not tell."""
-    return (device.memory_stats() or {}).get("bytes_limit")
+    limits = []
+    for device in jax.local_devices():
+        statistics: Mapping[str, Any] = device.memory_stats() or {}
+        if "bytes_limit" not in statistics:
+            return host_bytes()
+        limits.append(statistics["bytes_limit"])
+    return sum(limits)
 
 
 def program_bytes(compiled: Any) -> int:

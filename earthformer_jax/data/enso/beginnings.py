@@ -30,7 +30,7 @@ from earthformer_jax.data.enso.learned import (
 )
 from earthformer_jax.data.enso.settings import Settings
 from earthformer_jax.data.enso.systems import recall
-from earthformer_jax.data.enso.systems.training import past_of
+from earthformer_jax.data.enso.systems.past import past_of
 from earthformer_jax.data.forecasting import choosing
 from earthformer_jax.data.forecasting.beginnings import (
     LAST,

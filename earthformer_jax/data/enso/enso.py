@@ -43,12 +43,11 @@ from earthformer_jax.data.enso.learned import (
 from earthformer_jax.data.enso.settings import Settings
 from earthformer_jax.data.enso.systems import of_twin
 from earthformer_jax.data.enso.systems.fitting import fitting
+from earthformer_jax.data.enso.systems.past import Past, past_of
 from earthformer_jax.data.enso.systems.training import (
-    Past,
     Training,
     memory_scale,
     months_of,
-    past_of,
 )
 from earthformer_jax.data.readers.grid import point_weights
 from earthformer_jax.data.readers.series import Cube

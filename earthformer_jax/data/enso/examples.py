@@ -25,7 +25,7 @@ class EnsoExamples:
 
     With `past`, `memory` `[r]` and `cell_memory` `[h, w]` are what the last input month
     remembers of those before it, of Nino3.4 and of every cell
-    (`enso.systems.training.Past`), in K months; reference forecasts read them. A window
+    (`enso.systems.past.Past`), in K months; reference forecasts read them. A window
     that has neither remembers its own months only.
 
     With `observed`, targets that are not observed are 0 K and do not count: the index

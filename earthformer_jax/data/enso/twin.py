@@ -416,10 +416,11 @@ def _states(draws: np.ndarray, first_month: np.ndarray) -> np.ndarray:
 
 
 def _few(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest entries of the rows of matrices `[m, n, n]`: all that are not 0.
+    """The entries of matrices `[m, n, n]` that are not 0, row by row.
 
     Returns:
-        entries and their columns, `[k, m, n]`.
+        entries and their columns, `[k, m, n]`: k in each row, as many as the fullest
+        row has, the others filled up with 0.
     """
     large = np.abs(matrices) > FAR
     most = int(np.max(np.sum(large, axis=-1)))

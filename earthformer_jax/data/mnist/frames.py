@@ -8,7 +8,6 @@ import numpy as np
 
 from earthformer_jax.data.source import Batch, Example
 
-SPLITS = ("train", "validation", "test")
 SIZE = 28  # pixels of the image of a digit, along each side
 WHITE = 255  # in stored frames; 1 in examples
 

@@ -30,15 +30,17 @@ from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import video
 from earthformer_jax.data.mnist.digits import TFDS, load_digits
+from earthformer_jax.data.mnist.frames import check_lengths, check_space_step
 from earthformer_jax.data.mnist.moving_sequences import (
     FileSequences,
     GeneratedSequences,
 )
-from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.mnist.prepared import PreparedSequences
 from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.readers.arrays import NpyArray
 from earthformer_jax.data.source import Source
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import at_least, setting, settings_from
 
@@ -162,19 +164,19 @@ def _whole(settings: Settings) -> tuple[Source, str]:
         if not tfds_source.is_prepared(path):
             path = _npy(path)
             frames, count, *size = _check_file(path, inputs_only)
-            video.check_space_step(settings, size)
+            check_space_step(settings, size)
             whole = dataclasses.replace(inputs_only, in_len=frames)
             return FileSequences(path, np.arange(count), whole), label
         source = tfds_source.open_split(path, TFDS_SPLIT)
     else:
         source = tfds_source.open_named(TFDS_NAME, TFDS_SPLIT)
     positions = source.positions().tolist()
-    prepared = video.PreparedSequences(source, TFDS_FEATURE, positions, inputs_only)
+    prepared = PreparedSequences(source, TFDS_FEATURE, positions, inputs_only)
     return prepared.whole(), label
 
 
 def _generated(settings: Settings) -> Dataset:
-    video.check_space_step(settings, (settings.size, settings.size))
+    check_space_step(settings, (settings.size, settings.size))
     digits = load_digits(settings.digits)
     images = {"train": digits.train, "validation": digits.test, "test": digits.test}
     sources = {
@@ -205,7 +207,7 @@ def _npy(path: Path) -> Path:
 def _from_file(settings: Settings, path: Path) -> Dataset:
     path = _npy(path)
     _, count, *size = _check_file(path, settings)
-    video.check_space_step(settings, size)
+    check_space_step(settings, size)
     numbers = split_numbers(count)
     keys = _file_keys(path, settings.in_len + settings.out_len)
     used = video.without_repeats({k: keys[n] for k, n in numbers.items()}, path)
@@ -227,7 +229,7 @@ def _prepared(settings: Settings, source: tfds_source.TfdsSource) -> Dataset:
     positions = source.positions()
     numbers = {split: positions[n] for split, n in split_numbers(len(source)).items()}
     every = {
-        split: video.PreparedSequences(source, TFDS_FEATURE, chosen.tolist(), settings)
+        split: PreparedSequences(source, TFDS_FEATURE, chosen.tolist(), settings)
         for split, chosen in numbers.items()
     }
     keys = source.keys()[:, None]
@@ -290,5 +292,5 @@ def _check_file(path: Path, settings: Settings) -> tuple[int, ...]:
             f"path={path} has shape {shape}; expected (time, sequence, height, width). "
             "Write it again after numpy.swapaxes(x, 0, 1)"
         )
-    video.check_lengths(settings, shape[0], str(path))
+    check_lengths(settings, shape[0], str(path))
     return shape

@@ -10,6 +10,7 @@ from earthformer_jax.data.mnist import moving_generator
 from earthformer_jax.data.readers import unchanged
 from earthformer_jax.data.readers.arrays import NpyArray
 from earthformer_jax.data.source import Example
+from earthformer_jax.data.splits import SPLITS
 
 
 class GeneratedSequences:
@@ -28,7 +29,7 @@ class GeneratedSequences:
         self._num_digits, self._size = settings.num_digits, settings.size
         self._in_len, self._space_step = settings.in_len, settings.space_step
         self._frames = settings.in_len + settings.out_len
-        self._key = (settings.seed, frames_lib.SPLITS.index(split))
+        self._key = (settings.seed, SPLITS.index(split))
 
     def __len__(self) -> int:
         return self._count

@@ -25,16 +25,18 @@ from earthformer_jax.data.forecasting.beginnings import Beginnings, Starts
 from earthformer_jax.data.mnist import beginnings as begin
 from earthformer_jax.data.mnist import video
 from earthformer_jax.data.mnist.digits import Digits, load_digits
+from earthformer_jax.data.mnist.frames import check_space_step
 from earthformer_jax.data.mnist.nbody_rules import POWERS, Draw, Rules
 from earthformer_jax.data.mnist.nbody_sequences import (
     RandomDraws,
     SavedDraws,
     Sequences,
 )
-from earthformer_jax.data.mnist.video import SPLITS
+from earthformer_jax.data.mnist.prepared import PreparedSequences
 from earthformer_jax.data.protocols.following import ByProtocol
 from earthformer_jax.data.readers import paths
 from earthformer_jax.data.source import Source
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.state import DataState
 from earthformer_jax.settings import (
     FINITE,
@@ -139,7 +141,7 @@ class Settings(ByProtocol):
                 "are shrunk from"
             )
         if not self.path:
-            video.check_space_step(self, (self.size, self.size))
+            check_space_step(self, (self.size, self.size))
 
 
 def load(config: Mapping[str, Any]) -> Dataset:
@@ -254,7 +256,7 @@ def _whole(settings: Settings) -> tuple[Source, str]:
         if tfds_source.is_prepared(path):
             source = tfds_source.open_split(path, "test")
             inputs_only = dataclasses.replace(settings, protocol="", out_len=0)
-            prepared = video.PreparedSequences(
+            prepared = PreparedSequences(
                 source, TFDS_FEATURE, range(len(source)), inputs_only
             )
             return prepared.whole(), label
@@ -335,7 +337,7 @@ def _prepared(settings: Settings, folder: Path) -> Dataset:
     every, keys = {}, {}
     for split in SPLITS:
         source = tfds_source.open_split(folder, split)
-        every[split] = video.PreparedSequences(
+        every[split] = PreparedSequences(
             source, TFDS_FEATURE, range(len(source)), settings
         )
         keys[split] = source.keys()[:, None]

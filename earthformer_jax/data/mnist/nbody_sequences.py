@@ -22,6 +22,7 @@ from earthformer_jax.data.mnist.nbody_rules import (
 )
 from earthformer_jax.data.reading import memory
 from earthformer_jax.data.source import Batch, Example
+from earthformer_jax.data.splits import SPLITS
 
 SEED_RANGE = 2**32
 EDGE = DIGIT + 1  # pixels around the canvas that digits may extend over
@@ -96,7 +97,7 @@ class RandomDraws:
         """The draws of some numbers `[b]`, stacked."""
         n = self.rules.num_digits
         split_key = counter_random.fold_in(
-            counter_random.key(self.seed % SEED_RANGE), frames.SPLITS.index(self.split)
+            counter_random.key(self.seed % SEED_RANGE), SPLITS.index(self.split)
         )
         keys = counter_random.split(counter_random.fold_in(split_key, indices), 4)
         digits, place, angle, speed = np.moveaxis(keys, -2, 0)

@@ -10,14 +10,11 @@ import numpy as np
 from earthformer_jax.data import leaks
 from earthformer_jax.data.dataset import Channel, Data, Dataset, Display
 from earthformer_jax.data.leaks import Spans
-from earthformer_jax.data.mnist.frames import SPLITS, check_lengths, check_space_step
-from earthformer_jax.data.mnist.prepared import PreparedSequences
 from earthformer_jax.data.references import persistence
 from earthformer_jax.data.source import Source
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics import frames as frame_metrics
-
-__all__ = ["SPLITS", "PreparedSequences", "check_lengths", "check_space_step"]
 
 MSE_UNITS = "sum over the pixels of a frame"
 

@@ -22,9 +22,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from earthformer_jax.data.sevir.events import SPLITS, Events, count_windows
-
-__all__ = ["Events", "count_windows"]
+from earthformer_jax.data.sevir.events import Events
+from earthformer_jax.data.splits import SPLITS
 
 IMG_TYPE = "vil"
 REQUIRED = ("id", "file_name", "file_index", "img_type", "time_utc", "pct_missing")

@@ -18,9 +18,11 @@ from scipy.sparse import csgraph
 from earthformer_jax.data import leaks
 from earthformer_jax.data.leaks import Spans
 from earthformer_jax.data.readers import times
-from earthformer_jax.data.sevir.catalog import SPLITS, Dates, Events, split_by_date
+from earthformer_jax.data.sevir.catalog import Dates, split_by_date
+from earthformer_jax.data.sevir.events import Events
 from earthformer_jax.data.sevir.files import EventFiles
 from earthformer_jax.data.sevir.windows import Windows
+from earthformer_jax.data.splits import SPLITS
 
 SHARES = (0.7, 0.85)  # of the events up to the end of training and of validation
 # Minutes of an event before and after its time, if the catalog has no offsets.

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclasses.dataclass(frozen=True)
 class Events:

@@ -24,10 +24,10 @@ from earthformer_jax.data.sevir import (
 from earthformer_jax.data.sevir import (
     windows as windows_lib,
 )
-from earthformer_jax.data.sevir.catalog import SPLITS
 from earthformer_jax.data.sevir.files import EventFiles
 from earthformer_jax.data.sevir.settings import Settings
 from earthformer_jax.data.sevir.windows import Windows
+from earthformer_jax.data.splits import SPLITS
 
 CATALOG, DATA = "CATALOG.csv", "data"
 

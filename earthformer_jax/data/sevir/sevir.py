@@ -30,7 +30,6 @@ from earthformer_jax.data.references import persistence
 from earthformer_jax.data.sevir import beginnings as begin
 from earthformer_jax.data.sevir import division
 from earthformer_jax.data.sevir import windows as windows_lib
-from earthformer_jax.data.sevir.catalog import SPLITS
 from earthformer_jax.data.sevir.files import EventFiles
 from earthformer_jax.data.sevir.origin import (
     CATALOG,
@@ -44,6 +43,7 @@ from earthformer_jax.data.sevir.rain import RAIN
 from earthformer_jax.data.sevir.settings import Settings
 from earthformer_jax.data.sevir.windows import NORMALIZATIONS, Cropped, Windows
 from earthformer_jax.data.source import Source
+from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.metrics import precipitation
 from earthformer_jax.metrics.precipitation import RainScores

@@ -15,8 +15,9 @@ from earthformer_jax.data.augment import center_crop
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.reading import memory
 from earthformer_jax.data.sevir import twin as twin_lib
-from earthformer_jax.data.sevir.events import SPLITS, count_windows
+from earthformer_jax.data.sevir.events import count_windows
 from earthformer_jax.data.source import Batch, Example, Source, stacked
+from earthformer_jax.data.splits import SPLITS
 
 MISSING = 255  # code of pixels that were not observed
 

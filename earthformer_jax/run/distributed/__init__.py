@@ -2,6 +2,5 @@
 
 `job` finds out which process of which job this one is, `joining` makes them meet,
 `peers` ends them all when one is lost, `launching` starts them on one machine, and
-`forecasting` lets all of them forecast for the one that writes; `command` has the
-flags.
+`forecasting` lets all of them forecast for the one that writes.
 """

@@ -144,10 +144,10 @@ def _gather(job: Job, within: float) -> dict[int, Peer]:
 
 
 def _greet(connection: socket.socket, job: Job, peers: dict[int, Peer]) -> Peer | None:
-    """Hears who calls; None if it is not a process of this program.
+    """Hears who calls; None if it is no process of this program.
 
     Raises:
-        ConfigError: if it is of another job, or its number is taken already.
+        ConfigError: if it is of another job, or another says that it is the same one.
     """
     connection.settimeout(_ANSWER)
     try:

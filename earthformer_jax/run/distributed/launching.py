@@ -15,8 +15,12 @@ from typing import IO
 from earthformer_jax.run.distributed.job import VARIABLES
 from earthformer_jax.run.distributed.peers import GRACE, PARENT, free_port
 from earthformer_jax.run.distributed.schedulers import share
-from earthformer_jax.run.interrupts import SIGNALS
 
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+]
 _POLL = 0.05  # seconds
 
 
@@ -126,7 +130,7 @@ def _passing_on_signals(children: Sequence[subprocess.Popen]) -> Iterator[None]:
 
     before = {}
     try:
-        for number in SIGNALS:
+        for number in _SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, pass_on)
         yield

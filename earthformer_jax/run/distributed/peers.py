@@ -3,8 +3,8 @@
 Process 0 holds a connection to each of the others. A process that ends closes its
 connections, which the system of the other side notices at once, whatever Python or the
 devices are doing there; a machine that is gone is noticed when it no longer answers
-(keep-alive). A process that notices says so in one line and ends. One that ends by
-itself says goodbye first, with its exit status and its error.
+(keep-alive). Who notices says so in one line and ends. A process that ends by itself
+says goodbye first, with its exit status and its error.
 """
 
 import contextlib

@@ -112,9 +112,8 @@ def slurm(environment: Mapping[str, str]) -> Found | None:
 
 
 def mpi(environment: Mapping[str, str]) -> Found | None:
-    """What `mpirun` and its relatives tell.
-
-    On several machines, some of them do not tell where process 0 runs.
+    """What `mpirun` and its relatives tell; for more than a machine, not always where
+    process 0 runs.
 
     Raises:
         ConfigError: if a variable is not a number.
@@ -253,8 +252,8 @@ def share(
         count: number of those.
 
     Returns:
-        numbers among the accelerators that it sees; None: all of them, as for a single
-        process, and where each process has been shown only its own.
+        numbers among the accelerators that it sees; None: all of them, which is so for
+        a single process, and where whoever started it has shown each its own.
     """
     visible = environment.get(_first(environment, *_VISIBLE))
     if count == 1:
@@ -284,7 +283,7 @@ def whole(text: str, name: str, least: int = 0) -> int:
     """A whole number.
 
     Raises:
-        ConfigError: naming where it comes from, if it is not one, or is too small.
+        ConfigError: naming where it comes from, if it is none or too small.
     """
     if not re.fullmatch(r"\s*\d+\s*", text) or int(text) < least:
         raise ConfigError(f"{name}: expected a whole number from {least}")

@@ -47,8 +47,6 @@ _MODES = {
     "model": ("forecast", "export"),
     "init_from": ("train",),
     "protocol": ("evaluate",),
-    "distributed": ("train", "evaluate"),
-    "launch": ("train", "evaluate"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.ops.derivatives import forward_mode
 from earthformer_jax.profiling import machines, summary
 from earthformer_jax.profiling.machines import CPU, Kind, Machine
@@ -24,7 +25,7 @@ from earthformer_jax.run.planning.step import (
     compile_step,
     memory_of,
 )
-from earthformer_jax.run.planning.work import dtype_of, flops_of_step
+from earthformer_jax.run.planning.work import dtype_of, flops_of_step, memory_limit
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
@@ -53,7 +54,7 @@ class MemoryPlan:
 
     Attributes:
         model: its name.
-        data: name of the data set.
+        data: their name.
         input_shape: of an example.
         target_shape: of an example.
         parameter_count: trained values.
@@ -66,7 +67,7 @@ class MemoryPlan:
             tracing; the compiler may keep less, and has workspace besides.
         available: bytes on one device.
         flops: of the products of a step, on all devices: multiplications and additions.
-        rate: the same, that a device can do in a second; None: unknown.
+        rate: that a device can do in a second; None: unknown.
         dtype: of the arithmetic.
         tries: settings that would make it fit, tried.
         advice: further ways.
@@ -138,25 +139,15 @@ def make(
 
     step = compiled(first)
     shapes = example_shapes(first.config, first.dataset)
-    found = summary.structure(first.model, shapes[0])
-    kept = summary.activation_bytes(first.model, *shapes, found.variables)
-    train, dtype = first.config.train, dtype_of(first.config)
-    plan = MemoryPlan(
-        model=config_lib.model_label(first.config),
+    plan = _described(first.config, first.model, shapes, step)
+    plan = dataclasses.replace(
+        plan,
         data=first.dataset.data.name,
-        input_shape=shapes[0],
-        target_shape=shapes[1],
-        parameter_count=found.size("params"),
-        machine=str(machine or Machine(kind, 1, len(devices))),
+        machine=_name(machine, kind, len(devices)),
         platform=kind.platform,
         described=machine is not None,
-        batch_size=train.batch_size,
-        step=step,
-        kept=kept * train.micro_batch // step.devices,
         available=available,
-        flops=flops_of_step(first.model, shapes[0], found.variables, train.batch_size),
-        rate=kind.rate(dtype),
-        dtype=dtype,
+        rate=kind.rate(plan.dtype),
         notes=(*notes, *_notes(kind, machine)),
     )
     if plan.fits:
@@ -191,6 +182,35 @@ def _without_others(
         config = remedies.changed(config, {"model.attn_implementation": "xla"})
         notes.append("with the attention of XLA in place of cuDNN's, which needs less")
     return config, notes
+
+
+def _described(
+    config: ml_collections.ConfigDict,
+    model: Forecaster,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    step: StepMemory,
+) -> MemoryPlan:
+    """A plan with what tracing the model tells, before the machine is looked at."""
+    found = summary.structure(model, shapes[0])
+    per_example = summary.activation_bytes(model, *shapes, found.variables)
+    batch = config.train.batch_size
+    return MemoryPlan(
+        model=config_lib.model_label(config),
+        data="",
+        input_shape=shapes[0],
+        target_shape=shapes[1],
+        parameter_count=found.size("params"),
+        machine="",
+        platform="",
+        described=False,
+        batch_size=batch,
+        step=step,
+        kept=per_example * config.train.micro_batch // step.devices,
+        available=0,
+        flops=flops_of_step(model, shapes[0], found.variables, batch),
+        rate=None,
+        dtype=dtype_of(config),
+    )
 
 
 def _search(
@@ -253,7 +273,7 @@ def _kind_at_hand() -> Kind:
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return machines.KINDS[CPU]
-    known = machines.of_device(device.device_kind, mesh_lib.memory_limit(device))
+    known = machines.of_device(device.device_kind, memory_limit(device))
     platform = {"gpu": machines.GPU, "tpu": machines.TPU}.get(device.platform)
     return known or Kind(device.device_kind, platform or device.platform)
 
@@ -267,6 +287,10 @@ def _available(kind: Kind, count: int, machine: Machine | None) -> int:
     if kind.usable is None:
         raise ConfigError(f"the memory of {kind.name} is unknown")
     return int(kind.usable)
+
+
+def _name(machine: Machine | None, kind: Kind, count: int) -> str:
+    return f"{count} x {kind.name}" if machine is None else str(machine)
 
 
 def _notes(kind: Kind, machine: Machine | None) -> list[str]:

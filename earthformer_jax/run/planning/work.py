@@ -8,7 +8,6 @@ import ml_collections
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.profiling import machines, summary
-from earthformer_jax.training import mesh
 from earthformer_jax.training.monitoring.speed import Work
 
 # Of a training step, in forecasts: forward, and twice as much in the backward pass.
@@ -55,6 +54,11 @@ def work_of(
         return Work()  # whose members are trained one by one
     flops = flops_of_step(model, input_shape, variables, config.train.batch_size)
     device: Any = jax.local_devices()[0]  # those of other processes tell nothing
-    kind = machines.of_device(device.device_kind, mesh.memory_limit(device))
+    kind = machines.of_device(device.device_kind, memory_limit(device))
     rate = None if kind is None else kind.rate(dtype_of(config))
     return Work(flops, None if rate is None else rate * jax.device_count())
+
+
+def memory_limit(device: Any) -> float | None:
+    """Bytes that a program can have on a device, None if it does not tell."""
+    return (device.memory_stats() or {}).get("bytes_limit")

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Where scores go, in addition to the files of the workdir."""
+    """Where scores are told to besides the files of the workdir."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Tells scores of a step."""
@@ -114,7 +114,7 @@ def check(text: str) -> None:
 
 
 class Trackers:
-    """All trackers of a training. One that fails gets nothing more from then on."""
+    """All trackers of a training. One that fails is left alone from then on."""
 
     def __init__(
         self, text: str, workdir: pathlib.Path, config: Mapping[str, Any], step: int

@@ -8,7 +8,8 @@ import pytest
 
 from earthformer_jax.data.sevir import catalog as catalog_lib
 from earthformer_jax.data.sevir import division
-from earthformer_jax.data.sevir.catalog import Dates, count_windows
+from earthformer_jax.data.sevir.catalog import Dates
+from earthformer_jax.data.sevir.events import count_windows
 from tests import golden_files
 from tests.data import sevir_layout
 

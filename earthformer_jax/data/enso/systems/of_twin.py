@@ -7,7 +7,8 @@ import numpy as np
 
 from earthformer_jax.data.enso import twin
 from earthformer_jax.data.enso.systems.fitting import Fitted, fitting
-from earthformer_jax.data.enso.systems.training import Training, past_of
+from earthformer_jax.data.enso.systems.past import past_of
+from earthformer_jax.data.enso.systems.training import Training
 from earthformer_jax.data.readers.grid import Grid, point_weights
 
 SERIES_MONTHS = 12 * 400

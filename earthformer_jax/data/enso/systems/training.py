@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from earthformer_jax.data.enso.systems.past import Past, past_of
+from earthformer_jax.data.enso.systems.past import Past
 from earthformer_jax.data.readers import times
 from earthformer_jax.data.readers.series import Cube
 from earthformer_jax.data.splits import Period
 from earthformer_jax.statistics.memory import Months
-
-__all__ = ["Past", "past_of"]
 
 MOST_MONTHS = 12_000  # systems with memory are fitted to the latest of them
 
