@@ -21,7 +21,7 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
 from earthformer_jax.run.parts import build, check_model, example_shapes
 from earthformer_jax.settings import ConfigError, flatten
-from earthformer_jax.training.settings import check_dataset
+from earthformer_jax.training.setup.dataset import check_dataset
 from tests import test_imports
 
 ROOT = pathlib.Path(__file__).parents[1]

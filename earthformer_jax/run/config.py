@@ -20,6 +20,7 @@ from earthformer_jax.data.protocols.registry import PROTOCOLS
 from earthformer_jax.settings import ConfigError, flatten, meanings, nearest
 from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training.settings import Settings
+from earthformer_jax.training.setup.monitor import default_monitor
 
 SECTIONS = ("data", "model", *settings_lib.SECTIONS)
 
@@ -66,7 +67,7 @@ def explicit(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         name = model.get("name")
         kind = models.model_class(name) if name in models.names() else None
         with config.unlocked():
-            config.train.monitor = settings_lib.default_monitor(
+            config.train.monitor = default_monitor(
                 of_members=bool(model.get("noise")),
                 own_loss=hasattr(kind, "validation_loss"),
             )

@@ -42,16 +42,13 @@ from earthformer_jax.run.tokenizers.restoring import to_restore
 from earthformer_jax.run.trained import TrainedModel, restore
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Checkpoints
+from earthformer_jax.training.devices.checks import check_devices, check_fields
 from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.monitoring import trackers
 from earthformer_jax.training.monitoring.speed import Work
 from earthformer_jax.training.monitoring.trace import Trace
-from earthformer_jax.training.settings import (
-    check_dataset,
-    check_devices,
-    check_fields,
-    make_loss,
-)
+from earthformer_jax.training.setup.dataset import check_dataset
+from earthformer_jax.training.setup.loss import make_loss
 from earthformer_jax.training.workdir import CONFIG_FILE
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from earthformer_jax.training.settings import (
-    ParallelSettings,
-    check_fields,
-    check_parts,
-)
+from earthformer_jax.training.devices.checks import check_fields, check_parts
+from earthformer_jax.training.settings import ParallelSettings
 
 DATA, SPACE, MODEL = AXES = ("data", "space", "model")
 EXAMPLES = (DATA, MODEL)  # devices with parts of the parameters have own examples

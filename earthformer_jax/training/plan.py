@@ -8,11 +8,8 @@ from typing import Any
 
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import Progress
-from earthformer_jax.training.settings import (
-    TrainSettings,
-    default_monitor,
-    from_config,
-)
+from earthformer_jax.training.settings import TrainSettings, from_config
+from earthformer_jax.training.setup.monitor import default_monitor
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from earthformer_jax.run.api import load_config
 from earthformer_jax.run.parts import MakeParts, example_shapes, load_data
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import flatten
-from earthformer_jax.training.settings import default_monitor
+from earthformer_jax.training.setup.monitor import default_monitor
 from paper.costs import costs_of
 from paper.table import Row
 

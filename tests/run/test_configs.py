@@ -11,7 +11,7 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
 from earthformer_jax.run.parts import build, check_model, example_shapes
 from earthformer_jax.settings import ConfigError, flatten
-from earthformer_jax.training.settings import check_dataset
+from earthformer_jax.training.setup.dataset import check_dataset
 
 FILES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
 SPACES = {file: runpy.run_path(str(file)) for file in FILES}
