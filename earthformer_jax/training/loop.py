@@ -1,13 +1,11 @@
 """The training loop: from a config, a data set and a model to a workdir.
 
 A workdir holds config.json, checkpoints/, metrics.jsonl, speed.jsonl and TensorBoard
-events. Run
-again after an interruption, `train` continues from the last checkpoint and ends with
-the same numbers as if it had never been interrupted.
+events. Run again after an interruption, `train` continues from the last checkpoint and
+ends with the same numbers as if it had never been interrupted.
 """
 
 import contextlib
-import functools
 import json
 import logging
 import math
@@ -30,26 +28,19 @@ from earthformer_jax.models.contract import Forecaster, Variables, final_teachin
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import evaluation, feed
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import workdir as workdir_lib
 from earthformer_jax.training.checkpoint import Checkpoints, Progress
-from earthformer_jax.training.devices.programs import make_program
+from earthformer_jax.training.devices.prepared import Prepared, prepare
 from earthformer_jax.training.disk.claim import claim
 from earthformer_jax.training.monitoring.speed import UNKNOWN, Speed, Work
 from earthformer_jax.training.monitoring.trace import Trace
 from earthformer_jax.training.monitoring.trackers import Trackers
-from earthformer_jax.training.optimizer import make_optimizer
-from earthformer_jax.training.plan import (
-    Plan,
-    change_length,
-    make_plan,
-    planned_steps,
-)
+from earthformer_jax.training.plan import Plan, change_length, planned_steps
 from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 from earthformer_jax.training.scalars import ScalarLog
-from earthformer_jax.training.settings import Settings
+from earthformer_jax.training.settings import Settings, from_config
 from earthformer_jax.training.signals import Backlog, Stopped, StopRequest
 from earthformer_jax.training.state import TrainState
 
@@ -142,27 +133,13 @@ def _train(
     work: Work,
     trace: Trace | None,
 ) -> bool:
-    settings = settings_lib.from_config(config)
-    mesh = mesh_lib.make_mesh(settings.parallel)
+    settings = from_config(config)
     data = dataset.data
     with _reading():
         example = data.example()
     is_first_process = jax.process_index() == 0
-
-    monitor, metric = settings_lib.monitored(settings.train, dataset, model)
-    plan = make_plan(settings.train, len(data.train), monitor)
-    tx, learning_rate = make_optimizer(settings.optim, plan.total_steps)
-    init = functools.partial(
-        state_lib.create_state,
-        model=model,
-        tx=tx,
-        input_shape=example["inputs"].shape,
-        ema=settings.optim.ema_decay > 0,
-    )
-    rng = jax.random.key(settings.seed)
-    shapes = jax.eval_shape(init, rng)
-    layout = mesh_lib.state_sharding(shapes, mesh)
-    like = mesh_lib.abstract(shapes, layout)
+    prepared = prepare(settings, dataset, model, example)
+    plan, like = prepared.plan, prepared.like
     if not like.params:
         logger.info("%s has no parameters: nothing to train", config.model.name)
         if is_first_process:
@@ -173,40 +150,28 @@ def _train(
     )
     restored = checkpoints.restore_latest(like)
 
-    _describe(config, data, like.params, example, mesh)
+    _describe(config, data, like.params, example, prepared.mesh)
     if restored is None:
-        state, progress = _begin(init, rng, weights, layout, stop), Progress()
+        state, progress = _begin(prepared, weights, stop), Progress()
     else:
         state, progress = restored
         logger.info("continuing after step %d", progress.step)
         before = planned_steps(checkpoints.config(progress.step), len(data.train))
         if before is not None and before != plan.total_steps > progress.step:
-            change_length(progress, plan, before, learning_rate)
+            change_length(progress, plan, before, prepared.learning_rate)
     complete = plan.is_complete(progress) and not progress.validation_due
     if complete:
         logger.info("training is complete already")
         return True
     if trace is not None:
         trace.check(progress.step, plan.total_steps)
-    _warn(config, model, metric, plan)
+    _warn(config, model, prepared.metric, plan)
 
     if is_first_process:
         _write_settings(config, data, workdir)
     batches = _train_batches(settings, data)
     if progress.batches is not None:
         batches.set_state(progress.batches)
-    program = make_program(
-        settings,
-        mesh,
-        layout,
-        model=model,
-        tx=tx,
-        learning_rate=learning_rate,
-        loss_weights=np.asarray(data.loss_weights, np.float32),
-        loss=settings_lib.make_loss(settings.train, model, dataset),
-        ema_decay=settings.optim.ema_decay,
-        total_steps=plan.total_steps,
-    )
     trackers = None
     if is_first_process and settings.train.trackers:
         plain = json.loads(workdir_lib.to_json(config))
@@ -222,9 +187,9 @@ def _train(
             plan=plan,
             state=state,
             progress=progress,
-            take_step=program.take_step,
-            batches=feed.device_batches(batches, program.put),
-            score=evaluation.make_scorer(model, metric, mesh),
+            take_step=prepared.program.take_step,
+            batches=feed.device_batches(batches, prepared.program.put),
+            score=evaluation.make_scorer(model, prepared.metric, prepared.mesh),
             validation=_validation_batches(settings, data),
             checkpoints=checkpoints,
             records=records,
@@ -237,14 +202,15 @@ def _train(
         ).run()
 
 
-def _begin(init, rng, weights: Variables | None, layout, stop) -> TrainState:
-    """The state before the first step, on the devices as `layout` says."""
-    create = jax.jit(init, out_shardings=layout)
-    stop.wait(create.lower(rng).compile)
-    state = create(rng)
+def _begin(
+    prepared: Prepared, weights: Variables | None, stop: StopRequest
+) -> TrainState:
+    """The state before the first step, on the devices."""
+    stop.wait(prepared.create.lower(prepared.key).compile)
+    state = prepared.create(prepared.key)
     if weights is not None:
-        everywhere = jax.device_put(weights, layout.step)
-        state = jax.device_put(state_lib.begin_with(state, everywhere), layout)
+        everywhere = jax.device_put(weights, prepared.layout.step)
+        state = jax.device_put(state_lib.begin_with(state, everywhere), prepared.layout)
     return state
 
 

@@ -1,7 +1,6 @@
 """The compiled training step of a config, and the memory that it needs."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,17 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training import settings as settings_lib
-from earthformer_jax.training import state as state_lib
-from earthformer_jax.training.devices.programs import make_program
+from earthformer_jax.training.devices.checks import check_devices
+from earthformer_jax.training.devices.prepared import prepare
 from earthformer_jax.training.feed import AHEAD, USED
-from earthformer_jax.training.optimizer import make_optimizer
-from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.settings import from_config
 
 # What XLA's CPU runtime takes beside the memory of its plan, for threads, code, and the
 # workspace of its convolutions and products: a line through the measured peaks of
@@ -121,42 +117,22 @@ def compile_step(
         ConfigError: if the devices cannot share the work as the config says.
     """
     start = time.monotonic()
-    settings = settings_lib.from_config(config)
-    settings_lib.check_devices(settings, len(devices))
-    mesh, data = mesh_lib.make_mesh(settings.parallel, devices), dataset.data
-    example = data.example()
-    monitor, _ = settings_lib.monitored(settings.train, dataset, model)
-    total_steps = make_plan(settings.train, len(data.train), monitor).total_steps
-    tx, learning_rate = make_optimizer(settings.optim, total_steps)
-    init = functools.partial(
-        state_lib.create_state,
-        model=model,
-        tx=tx,
-        input_shape=example["inputs"].shape,
-        ema=settings.optim.ema_decay > 0,
-    )
-    rng = jax.random.key(settings.seed)
-    shapes = jax.eval_shape(init, rng)
-    layout = mesh_lib.state_sharding(shapes, mesh)
-    state = mesh_lib.abstract(shapes, layout)
-    steps = make_program(
-        settings,
-        mesh,
-        layout,
-        model=model,
-        tx=tx,
-        learning_rate=learning_rate,
-        loss_weights=np.asarray(data.loss_weights, np.float32),
-        loss=settings_lib.make_loss(settings.train, model, dataset),
-        ema_decay=settings.optim.ema_decay,
-        total_steps=total_steps,
-    )
+    settings = from_config(config)
+    check_devices(settings, len(devices))
+    example = dataset.data.example()
+    prepared = prepare(settings, dataset, model, example, devices)
+    steps = prepared.program
     used = {name: example[name] for name in USED if name in example}
     batch = steps.batch_like(used)
-    program = steps.take_step.lower(state, batch).compile(compiler_options=options)
-    create = jax.jit(init, out_shardings=layout)
-    seconds = time.monotonic() - start
-    return CompiledStep(program, state, batch, create, devices, seconds)
+    traced = steps.take_step.lower(prepared.like, batch)
+    return CompiledStep(
+        program=traced.compile(compiler_options=options),
+        state=prepared.like,
+        batch=batch,
+        create=prepared.create,
+        devices=devices,
+        seconds=time.monotonic() - start,
+    )
 
 
 def memory_of(step: CompiledStep, micro_batch: int, *, is_cpu: bool) -> StepMemory:
