@@ -113,8 +113,8 @@ _JOIN_WITHIN = flags.DEFINE_float(
 _LOST_AFTER = flags.DEFINE_float(
     "lost_after",
     joining.LOST_AFTER,
-    "Seconds without an answer after which another machine is taken for lost, and all "
-    "processes of the job end; one whose process ended is known at once.",
+    "Seconds without an answer after which another process is taken for lost, and all "
+    "processes of the job end; one that has ended is known at once.",
     lower_bound=5,
 )
 _LAUNCH = flags.DEFINE_integer(

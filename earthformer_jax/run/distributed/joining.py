@@ -18,6 +18,7 @@ import jax
 
 from earthformer_jax.run.distributed.job import Job
 from earthformer_jax.run.distributed.peers import (
+    LOST_AFTER,
     PARENT,
     Peer,
     Watch,
@@ -28,8 +29,8 @@ from earthformer_jax.run.distributed.schedulers import port_in
 from earthformer_jax.settings import ConfigError
 
 WITHIN = 300.0  # seconds that processes wait for each other at the start
-LOST_AFTER = 60.0  # seconds without an answer after which a machine is lost
 _HELLO = "earthformer_jax"
+_LATER = 20  # seconds that JAX waits beyond twice our own time
 _RETRY = 0.2  # seconds between two tries to reach process 0
 _ANSWER = 10.0  # seconds that a caller has to say who it is
 
@@ -56,11 +57,14 @@ def join(
     Raises:
         ConfigError: in one line, if the others do not come or are of another job.
     """
+    # JAX may notice after half of its time, and ends without our line: we come first.
+    watched = job.coordinator is not None
+    jax_after = 2 * int(lost_after) + _LATER if watched else int(lost_after)
     initialize = functools.partial(
         jax.distributed.initialize,
         initialization_timeout=int(within),
-        heartbeat_timeout_seconds=int(lost_after),
-        shutdown_timeout_seconds=int(lost_after),
+        heartbeat_timeout_seconds=jax_after,
+        shutdown_timeout_seconds=jax_after,
     )
     if job.coordinator is None:
         try:
@@ -80,7 +84,12 @@ def join(
         cluster_detection_method="deactivate",
     )
     parent = os.environ.get(PARENT)
-    watch = Watch(job.process, peers, parent=int(parent) if parent else None)
+    watch = Watch(
+        job.process,
+        peers,
+        parent=int(parent) if parent else None,
+        lost_after=lost_after,
+    )
     watch.start()
     return watch
 

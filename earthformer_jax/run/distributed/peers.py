@@ -3,13 +3,15 @@
 Process 0 holds a connection to each of the others. A process that ends closes its
 connections, which the system of the other side notices at once, whatever Python or the
 devices are doing there; a machine that is gone is noticed when it no longer answers
-(keep-alive). Who notices says so in one line and ends. A process that ends by itself
-says goodbye first, with its exit status and its error.
+(keep-alive). The system answers for a process that is frozen, so processes also tell
+each other regularly that they run. Who notices says so in one line and ends. A process
+that ends by itself says goodbye first, with its exit status and its error.
 """
 
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import selectors
 import socket
@@ -24,9 +26,11 @@ PARENT = "EARTHFORMER_JAX_LAUNCHER"  # set by `launching` to its own process num
 LOST = 75  # exit status: "temporary failure", the same command continues
 GRACE = 10.0  # seconds between the end of one process by an error and that of all
 _AFTER = 1.0  # seconds that process 0 ends after the others, whom it serves until then
+LOST_AFTER = 60.0  # seconds without an answer after which a process is lost
 NOTICED = 3.0  # seconds within which the end of another process is noticed
 _STEPS = 3  # unanswered questions after which a machine is taken for lost
-_POLL = 1.0  # seconds between two looks at the process that started this one
+_POLL = 1.0  # seconds between two looks at what does not announce itself
+_SIGNS = 4  # of life that a process gives in the time after which it is taken for lost
 
 
 @dataclasses.dataclass
@@ -38,6 +42,7 @@ class Peer:
         place: its machine and number there, for messages.
         connection: to it.
         status: exit status it has announced; None: it runs.
+        heard: when it last gave a sign of life, as `time.monotonic`.
     """
 
     process: int
@@ -45,6 +50,7 @@ class Peer:
     connection: socket.socket
     status: int | None = None
     unread: bytes = b""
+    heard: float = 0.0
 
     def __str__(self) -> str:
         return f"process {self.process} ({self.place})"
@@ -92,6 +98,7 @@ class Watch:
         end: called with a line and an exit status when this process has to end.
         parent: number of the system for the process that started this one, with which
             it ends; None: it may end before this one.
+        lost_after: seconds without a sign of life after which another process is lost.
     """
 
     def __init__(
@@ -100,11 +107,14 @@ class Watch:
         peers: Mapping[int, Peer],
         end: Callable[[str, int], None] = end_process,
         parent: int | None = None,
+        lost_after: float = LOST_AFTER,
     ):
         self._process, self._peers = process, dict(peers)
         self._end, self._parent = end, parent
+        self._lost_after = lost_after
+        self._told = self._looked = -math.inf
         self._selector = selectors.DefaultSelector()
-        self._leaves = False
+        self._leaves: int | None = None  # exit status, once this process says goodbye
         self._failed: tuple[float, str, int] | None = None
         for peer in self._peers.values():
             self._selector.register(peer.connection, selectors.EVENT_READ, peer)
@@ -126,7 +136,7 @@ class Watch:
             why: the error, if there was one.
         """
         with self._gone:
-            self._leaves = True
+            self._leaves = status
             for peer in self._peers.values():
                 peer.tell(status=status, why=why)
             if status == 0:
@@ -152,12 +162,32 @@ class Watch:
         while True:
             for key, _ in self._selector.select(_POLL):
                 self._receive(key.data)
+            self._keep_in_touch()
             if self._failed is not None and time.monotonic() > self._failed[0]:
-                if not self._leaves:
+                if self._leaves is None:
                     self._end(*self._failed[1:])
                 self._failed = None
             if self._parent is not None and os.getppid() != self._parent:
                 self._end("the process that started this one has ended", LOST)
+
+    def _keep_in_touch(self) -> None:
+        """Says that this process runs; ends it if another one has long been silent."""
+        now = time.monotonic()
+        running = [peer for peer in self._peers.values() if peer.status is None]
+        if now - self._looked > self._lost_after / 2:  # this one was frozen itself
+            for peer in running:
+                peer.heard = now
+        self._looked = now
+        if now - self._told >= self._lost_after / _SIGNS:
+            self._told = now
+            for peer in running:
+                peer.tell(runs=True)
+        for peer in running:
+            if now - peer.heard > self._lost_after:
+                self._lose(f"{peer} has not answered for {self._lost_after:g} s")
+                with self._gone:
+                    peer.status = LOST
+                    self._gone.notify_all()
 
     def _receive(self, peer: Peer) -> None:
         try:
@@ -171,14 +201,17 @@ class Watch:
                 expected = peer.status is not None
                 peer.status = LOST if peer.status is None else peer.status
                 self._gone.notify_all()
-            if not (expected or self._leaves):
+            if not (expected or self._leaves is not None):
                 self._lose(f"{peer} {reason}")
             return
+        peer.heard = time.monotonic()
         *lines, peer.unread = (peer.unread + received).split(b"\n")
         for line in lines:
             self._hear(peer, json.loads(line))
 
     def _hear(self, peer: Peer, message: Mapping) -> None:
+        if "runs" in message:
+            return
         if "lost" in message:  # process 0 passes on what it has noticed
             self._lose(message["lost"])
             return
@@ -199,7 +232,7 @@ class Watch:
             self._gone.notify_all()
 
     def _lose(self, line: str) -> None:
-        if self._leaves:
+        if self._leaves:  # with an error of its own
             return
         if self._process == 0:
             for peer in self._peers.values():

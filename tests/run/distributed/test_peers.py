@@ -43,6 +43,32 @@ def test_a_lost_process_ends_all(three):
         assert "the same command continues from the last checkpoint" in line
 
 
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_process_that_falls_silent_ends_the_other(monkeypatch, frozen):
+    monkeypatch.setattr(peers, "_POLL", 0.02)
+    monkeypatch.setattr(peers, "_AFTER", 0.05)
+    ends = queue.Queue()
+    silent, own = socket.socketpair()
+    watch = Watch(
+        1 - frozen,
+        {frozen: Peer(frozen, "host", own)},
+        end=lambda *x: ends.put(x),
+        lost_after=0.4,
+    )
+    watch.start()
+    for _ in range(4):
+        time.sleep(0.2)
+        silent.sendall(b'{"runs": true}\n')
+    assert ends.empty(), "it has answered all the time"
+    line, status = ends.get(timeout=5)
+    assert status == LOST
+    expected = f"error: process {frozen} (host) has not answered for 0.4 s, so that all"
+    assert line.startswith(expected)
+    assert b'{"runs": true}' in silent.recv(4096), "it says that it runs"
+    silent.close()
+    own.close()
+
+
 def test_without_the_first_process_all_end():
     ends = queue.Queue()
     first, own = socket.socketpair()

@@ -6,10 +6,12 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from earthformer_jax.run.distributed.peers import LOST, free_port
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.training.checkpoint import Checkpoints
 
@@ -92,6 +94,31 @@ def test_an_error_of_one_process_ends_both_and_both_can_go_on(tmp_path, alone):
     assert f"ends: {own}" in told
     finish(start(tmp_path, "w", "--launch=2"))
     assert_same_numbers(tmp_path / "w", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_process_ends_the_other_in_one_line(tmp_path, frozen):
+    port = free_port()
+    flags = ["--distributed", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+    both = [
+        start(tmp_path, "w", *flags, f"--process_id={i}", "--lost_after=5", epochs=1e4)
+        for i in range(2)
+    ]
+    try:
+        first = both[0].stdout
+        assert first is not None and any("step 4/" in line for line in first)
+        both[frozen].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        lines = finish(both[1 - frozen], LOST).splitlines()
+        assert time.monotonic() - began < 15
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    (told,) = [x for x in lines if "step " not in x and not x.startswith("[Gloo]")]
+    assert told.startswith(f"error: process {frozen} (")
+    assert "has not answered for 5 s, so that all processes of the job end" in told
 
 
 @pytest.mark.slow
