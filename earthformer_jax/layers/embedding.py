@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.resample import Grid
 
 KINDS = ("t+h+w", "t+hw")
@@ -50,11 +51,17 @@ class PositionEmbedding(nn.Module):
                 embedding_init=initializers.table,
                 name=name,
             )
-            return embed(index)
+            rows = embed(index)
+            copied = split.copies(rows, x)
+            return rows if copied is None else split.of_examples(copied, len(x))
 
-        x = x + einops.rearrange(table("time", max_t, np.arange(t)), "t c -> t 1 1 c")
+        time = table("time", max_t, np.arange(t))
+        x = x + einops.rearrange(time, "... t c -> ... t 1 1 c")
         if self.kind == "t+hw":
             index = np.arange(h)[:, None] * max_w + np.arange(w)
-            return x + table("plane", max_h * max_w, index)
-        x = x + einops.rearrange(table("height", max_h, np.arange(h)), "h c -> h 1 c")
-        return x + table("width", max_w, np.arange(w))
+            plane = table("plane", max_h * max_w, index)
+            return x + einops.rearrange(plane, "... h w c -> ... 1 h w c")
+        height = table("height", max_h, np.arange(h))
+        x = x + einops.rearrange(height, "... h c -> ... 1 h 1 c")
+        width = table("width", max_w, np.arange(w))
+        return x + einops.rearrange(width, "... w c -> ... 1 1 w c")

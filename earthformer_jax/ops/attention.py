@@ -41,7 +41,8 @@ def softmax_attention(
         query: `[b, n, a, q, e]` (example, cuboid, head, position, width), scaled.
         key: `[b, n, a, s, e]`.
         value: `[b, n, a, s, d]`.
-        bias: `[a, q, s]` added to the scores (a may be 1), or None.
+        bias: `[a, q, s]` added to the scores (a may be 1), `[p, a, q, s]` with one for
+            each of p equal parts of the examples (`devices.split.copies`), or None.
         mask: bool `[n, q, s]`, True where attention is allowed, or None.
         dropout_rate: share of attention weights dropped.
         dropout_key: PRNG key; None drops nothing.
@@ -54,13 +55,21 @@ def softmax_attention(
         "bnaqe,bnase->bnaqs", query, key, preferred_element_type=score_type(query)
     )
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias_of_examples(bias, len(query))
     mask, some = opened(mask)
     weights = jax.nn.softmax(scores, where=None if mask is None else mask[:, None])
     # As in PyTorch, dropout acts on the normalised weights.
     weights = dropout(weights, dropout_rate, dropout_key, reordered)
     out = jnp.einsum("bnaqs,bnasd->bnaqd", weights.astype(value.dtype), value)
     return out if some is None else jnp.where(some[:, None, :, None], out, 0)
+
+
+def bias_of_examples(bias: jax.Array, examples: int) -> jax.Array:
+    """`[b, 1, a, q, s]` as scores have it, from `[p, a, q, s]` of p parts of examples.
+
+    A bias `[a, q, s]` of all examples is returned as it is.
+    """
+    return bias if bias.ndim == 3 else split.of_examples(bias, examples)[:, None]
 
 
 def opened(mask: Any) -> tuple[Any, Any]:
@@ -115,7 +124,8 @@ def attend(
         key: `[b, n, s, a, d]`.
         value: `[b, n, s, a, d]`.
         scale: factor on the scores, usually d ** -0.5.
-        bias: `[a, q, s]` added to the scores inside the cuboid, or None.
+        bias: `[a, q, s]` added to the scores inside the cuboid, or None; "xla" also
+            takes `[p, a, q, s]`, with one for each of p equal parts of the examples.
         mask: bool `[n, q, s]`, True where attention is allowed, or None.
         global_query: `[b, n, q, a, d]`, queries against the global keys if those have
             their own projections; None uses `query`.
@@ -163,7 +173,8 @@ def attend(
         key = jnp.concatenate([key, far_key], axis=-2)
         value = jnp.concatenate([value, far_value], axis=-2)
         more = ((0, 0), (0, 0), (0, global_key.shape[1]))
-        bias = None if bias is None else jnp.pad(bias, more)
+        if bias is not None:
+            bias = jnp.pad(bias, ((0, 0),) * (bias.ndim - 3) + more)
         mask = None if mask is None else np.pad(mask, more, constant_values=True)
     dropout_key = _checked_key(dropout_rate, dropout_key)
     extra = {}
@@ -373,8 +384,11 @@ def _check_cuboids(query, key, value):
 
 def _check_extra(bias, mask, sizes):
     if bias is not None:
-        one = getattr(bias, "shape", ())[:1] == (1,)
-        check_array("bias", bias, "1 q s" if one else "a q s", sizes)
+        shape = getattr(bias, "shape", ())
+        if len(shape) == 4 and shape[0] and sizes["b"] % shape[0] == 0:
+            check_array("bias", bias, "p a q s", sizes)
+        else:
+            check_array("bias", bias, "1 q s" if shape[:1] == (1,) else "a q s", sizes)
     if mask is not None:
         check_array("mask", mask, "n q s", sizes, kind=bool)
 
@@ -461,5 +475,5 @@ def table_rows(reach: Grid) -> int:
 def relative_position_bias(
     table: jax.Array, index: np.ndarray | jax.Array
 ) -> jax.Array:
-    """`[a, q, s]` from the table `[rows, a]` and an index `[q, s]`."""
-    return einops.rearrange(table[index], "q s a -> a q s")
+    """`[..., a, q, s]` from the table `[..., rows, a]` and an index `[q, s]`."""
+    return einops.rearrange(table[..., index, :], "... q s a -> ... a q s")

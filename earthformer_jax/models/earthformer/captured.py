@@ -23,6 +23,7 @@ import numpy as np
 from flax import traverse_util
 
 from earthformer_jax.ops import cuboid
+from earthformer_jax.ops.attention import bias_of_examples
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.resample import Grid
 
@@ -150,7 +151,7 @@ def attention_weights(
     )
     scores = products("bnqad,bnsad->bnaqs", query * scale, key)
     if bias is not None:
-        scores += bias
+        scores += bias_of_examples(bias, len(query))
     where = None
     if mask is not None:
         where = jnp.broadcast_to(jnp.asarray(mask)[:, None], scores.shape)

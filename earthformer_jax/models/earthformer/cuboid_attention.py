@@ -118,7 +118,8 @@ class _Projections(nn.Module):
             )
         return self.options.qk_scale or (features // heads) ** -0.5
 
-    def _bias_table(self, reach: Grid, index: np.ndarray | jax.Array):
+    def _bias_table(self, reach: Grid, index: np.ndarray, x: jax.Array):
+        """`[a, q, s]`, or `[p, a, q, s]` for p shares of the examples of `x`."""
         if not self.options.use_relative_pos:
             return None
         table = self.param(
@@ -127,7 +128,12 @@ class _Projections(nn.Module):
             (attention.table_rows(reach), self.options.num_heads),
             self.options.param_dtype,
         )
-        return attention.relative_position_bias(table, index)
+        copied = None
+        if self.options.implementation == "xla":
+            copied = split.copies(table, x)
+        return attention.relative_position_bias(
+            table if copied is None else copied, index
+        )
 
     def _sow_weights(self, queries: Cut, keys: Cut, local, from_global=None):
         """Computes attention weights where "intermediates" are asked for."""
@@ -190,7 +196,7 @@ class CuboidSelfAttention(_Projections):
         grid, features = x.shape[1:4], x.shape[-1]
         scale = self._scale(features)
         spec = self.spec.fit(grid).spread(grid, split.parts(x))
-        bias = self._bias_table(self.spec.size, self._bias_index(spec))
+        bias = self._bias_table(self.spec.size, self._bias_index(spec), x)
 
         field = self._cuts(self._norm("norm")(x), spec)
         query, key, value = self._heads("qkv", features, parts=3)(*field)
@@ -348,7 +354,7 @@ class CuboidCrossAttention(_Projections):
         )
         reach = (self.max_temporal_relative, *self.spec.size)
         index = attention.relative_position_index(cut.size, memory_cut.size, reach)
-        bias = self._bias_table(reach, index)
+        bias = self._bias_table(reach, index, x)
 
         queries = self._cuts(self._norm("norm")(x), cut)
         keys = self._cuts(memory, memory_cut, time_at_front=True)

@@ -58,6 +58,7 @@ from earthformer_jax.models.earthformer.stem import (
 )
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops import attention, resample
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.resample import Grid, merged_grid
 from earthformer_jax.settings import (
     NOT_NEGATIVE,
@@ -397,7 +398,9 @@ class Earthformer(nn.Module):
         position = PositionEmbedding(
             (frames, h, w), self.pos_embed, name="decoder_position", **types
         )
-        z = jnp.zeros((1, frames, h, w, features), memory.dtype)
+        z = jnp.zeros((frames, h, w, features), memory.dtype)
+        copied = split.copies(z, memory)
+        z = z[None] if copied is None else copied
         if self.start == "zeros" or self.is_initializing():
             # Created for every method, so that the parameters are always the same.
             z = position(z)
@@ -413,4 +416,4 @@ class Earthformer(nn.Module):
             name="z_proj",
             **types,
         )(z)
-        return jnp.broadcast_to(z, (batch, *z.shape[1:]))
+        return z if len(z) == batch else split.of_examples(z, batch)

@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 AXIS = "space"
 _ANY = jax.P.UNCONSTRAINED
@@ -46,6 +47,33 @@ def shares(*arrays: Any) -> int:
     """
     sizes = (_divided(x) | {AXIS: 1} for x in arrays)
     return max(math.prod(of_axes.values()) for of_axes in sizes)
+
+
+def copies(parameter: jax.Array, x: jax.Array) -> jax.Array | None:
+    """One copy of a parameter for each share of the examples of `x` `[b, ...]`.
+
+    The gradient of a parameter is a sum over all examples, which the compiler exchanges
+    among the devices as soon as it can. Where an array that is computed from the
+    parameter is much larger, compute it from these copies instead: then each device
+    sums what its own examples give, down to the parameter, and that is exchanged.
+
+    Returns:
+        `[shares, ...]`, each copy on the devices of its share; None where examples are
+        not shared, or not equally, or fields are split.
+    """
+    count = shares(x)
+    if count == 1 or x.shape[0] % count or parts(x) > 1:
+        return None
+    copied = jnp.broadcast_to(parameter, (count, *parameter.shape))
+    sharding = jax.NamedSharding(_mesh(x), jax.P(tuple(_divided(x))))
+    return jax.lax.with_sharding_constraint(copied, sharding)
+
+
+def of_examples(copied: jax.Array, examples: int) -> jax.Array:
+    """What was computed of `copies`, `[shares, ...]`, for each example: `[b, ...]`."""
+    if len(copied) == 1:
+        return jnp.broadcast_to(copied, (examples, *copied.shape[1:]))
+    return jnp.repeat(copied, examples // len(copied), axis=0)
 
 
 def split_along(x: jax.Array, axis: int) -> jax.Array:

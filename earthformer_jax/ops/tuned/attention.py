@@ -58,7 +58,7 @@ def softmax_attention(
             )
         words = key_words(dropout_key)
     if bias is not None:
-        shape = (query.shape[2], query.shape[3], key.shape[3])
+        shape = (*bias.shape[:-3], query.shape[2], query.shape[3], key.shape[3])
         bias = jnp.broadcast_to(bias.astype(plain.score_type(query)), shape)
     mask, some = plain.opened(mask)
     if mask is not None:
@@ -115,7 +115,10 @@ def softmax_attention(
         dscores = weights * (dweights - along[..., None, :])
         dbias = None
         if bias is not None:
-            dbias = dscores.sum(axis=(0, 1)).swapaxes(-1, -2)
+            parts = dscores
+            if bias.ndim == 4:
+                parts = dscores.reshape(len(bias), -1, *dscores.shape[1:])
+            dbias = parts.sum(axis=(-5, -4)).swapaxes(-1, -2)
         dscores = materialize(dscores.astype(query.dtype))
         dkey = jnp.einsum("bnasq,bnaqe->bnase", dscores, query)
         back = materialize(dscores.swapaxes(-1, -2))
@@ -138,4 +141,6 @@ def _products(rows, columns, bias=None):
         columns,
         preferred_element_type=plain.score_type(rows),
     )
-    return products if bias is None else products + bias
+    if bias is None:
+        return products
+    return products + plain.bias_of_examples(bias, len(rows))

@@ -44,7 +44,16 @@ MODELS = {
         "earthformer",
         _EARTHFORMER | dict(enc_pattern="video_swin_2x4"),
     ),
-    "conv_lstm": ("conv_lstm", {}),
+    "conv_lstm": (
+        "conv_lstm",
+        dict(
+            features=(4, 8),
+            stem_features=4,
+            kernels=(3, 3),
+            strides=(2, 2),
+            up_kernels=(4, 4),
+        ),
+    ),
     "unet": ("unet", dict(features=(8, 16), center_features=16)),
     "predrnn": ("predrnn", dict(num_layers=2, features=8, kernel_size=3)),
 }
