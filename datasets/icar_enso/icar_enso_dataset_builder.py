@@ -37,6 +37,8 @@ class IcarEnso(ArrayRecordBuilder):
     CMIP_train.nc and CMIP_label.nc, or SODA_train.nc and SODA_label.nc.
     """
 
+    takes_beam = False
+
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "sst": array((None, None, None), np.float32),
@@ -53,10 +55,4 @@ class IcarEnso(ArrayRecordBuilder):
 
     def _split_generators(self, dl_manager):
         examples = icar_tfds.examples(dl_manager.manual_dir, self.builder_config.name)
-        return {
-            split: self._generate_examples(of_split)
-            for split, of_split in examples.items()
-        }
-
-    def _generate_examples(self, examples):
-        yield from enumerate(examples)
+        return {split: enumerate(of_split) for split, of_split in examples.items()}

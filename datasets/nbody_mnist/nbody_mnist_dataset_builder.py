@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from earthformer_jax.data.mnist import nbody_mnist
-from earthformer_jax.data.mnist.frames import WHITE
+from earthformer_jax.data.mnist import frames, nbody_mnist
 from earthformer_jax.data.splits import SPLITS
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 from earthformer_jax.settings import settings_from
@@ -83,11 +82,6 @@ class NbodyMnist(ArrayRecordBuilder):
             chosen["digits"] = str(dl_manager.manual_dir)
         data = nbody_mnist.load(chosen | {"seed": self.builder_config.seed}).data
         return {
-            split: self._generate_examples(getattr(data, split)) for split in SPLITS
+            split: self._generate_examples(getattr(data, split), frames.stored)
+            for split in SPLITS
         }
-
-    def _generate_examples(self, source):
-        for i in range(len(source)):
-            example = source[i]
-            frames = np.concatenate([example["inputs"], example["targets"]])
-            yield i, {"frames": np.round(WHITE * frames).astype(np.uint8)}

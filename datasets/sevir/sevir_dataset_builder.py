@@ -13,13 +13,14 @@ split are left out.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from earthformer_jax.data.sevir import sevir
-from earthformer_jax.data.sevir.windows import block_maximum
+from earthformer_jax.data.sevir.windows import thinned
 from earthformer_jax.data.tfds_examples import ArrayRecordBuilder, array
 
 
@@ -97,14 +98,11 @@ class Sevir(ArrayRecordBuilder):
                 f"{dl_manager.manual_dir} has events of {sorted(lengths)} frames, "
                 "which cannot be prepared together; give each length its own catalog"
             )
+        config = self.builder_config
+        form = functools.partial(
+            thinned, time_step=config.time_step, space_step=config.space_step
+        )
         return {
-            split: self._generate_examples(events) for split, events in splits.items()
+            split: self._generate_examples(events, form)
+            for split, events in splits.items()
         }
-
-    def _generate_examples(self, events):
-        step = self.builder_config.time_step
-        for i in range(len(events)):
-            event = events[i]
-            vil = event["vil"][::step, ..., 0]
-            vil = block_maximum(vil, self.builder_config.space_step)
-            yield i, event | {"vil": vil[..., None], "time": event["time"][::step]}

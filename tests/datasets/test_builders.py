@@ -1,5 +1,6 @@
 """TFDS builders: a prepared folder gives the examples of the source it came from."""
 
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -339,6 +340,27 @@ class TestSevir:
         prepared = data.load(settings | {"path": folder}, 0)
         direct = data.load(settings | steps | choice, 0)
         assert_same(prepared.data.test, direct.data.test)
+
+
+class TestBeam:
+    """What the builders do with Apache Beam; `test_beam` prepares data with it."""
+
+    options = {"beam_runner": "DirectRunner"}
+
+    def test_it_is_missing(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        builder = builder_class("nbody_mnist")(data_dir=tmp_path, config="tiny")
+        options = tfds.download.DownloadConfig(**self.options)
+        with pytest.raises(ValueError, match="pip install 'earthformer-jax.beam.'"):
+            builder.download_and_prepare(download_config=options)
+        assert not list(tmp_path.iterdir())
+
+    def test_it_is_not_for_series(self, tmp_path):
+        builder = builder_class("icar_enso")(data_dir=tmp_path, config="soda")
+        options = tfds.download.DownloadConfig(**self.options)
+        with pytest.raises(ValueError, match="icar_enso is prepared by one process"):
+            builder.download_and_prepare(download_config=options)
+        assert not list(tmp_path.iterdir())
 
 
 PROGRAM = """

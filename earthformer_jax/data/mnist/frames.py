@@ -36,6 +36,12 @@ def examples(frames: np.ndarray, in_len: int, space_step: int = 1) -> Batch:
     return {"inputs": frames[:, :in_len], "targets": frames[:, in_len:]}
 
 
+def stored(example: Example) -> Example:
+    """All frames of an example as grey values: {"frames": uint8 `[t, h, w, 1]`}."""
+    frames = np.concatenate([example["inputs"], example["targets"]])
+    return {"frames": np.round(WHITE * frames).astype(np.uint8)}
+
+
 def check_space_step(settings: Any, size: Sequence[int]) -> None:
     """Rejects a step that does not divide the frames.
 

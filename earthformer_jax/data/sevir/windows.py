@@ -292,6 +292,18 @@ class Cropped:
         return center_crop(self.source[index], self.crop)
 
 
+def thinned(event: Example, time_step: int, space_step: int) -> Example:
+    """A whole event with every n-th frame, and the maxima of blocks of pixels.
+
+    Args:
+        event: "vil" uint8 `[t, h, w, 1]`, "time" int32 `[t]`, and further arrays.
+        time_step: n keeps every n-th frame.
+        space_step: n keeps the maximum of each block of n × n pixels.
+    """
+    vil = block_maximum(event["vil"][::time_step, ..., 0], space_step)[..., None]
+    return {**event, "vil": vil, "time": event["time"][::time_step]}
+
+
 def block_maximum(codes: np.ndarray, step: int) -> np.ndarray:
     """Largest code in each block of pixels; missing if the whole block is missing.
 
