@@ -11,6 +11,7 @@ from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError, flatten, nearest
+from earthformer_jax.training.precision import policy
 
 
 def load_config(
@@ -44,6 +45,8 @@ def load_config(
     config = config_files.load(config_files.with_names(name, *chosen))
     known = flatten(config)
     for field, value in fields.items():
+        if after := policy.successor(field):
+            raise ConfigError(f"{field} is {after} now")
         if field not in known:
             raise ConfigError(f"{name} has no field {field}{nearest(field, known)}")
         with as_config_error(f"{field}={value!r}"):

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import ml_collections
-import numpy as np
 
 from earthformer_jax import data, models
 from earthformer_jax.data.protocols.registry import PROTOCOLS
 from earthformer_jax.settings import ConfigError, flatten, meanings, nearest
 from earthformer_jax.training import settings as settings_lib
+from earthformer_jax.training.precision import policy
 from earthformer_jax.training.settings import Settings
 from earthformer_jax.training.setup.monitor import default_monitor
 
@@ -33,10 +33,15 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     Args:
         config: any part of a config; `data.name` and `model.name` determine the fields
-            of these sections.
+            of these sections. Types in the section of the model, where configs had
+            them earlier, are moved to the section `precision`.
+
+    Raises:
+        ConfigError: if they contradict that section.
     """
     config = copy.deepcopy(config)
     with config.unlocked():
+        policy.move_from_model(config)
         if "seed" not in config:
             config.seed = Settings.seed
         for section in settings_lib.SECTIONS:
@@ -86,7 +91,9 @@ def defaults(section: str, name: str | None = None) -> dict[str, Any]:
         return {}
     if section == "model" and name is not None:
         fields = models.fields(name).values()
-        return {field.name: _config_value(field) for field in fields}
+        # Types of numbers are those of the section `precision`.
+        known = [field for field in fields if field.name not in models.DTYPES]
+        return {field.name: _config_value(field) for field in known}
     return {field.name: field.default for field in dataclasses.fields(source)}
 
 
@@ -125,6 +132,8 @@ def check(config: ml_collections.ConfigDict) -> Settings:
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """Says that a field is unknown, and suggests the nearest known one."""
+    if after := policy.successor(name):
+        return f"config.{name} is config.{after} now"
     hint = nearest(name, known).replace("`", "config.", 1).replace("`", "")
     return f"config.{name} is unknown{hint}"
 
@@ -197,8 +206,6 @@ def _complete(section: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> 
 def _config_value(field: dataclasses.Field) -> Any:
     """The default of an option, as a type that --config.model.OPTION can change."""
     default = cast(Any, field.default)
-    if field.name in models.DTYPES:
-        return "" if default is None else np.dtype(default).name
     if isinstance(default, Mapping):
         return dict(default)
     if default is None:

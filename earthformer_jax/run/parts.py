@@ -24,6 +24,7 @@ from earthformer_jax.run.ensembles import members
 from earthformer_jax.run.tokenizers import restoring
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.precision import policy
 from earthformer_jax.training.settings import ParallelSettings
 
 # Settings of the data that a base needs where a data set has them.
@@ -93,7 +94,7 @@ def make_model(
     Raises:
         ConfigError: with the reason, if it cannot be made.
     """
-    options = config.model.to_dict()
+    options = policy.model_options(config)
     name = options.pop("name")
     with as_config_error(f"model {name!r}", "model", config.model):
         return models.create_model(

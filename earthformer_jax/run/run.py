@@ -47,6 +47,7 @@ from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.monitoring import trackers
 from earthformer_jax.training.monitoring.speed import Work
 from earthformer_jax.training.monitoring.trace import Trace
+from earthformer_jax.training.precision import policy
 from earthformer_jax.training.setup.dataset import check_dataset
 from earthformer_jax.training.setup.loss import make_loss
 from earthformer_jax.training.workdir import CONFIG_FILE
@@ -99,6 +100,7 @@ class Run:
         config = workdir_lib.read_config(pathlib.Path(workdir))
         return cls(config, workdir, protocol=protocol)
 
+    @policy.with_products
     def train(self, trace: Trace | None = None) -> bool:
         """Trains, or resumes training; of an ensemble, one member after the other.
 
@@ -224,6 +226,7 @@ class Run:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("spread fitted")
 
+    @policy.with_products
     def evaluate(self) -> dict[str, Any]:
         """Scores the model read by `load` on the test split.
 

@@ -31,6 +31,7 @@ from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
 from earthformer_jax.training.plan import make_plan
+from earthformer_jax.training.precision import policy
 from earthformer_jax.training.settings import from_config
 
 
@@ -84,6 +85,7 @@ class TrainedModel:
             return self.state.target_shape
         return self.data.example()["targets"].shape
 
+    @policy.with_products
     def __call__(
         self, inputs: jax.typing.ArrayLike, members: int | None = None
     ) -> jax.Array:
@@ -115,6 +117,7 @@ class TrainedModel:
             return self._with_members(self.variables, inputs, self._checked(members))
         return self._compiled(self.variables, inputs)
 
+    @policy.with_products
     def apply(
         self,
         inputs: jax.typing.ArrayLike,
@@ -261,6 +264,7 @@ class TrainedModel:
         )
         return making.to_dataset(self, wanted)
 
+    @policy.with_products
     def export(
         self,
         path: str | os.PathLike[str],

@@ -30,7 +30,7 @@ PART_OF_THE_MODEL = tuple(
     f"data.{name}:"
     for name in ("in_len", "out_len", "targets", "anomalies", "calendar", "memory")
     + ("normalization", "scale")
-)
+) + ("precision.params:",)
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:

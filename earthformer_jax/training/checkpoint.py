@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training.disk import checksums, orbax_log
 from earthformer_jax.training.disk.progress import Progress, from_metadata
+from earthformer_jax.training.precision import storage
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class Checkpoints:
         """
         saved, progress, _ = self._verified(step)
         _check_match(self.path(step), saved, like)
-        state = self._load(step, like)
+        state = self._load_state(step, saved, like)
         self._check_without_checksums(step, state, getattr(state, "step", step))
         self._best[step] = progress.best_step
         return state, progress
@@ -296,6 +297,8 @@ class Checkpoints:
         if like is None:
             like = _abstract(saved)
         wanted = {source: like["params"], "batch_stats": like.get("batch_stats", {})}
+        if averaged:
+            wanted[source] = storage.as_averaged(like["params"])
         sharding = jax.tree.leaves(like)[0].sharding
         wanted["step"] = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
         _check_match(self.path(step), {k: saved.get(k) for k in wanted}, wanted)
@@ -303,7 +306,8 @@ class Checkpoints:
         loaded = self._load(step, rest | wanted)
         found = {name: loaded[name] for name in wanted}
         self._check_without_checksums(step, found, found["step"])
-        variables = state_lib.with_batch_stats(loaded[source], loaded["batch_stats"])
+        params = storage.cast_like(loaded[source], like["params"])
+        variables = state_lib.with_batch_stats(params, loaded["batch_stats"])
         return variables, progress
 
     def _verified(self, step: int) -> _Metadata:
@@ -355,6 +359,14 @@ class Checkpoints:
             for name, leaf in _named_leaves(state):
                 if not bool(jnp.isfinite(leaf).all()):
                     raise ValueError(f"{name} is not finite")
+
+    def _load_state(self, step: int, saved: Mapping[str, Any], like: Any) -> Any:
+        """As `_load`; a field that an earlier version did not have stays empty."""
+        if not isinstance(like, state_lib.TrainState) or "loss_scale" in saved:
+            return self._load(step, like)
+        fields = {f.name: getattr(like, f.name) for f in dataclasses.fields(like)}
+        del fields["loss_scale"]
+        return dataclasses.replace(like, **self._load(step, fields))
 
     def _load(self, step: int, like: Any) -> Any:
         path = self.path(step)

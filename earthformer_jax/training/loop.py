@@ -151,6 +151,7 @@ def _train(
     restored = checkpoints.restore_latest(like)
 
     _describe(config, data, like.params, example, prepared.mesh)
+    logger.info("precision: %s", settings.precision.describe())
     if restored is None:
         state, progress = _begin(prepared, weights, stop), Progress()
     else:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from earthformer_jax.training.precision import storage
 from earthformer_jax.training.settings import OptimSettings
 
 Params = Any
@@ -176,4 +177,4 @@ def make_optimizer(
         b2=optim.b2,
         eps=optim.eps,
     )
-    return tx, learning_rate
+    return storage.in_float32(tx), learning_rate

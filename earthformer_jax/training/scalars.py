@@ -68,11 +68,7 @@ class ScalarLog:
         rows, self._complete = _read(self._complete), []
         if not rows:
             return
-        scores = {
-            "loss": float(np.mean([row["loss"] for row in rows])),
-            "grad_norm": float(np.mean([row["grad_norm"] for row in rows])),
-            "lr": rows[-1]["lr"],
-        }
+        scores = _summary(rows)
         self._records.write(rows[-1]["step"], "train", scores)
         if self._speed is not None and (speed := self._speed.read(rows[-1]["step"])):
             self._records.write(rows[-1]["step"], "speed", speed)
@@ -80,8 +76,26 @@ class ScalarLog:
         self._bar.update(rows[-1]["step"], scores)
 
 
+def _summary(rows: list[Row]) -> Row:
+    """Means of an interval; those that a float16 overflow left out count nothing."""
+    taken = [row for row in rows if "loss" in row]
+    scores = {
+        name: float(np.mean([row[name] for row in taken]))
+        for name in ("loss", "grad_norm")
+        if taken
+    }
+    scores["lr"] = rows[-1]["lr"]
+    if "loss_scale" in rows[-1]:
+        scores["loss_scale"] = rows[-1]["loss_scale"]
+        scores["skipped"] = float(sum(row["skipped"] for row in rows))
+    return scores
+
+
 def _read(rows: list[Row]) -> list[Row]:
-    """Rows as Python numbers; waits until they are computed."""
+    """Rows as Python numbers; waits until they are computed.
+
+    Steps that a scaled loss left out have neither loss nor gradient norm.
+    """
     rows = jax.device_get(rows)
     finite = [bool(row.pop("is_finite", True)) for row in rows]
     rows = [
@@ -89,11 +103,17 @@ def _read(rows: list[Row]) -> list[Row]:
         for row in rows
     ]
     for row, is_finite in zip(rows, finite, strict=True):
+        if is_finite and row.get("skipped"):
+            for name in ("loss", "grad_norm"):
+                row.pop(name, None)
+            continue
         if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]) and is_finite:
             continue
         what = f"the loss is {row['loss']:g} and its gradient norm {row['grad_norm']:g}"
         if not is_finite:
             what += ", and the parameters or the optimiser's state are not finite,"
+        if row.get("skipped"):
+            what += f" with the loss scaled by {row['loss_scale']:g} only,"
         raise NonFiniteError(
             f"{what} at step {row['step']} (learning rate {row['lr']:g}); it was not "
             "saved. Look for missing values in the data, or try a smaller "

@@ -30,6 +30,7 @@ from earthformer_jax.settings import (
     settings_from,
 )
 from earthformer_jax.training.monitoring import trackers
+from earthformer_jax.training.precision.policy import PrecisionSettings
 
 JIT, SHARD_MAP, PMAP = "jit", "shard_map", "pmap"
 
@@ -231,6 +232,7 @@ class Settings:
         train: the training loop.
         eval: forecasts and scores.
         parallel: how the devices share the work.
+        precision: types of numbers.
     """
 
     seed: int = setting(0, at_least(0, UINT32_MOST))
@@ -238,6 +240,7 @@ class Settings:
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
     parallel: ParallelSettings = ParallelSettings()
+    precision: PrecisionSettings = PrecisionSettings()
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -259,8 +262,8 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     """Checked settings of a config; what it leaves out has its default.
 
     Args:
-        config: `seed` and the sections `optim`, `train`, `eval` and `parallel`. Other
-            entries are not looked at.
+        config: `seed` and the sections `optim`, `train`, `eval`, `parallel` and
+            `precision`. Other entries are not looked at.
 
     Raises:
         ConfigError: naming every field that is unknown or has a value that is not

@@ -11,6 +11,8 @@ import optax
 from flax import struct, traverse_util
 
 from earthformer_jax.models.contract import Forecaster, Variables
+from earthformer_jax.training.precision import loss_scale as scale_lib
+from earthformer_jax.training.precision import storage
 
 
 @struct.dataclass
@@ -22,10 +24,12 @@ class TrainState:
         params: trained parameters.
         batch_stats: running statistics of batch norms, `{}` without any.
         opt_state: Optax state.
-        ema_params: moving average of the parameters, None if not kept.
+        ema_params: moving average of the parameters, None if not kept; float32 for
+            parameters in bfloat16.
         rng: key of the whole training; folded with the step, never consumed. It is of
             the "rbg" kind, which compiles in a fraction of the default kind's time; its
             numbers differ between kinds of devices.
+        loss_scale: what the loss is multiplied by; None if it is not scaled.
     """
 
     step: jax.Array
@@ -34,11 +38,14 @@ class TrainState:
     opt_state: optax.OptState
     ema_params: Any
     rng: jax.Array
+    loss_scale: scale_lib.LossScale | None = None
 
     @property
     def variables(self) -> Variables:
         """Variables for forecasts: the averaged parameters where they are kept."""
-        params = self.params if self.ema_params is None else self.ema_params
+        params = self.params
+        if self.ema_params is not None:
+            params = storage.cast_like(self.ema_params, params)
         return with_batch_stats(params, self.batch_stats)
 
 
@@ -54,6 +61,7 @@ def create_state(
     tx: optax.GradientTransformation,
     input_shape: tuple[int, ...],
     ema: bool = False,
+    loss_scale: float | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -63,6 +71,7 @@ def create_state(
         tx: optimiser.
         input_shape: `(t, h, w, c)`.
         ema: whether to keep averaged parameters.
+        loss_scale: what the loss of the first step is multiplied by; None: nothing.
     """
     init_key, train_key = jax.random.split(rng)
     names = ("params", "dropout", "sampling")
@@ -76,10 +85,11 @@ def create_state(
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=tx.init(params),
-        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        ema_params=_first_average(params) if ema else None,
         rng=jax.random.wrap_key_data(
             jax.random.bits(train_key, (4,), jnp.uint32), impl="rbg"
         ),
+        loss_scale=None if loss_scale is None else scale_lib.first(loss_scale),
     )
 
 
@@ -97,8 +107,13 @@ def begin_with(state: TrainState, variables: Variables) -> TrainState:
         state,
         params=params,
         batch_stats=_with(state.batch_stats, variables.get("batch_stats", {})),
-        ema_params=jax.tree.map(jnp.copy, params) if averaged else None,
+        ema_params=_first_average(params) if averaged else None,
     )
+
+
+def _first_average(params: Any) -> Any:
+    """Averaged parameters before the first step: copies."""
+    return jax.tree.map(jnp.copy, storage.to_float32(params))
 
 
 def _with(tree: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:

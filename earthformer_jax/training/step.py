@@ -17,11 +17,14 @@ from earthformer_jax.models.contract import Forecaster, draws, uses_targets
 from earthformer_jax.ops.devices import examples
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.training import state as state_lib
+from earthformer_jax.training.precision import loss_scale as scale_lib
+from earthformer_jax.training.precision import storage
 
 Scalars = dict[str, jax.Array]
 
 _MSE = SquaredError()
-_LOSS_KEY = 2**31 - 1  # micro-batches and devices have the small numbers
+# Micro-batches and devices have the small numbers.
+_LOSS_KEY, _ROUNDING_KEY = 2**31 - 1, 2**31 - 2
 
 
 def relative_weights(
@@ -71,6 +74,7 @@ def update(
     loss: Loss = _MSE,
     micro_batches: int = 1,
     ema_decay: float = 0.0,
+    loss_scale_window: int = 2000,
     total_steps: int | None = None,
     axis_name: str | None = None,
     unpad: Callable[[Any], Any] | None = None,
@@ -96,6 +100,8 @@ def update(
         loss: of the forecast, or of the members that the model forecasts in training.
         micro_batches: gradients of this many equal parts are averaged, to save memory.
         ema_decay: memory of `state.ema_params`, if they are kept.
+        loss_scale_window: steps without overflow after which `state.loss_scale` grows,
+            if the loss is scaled.
         total_steps: planned length of the training, which schedules of a model may
             follow.
         axis_name: the axis of the mesh under `shard_map`, or that of `pmap`.
@@ -106,8 +112,10 @@ def update(
     Returns:
         The state after the step, and scalars "loss", "grad_norm" (before clipping),
         "lr" (of this step) and "is_finite" (bool: the state after the step is; a finite
-        loss does not imply that).
+        loss does not imply that). Where the loss is scaled, also "loss_scale", and
+        "skipped" (bool: the gradient overflowed and nothing was changed but the scale).
     """
+    scale = None if state.loss_scale is None else state.loss_scale.scale
     rng = jax.random.fold_in(state.rng, state.step)
     # One for all parts of a batch, so that what a loss draws is the same for each.
     loss_key = jax.random.fold_in(rng, _LOSS_KEY)
@@ -129,12 +137,13 @@ def update(
         )
         sown = jax.tree.leaves(changed.get("losses", {}))
         value += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(value))
+        value = value if scale is None else value * scale
         return value, changed.get("batch_stats", batch_stats)
 
     vary = functools.partial(_vary, axis_name=axis_name)
     value, batch_stats, grads = _accumulated(
         jax.value_and_grad(loss_fn, has_aux=True),
-        vary((state.params, state.batch_stats)),
+        vary((storage.to_float32(state.params), state.batch_stats)),
         batch,
         rng,
         micro_batches,
@@ -145,14 +154,14 @@ def update(
             (grads, value, batch_stats), axis_name
         )
 
+    if scale is not None:
+        grads, value = jax.tree.map(lambda x: x / scale, (grads, value))
+
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    scalars = {
-        "loss": value,
-        "grad_norm": optax.tree.norm(grads),
-        "lr": learning_rate(state.step),
-    }
-    state = dataclasses.replace(
+    params = storage.apply_updates(
+        state.params, updates, jax.random.fold_in(rng, _ROUNDING_KEY)
+    )
+    after = dataclasses.replace(
         state,
         step=state.step + 1,
         params=params,
@@ -160,7 +169,47 @@ def update(
         opt_state=opt_state,
         ema_params=_moving_average(state, params, ema_decay),
     )
-    return state, scalars | {"is_finite": _is_finite(state)}
+    scalars = {
+        "loss": value,
+        "grad_norm": optax.tree.norm(grads),
+        "lr": learning_rate(state.step),
+    }
+    if state.loss_scale is None:
+        return after, scalars | {"is_finite": _is_finite(after)}
+    scalars["lr"] = learning_rate(state.step - state.loss_scale.skipped)
+    after, found = _unless_overflow(state, after, grads, loss_scale_window)
+    return after, scalars | found
+
+
+def _unless_overflow(
+    before: state_lib.TrainState, after: state_lib.TrainState, grads: Any, window: int
+) -> tuple[state_lib.TrainState, Scalars]:
+    """The state after a step with a scaled loss, and what `update` says about it.
+
+    Args:
+        before: state before the step.
+        after: what the step made of it.
+        grads: gradient, no longer scaled.
+        window: as for `update`.
+    """
+    scale = before.loss_scale
+    is_finite = scale_lib.all_finite(grads)
+    state = dataclasses.replace(
+        scale_lib.where(
+            is_finite,
+            dataclasses.replace(after, rng=None, loss_scale=None),
+            dataclasses.replace(before, step=after.step, rng=None, loss_scale=None),
+        ),
+        rng=before.rng,
+        loss_scale=scale_lib.following(scale, is_finite, window),
+    )
+    # Where the scale cannot be at fault, the data or the state are.
+    is_fine = is_finite | ~scale_lib.cannot_shrink(scale)
+    return state, {
+        "is_finite": _is_finite(state) & is_fine,
+        "loss_scale": scale.scale,
+        "skipped": ~is_finite,
+    }
 
 
 def _forecast(model, loss_weights, step, total_steps, variables, part, key, unpad):
@@ -255,8 +304,9 @@ def _accumulated(value_and_grad, variables, batch, rng, micro_batches: int, vary
 
 def _is_finite(state: state_lib.TrainState) -> jax.Array:
     """Whether everything that a step changes holds numbers only; bool `()`."""
-    changed = state.params, state.batch_stats, state.opt_state, state.ema_params
-    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(changed)]).all()
+    return scale_lib.all_finite(
+        (state.params, state.batch_stats, state.opt_state, state.ema_params)
+    )
 
 
 def _teaching(

@@ -87,3 +87,30 @@ def test_what_is_not_finite_stops(name, value):
     log.add(2, scalars(1.0) | {name: value})
     with pytest.raises(NonFiniteError, match="at step 2 .*optim.lr"):
         log.catch_up()
+
+
+def test_skipped_steps_count_nothing_but_themselves():
+    log, recorder = make()
+    recorder.write = lambda step, prefix, scores: recorder.written.append(scores)
+    recorder.update = lambda step, scores: None
+    for step, loss in enumerate((1.0, np.inf, 3.0)):
+        skipped = np.bool_(loss == np.inf)
+        log.add(step, scalars(loss, skipped=skipped, loss_scale=8.0, is_finite=True))
+    rows = log.catch_up()
+    assert "loss" not in rows[1] and rows[1]["skipped"] == 1
+    continued = ScalarLog(recorder, recorder, rows)
+    continued.end_interval()
+    continued.add(3, scalars(np.nan, skipped=True, loss_scale=4.0))
+    continued.end_interval()
+    continued.catch_up()
+    assert recorder.written == [
+        {"loss": 2.0, "grad_norm": 1.0, "lr": 0.1, "loss_scale": 8.0, "skipped": 1.0},
+        {"lr": 0.1, "loss_scale": 4.0, "skipped": 1.0},
+    ]
+
+
+def test_an_overflow_that_no_scale_prevents_stops():
+    log, _ = make()
+    log.add(7, scalars(np.inf, skipped=True, loss_scale=1.0, is_finite=False))
+    with pytest.raises(NonFiniteError, match="loss scaled by 1 only, at step 7"):
+        log.catch_up()

@@ -53,6 +53,11 @@ WRONG_VALUES = {
     "parallel.backend": ["xmap", None],
     "parallel.space": [0, 1.5],
     "parallel.model": [0, "2"],
+    "precision.compute": ["", "float64", None],
+    "precision.params": ["float16", 32],
+    "precision.matmul": ["tf32"],
+    "precision.loss_scale": [0.5, 2.0**25, float("inf"), "2"],
+    "precision.loss_scale_window": [0, 1.5],
 }
 
 

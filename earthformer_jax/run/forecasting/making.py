@@ -40,6 +40,7 @@ from earthformer_jax.run.forecasting import attributes
 from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.settings import ConfigError, at_least, setting, settings_from
 from earthformer_jax.training.mesh import host_bytes, size_text
+from earthformer_jax.training.precision import policy
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ def opened(trained: Trained, wanted: Request) -> Iterator[Forecasts]:
             "latest frames by --input (in Python: `source`)"
         )
     with stack:
+        stack.enter_context(policy.products(trained.config))
         # The path of another source is not that of the config.
         named = [x for x in fields if x != "path" or wanted.source is None]
         with as_config_error(f"data {fields.name!r}", "data", named):

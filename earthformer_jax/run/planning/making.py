@@ -29,6 +29,7 @@ from earthformer_jax.run.planning.work import dtype_of, flops_of_step, memory_li
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training.precision import policy
 
 MOST_SIZES = 3  # of micro-batches that are compiled in search of one that fits
 
@@ -133,7 +134,7 @@ def make(
         parts = run.config, run.dataset, run.model
         # Devices other than CPUs run the plain functions.
         plain = contextlib.nullcontext() if is_cpu else forward_mode()
-        with plain:
+        with plain, policy.products(run.config):
             step = compile_step(*parts, devices, None if at_hand else UNOPTIMISED)
         return memory_of(step, run.config.train.micro_batch, is_cpu=is_cpu)
 

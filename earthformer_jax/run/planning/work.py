@@ -33,7 +33,7 @@ def flops_of_step(
 
 def dtype_of(config: ml_collections.ConfigDict) -> str:
     """The type of the model's arithmetic."""
-    return str(config.model.get("dtype") or "float32")
+    return config.precision.compute
 
 
 def work_of(

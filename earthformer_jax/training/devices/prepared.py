@@ -79,6 +79,7 @@ def prepare(
         tx=tx,
         input_shape=example["inputs"].shape,
         ema=settings.optim.ema_decay > 0,
+        loss_scale=settings.precision.first_scale,
     )
     key = jax.random.key(settings.seed)
     shapes = jax.eval_shape(init, key)

@@ -44,7 +44,12 @@ def make_program(
     """
     train, backend = settings.train, settings.parallel.backend
     parts = train.batch_size // train.micro_batch
-    step = functools.partial(update, micro_batches=parts, **options)
+    step = functools.partial(
+        update,
+        micro_batches=parts,
+        loss_scale_window=settings.precision.loss_scale_window,
+        **options,
+    )
     out = layout, mesh_lib.replicated(mesh)
     compiled = functools.partial(jax.jit, donate_argnums=0, out_shardings=out)
 
