@@ -207,7 +207,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="configs/enso.py:quick")
-    parser.add_argument("--changes", nargs="*", default=[], help="model.dtype='x' ...")
+    parser.add_argument(
+        "--changes", nargs="*", default=[], help="precision.compute='x' ..."
+    )
     parser.add_argument("--per-device", type=int, default=8, help="examples")
     parser.add_argument("--machines", nargs="*", default=["8xH100", "v5e-8"])
     parser.add_argument("--share", type=float, default=0.3, help="of the peak")

@@ -177,12 +177,18 @@ def update(
     if state.loss_scale is None:
         return after, scalars | {"is_finite": _is_finite(after)}
     scalars["lr"] = learning_rate(state.step - state.loss_scale.skipped)
-    after, found = _unless_overflow(state, after, grads, loss_scale_window)
+    after, found = _unless_overflow(
+        state, after, grads, state.loss_scale, loss_scale_window
+    )
     return after, scalars | found
 
 
 def _unless_overflow(
-    before: state_lib.TrainState, after: state_lib.TrainState, grads: Any, window: int
+    before: state_lib.TrainState,
+    after: state_lib.TrainState,
+    grads: Any,
+    scale: scale_lib.LossScale,
+    window: int,
 ) -> tuple[state_lib.TrainState, Scalars]:
     """The state after a step with a scaled loss, and what `update` says about it.
 
@@ -190,9 +196,9 @@ def _unless_overflow(
         before: state before the step.
         after: what the step made of it.
         grads: gradient, no longer scaled.
+        scale: of this step.
         window: as for `update`.
     """
-    scale = before.loss_scale
     is_finite = scale_lib.all_finite(grads)
     state = dataclasses.replace(
         scale_lib.where(

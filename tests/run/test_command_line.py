@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from earthformer_jax import data, models
-from earthformer_jax.run import command_line, config_files
+from earthformer_jax.run import command_line, config_files, parts
 from earthformer_jax.settings import ConfigError, flatten
 from earthformer_jax.training.workdir import write_config
 
@@ -117,15 +117,13 @@ def test_options_keep_their_types():
         "--noconfig.model.scan_blocks",
         "--config.model.enc_depth=2,",
         "--config.optim.lr=1",
-        "--config.model.dtype=bfloat16",
+        "--config.precision.compute=bfloat16",
     )
     assert (config.model.norm, config.model.gated_ffn) == ("rms_norm", True)
     assert config.model.scan_blocks is False
     assert config.model.enc_depth == (2,)
     assert config.optim.lr == 1.0 and isinstance(config.optim.lr, float)
-    model = models.create_model(
-        input_shape=(4, 8, 8, 1), target_shape=(4, 8, 8, 1), **config.model
-    )
+    model = parts.make_model(config, (4, 8, 8, 1), (4, 8, 8, 1))
     assert model.dtype == "bfloat16" and model.norm == "rms_norm"
 
 
@@ -151,6 +149,12 @@ def test_unknown_fields_are_refused(field, near):
     assert str(error.value) == (
         f"config.{field} is unknown; did you mean config.{near}?"
     )
+
+
+def test_types_of_the_model_have_a_section_now():
+    with pytest.raises(ConfigError) as error:
+        parse("--config=custom:test", "--config.model.dtype=bfloat16")
+    assert str(error.value) == "config.model.dtype is config.precision.compute now"
 
 
 def test_errors_name_the_flag():

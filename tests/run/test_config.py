@@ -49,8 +49,14 @@ class TestCompleted:
         assert c.optim.get_type("lr") is float
         assert c.model.get_type("block_units") is tuple
         assert c.model.get_type("dec_cross_last_n_frames") is int
-        assert (c.model.dtype, c.model.param_dtype) == ("", "float32")
+        assert (c.precision.compute, c.precision.params) == ("float32", "float32")
         c.model.block_units = (8, 16)
+
+    def test_types_of_earlier_configs_are_moved(self):
+        types = dict(dtype="bfloat16", param_dtype="float32")
+        c = lib.completed(small(model=dict(name="unet", **types)))
+        assert c.precision.compute == "bfloat16" and "dtype" not in c.model
+        assert lib.completed(c) == c
 
     def test_unknown_names_have_no_fields(self):
         c = lib.completed(small(data=dict(name="moon"), model=dict(name="gru", x=1)))

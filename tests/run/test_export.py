@@ -232,7 +232,7 @@ def test_numbers_of_low_precision(folder, make):
     """Kept as float32, and given to the model as they were."""
     model = make("unet")
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.variables)
-    options = {"model.param_dtype": "bfloat16"}
+    options = {"precision.params": "bfloat16"}
     model = dataclasses.replace(make("unet", **options), variables=half)
     path = exporting.export(model, folder / "half.efx", program=False)
     found = ef.load(path).variables

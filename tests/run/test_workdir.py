@@ -102,6 +102,22 @@ class TestSteps:
         lib.check_steps(settings, trained / "new", 16)
 
 
+def test_types_of_numbers_of_an_earlier_workdir(tmp_path):
+    """They were options of the model."""
+    saved = completed(config())
+    with saved.unlocked():
+        del saved["precision"]
+        saved.model.dtype, saved.model.param_dtype = "bfloat16", "float32"
+    write_config(saved, tmp_path)
+    now = config(precision=dict(compute="bfloat16"))
+    lib.check_same_config(now, tmp_path)
+    lib.check_same_model(config(), tmp_path)  # may forecast with other arithmetic
+    with pytest.raises(ConfigError, match='compute: "bfloat16", now "float32"'):
+        lib.check_same_config(config(), tmp_path)
+    with pytest.raises(ConfigError, match='params: "float32", now "bfloat16"'):
+        lib.check_same_model(config(precision=dict(params="bfloat16")), tmp_path)
+
+
 class TestSeedOfTheData:
     """A workdir from before `data.seed` drew its data with `seed`."""
 

@@ -1,6 +1,7 @@
 """Checkpoints: exact, limited in number, and robust to damage."""
 
 import concurrent.futures
+import dataclasses
 import json
 import logging
 import os
@@ -73,6 +74,26 @@ def damage(folder, step):
 
 
 class TestRoundTrip:
+    def test_of_a_version_that_scaled_no_loss(self, tmp_path):
+        state = numbered(3)
+        fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+        del fields["loss_scale"]
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(fields, Progress(step=3))
+        restored, _ = Checkpoints(tmp_path).restore_latest(like(state))
+        assert_same(restored, state)
+
+    def test_averages_of_bfloat16_parameters(self, tmp_path):
+        state = make_state()
+        half = jax.tree.map(lambda x: x.astype("bfloat16"), state.params)
+        state = state.replace(params=half)
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(state, Progress(step=1))
+        found, _ = Checkpoints(tmp_path).restore_variables(
+            "last", like(state.variables)
+        )
+        assert_same(found, state.variables)
+
     @pytest.mark.parametrize("batch_norm", [False, True])
     @pytest.mark.parametrize("ema", [False, True])
     def test_state_and_progress_are_exact(self, tmp_path, batch_norm, ema):

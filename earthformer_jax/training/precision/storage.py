@@ -52,7 +52,10 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
     def update(updates, state, params=None):
         return tx.update(to_float32(updates), state, to_float32(params))
 
-    return optax.GradientTransformation(lambda x: tx.init(to_float32(x)), update)
+    def init(params):
+        return tx.init(to_float32(params))
+
+    return optax.GradientTransformation(init, update)
 
 
 def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
