@@ -18,8 +18,12 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax
     sizes = check_array("kernel", kernel, "c g", sizes)
     if bias is not None:
         check_array("bias", bias, "g", sizes)
-    rows = x if split.parts(x) > 1 else x.reshape(-1, x.shape[-1])
-    y = rows @ kernel
+    if split.parts(x) > 1:
+        # Likewise the gradients of both, which that of the kernel is a product of.
+        (x,) = split.split_alike(x)
+        (y,) = split.split_alike(x @ kernel)
+    else:
+        y = x.reshape(-1, x.shape[-1]) @ kernel
     if bias is not None:
         y = y + bias
     return y.reshape(*x.shape[:-1], kernel.shape[-1])

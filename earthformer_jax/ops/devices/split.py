@@ -49,6 +49,16 @@ def shares(*arrays: Any) -> int:
     return max(math.prod(of_axes.values()) for of_axes in sizes)
 
 
+def devices_of_examples(*arrays: Any) -> tuple[Any, tuple[str, ...]]:
+    """The mesh that arrays lie on, and the names of the axes of their examples.
+
+    That is the mesh of the first one that any axis of devices divides.
+    """
+    of_any = next(x for x in arrays if _divided(x))
+    sizes = _divided(of_any) | {AXIS: 1}
+    return _mesh(of_any), tuple(name for name, size in sizes.items() if size > 1)
+
+
 def copies(parameter: jax.Array, x: jax.Array) -> jax.Array | None:
     """One copy of a parameter for each share of the examples of `x` `[b, ...]`.
 
@@ -94,3 +104,13 @@ def split_along(x: jax.Array, axis: int) -> jax.Array:
 def split_field(x: jax.Array) -> jax.Array:
     """A field `[b, t, h, w, c]`, split along its height, or else its width."""
     return split_along(x, 3 if x.shape[2] % parts(x) else 2)
+
+
+def split_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Arrays to be multiplied and summed over all positions, split in the same way.
+
+    Where one field is split along its height and the other along its width, and the
+    devices share the examples as well, XLA's partitioner gives a wrong sum. Arrays that
+    are not fields with five axes are returned as they are.
+    """
+    return tuple(split_field(x) if x.ndim == 5 else x for x in arrays)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from earthformer_jax.ops import dense as plain
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.order import (
@@ -31,6 +32,7 @@ def _backward(kept, dy):
     # To contract over the first axis of a wide left operand, XLA's CPU compiler makes a
     # transposed copy that costs more than the product.
     if len(rows) > 1:
+        x, dy = split.split_alike(x, dy)
         dkernel = jnp.tensordot(x, dy, (rows, rows))
     elif inputs <= outputs:
         dkernel = x.T @ dy
