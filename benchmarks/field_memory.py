@@ -11,7 +11,11 @@ shown, as a part of the largest field at the resolution of attention.
 
 The model is the Earthformer of table 9 with fewer channels, blocks and levels, so that
 it compiles quickly: the same factors of the stem, one block of axial attention with
-global vectors, one of cross-attention, and the head.
+global vectors, one of cross-attention, and the head. With --levels 2 a second level of
+half the rows and columns has such blocks as well.
+
+Fields are divided along their height where the devices divide it, and otherwise along
+their width: --height 372 with --sides 384 and --devices 1 8 shows that.
 """
 
 import argparse
@@ -37,6 +41,7 @@ from earthformer_jax.training import step as step_lib  # noqa: E402
 
 FRAMES_IN, FRAMES_OUT = 13, 12
 SIDES = (384, 1536)
+Plane = tuple[int, int]  # height, width
 MODES = ("forward", "train")
 MIB = 2**20
 # Memory is planned before machine code is made, so that need not be good.
@@ -48,22 +53,22 @@ _GATHERED = re.compile(r"= ([^=]*?) all-gather(?:-start)?\(")
 _SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 
 
-def model_of(side: int) -> Earthformer:
-    """The Earthformer for frames of this side."""
+def model_of(plane: Plane, levels: int) -> Earthformer:
+    """The Earthformer for frames of this height and width."""
     return Earthformer(
-        input_shape=(FRAMES_IN, side, side, 1),
-        target_shape=(FRAMES_OUT, side, side, 1),
+        input_shape=(FRAMES_IN, *plane, 1),
+        target_shape=(FRAMES_OUT, *plane, 1),
         base_units=32,
         num_heads=4,
-        enc_depth=(1,),
-        dec_depth=(1,),
+        enc_depth=(1,) * levels,
+        dec_depth=(1,) * levels,
         num_global_vectors=4,
         stem="stack_conv",
         stem_stages=((8, (1, 3, 3), 1), (16, (1, 2, 2), 1), (32, (1, 2, 2), 1)),
     )
 
 
-def compiled(side: int, mode: str, devices: int):
+def compiled(plane: Plane, levels: int, mode: str, devices: int):
     """The program for a number of devices, which has not been run."""
     mesh = jax.make_mesh(
         (devices,),
@@ -72,11 +77,12 @@ def compiled(side: int, mode: str, devices: int):
         devices=jax.devices()[:devices],
     )
     everywhere = jax.NamedSharding(mesh, jax.P())
-    split = jax.NamedSharding(mesh, jax.P(None, None, "space"))
-    model = model_of(side)
+    axis = (None, "space") if plane[0] % devices else ("space",)
+    split = jax.NamedSharding(mesh, jax.P(None, None, *axis))
+    model = model_of(plane, levels)
 
     def field(frames):
-        shape = (1, frames, side, side, 1)
+        shape = (1, frames, *plane, 1)
         return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=split)
 
     def laid_out(tree):
@@ -142,6 +148,8 @@ def main() -> None:
     """Prints a table, and writes the numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--height", type=int, help="if it is not the side")
+    parser.add_argument("--levels", type=int, default=1, help="of the network")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--devices", type=int, nargs="+", default=DEVICES)
     parser.add_argument("--text", type=pathlib.Path, help="folder for the programs")
@@ -151,14 +159,16 @@ def main() -> None:
     print("| field | program | devices | MiB per device | times n | all-gather |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for side in args.sides:
-        level = FRAMES_IN * (side // 12) ** 2 * 32
+        plane = (args.height or side, side)
+        level = FRAMES_IN * (plane[0] // 12) * (plane[1] // 12) * 32
         for mode in args.modes:
             for devices in args.devices:
                 start = time.perf_counter()
-                program = compiled(side, mode, devices)
+                program = compiled(plane, args.levels, mode, devices)
                 text = program.as_text() or ""
                 row = dict(
-                    side=side,
+                    plane=plane,
+                    levels=args.levels,
                     mode=mode,
                     devices=devices,
                     bytes=device_bytes(program),
@@ -167,20 +177,20 @@ def main() -> None:
                 )
                 rows.append(row)
                 if args.text:
-                    name = f"{side}_{mode}_{devices}.txt"
+                    name = f"{plane[0]}x{plane[1]}_{mode}_{devices}.txt"
                     (args.text / name).write_text(text)
                 one = next(
                     (
                         r
                         for r in rows
-                        if (r["side"], r["mode"], r["devices"]) == (side, mode, 1)
+                        if (r["plane"], r["mode"], r["devices"]) == (plane, mode, 1)
                     ),
                     None,
                 )
                 times = row["bytes"] * devices / one["bytes"] if one else float("nan")
                 share = row["largest_gathered"] / level
                 print(
-                    f"| {side} x {side} | {mode} | {devices} | "
+                    f"| {plane[0]} x {plane[1]} | {mode} | {devices} | "
                     f"{row['bytes'] / MIB:,.0f} | {times:.2f} | {share:.3f} |",
                     f"{row['compile_s']:.0f} s",
                     flush=True,
