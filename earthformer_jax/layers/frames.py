@@ -1,12 +1,15 @@
 """Functions of single frames, applied to sequences of them."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import einops
 import jax
+from flax import linen as nn
 
 from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.devices.shared import shared_by_examples
 
 
 def each_frame(
@@ -31,3 +34,30 @@ def each_frame(
         lambda y: einops.rearrange(y, f"{rows} h w c -> i j h w c", **sizes),
         function(*flat),
     )
+
+
+def loop_of_examples(
+    loop: Callable[..., tuple],
+    layer: nn.Module,
+    *sequences: Any,
+    axes: Sequence[int],
+    out_axes: Sequence[int | None],
+) -> tuple:
+    """A loop over time that uses a layer, by each device for its own examples.
+
+    Args:
+        loop: of the layer and the sequences; it makes its first state itself.
+        layer: with parameters alone, of the module that calls this.
+        *sequences: trees of arrays.
+        axes: of the examples in the arrays of each sequence.
+        out_axes: as for `ops.devices.shared.shared_by_examples`.
+    """
+    if layer.is_initializing() or split.shares(*jax.tree.leaves(sequences)) == 1:
+        return loop(layer, *sequences)
+    alone = layer.clone(parent=None, name=None)
+
+    def own(params, *sequences):
+        return loop(functools.partial(alone.apply, {"params": params}), *sequences)
+
+    own = shared_by_examples(own, axes, out_axes)
+    return own(layer.variables["params"], *sequences)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.layers.frames import each_frame, loop_of_examples
 from earthformer_jax.ops.convolution import convolve
 from earthformer_jax.profiling.communication import collectives
 from earthformer_jax.training import mesh as mesh_lib
@@ -45,4 +46,58 @@ def test_examples_stay_on_their_device(function):
     assert {x.kind for x in found} <= {"all-reduce"}
     assert sum(x.bytes for x in found) < x.nbytes / 10
     for a, b in zip(step(x), jax.value_and_grad(loss)(FRAMES), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+class Step(nn.Module):
+    """Adds a frame to the state, after a linear layer."""
+
+    @nn.compact
+    def __call__(self, state, frame):
+        state = jnp.tanh(frame + nn.Dense(2, name="layer")(state))
+        return state, state
+
+
+class Loop(nn.Module):
+    """Runs over `[b, t, h, w, c]`."""
+
+    @nn.compact
+    def __call__(self, frames):
+        steps = nn.scan(
+            Step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+        )
+
+        def loop(steps, frames):
+            return steps(jnp.zeros_like(frames[:, 0]), frames)[1:]
+
+        layer = steps(name="steps")
+        (out,) = loop_of_examples(loop, layer, frames, axes=(0,), out_axes=(0,))
+        return out
+
+
+def test_weights_of_a_loop_are_exchanged_once():
+    model, mesh = Loop(), mesh_lib.data_mesh()
+    variables = model.init(jax.random.key(0), FRAMES)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {
+        "steps": {"layer": {"kernel": (2, 2), "bias": (2,)}}
+    }
+
+    def loss(variables, frames):
+        return jnp.sum(jnp.square(jnp.asarray(model.apply(variables, frames))))
+
+    step = jax.jit(jax.value_and_grad(loss))
+    want = step(variables, FRAMES)
+    x = jax.device_put(FRAMES, mesh_lib.by_example(mesh))
+    variables = jax.device_put(variables, mesh_lib.replicated(mesh))
+    program = step.lower(variables, x).compile()
+    found = collectives(program.as_text() or "", mesh.size)
+    assert {x.kind for x in found} == {"all-reduce"}
+    assert sum(x.bytes * x.times for x in found) == 4 * (4 + 2 + 1)
+    for a, b in zip(
+        jax.tree.leaves(program(variables, x)), jax.tree.leaves(want), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -31,6 +31,7 @@ from earthformer_jax.models.recurrent.recurrence import (
     pair,
 )
 from earthformer_jax.ops import convolution
+from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
@@ -108,42 +109,63 @@ class ConvLSTM(Recurrence):
         else:
             drop = self._drop(self.dropout, (4, *frames.shape[1:]), dtype, train)
             gates = self._input_gates(frames, kernel, drop, pads)
-        biases = [0] * 4 if bias is None else jnp.split(bias.astype(dtype), 4)
         drop = self._drop(self.recurrent_dropout, (4, *state[0].shape), dtype, train)
+        weights = dict(
+            kernel=recurrent_kernel,
+            biases=None if bias is None else bias.astype(dtype),
+            peephole=peephole,
+        )
+        loop = shared_by_examples(self._loop(plane), axes=(0, 1, 1), out_axes=(0, 1))
+        sequence = dict(gates=gates, keep=keep)
+        state, outputs = loop(weights, state, sequence, drop)
+        return self._output(outputs, state)
+
+    def _loop(self, plane) -> Callable:
+        """The loop over time, from weights, state, sequence and dropout's factors.
+
+        The state is a tuple of `[b, h', w', filters]`, the sequence `[t, b, ...]`;
+        factors of dropout are `[4, b, ...]`.
+        """
         window = functools.partial(
             convolve_in_loop,
-            padding=convolution.plane_padding(plane, size, "same"),
+            padding=convolution.plane_padding(
+                plane, pair("kernel_size", self.kernel_size), "same"
+            ),
             wrap=self.wrap,
         )
-        update = functools.partial(
-            lstm_update,
-            peephole=peephole,
-            activation=self._function("activation"),
-            recurrent_activation=self._function("recurrent_activation"),
+        activations = (
+            self._function("activation"),
+            self._function("recurrent_activation"),
         )
-
-        def step(state, frame):
-            hidden, cell = state
-            pushed = _recurrent_gates(window, hidden, recurrent_kernel, drop)
-            gates = [
-                checkpoint_name(x + h + b, "gates")
-                for x, h, b in zip(frame["gates"], pushed, biases, strict=True)
-            ]
-            new_hidden, new_cell = update(gates, cell)
-            new = (new_hidden.astype(hidden.dtype), new_cell)
-            state = hold(frame["keep"], new, state)
-            return state, state[0]
-
         # Only the gates of a step are kept for the backward pass: what follows from
         # them is cheap to recompute.
         policy = jax.checkpoint_policies.save_only_these_names("gates")
-        step = jax.checkpoint(
-            step, prevent_cse=False, policy=None if self.remat else policy
-        )
-        sequence = dict(gates=gates, keep=keep)
-        state = vary_like(state, sequence, drop)
-        state, outputs = lax.scan(step, state, sequence, unroll=self.unroll)
-        return self._output(outputs, state)
+
+        def loop(weights, state, sequence, drop):
+            kernel, biases = weights["kernel"], weights["biases"]
+            biases = [0] * 4 if biases is None else jnp.split(biases, 4)
+
+            def step(state, frame):
+                hidden, cell = state
+                pushed = _recurrent_gates(window, hidden, kernel, drop)
+                gates = [
+                    checkpoint_name(x + h + b, "gates")
+                    for x, h, b in zip(frame["gates"], pushed, biases, strict=True)
+                ]
+                new_hidden, new_cell = lstm_update(
+                    gates, cell, weights["peephole"], *activations
+                )
+                new = (new_hidden.astype(hidden.dtype), new_cell)
+                state = hold(frame["keep"], new, state)
+                return state, state[0]
+
+            step = jax.checkpoint(
+                step, prevent_cse=False, policy=None if self.remat else policy
+            )
+            state = vary_like(state, sequence, drop)
+            return lax.scan(step, state, sequence, unroll=self.unroll)
+
+        return loop
 
     def _input_gates(self, frames, kernel, drop, pads):
         """The input's share of each gate, `[t, b, h', w', filters]`.

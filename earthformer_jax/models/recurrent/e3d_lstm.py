@@ -29,6 +29,7 @@ from jax import lax
 
 from earthformer_jax.checks import NONE, check_fields, each, either
 from earthformer_jax.layers import frame_coder
+from earthformer_jax.layers.frames import loop_of_examples
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.eidetic_lstm import NORM_EPSILON, EideticLSTM
 from earthformer_jax.models.shapes import check_shapes
@@ -291,25 +292,7 @@ class E3DLSTM(nn.Module):
 
     def _roll(self, frames, further, given):
         """`[b, T + K - 1, h, w, c]`: at each step the prediction of the next frame."""
-        dtype, wide = frames.dtype, jnp.promote_types(frames.dtype, jnp.float32)
-        batch, steps, *plane, channels = frames.shape
-        read = channels + further.shape[-1]
-        shape = (batch, self.window, *plane, self.features)
-        history = (batch, steps * self.window, *plane, self.features)
-        state = (
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((batch, *plane, channels), dtype),
-            jnp.zeros((batch, self.window - 1, *plane, read), dtype),
-            jnp.zeros(shape, wide),
-            tuple(
-                (
-                    jnp.zeros(shape, dtype),
-                    jnp.zeros(shape, wide),
-                    jnp.zeros(history, dtype),
-                )
-                for _ in range(self.num_layers)
-            ),
-        )
+        dtype = frames.dtype
         cells = dict(
             features=self.features,
             kernel_size=tuple(self.kernel_size),
@@ -329,10 +312,42 @@ class E3DLSTM(nn.Module):
             in_axes=1,
             out_axes=1,
         )
-        sequence = dict(frame=frames, further=further, given=given)
-        state = vary_like(state, sequence)
-        _, predictions = scan(channels, cells, name="step")(state, sequence)
+
+        def loop(steps, sequence):
+            frames, further = sequence["frame"], sequence["further"]
+            state = vary_like(self._first_state(frames, further), sequence)
+            return steps(state, sequence)[1:]
+
+        (predictions,) = loop_of_examples(
+            loop,
+            scan(frames.shape[-1], cells, name="step"),
+            dict(frame=frames, further=further, given=given),
+            axes=(0,),
+            out_axes=(0,),
+        )
         return predictions
+
+    def _first_state(self, frames, further):
+        """Zeros, before the first of the frames `[b, t, h, w, c]`."""
+        dtype, wide = frames.dtype, jnp.promote_types(frames.dtype, jnp.float32)
+        batch, steps, *plane, channels = frames.shape
+        read = channels + further.shape[-1]
+        shape = (batch, self.window, *plane, self.features)
+        history = (batch, steps * self.window, *plane, self.features)
+        return (
+            jnp.zeros((), jnp.int32),
+            jnp.zeros((batch, *plane, channels), dtype),
+            jnp.zeros((batch, self.window - 1, *plane, read), dtype),
+            jnp.zeros(shape, wide),
+            tuple(
+                (
+                    jnp.zeros(shape, dtype),
+                    jnp.zeros(shape, wide),
+                    jnp.zeros(history, dtype),
+                )
+                for _ in range(self.num_layers)
+            ),
+        )
 
     def _show(self, predictions):
         """Predictions of the stack `[b, k, h, w, c]` as frames."""

@@ -21,8 +21,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.frames import loop_of_examples
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.devices import examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
@@ -180,17 +182,6 @@ class SpatiotemporalLSTM(nn.Module):
             `decoupling` and `train`.
         """
         dtype = self.dtype or jnp.promote_types(frames.dtype, jnp.float32)
-        both = jnp.promote_types(dtype, jnp.float32)
-        frames = frames.astype(dtype)
-        plane = (frames.shape[0], *frames.shape[2:4])
-        zeros = jnp.zeros((*plane, self.features), dtype)
-        state = (
-            (zeros,) * self.num_layers,
-            (zeros.astype(both),) * self.num_layers,
-            zeros.astype(both),
-            frames[:, 0],
-        )
-        state = vary_like(state)
         step = nn.remat(_Step, prevent_cse=False) if self.remat else _Step
         scan = nn.scan(
             step,
@@ -200,7 +191,7 @@ class SpatiotemporalLSTM(nn.Module):
             # flax declares one integer, and takes a tree of them.
             out_axes=(1, 0),  # pyright: ignore[reportArgumentType]
         )
-        step = scan(
+        steps = scan(
             channels=self.channels,
             num_layers=self.num_layers,
             features=self.features,
@@ -214,8 +205,31 @@ class SpatiotemporalLSTM(nn.Module):
         )
         if beside is not None:
             beside = beside.astype(dtype)
-        _, (forecasts, decoupling) = step(state, (frames, true, beside))
-        return forecasts, jnp.mean(decoupling)
+
+        def loop(steps, sequence):
+            state = vary_like(self._first_state(sequence[0]), sequence)
+            _, (forecasts, decoupling) = steps(state, sequence)
+            return forecasts, examples.mean(jnp.mean(decoupling))
+
+        return loop_of_examples(
+            loop,
+            steps,
+            (frames.astype(dtype), true, beside),
+            axes=(0,),
+            out_axes=(0, None),
+        )
+
+    def _first_state(self, frames):
+        """Zeros, and the first of the frames `[b, t, h, w, c]`."""
+        shape = (len(frames), *frames.shape[2:4], self.features)
+        zeros = jnp.zeros(shape, frames.dtype)
+        wide = zeros.astype(jnp.promote_types(frames.dtype, jnp.float32))
+        return (
+            (zeros,) * self.num_layers,
+            (wide,) * self.num_layers,
+            wide,
+            frames[:, 0],
+        )
 
 
 class _Step(nn.Module):
