@@ -21,11 +21,15 @@ standard deviation of the codes of SEVIR; they are not fitted to any data.
 import dataclasses
 import functools
 import math
+import threading
 
 import numpy as np
 import scipy.fft
 
+from earthformer_jax.data.reading import memory
 from earthformer_jax.statistics.linear_system import generator
+
+_kept = threading.local()
 
 DOMAIN = 384  # km, side of the image; a pixel at full resolution is 1 km
 MINUTES = 5  # between frames at full resolution
@@ -34,10 +38,10 @@ MAX_CODE = 254
 # used here for all codes, so that values below 0.12 kg/m2 are invisible.
 CODE_OFFSET, CODE_SCALE = 83.9, 38.9
 
-ROWS = 96  # that are computed at a time
-# Rain in kg/m2: what one cell adds is left out below the first; below the second, code
-# 0 whatever the texture, which would have to be 10 standard deviations above its mean.
-DARK, INVISIBLE, LEAST = 1e-9, 1e-4, 1e-6
+ROWS = 128  # that are computed at a time
+# Rows and columns of the texture that one product of matrices gives.
+BLOCK_ROWS, BLOCK_COLUMNS = 4, 16
+DARK = 1e-9  # kg/m2: what one cell adds is left out below it
 
 SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}
 
@@ -67,6 +71,10 @@ TEXTURE_SLOPE = 1.35  # amplitude falls with wave number to this power
 TEXTURE_LONGEST = 60.0  # km
 TEXTURE_PERIOD = 512.0  # km after which it repeats
 TEXTURE_LIFE = 480.0  # minutes after which it repeats
+
+# Rain is multiplied by it, and CODE_SCALE ln(rain) plus the texture is code + 1/2, of
+# which the whole part is the code. The mean of the texture is 1 after it.
+BRIGHTER = math.exp((CODE_OFFSET + 0.5) / CODE_SCALE - TEXTURE_SPREAD**2 / 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,23 +124,34 @@ class RadarTwin:
         pixels = DOMAIN // self.space_step
         wind = _wind(rng)
         cells = _cells(rng, wind, duration=float(minutes[-1]))
-        rain = _Rain(cells, pixels, self.space_step)
-        texture = _Texture(rng, wind.mean, pixels, self.space_step)
-        codes = np.zeros((self.frames, pixels, pixels), np.uint8)
-        for frame, minute in zip(codes, minutes, strict=True):
-            rain.at(minute)
-            texture.at(minute)
-            # A few rows at a time: what is computed of them stays in the cache.
-            for first in range(0, pixels, ROWS):
-                rows = slice(first, first + ROWS)
-                logarithm, columns = rain.logarithm(rows)
-                logarithm += texture.logarithm(rows, columns)
-                logarithm *= np.float32(CODE_SCALE)
-                logarithm += np.float32(CODE_OFFSET)
-                np.minimum(logarithm, MAX_CODE, out=logarithm)
-                np.rint(np.maximum(logarithm, 0, out=logarithm), out=logarithm)
-                frame[rows, columns] = logarithm
+        rain = _Rain(cells, minutes, pixels, self.space_step, BRIGHTER)
+        texture = _Texture(rng, wind.mean, minutes, pixels, self.space_step)
+        codes = memory.empty((self.frames, pixels, pixels), np.uint8)
+        codes.fill(0)
+        # A few rows at a time, in all frames: what they are made of stays in the cache.
+        for first in range(0, pixels, ROWS):
+            rows = slice(first, min(first + ROWS, pixels))
+            for t, frame in enumerate(codes):
+                values = rain.rows(t, rows)
+                if values is not None:
+                    _into_codes(values, texture.rows(t, rows), frame[rows])
         return codes
+
+
+def _into_codes(rain: np.ndarray, texture: np.ndarray, codes: np.ndarray) -> None:
+    """Codes of rain that is `BRIGHTER`, and of the logarithm of its texture.
+
+    Args:
+        rain: float32 `[rows, w]`; its memory is used.
+        texture: the same.
+        codes: uint8 `[rows, w]`, which is filled.
+    """
+    with np.errstate(divide="ignore"):  # no rain is code 0
+        logarithm = np.log(rain, out=rain)
+    logarithm += texture
+    logarithm *= np.float32(CODE_SCALE)
+    np.clip(logarithm, np.float32(0), np.float32(MAX_CODE + 0.5), out=logarithm)
+    codes[...] = logarithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,138 +246,222 @@ def _system(rng: np.random.Generator, wind: Wind, duration: float) -> tuple:
 
 
 class _Rain:
-    """VIL in kg/m2 of all cells, without texture."""
+    """VIL in kg/m2 of all cells, without texture.
 
-    def __init__(self, cells: Cells, pixels: int, km: float):
-        self._cells = cells
-        self._centres = km * (np.arange(pixels) + 0.5)
-        self._north = self._east = np.empty((0, pixels), np.float32)
+    Args:
+        cells: that exist at any time.
+        minutes: `[t]`, of the frames.
+        pixels: rows and columns of the image.
+        km: per pixel.
+        factor: that VIL is multiplied by.
+    """
 
-    def at(self, minute: float) -> None:
-        """Chooses a time; what follows is of the cells that exist then."""
-        cells = self._cells
-        since = minute - cells.middle
+    def __init__(
+        self,
+        cells: Cells,
+        minutes: np.ndarray,
+        pixels: int,
+        km: float,
+        factor: float = 1.0,
+    ):
+        since = minutes[:, None] - cells.middle  # [t, n]
         age = since / cells.life + 0.5
-        n = (age > 0) & (age < 1)
-        place = cells.place[n] + cells.velocity[n] * since[n, None]
-        size = cells.size[n] * (0.7 + 0.6 * age[n, None])
-        amplitude = cells.peak[n] * np.sin(np.pi * age[n]) ** 2
-        north, self._east = (
-            _gauss(self._centres, place[:, i], size[:, i]) for i in (0, 1)
+        amplitude = cells.peak * np.sin(np.pi * age) ** 2
+        place = (cells.place + cells.velocity * since[..., None]) / km - 0.5
+        size = cells.size * (0.7 + 0.6 * age[..., None]) / km
+        reach = np.sqrt(2 * np.log(np.maximum(amplitude / DARK, 1)))[..., None] * size
+        seen = (age > 0) & (age < 1)
+        seen &= np.all((place + reach > 0) & (place - reach < pixels - 1), axis=-1)
+        place, size, reach = place[seen], size[seen], reach[seen]
+        self._first, self._last = place[:, 0] - reach[:, 0], place[:, 0] + reach[:, 0]
+        self._north, self._east = _scratch("cells", (2, len(size), pixels))
+        for i, gauss in enumerate((self._north, self._east)):
+            _gauss(place[:, i], size[:, i], gauss)
+        self._north *= (factor * amplitude[seen]).astype(np.float32)[:, None]
+        stops = np.cumsum(np.count_nonzero(seen, axis=1))
+        self._of_frame = [slice(*x) for x in zip([0, *stops], stops, strict=False)]
+        self._rows = np.empty((ROWS, pixels), np.float32)
+
+    def rows(self, frame: int, rows: slice) -> np.ndarray | None:
+        """Some rows, float32 `[rows, w]`, until the next call; None: no rain there.
+
+        Rain below `DARK` of a cell may be missing.
+        """
+        cells = self._of_frame[frame]
+        near = np.flatnonzero(
+            (self._first[cells] < rows.stop - 1) & (self._last[cells] > rows.start)
         )
-        north *= amplitude.astype(np.float32)[:, None]
-        self._north = north
-
-    def rows(self, rows: slice) -> np.ndarray:
-        """Some rows, float32 `[rows, w]`."""
-        north, east = self._north[:, rows].T, self._east
-        if len(north) < len(self._centres):
-            near = np.flatnonzero(north.max(axis=0, initial=0) > DARK)
-            north, east = north[:, near], east[near]
+        if not len(near):
+            return None
+        values = self._rows[: rows.stop - rows.start]
+        north = self._north[cells].take(near, 0)[:, rows]
         # Products of a few rows run in one thread, so readers do not compete for cores.
-        few = math.gcd(8, len(north))
-        strips = north.reshape(len(north) // few, few, len(east)) @ east
-        return strips.reshape(len(north), -1)
-
-    def logarithm(self, rows: slice) -> tuple[np.ndarray, slice]:
-        """Logarithm of some rows, and the columns where it may be visible."""
-        rain, columns = self.rows(rows), slice(0, len(self._centres))
-        if len(rain) < len(self._centres):
-            lit = np.flatnonzero(rain.max(axis=0, initial=0) > INVISIBLE)
-            columns = slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0)
-            rain = rain[:, columns]
-        return np.log(np.maximum(rain, LEAST)), columns
+        few = math.gcd(8, len(values))
+        np.matmul(
+            north.reshape(len(near), -1, few).transpose(1, 2, 0),
+            self._east[cells].take(near, 0),
+            out=values.reshape(-1, few, values.shape[1]),
+        )
+        return values
 
 
-def _gauss(x: np.ndarray, middle: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Gaussians float32 `[n, x]` of height 1 with middles and sizes `[n]`."""
-    exponent = (x - middle[:, None]).astype(np.float32)
-    exponent *= (1 / (np.sqrt(2) * size)).astype(np.float32)[:, None]
-    np.square(exponent, out=exponent)
-    # At least 1e-13 far away, because denormal numbers are slow to multiply.
-    np.negative(np.minimum(exponent, 30, out=exponent), out=exponent)
-    return np.exp(exponent, out=exponent)
+def _gauss(middle: np.ndarray, size: np.ndarray, out: np.ndarray) -> None:
+    """Gaussians of height 1 at pixels 0, 1, ...
+
+    Args:
+        middle: `[n]`, where they are 1, in pixels.
+        size: `[n]` standard deviations in pixels.
+        out: float32 `[n, pixels]`, which is filled.
+    """
+    pixels = out.shape[1]
+    # A square in its three terms, of which a product of matrices makes the sum; they
+    # nearly cancel, so they are float64.
+    x, m = np.arange(pixels) - pixels / 2, middle - pixels / 2
+    terms = np.stack([-np.square(m), 2 * m, np.full_like(m, -1)], axis=1)
+    terms /= 2 * np.square(size)[:, None]
+    powers = np.stack([np.ones(pixels), x, np.square(x)])
+    exponent = np.empty((ROWS, pixels))
+    for first in range(0, len(m), ROWS):
+        part = out[first : first + ROWS]
+        np.matmul(terms[first : first + ROWS], powers, out=exponent[: len(part)])
+        # At least 1e-13 far away, because denormal numbers are slow to multiply.
+        np.maximum(exponent[: len(part)], -30, out=part, casting="same_kind")
+        np.exp(part, out=part)
 
 
 class _Texture:
-    """Log of the texture: drifting, slowly changing noise, of which the mean is 1."""
+    """Drifting, slowly changing noise, which is the log of the texture.
 
-    def __init__(self, rng: np.random.Generator, velocity, pixels: int, km: float):
+    Args:
+        rng: draws the noise.
+        velocity: (north, east) in km per minute.
+        minutes: `[t]`, of the frames.
+        pixels: rows and columns of the image.
+        km: per pixel.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        velocity: np.ndarray,
+        minutes: np.ndarray,
+        pixels: int,
+        km: float,
+    ):
         n = int(TEXTURE_PERIOD / km)
-        both = [_noise(rng, n, km) for _ in range(2)]
-        # Repeated, so that every shift of the image lies in it.
-        repeated = np.arange(n + pixels + 2) % n
-        self._fields = [x.take(repeated, 0).take(repeated, 1) for x in both]
-        self._period, self._velocity = n, np.asarray(velocity) / km
-        self._pixels = pixels
-        self._first, self._shares = np.zeros(2, int), np.zeros(2)
-        self._turn = np.zeros(2, np.float32)
-
-    def at(self, minute: float) -> None:
-        """Chooses a time."""
-        angle = 2 * np.pi * minute / TEXTURE_LIFE
-        self._turn = np.array([np.cos(angle), np.sin(angle)], np.float32)
-        shift = -self._velocity * minute
+        size = n + pixels + 3
+        # Repeated, so that every shift of the image lies in it. Rows of both fields
+        # alternate, so that one product of matrices turns and interpolates them.
+        fields = _scratch("fields", (size, 2, size))
+        _noise(rng, km, fields[:n, :, :n])
+        for first in range(n, size, n):
+            fields[:n, :, first : first + n] = fields[:n, :, : size - first][..., :n]
+        for first in range(n, size, n):
+            fields[first : first + n] = fields[: size - first][:n]
+        self._fields = fields
+        shift = -np.asarray(velocity) / km * minutes[:, None]
         whole = np.floor(shift).astype(int)
-        self._first = (whole - 1) % self._period
-        self._shares = shift - whole
+        self._first = (whole - 1) % n
+        angle = 2 * np.pi * minutes / TEXTURE_LIFE
+        turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+        self._height = math.gcd(BLOCK_ROWS, ROWS, pixels)
+        self._width = math.gcd(BLOCK_COLUMNS, pixels)
+        north, east = np.moveaxis(_cubic((shift - whole).astype(np.float32)), -1, 0)
+        north = _band(self._height, north)[..., None] * turn[:, None, None, :]
+        self._north = north.reshape(len(minutes), self._height, -1)
+        self._east = _band(self._width, east).swapaxes(1, 2).copy()
+        self._rows = np.empty((ROWS, pixels), np.float32)
+        self._cut = np.empty((ROWS, pixels + 3), np.float32)
 
-    def logarithm(self, rows: slice, columns: slice) -> np.ndarray:
-        """Some rows and columns of it, float32."""
-        height = len(range(*rows.indices(self._pixels)))
-        width = columns.stop - columns.start
-        top, left = self._first + (rows.start, columns.start)
-        window = np.s_[top : top + height + 3, left : left + width + 3]
-        cut, second = (
-            t * x[window] for t, x in zip(self._turn, self._fields, strict=True)
+    def rows(self, frame: int, rows: slice) -> np.ndarray:
+        """Some rows, float32 `[rows, w]`, until the next call.
+
+        Args:
+            frame: number of the frame.
+            rows: a multiple of `ROWS` and of what follows it, at most `ROWS` of them.
+        """
+        height, m, n = rows.stop - rows.start, self._height, self._width
+        cut, values = self._cut[:height], self._rows[:height]
+        width = values.shape[1]
+        top, left = self._first[frame]
+        across, _, along = self._fields.strides
+        window = np.lib.stride_tricks.as_strided(
+            self._fields[top + rows.start :, :, left:],
+            (height // m, 2 * (m + 3), width + 3),
+            (m * across, across // 2, along),
         )
-        cut += second
-        texture = _between(cut, self._shares)
-        texture -= np.float32(TEXTURE_SPREAD**2 / 2)
-        return texture
+        out = cut.reshape(height // m, m, width + 3)
+        np.matmul(self._north[frame], window, out=out)
+        columns = np.lib.stride_tricks.as_strided(
+            cut, (width // n, height, n + 3), (n * along, cut.strides[0], along)
+        )
+        out = values.reshape(height, width // n, n).swapaxes(0, 1)
+        np.matmul(columns, self._east[frame], out=out)
+        return values
 
 
-def _noise(rng: np.random.Generator, n: int, km: float) -> np.ndarray:
-    """Periodic Gaussian noise float32 `[n, n]` of standard deviation TEXTURE_SPREAD."""
-    spectrum = np.asarray(scipy.fft.rfft2(rng.standard_normal((n, n), np.float32)))
-    spectrum *= _amplitude(n, km)
-    spectrum[0, 0] = 0
-    noise = np.asarray(scipy.fft.irfft2(spectrum, (n, n)))
-    return noise * np.float32(TEXTURE_SPREAD / (noise.std() or 1))  # 0: one pixel
+def _band(n: int, weights: np.ndarray) -> np.ndarray:
+    """Matrices `[t, n, n + 3]` whose row i has weights `[4, t]` from column i on."""
+    band = np.zeros((weights.shape[1], n, n + 3), np.float32)
+    i = np.arange(n)
+    for k, weight in enumerate(weights):
+        band[:, i, i + k] = weight[:, None]
+    return band
 
 
-def _between(cut: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Values at shares (rows, columns) of the way to the next: `[h - 3, w - 3]`."""
-    height, width = cut.shape[0] - 3, cut.shape[1] - 3
-    rows, columns = (_cubic(np.float32(share)) for share in shares)
-    cut = _weighted([cut[k : k + height] for k in range(4)], rows)
-    return _weighted([cut[:, k : k + width] for k in range(4)], columns)
+def _scratch(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for float32 values, which this thread uses again for each event."""
+    size = math.prod(shape)
+    kept = getattr(_kept, name, None)
+    if kept is None or kept.size < size:
+        kept = np.empty(size, np.float32)
+        setattr(_kept, name, kept)
+    return kept[:size].reshape(shape)
+
+
+def _noise(rng: np.random.Generator, km: float, out: np.ndarray) -> None:
+    """Fills float32 `[n, 2, n]` with two fields of periodic Gaussian noise.
+
+    Their mean is 0 and their standard deviation `TEXTURE_SPREAD`.
+    """
+    n = len(out)
+    white, both = _scratch("white", (n, n)), _scratch("both", (n, n, 2))
+    for k in range(2):
+        both[..., k] = rng.standard_normal((n, n), np.float32, white)
+    # One complex transform, in place, filters both: the filter is real and even.
+    waves = both.view(np.complex64)[..., 0]
+    waves = np.asarray(scipy.fft.fft2(waves, overwrite_x=True))
+    waves *= _amplitude(n, km)
+    waves[0, 0] = 0
+    waves = np.asarray(scipy.fft.ifft2(waves, overwrite_x=True))
+    out[:, 0], out[:, 1] = np.real(waves), np.imag(waves)
+    squares = np.einsum("hkw,hkw->hk", out, out).sum(axis=0, dtype=np.float64)
+    squares[squares == 0] = 1  # of a field of one pixel
+    out *= (TEXTURE_SPREAD * n / np.sqrt(squares)).astype(np.float32)[:, None]
 
 
 @functools.lru_cache
 def _amplitude(n: int, km: float) -> np.ndarray:
-    """Amplitude of each wave of the noise, float32 `[n, n // 2 + 1]`."""
-    north = scipy.fft.fftfreq(n, km)[:, None]
-    east = scipy.fft.rfftfreq(n, km)[None, :]
-    wave_number = np.maximum(np.hypot(north, east), 1 / TEXTURE_LONGEST)
+    """Amplitude of each wave of the noise, float32 `[n, n]`."""
+    waves = scipy.fft.fftfreq(n, km)
+    wave_number = np.hypot(waves[:, None], waves)
+    wave_number = np.maximum(wave_number, 1 / TEXTURE_LONGEST)
     return wave_number.astype(np.float32) ** -TEXTURE_SLOPE
 
 
-def _weighted(terms: list[np.ndarray], weights: list[np.float32]) -> np.ndarray:
-    """Sum of arrays with weights."""
-    total = weights[0] * terms[0]
-    part = np.empty_like(total)
-    for weight, term in zip(weights[1:], terms[1:], strict=True):
-        total += np.multiply(weight, term, out=part)
-    return total
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Weights of the values at -1, 0, 1, 2 for the value at x in 0..1 (Catmull-Rom).
 
+    Args:
+        x: `[...]`.
 
-def _cubic(x: np.float32) -> list[np.float32]:
-    """Weights of the values at -1, 0, 1, 2 for the value at x in 0..1 (Catmull-Rom)."""
+    Returns:
+        float32 `[4, ...]`.
+    """
     weights = (
         (-x + 2 * x**2 - x**3) / 2,
         (2 - 5 * x**2 + 3 * x**3) / 2,
         (x + 4 * x**2 - 3 * x**3) / 2,
         (-(x**2) + x**3) / 2,
     )
-    return [np.float32(w) for w in weights]
+    return np.stack(weights).astype(np.float32)

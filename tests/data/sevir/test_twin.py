@@ -33,6 +33,16 @@ class TestRadarTwin:
         for other in (b, *events("validation", 1), *events(count=1, seed=1)):
             assert np.mean(a != other) > 0.1
 
+    def test_rows_and_blocks_make_no_difference(self, monkeypatch):
+        """How many rows are computed at a time changes only the order of sums."""
+        one = events(count=2, frames=3, space_step=4).astype(int)
+        monkeypatch.setattr(twin_lib, "ROWS", 32)
+        monkeypatch.setattr(twin_lib, "BLOCK_ROWS", 8)
+        monkeypatch.setattr(twin_lib, "BLOCK_COLUMNS", 32)
+        other = events(count=2, frames=3, space_step=4).astype(int)
+        assert np.abs(one - other).max() <= 1
+        assert np.mean(one != other) < 1e-3
+
     def test_looks_like_sevir(self):
         """Mean 33.44 and deviation 47.54 are those of SEVIR; heavy rain is rare."""
         codes = events(count=60, frames=2).astype(float)
@@ -98,13 +108,16 @@ class TestRadarTwin:
 
 def moved(monkeypatch, field, shift, pixels):
     """A corner of the texture that a field `[n, n]` is, one shift later."""
-    monkeypatch.setattr(twin_lib, "_noise", lambda *_: field)
+
+    def noise(rng, km, out):
+        out[...] = field[:, None]
+
+    monkeypatch.setattr(twin_lib, "_noise", noise)
     monkeypatch.setattr(twin_lib, "TEXTURE_PERIOD", float(len(field)))
     monkeypatch.setattr(twin_lib, "TEXTURE_LIFE", np.inf)
-    monkeypatch.setattr(twin_lib, "TEXTURE_SPREAD", 0.0)  # its mean stays as it is
-    texture = twin_lib._Texture(np.random.default_rng(0), shift, pixels, km=1.0)
-    texture.at(1.0)
-    return texture.logarithm(slice(0, pixels), slice(0, pixels))
+    rng, minutes = np.random.default_rng(0), np.array([0.0, 1.0])
+    texture = twin_lib._Texture(rng, shift, minutes, pixels, km=1.0)
+    return texture.rows(1, slice(0, pixels))
 
 
 class TestParts:
@@ -119,12 +132,14 @@ class TestParts:
             size=np.array([[10.0, 20.0]]),
         )
         minutes = np.array([0.0, 15.0, 30.0, 45.0, 60.0])
-        all_cells, rain = twin_lib._Rain(cells, pixels=384, km=1.0), []
-        for minute in minutes:
-            all_cells.at(minute)
-            rain.append(all_cells.rows(slice(None)))
-        rain = np.stack(rain)
-        np.testing.assert_array_equal(rain[[0, 4]], 0)
+        all_cells, rain = twin_lib._Rain(cells, minutes, pixels=384, km=1.0), []
+        strips = [slice(k, k + twin_lib.ROWS) for k in range(0, 384, twin_lib.ROWS)]
+        assert not any(all_cells.rows(t, x) is not None for t in (0, 4) for x in strips)
+        rain = np.zeros((5, 384, 384), np.float32)
+        for t in (1, 2, 3):
+            for rows in strips:
+                if (found := all_cells.rows(t, rows)) is not None:
+                    rain[t, rows] = found
         centre = np.arange(384) + 0.5
         for k, minute in enumerate((15, 30, 45), 1):
             age = minute / 60
@@ -135,6 +150,26 @@ class TestParts:
             np.testing.assert_allclose(
                 rain[k], height * np.exp(-distance / 2), rtol=1e-4, atol=1e-6
             )
+
+    def test_noise(self):
+        """Two fields of the same spectrum, which do not depend on each other."""
+        fields = np.empty((64, 2, 64), np.float32)
+        twin_lib._noise(np.random.default_rng(0), 8.0, fields)
+        np.testing.assert_allclose(fields.mean(axis=(0, 2)), 0, atol=1e-6)
+        spread = twin_lib.TEXTURE_SPREAD
+        np.testing.assert_allclose(fields.std(axis=(0, 2)), spread, rtol=1e-5)
+        a, b = fields[:, 0], fields[:, 1]
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.2
+        white = np.random.default_rng(0).standard_normal((64, 64), np.float32)
+        waves = np.fft.fft2(white) * twin_lib._amplitude(64, 8.0)
+        waves[0, 0] = 0
+        want = np.fft.ifft2(waves).real
+        np.testing.assert_allclose(a, want * spread / want.std(), atol=1e-5)
+
+    def test_one_pixel_has_no_noise(self):
+        fields = np.ones((1, 2, 1), np.float32)
+        twin_lib._noise(np.random.default_rng(0), 384.0, fields)
+        np.testing.assert_array_equal(fields, 0)
 
     def test_wind_without_divergence(self):
         rng = np.random.default_rng(0)
