@@ -18,8 +18,9 @@ CAPTIONS = {
     "spectra": "Radially averaged power spectra: what lies below the truth is blurred.",
     "nino_skill": "Skill of El Niño forecasts by lead, season and place.",
     "samples": "One test example, with some members of the ensemble.",
-    "calibration": "Whether probabilities come true: CRPS, spread and error, rank "
-    "histogram, reliability.",
+    "calibration": "How good probabilities are: CRPS, spread and error, rank "
+    "histogram; of events the reliability, on the diagonal if probabilities come true, "
+    "and the ROC curve, towards the upper left if events are told apart.",
     "regimes": "Regimes by date.",
     "composites": "The mean field of each regime, less the mean of all frames.",
     "projection": "Embeddings on their first two principal components.",
