@@ -81,11 +81,11 @@ def collectives(text: str, devices: int) -> list[Collective]:
         text: of the compiled program.
         devices: of the program; they are in one group where the text names none.
     """
-    entry, computations = _computations(text.splitlines())
-    times = _times(entry, computations)
+    entry, bodies = computations(text.splitlines())
+    times = _times(entry, bodies)
     return [
         found
-        for name, lines in computations.items()
+        for name, lines in bodies.items()
         if times.get(name)
         for found in _of(lines, times[name], devices)
     ]
@@ -102,7 +102,7 @@ def total(found: Iterable[Collective]) -> dict[str, dict[str, float]]:
     return sums
 
 
-def _computations(lines: Iterable[str]) -> tuple[str, dict[str, list[str]]]:
+def computations(lines: Iterable[str]) -> tuple[str, dict[str, list[str]]]:
     """The name of the entry, and the lines of every computation."""
     entry, name, found = "", "", {}
     for line in lines:
@@ -156,7 +156,7 @@ def _of(lines: Iterable[str], times: int, devices: int) -> Iterator[Collective]:
             tuple(map(int, filter(None, shape.split(",")))) for _, shape in arrays
         ]
         size = sum(
-            math.prod(shape) * _width(kind)
+            math.prod(shape) * bytes_of_type(kind)
             for (kind, _), shape in zip(arrays, shapes, strict=True)
         )
         group = _group(line) or devices
@@ -171,7 +171,7 @@ def _group(line: str) -> int | None:
     return None
 
 
-def _width(kind: str) -> int:
-    """Bytes of a value of a type: "f32" has 4, "pred" 1, "bf16" 2."""
+def bytes_of_type(kind: str) -> int:
+    """Bytes of a value of a type of XLA: "f32" has 4, "pred" 1, "bf16" 2."""
     digits = re.match(r"[a-z]+(\d+)", kind)
     return max(int(digits[1]) // 8, 1) if digits else 1

@@ -12,16 +12,20 @@ import ml_collections
 
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.models.contract import Forecaster
+from earthformer_jax.profiling.workspace import largest_convolution
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.devices.checks import check_devices
 from earthformer_jax.training.devices.prepared import prepare
 from earthformer_jax.training.feed import AHEAD, USED
 from earthformer_jax.training.settings import from_config
 
-# What XLA's CPU runtime takes beside the memory of its plan, for threads, code, and the
-# workspace of its convolutions and products: a line through the measured peaks of
-# configs/enso.py:quick with 4 and with 48 examples a step (docs/plan.md).
+# What XLA's CPU runtime takes in addition to the memory of its plan: for threads, code
+# and the workspace of products a line through the measured peaks of
+# configs/enso.py:quick with 4 and with 48 examples a step (docs/plan.md), and for
+# convolutions the largest copies that one of them makes, twice: malloc keeps what is
+# freed of the others, or two are computed at the same time.
 CPU_RUNTIME_BYTES, CPU_RUNTIME_SHARE = 17 * 2**20, 0.11
+CPU_COPIES = 2
 
 # Without what makes machine code fast: the memory that is planned is the same.
 UNOPTIMISED = {
@@ -46,7 +50,7 @@ class StepMemory:
         activations: working memory of the program: activations, gradients, and what is
             computed on the way.
         results: of the program, apart from those that take the place of its arguments.
-        runtime: estimate of what the runtime takes besides, of this share of it; on
+        runtime: estimate of what the runtime takes in addition, and its libraries; on
             CPUs only.
         program: all that the compiler planned.
         compiler_flops: of one device, as XLA counts them: bodies of loops once.
@@ -146,7 +150,10 @@ def memory_of(step: CompiledStep, micro_batch: int, *, is_cpu: bool) -> StepMemo
     planned = step.program.memory_analysis()
     program = mesh_lib.program_bytes(step.program) // len(jax.local_devices())
     one_batch, count = shard_bytes(step.batch), len(step.devices)
-    runtime = CPU_RUNTIME_BYTES // count + round(CPU_RUNTIME_SHARE * program)
+    runtime = 0
+    if is_cpu:
+        runtime = CPU_RUNTIME_BYTES // count + round(CPU_RUNTIME_SHARE * program)
+        runtime += CPU_COPIES * largest_convolution(step.program.as_text())
     cost = step.program.cost_analysis() or {}
     outputs = planned.output_size_in_bytes - planned.alias_size_in_bytes
     return StepMemory(
@@ -160,7 +167,7 @@ def memory_of(step: CompiledStep, micro_batch: int, *, is_cpu: bool) -> StepMemo
         next_batch=(AHEAD - 1) * one_batch,
         activations=planned.temp_size_in_bytes,
         results=max(outputs, 0),
-        runtime=runtime if is_cpu else 0,
+        runtime=runtime,
         program=program,
         compiler_flops=cost.get("flops"),
         compiler_bytes=cost.get("bytes accessed"),
