@@ -16,6 +16,7 @@ from earthformer_jax.losses.pointwise import SquaredError
 from earthformer_jax.models.contract import Forecaster, draws, uses_targets
 from earthformer_jax.ops.devices import examples
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
+from earthformer_jax.ops.tuned.repeated import call_in_loop
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training.precision import loss_scale as scale_lib
 from earthformer_jax.training.precision import storage
@@ -281,8 +282,6 @@ def _accumulated(value_and_grad, variables, batch, rng, micro_batches: int, vary
     """
     params, batch_stats = variables
     if micro_batches == 1:
-        # No loop over one batch: inside loops XLA's CPU compiler leaves gradients of
-        # convolutions in a form that takes ten times as long.
         key = jax.random.fold_in(rng, 0)
         (value, batch_stats), grads = value_and_grad(params, batch_stats, batch, key)
         return value, batch_stats, grads
@@ -291,8 +290,8 @@ def _accumulated(value_and_grad, variables, batch, rng, micro_batches: int, vary
         grads, total, batch_stats = carry
         number, micro = numbered_micro
         key = jax.random.fold_in(rng, number)
-        (value, batch_stats), new_grads = value_and_grad(
-            params, batch_stats, micro, key
+        (value, batch_stats), new_grads = call_in_loop(
+            value_and_grad, params, batch_stats, micro, key
         )
         grads = jax.tree.map(jnp.add, grads, new_grads)
         return (grads, total + value, batch_stats), None
