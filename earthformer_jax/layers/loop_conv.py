@@ -11,16 +11,10 @@ from jax.ad_checkpoint import checkpoint_name
 from earthformer_jax.layers import initializers
 from earthformer_jax.ops.tuned import strided
 
+# The name of results, for policies of `jax.checkpoint`: what lies between two
+# convolutions costs little to compute again, and so do the windows that the derivative
+# of a convolution reads.
 SAVED = "convolved"
-
-
-def keep_convolutions(remat: bool = False):
-    """Checkpoint policy of a loop over `LoopConv`: keep their results, or nothing.
-
-    What lies between two convolutions costs little to compute again, and so do the
-    windows that the derivative of a convolution reads.
-    """
-    return None if remat else jax.checkpoint_policies.save_only_these_names(SAVED)
 
 
 class LoopConv(nn.Module):

@@ -12,6 +12,7 @@ Reference:
     Gao et al. 2022, Earthformer. https://arxiv.org/abs/2207.05833 (table 11)
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from flax import linen as nn
 
 from earthformer_jax.checks import SIZES, check_fields
 from earthformer_jax.layers.batch_norm import BatchNorm
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.settings import DECAY, at_least, setting
 
@@ -41,6 +43,8 @@ class UNet(nn.Module):
         center_features: channels of the centre.
         norm_momentum: share of the running statistics of batch normalisation that a
             training step keeps; use less when training for a few hundred steps only.
+        remat: what of the levels and the centre is computed again in the backward pass
+            (`models.remat`).
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """
@@ -50,6 +54,7 @@ class UNet(nn.Module):
     features: Sequence[int] = setting((32, 64, 128, 256), SIZES)
     center_features: int = setting(1024, at_least(1))
     norm_momentum: float = setting(0.99, DECAY)
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -86,16 +91,17 @@ class UNet(nn.Module):
         x = einops.rearrange(inputs.astype(dtype), "b t h w c -> b h w (t c)")
         x = jnp.pad(x, ((0, 0), *grow, (0, 0)))
 
+        call = functools.partial(remat_lib.call_block, remat=self.remat, train=train)
         skips = []
         for level, features in enumerate(self.features):
-            x = ConvBlock(features, name=f"encoder_{level}", **options)(x, train=train)
+            block = ConvBlock(features, name=f"encoder_{level}", **options)
+            x = call(block, x)
             skips.append(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = ConvBlock(self.center_features, name="center", **options)(x, train=train)
-        for level in reversed(range(len(self.features))):
-            x = DecoderBlock(self.features[level], name=f"decoder_{level}", **options)(
-                x, skips[level], train=train
-            )
+        x = call(ConvBlock(self.center_features, name="center", **options), x)
+        for level, features in reversed([*enumerate(self.features)]):
+            block = DecoderBlock(features, name=f"decoder_{level}", **options)
+            x = call(block, x, skips[level])
 
         steps, *_, channels = self.target_shape
         x = nn.Conv(

@@ -16,6 +16,7 @@ import ml_collections
 
 from earthformer_jax import data, models
 from earthformer_jax.data.protocols.registry import PROTOCOLS
+from earthformer_jax.models import remat
 from earthformer_jax.settings import ConfigError, flatten, meanings, nearest
 from earthformer_jax.training import settings as settings_lib
 from earthformer_jax.training.precision import policy
@@ -51,18 +52,21 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             if isinstance(config.get(section), ml_collections.ConfigDict):
                 name = config[section].get("name")
                 _complete(config[section], defaults(section, name))
+        _name_remat(config)
     return config.lock()
 
 
 def explicit(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A copy in which what an empty field stands for is written out, to compare.
 
-    So are the settings that a protocol sets.
+    So are the settings that a protocol sets. Older values have their new names.
 
     Args:
         config: any part of a config.
     """
     config = copy.deepcopy(config)
+    with config.unlocked():
+        _name_remat(config)
     protocol = PROTOCOLS.get(config.get("data", {}).get("protocol"))
     if protocol is not None and protocol.data == config.data.get("name"):
         with config.unlocked():
@@ -201,6 +205,16 @@ def _complete(section: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> 
         elif isinstance(default, float) and type(value) is int:
             del section[name]
             section[name] = float(value)
+
+
+def _name_remat(config: ml_collections.ConfigDict) -> None:
+    """Writes a number or a truth value of `model.remat`, as older configs, by name."""
+    model = config.get("model")
+    if isinstance(model, ml_collections.ConfigDict) and "remat" in model:
+        if remat.ACCEPTED.test(model.remat):
+            name = remat.name_of(model.remat)
+            del model.remat  # whose type may be another one
+            model.remat = name
 
 
 def _config_value(field: dataclasses.Field) -> Any:

@@ -58,6 +58,16 @@ class TestCompleted:
         assert c.precision.compute == "bfloat16" and "dtype" not in c.model
         assert lib.completed(c) == c
 
+    @pytest.mark.parametrize(
+        ("value", "name"), [(False, "none"), (True, "blocks"), (2, "blocks"), (9, 9)]
+    )
+    def test_older_values_have_their_new_names(self, value, name):
+        old = {"model": {"name": "earthformer", "remat": value}}
+        old = ml_collections.ConfigDict(old)
+        assert lib.completed(old).model.remat == name
+        assert lib.explicit(old.lock()).model.remat == name
+        assert old.model.remat == value
+
     def test_unknown_names_have_no_fields(self):
         c = lib.completed(small(data=dict(name="moon"), model=dict(name="gru", x=1)))
         assert dict(c.data) == {"name": "moon"}

@@ -32,7 +32,6 @@ from earthformer_jax.models.autoregressive.attention import (
     Cells,
     WindowAttention,
 )
-from earthformer_jax.models.earthformer.blocks import call_layer
 from earthformer_jax.models.earthformer.hierarchy import (
     CrossPattern,
     SelfPattern,
@@ -75,7 +74,8 @@ class CausalBlock(nn.Module):
 
         Without `x`, keys and values of the memory are stored and nothing else is done.
         """
-        attention, remat = self.options.attention, self.options.remat
+        attention = self.options.attention
+        attend, call = self.options.calls(train)
         reach = self.max_temporal_relative
         own = [
             CausalSelfAttention(attention, spec, name=f"attention_{i}")
@@ -93,11 +93,10 @@ class CausalBlock(nn.Module):
         def update(layer, *arguments):
             if cells is not None:
                 return layer(*arguments, cells=cells, train=train)
-            return call_layer(layer, *arguments, train=train, remat=remat >= 2)
+            return attend(layer, *arguments)
 
         def feed(name, x):
-            ffn = FeedForward(self.options.feed_forward, name=name)
-            return call_layer(ffn, x, train=train, remat=remat >= 1)
+            return call(FeedForward(self.options.feed_forward, name=name), x)
 
         for i, layer in enumerate(own):
             x = feed(f"ffn_{i}", x + update(layer, x)[0])

@@ -26,6 +26,7 @@ from earthformer_jax.checks import SIZES, check_fields, check_value, inherited
 from earthformer_jax.layers.embedding import KINDS as POSITIONS
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
 from earthformer_jax.losses.cross_entropy import cross_entropy
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.autoregressive.code_forecaster import CodeForecaster
 from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.earthformer.hierarchy import (
@@ -116,7 +117,7 @@ class EarthformerAR(nn.Module):
     temperature: float = setting(1.0, POSITIVE)
     top_k: int = setting(0, at_least(0))
     seed: int = setting(0, at_least(0))
-    remat: int = inherited(BlockOptions, "remat")
+    remat: remat_lib.Remat = inherited(BlockOptions, "remat")
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -220,7 +221,7 @@ class EarthformerAR(nn.Module):
             per_level(self.dec_self_pattern, levels, "dec_self_pattern"),
             per_level(self.dec_cross_pattern, levels, "dec_cross_pattern"),
             self.num_global_vectors,
-            BlockOptions(attention, feed_forward, remat=int(self.remat)),
+            BlockOptions(attention, feed_forward, remat=remat_lib.name_of(self.remat)),
             self.pos_embed,
             self.temperature,
             self.top_k,

@@ -20,13 +20,6 @@ from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.tuned.order import materialize
 
 
-def call_layer(module, *args, train, remat):
-    """Calls a module, recomputing it in the backward pass if `remat`."""
-    if not remat:
-        return module(*args, train=train)
-    return nn.remat(lambda inner, *a: inner(*a, train=train))(module, *args)
-
-
 class SelfAttentionBlock(nn.Module):
     """Self-attention layers of one pattern, with their feed-forward layers.
 
@@ -53,19 +46,19 @@ class SelfAttentionBlock(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """`[b, t, h, w, c]` and `[b, g, c']` (or None) to the same shapes."""
         options, g = self.options, global_vectors
+        attend, feed = options.calls(train)
         for i, spec in enumerate(self.specs):
             layer = CuboidSelfAttention(options.attention, spec, name=f"attention_{i}")
-            dx, dg = call_layer(layer, x, g, train=train, remat=options.remat >= 2)
+            dx, dg = attend(layer, x, g)
             x = materialize(x + dx)
             g = None if g is None or dg is None else g + dg
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
-                remat = options.remat >= 1
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = materialize(call_layer(ffn, x, train=train, remat=remat))
+                x = materialize(feed(ffn, x))
                 if g is not None and options.use_global_vector_ffn:
                     ffn = FeedForward(options.feed_forward, name=f"global_ffn_{j}")
-                    g = call_layer(ffn, g, train=train, remat=remat)
+                    g = feed(ffn, g)
         return x, g
 
 
@@ -97,6 +90,7 @@ class CrossAttentionBlock(nn.Module):
     ) -> jax.Array:
         """`[b, t, h, w, c]` and memory `[b, t', h, w, c]` to the field's new value."""
         options = self.options
+        attend, feed = options.calls(train)
         for i, spec in enumerate(self.specs):
             layer = CuboidCrossAttention(
                 options.attention,
@@ -105,19 +99,9 @@ class CrossAttentionBlock(nn.Module):
                 self.last_n_frames,
                 name=f"attention_{i}",
             )
-            dx = call_layer(
-                layer,
-                x,
-                memory,
-                global_vectors,
-                train=train,
-                remat=options.remat >= 2,
-            )
-            x = materialize(x + dx)
+            x = materialize(x + attend(layer, x, memory, global_vectors))
             if self.inter_ffn or i == len(self.specs) - 1:
                 j = i if self.inter_ffn else 0
                 ffn = FeedForward(options.feed_forward, name=f"ffn_{j}")
-                x = materialize(
-                    call_layer(ffn, x, train=train, remat=options.remat >= 1)
-                )
+                x = materialize(feed(ffn, x))
         return x

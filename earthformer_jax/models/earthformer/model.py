@@ -34,6 +34,7 @@ from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.embedding import KINDS as POSITIONS
 from earthformer_jax.layers.embedding import PositionEmbedding
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.earthformer.hierarchy import (
     CrossPattern,
     Decoder,
@@ -181,7 +182,7 @@ class Earthformer(nn.Module):
     pos_embed: str = setting("t+h+w", choice(*POSITIONS))
     use_relative_pos: bool = inherited(AttentionOptions, "use_relative_pos")
     self_attn_use_final_proj: bool = inherited(AttentionOptions, "use_final_proj")
-    remat: int = inherited(BlockOptions, "remat")
+    remat: remat_lib.Remat = inherited(BlockOptions, "remat")
     scan_blocks: bool = inherited(BlockOptions, "scan_blocks")
     attn_implementation: str = inherited(AttentionOptions, "implementation")
     attn_init: str = inherited(AttentionOptions, "linear_init")

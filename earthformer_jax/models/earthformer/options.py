@@ -5,13 +5,15 @@ whole groups. A default stands in the group, and the model's field refers to it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
-from earthformer_jax.checks import BOOLEAN, check_fields, either, inherited
+from earthformer_jax.checks import check_fields, inherited
 from earthformer_jax.layers.feed_forward import FeedForwardOptions
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.ops.resample import PADDINGS
 from earthformer_jax.settings import DECAY, at_least, choice, setting
 
@@ -78,19 +80,33 @@ class BlockOptions:
         attention: of attention layers.
         feed_forward: of feed-forward layers.
         use_global_vector_ffn: feed-forward layers for the global vectors.
-        remat: what is recomputed in the backward pass: 0 nothing, 1 feed-forward
-            layers, 2 attention layers too.
+        remat: what of the layers is computed again in the backward pass
+            (`models.remat`).
         scan_blocks: equal blocks of a level run as a loop, which is compiled once.
     """
 
     attention: AttentionOptions = AttentionOptions()
     feed_forward: FeedForwardOptions = FeedForwardOptions()
     use_global_vector_ffn: bool = False
-    remat: int = setting(0, either(at_least(0), BOOLEAN))
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     scan_blocks: bool = False
 
     def __post_init__(self):
         check_fields(self)
+
+    def calls(self, train: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """How to call attention layers, and feed-forward layers: `call(layer, *args)`.
+
+        Args:
+            train: the argument of the layers.
+        """
+        remat = remat_lib.name_of(self.remat)
+        call = functools.partial(remat_lib.call_block, train=train)
+        of_attention = "none" if remat == remat_lib.FEED_FORWARD else remat
+        return (
+            functools.partial(call, remat=of_attention),
+            functools.partial(call, remat=remat),
+        )
 
 
 def block_options(model, dtype) -> BlockOptions:
@@ -128,6 +144,6 @@ def block_options(model, dtype) -> BlockOptions:
         attention,
         feed_forward,
         model.use_global_vector_ffn,
-        int(model.remat),
+        remat_lib.name_of(model.remat),
         model.scan_blocks,
     )

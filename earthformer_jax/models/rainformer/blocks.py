@@ -17,6 +17,7 @@ from flax import linen as nn
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.batch_norm import BatchNorm
 from earthformer_jax.layers.norm import EPSILON
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.rainformer.attention import (
     ChannelAttention,
     SwinBlock,
@@ -149,7 +150,8 @@ class FeatureBalance(nn.Module):
         window: side of the windows; divides the plane.
         relative_position: as in `WindowAttention`.
         upstream_dead_params: as in `GateFusion`.
-        remat: recompute the Swin blocks in the backward pass, which saves memory.
+        remat: what of the Swin blocks is computed again in the backward pass
+            (`models.remat`).
         dtype: computation type; None follows the input.
         param_dtype: parameter type.
     """
@@ -160,7 +162,7 @@ class FeatureBalance(nn.Module):
     window: int
     relative_position: bool = True
     upstream_dead_params: bool = True
-    remat: bool = False
+    remat: remat_lib.Remat = "none"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -171,7 +173,7 @@ class FeatureBalance(nn.Module):
         local = DoubleConv(x.shape[-1], name="convs", **types)(x, train=train)
         local = CASA(name="casa", **types)(local, train=train)
 
-        block, far = nn.remat(SwinBlock) if self.remat else SwinBlock, x
+        block, far = remat_lib.recomputed(SwinBlock, self.remat), x
         for name in ("regular", "shifted"):
             far = block(
                 self.hidden,

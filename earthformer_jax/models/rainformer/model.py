@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.checks import SIZES, check_fields
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.rainformer.blocks import (
     FeatureBalance,
     PatchExpanding,
@@ -57,7 +58,8 @@ class Rainformer(nn.Module):
             positions.
         upstream_dead_params: create the parameters that the reference counts but never
             uses, about 30 %; they never change.
-        remat: recompute the Swin blocks in the backward pass, which saves memory.
+        remat: what of the Swin blocks is computed again in the backward pass
+            (`models.remat`).
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """
@@ -71,7 +73,7 @@ class Rainformer(nn.Module):
     window: int = setting(4, at_least(2))
     relative_position: bool = True
     upstream_dead_params: bool = True
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

@@ -25,6 +25,7 @@ from flax.core import FrozenDict
 
 from earthformer_jax.checks import SIZES, check_fields
 from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent.encoder_forecaster import CELLS, LEAKY_SLOPE
 from earthformer_jax.models.recurrent.subspace_head import YEAR, SubspaceHead
 from earthformer_jax.models.shapes import check_inputs, check_shapes
@@ -56,6 +57,8 @@ class ConvAutoencoder(nn.Module):
         heads: of the attention over steps; 0 switches it off.
         hidden: width of the head's feed-forward layer; 0 switches it off.
         harmonics: of the year in the head's seasonal code; ignored without a calendar.
+        remat: what of the cells' steps is computed again in the backward pass
+            (`models.remat`).
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """
@@ -72,6 +75,7 @@ class ConvAutoencoder(nn.Module):
     heads: int = setting(4, at_least(0))
     hidden: int = setting(64, at_least(0))
     harmonics: int = setting(4, at_least(0))
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -133,6 +137,7 @@ class ConvAutoencoder(nn.Module):
             kernel_size=self.cell_kernel,
             padding="same",
             return_sequences=True,
+            remat=self.remat,
             **types,
         )
         cell_options |= dict(self.cell_options)

@@ -24,6 +24,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent.recurrence import (
     Recurrence,
     hold,
@@ -139,7 +140,7 @@ class ConvLSTM(Recurrence):
         )
         # Only the gates of a step are kept for the backward pass: what follows from
         # them is cheap to recompute.
-        policy = jax.checkpoint_policies.save_only_these_names("gates")
+        policy = remat_lib.policy_of(self.remat, "gates")
 
         def loop(weights, state, sequence, drop):
             kernel, biases = weights["kernel"], weights["biases"]
@@ -159,9 +160,7 @@ class ConvLSTM(Recurrence):
                 state = hold(frame["keep"], new, state)
                 return state, state[0]
 
-            step = jax.checkpoint(
-                step, prevent_cse=False, policy=None if self.remat else policy
-            )
+            step = jax.checkpoint(step, prevent_cse=False, policy=policy)
             state = vary_like(state, sequence, drop)
             return lax.scan(step, state, sequence, unroll=self.unroll)
 

@@ -30,6 +30,7 @@ from jax import lax
 from earthformer_jax.checks import NONE, check_fields, each, either
 from earthformer_jax.layers import frame_coder
 from earthformer_jax.layers.frames import loop_of_examples
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.eidetic_lstm import NORM_EPSILON, EideticLSTM
 from earthformer_jax.models.shapes import check_shapes
@@ -127,7 +128,7 @@ class E3DLSTM(nn.Module):
             published loss, up to a factor.
         context_weight: weight of the predicted frames of the context relative to the
             forecast ones; 1 as in the published loss.
-        remat: recompute the steps in the backward pass completely, which saves memory.
+        remat: what is computed again in the backward pass (`models.remat`).
             Otherwise the convolutions are kept, and only the rest is recomputed.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
@@ -151,7 +152,7 @@ class E3DLSTM(nn.Module):
     sampling_stop: int | None = setting(None, either(at_least(0), NONE))
     absolute_weight: float = setting(2.0, NOT_NEGATIVE)
     context_weight: float = setting(1.0, NOT_NEGATIVE)
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -304,9 +305,9 @@ class E3DLSTM(nn.Module):
         )
         # Only the convolutions of a step are kept for the backward pass. The weights of
         # the recall, one for every pair of positions, would be far too many.
-        policy = jax.checkpoint_policies.save_only_these_names("gates")
+        policy = remat_lib.policy_of(self.remat, "gates")
         scan = nn.scan(
-            nn.remat(Step, prevent_cse=False, policy=None if self.remat else policy),
+            nn.remat(Step, prevent_cse=False, policy=policy),
             variable_broadcast="params",
             split_rngs={"params": False},
             in_axes=1,

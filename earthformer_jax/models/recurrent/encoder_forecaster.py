@@ -28,6 +28,7 @@ from flax.core import FrozenDict
 from earthformer_jax.checks import NONE, SIZES, check_fields, either
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent.conv_lstm import ConvLSTM
 from earthformer_jax.models.recurrent.fa_conv_lstm import FAConvLSTM
 from earthformer_jax.models.shapes import check_inputs, check_shapes
@@ -62,7 +63,8 @@ class EncoderForecaster(nn.Module):
         peephole: of the cells: "none", "channel" or "full"; None: the cell's default.
         dropout: of the cells' inputs.
         recurrent_dropout: of the cells' states.
-        remat: recompute the cells' steps in the backward pass, which saves memory.
+        remat: what of the cells' steps is computed again in the backward pass
+            (`models.remat`).
         cell_options: further attributes of the cells.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
@@ -81,7 +83,7 @@ class EncoderForecaster(nn.Module):
     peephole: str | None = None
     dropout: float = setting(0.0, DECAY)
     recurrent_dropout: float = setting(0.0, DECAY)
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     cell_options: Mapping[str, Any] = FrozenDict()
     dtype: Any = None
     param_dtype: Any = jnp.float32

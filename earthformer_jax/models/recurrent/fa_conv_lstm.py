@@ -34,6 +34,7 @@ from earthformer_jax.layers.axial_attention import (
     attend_plane,
     layer_norm,
 )
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent import sparse_scan
 from earthformer_jax.models.recurrent.recurrence import (
     ACTIVATIONS,
@@ -232,10 +233,8 @@ class FAConvLSTM(Recurrence):
             return state, state[0]
 
         # Only the R mixed channels of a step are kept for the backward pass.
-        policy = jax.checkpoint_policies.save_only_these_names("mixed")
-        step = jax.checkpoint(
-            step, prevent_cse=False, policy=None if self.remat else policy
-        )
+        policy = remat_lib.policy_of(self.remat, "mixed")
+        step = jax.checkpoint(step, prevent_cse=False, policy=policy)
         state, outputs = sparse_scan.scan(
             step,
             self._attention(),

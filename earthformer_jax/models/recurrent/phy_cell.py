@@ -17,10 +17,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers.frames import each_frame
-from earthformer_jax.layers.loop_conv import LoopConv, keep_convolutions
+from earthformer_jax.layers.loop_conv import SAVED, LoopConv
 from earthformer_jax.layers.norm import make_group_norm
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent.recurrence import lstm_update
 from earthformer_jax.ops.convolution import Pair
+from earthformer_jax.settings import setting
 
 
 class Cell(Protocol):
@@ -164,11 +166,11 @@ class CellStack(nn.Module):
 
     Attributes:
         cells: `PhyCell`s or `ConvLSTMCell`s, from the lowest.
-        remat: keep only the state of a step for the backward pass.
+        remat: what is computed again in the backward pass (`models.remat`).
     """
 
     cells: Sequence[Cell]
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
 
     def zeros(self, batch: int, plane: Pair, dtype: Any) -> tuple:
         """The first state of every cell."""
@@ -190,9 +192,8 @@ class CellStack(nn.Module):
         last = []
         for cell, state in zip(self.cells, states, strict=True):
             pushed = each_frame(cell.push, frames, time_first=True)
-            step = nn.remat(
-                type(cell).step, prevent_cse=False, policy=keep_convolutions(self.remat)
-            )
+            policy = remat_lib.policy_of(self.remat, SAVED)
+            step = nn.remat(type(cell).step, prevent_cse=False, policy=policy)
             scan = nn.scan(
                 step, variable_broadcast="params", split_rngs={"params": False}
             )

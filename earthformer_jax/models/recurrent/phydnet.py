@@ -24,7 +24,8 @@ from flax import linen as nn
 
 from earthformer_jax.checks import NONE, SIZES, check_fields, either
 from earthformer_jax.layers.frames import each_frame
-from earthformer_jax.layers.loop_conv import keep_convolutions
+from earthformer_jax.layers.loop_conv import SAVED
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.dcgan import DCGANStack
 from earthformer_jax.models.recurrent.phy_cell import CellStack, ConvLSTMCell, PhyCell
@@ -71,7 +72,7 @@ class PhyDNet(nn.Module):
             1 at step 0 to 0 at this step; 0 never feeds them back. None: half of the
             training, at most the published number of 208,333 (0.003 per epoch of 10,000
             examples in batches of 16).
-        remat: keep only the state of a step for the backward pass.
+        remat: what is computed again in the backward pass (`models.remat`).
         dtype: computation type; None follows the inputs, float32 at least.
         param_dtype: parameter type.
     """
@@ -92,7 +93,7 @@ class PhyDNet(nn.Module):
     reconstruction_weight: float = setting(1.0, NOT_NEGATIVE)
     moment_weight: float = setting(1.0, NOT_NEGATIVE)
     teacher_steps: int | None = setting(None, either(at_least(0), NONE))
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -255,8 +256,9 @@ class PhyDNet(nn.Module):
             return ((physical, residual), image), (image, (a, b))
 
         teaching, truths = teacher
+        policy = remat_lib.policy_of(self.remat, SAVED)
         scan = nn.scan(
-            nn.remat(advance, prevent_cse=False, policy=keep_convolutions(self.remat)),
+            nn.remat(advance, prevent_cse=False, policy=policy),
             variable_broadcast="params",
             split_rngs={"params": False},
             length=self.target_shape[0] - 1,

@@ -31,6 +31,7 @@ from earthformer_jax.layers.frame_coder import (
     mirrored_features,
     stage_features,
 )
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTM
 from earthformer_jax.models.shapes import check_inputs, check_shapes
@@ -83,7 +84,7 @@ class PredRNN(nn.Module):
         reverse_input: learn from every sequence backward in time as well, as in the
             published training; its loss is added. Frames need the channels of the
             targets, and no more.
-        remat: recompute every frame in the backward pass, which saves memory.
+        remat: what is computed again in the backward pass (`models.remat`).
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """
@@ -107,7 +108,7 @@ class PredRNN(nn.Module):
     reverse_end: int | None = setting(None, either(at_least(0), NONE))
     reverse_decay: float | None = setting(None, either(POSITIVE, NONE))
     reverse_input: bool = False
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.checks import check_fields, check_value
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.convolution import Pair
-from earthformer_jax.settings import at_least
+from earthformer_jax.settings import at_least, setting
 
 ACTIVATIONS = {
     "linear": lambda x: x,
@@ -166,7 +167,7 @@ class Recurrence(nn.Module):
         pad_mode: "zeros", or "circular_lon" if the width is a circle of longitude.
         peephole: how gates see the cell: "none", "channel" (one weight per channel) or
             "full" (one per channel and position, which fixes the size of the plane).
-        remat: recompute every step in the backward pass, which saves memory.
+        remat: what is computed again in the backward pass (`models.remat`).
         dtype: computation type; None follows the input. The cell is float32 at least.
         param_dtype: parameter type.
 
@@ -204,7 +205,7 @@ class Recurrence(nn.Module):
     unroll: bool | int = False
     pad_mode: str = "zeros"
     peephole: str = "none"
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

@@ -22,11 +22,13 @@ from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.frames import loop_of_examples
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.ops import convolution
 from earthformer_jax.ops.dense import dense
 from earthformer_jax.ops.devices import examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
+from earthformer_jax.settings import setting
 
 FORGET_BIAS = 1.0
 LAYER_NORM_EPS = 1e-5
@@ -142,7 +144,7 @@ class SpatiotemporalLSTM(nn.Module):
         kernel_size: side of the cells' windows, odd.
         layer_norm: of the cells.
         decoupling: create the 1x1 convolution that `decoupling_term` applies.
-        remat: recompute every frame in the backward pass, which saves memory.
+        remat: what is computed again in the backward pass (`models.remat`).
         dtype: computation type; None follows the input.
         param_dtype: parameter type.
     """
@@ -153,7 +155,7 @@ class SpatiotemporalLSTM(nn.Module):
     kernel_size: int = 5
     layer_norm: bool = False
     decoupling: bool = False
-    remat: bool = False
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -182,7 +184,7 @@ class SpatiotemporalLSTM(nn.Module):
             `decoupling` and `train`.
         """
         dtype = self.dtype or jnp.promote_types(frames.dtype, jnp.float32)
-        step = nn.remat(_Step, prevent_cse=False) if self.remat else _Step
+        step = remat_lib.recomputed(_Step, self.remat, prevent_cse=False)
         scan = nn.scan(
             step,
             variable_broadcast="params",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.checks import check_array, check_fields
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.models.tokens import codebook as codebook_lib
 from earthformer_jax.models.tokens.causal_conv import CausalConv
@@ -56,6 +57,8 @@ class VQVAE(nn.Module):
         decay: memory of the moving averages that are the codebook.
         revive_below: a code with a smaller share of the positions than this times 1 / Q
             is replaced with an output of the encoder; 0: never.
+        remat: what of the residual blocks is computed again in the backward pass
+            (`models.remat`).
         dtype: computation type of the convolutions; None means float32. The codebook is
             float32.
         param_dtype: parameter type.
@@ -72,6 +75,7 @@ class VQVAE(nn.Module):
     commitment: float = setting(0.25, NOT_NEGATIVE)
     decay: float = setting(0.99, DECAY)
     revive_below: float = setting(0.05, FRACTION)
+    remat: remat_lib.Remat = setting("none", remat_lib.ACCEPTED)
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -187,14 +191,14 @@ class VQVAE(nn.Module):
             )  # fewer positions, so that the convolution costs less
             x = nn.relu(conv(x))
         for block in self.encoder:
-            x = block(x)
+            x = remat_lib.call_block(block, x, remat=self.remat)
         return self.to_code(x).astype(jnp.float32)
 
     def _restored(self, x: jax.Array) -> jax.Array:
         """float32 `[b, t, H, W, C]` from vectors of codes."""
         x = self.from_code(x)
         for block in self.decoder:
-            x = block(x)
+            x = remat_lib.call_block(block, x, remat=self.remat)
         for conv in self.up:
             x = einops.rearrange(
                 conv(nn.relu(x)), "b t h w (u v c) -> b t (h u) (w v) c", u=2, v=2

@@ -7,10 +7,11 @@ from typing import Any
 import ml_collections
 
 from earthformer_jax import models
+from earthformer_jax.models import remat
 from earthformer_jax.training.settings import JIT
 
 Changes = dict[str, Any]
-MOST_REMAT = {int: 2, bool: True}  # the Earthformer has two levels
+MOST_REMAT = "blocks"
 
 
 def changed(
@@ -28,11 +29,11 @@ def changed(
 def recomputation(config: ml_collections.ConfigDict) -> Changes:
     """The most that the model can compute again in the backward pass; empty: none."""
     name = config.model.name
-    field = models.fields(name).get("remat") if name in models.names() else None
-    if field is None:
+    known = models.fields(name) if name in models.names() else {}
+    now = remat.name_of(config.model.get("remat", "none"))
+    if "remat" not in known or now == MOST_REMAT:
         return {}
-    most = MOST_REMAT[type(field.default)]
-    return {} if config.model.get("remat") == most else {"model.remat": most}
+    return {"model.remat": MOST_REMAT}
 
 
 def smaller_batches(

@@ -98,8 +98,8 @@ class TestWhatWouldFit:
         changes = {"train.micro_batch": 8, "model.name": "earthformer"}
         flags = [
             "--config.train.micro_batch=4",
-            "--config.model.remat=2",
-            "--config.model.remat=2 --config.train.micro_batch=4",
+            "--config.model.remat=blocks",
+            "--config.model.remat=blocks --config.train.micro_batch=4",
             "--config.parallel.model=4",
             "--config.parallel.space=4",
         ]
@@ -125,11 +125,13 @@ class TestWhatWouldFit:
         config = toy.config(model__name="toy")
         assert remedies.recomputation(config) == {}
         named = remedies.changed(config, {"model.name": "earthformer"})
-        assert remedies.recomputation(named) == {"model.remat": 2}
+        assert remedies.recomputation(named) == {"model.remat": "blocks"}
         named = remedies.changed(config, {"model.name": "predrnn"})
-        assert remedies.recomputation(named) == {"model.remat": True}
-        named = remedies.changed(config, {"model.name": "unet"})
+        assert remedies.recomputation(named) == {"model.remat": "blocks"}
+        named = remedies.changed(config, {"model.name": "persistence"})
         assert remedies.recomputation(named) == {}
+        already = {"model.name": "unet", "model.remat": True}
+        assert remedies.recomputation(remedies.changed(config, already)) == {}
 
     def test_batches_are_shared_by_all_devices(self):
         config = toy.config(train__batch_size=24, train__micro_batch=12)

@@ -1,0 +1,130 @@
+"""What a model computes again in the backward pass, by names that all models share.
+
+    none      nothing, apart from what a network always computes again because it is
+              cheap (all but the convolutions of a step, in some recurrent networks)
+    dots      all but the results of products with weights, and of convolutions
+    blocks    all but the input of each block: of an attention or feed-forward layer, of
+              the convolutions of a level, of a step of a recurrence
+    offload   as `dots`, whose results are kept in the memory of the host
+
+The values of the forecast do not depend on it. On CPUs, where device and host are the
+same memory, "offload" does what "dots" does.
+
+Earthformers also know "feed_forward": feed-forward layers as with `blocks`, attention
+as with `none`. For other models that is the same as `blocks`. The numbers 0, 1 and 2
+of older configs are "none", "feed_forward" and "blocks", False and True are "none" and
+"blocks".
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.extend.core import primitives
+
+from earthformer_jax.settings import Accepted
+
+_PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
+NAMES = ("none", "dots", "blocks", "offload")
+FEED_FORWARD = "feed_forward"
+_OLD = {"0": "none", "1": FEED_FORWARD, "2": "blocks"}
+_OLD |= {"false": "none", "true": "blocks"}
+
+Remat = str | int  # of a field, `remat: Remat = setting("none", ACCEPTED)`
+
+
+def name_of(remat: Remat) -> str:
+    """The name of a value that a config may have, also of an older one."""
+    return _OLD.get(str(remat).lower(), str(remat))
+
+
+ACCEPTED = Accepted(
+    f"one of {', '.join(map(repr, NAMES))}",
+    lambda value: (
+        isinstance(value, str | int) and name_of(value) in (*NAMES, FEED_FORWARD)
+    ),
+)
+
+
+def policy_of(remat: Remat, *kept: str) -> Callable[..., Any] | None:
+    """What `jax.checkpoint` keeps for the backward pass; None: arguments only.
+
+    Args:
+        remat: one of `NAMES`, but for "none" only if something is `kept`.
+        *kept: names (`jax.ad_checkpoint.checkpoint_name`) of what "none" keeps in this
+            function, in place of its convolutions.
+    """
+    name, policies = name_of(remat), jax.checkpoint_policies
+    named = policies.save_only_these_names(*kept)
+    if name == "none":
+        return named
+    if name == "dots":
+        products = functools.partial(_is_product, convolutions=not kept)
+        return policies.save_from_both_policies(products, named)
+    if name == "offload":
+        return _offloading(kept)
+    return None
+
+
+def _is_product(primitive, *_, convolutions: bool, **params) -> bool:
+    """Whether an operation is a product with weights, or a convolution.
+
+    Weights have no axis for examples, so products of two fields (attention) are none.
+    A function with a gradient of its own is one if it consists of one (`ops.tuned`).
+    """
+    if primitive is primitives.conv_general_dilated_p:
+        return convolutions
+    if primitive is primitives.dot_general_p:
+        _, (batch, _) = params["dimension_numbers"]
+        return not batch
+    inside = getattr(params.get("call_jaxpr"), "eqns", ())
+    products = [eqn for eqn in inside if eqn.primitive in _PRODUCTS]
+    return len(products) == 1 and _is_product(
+        products[0].primitive, convolutions=convolutions, **products[0].params
+    )
+
+
+def _offloading(kept: tuple[str, ...]) -> Callable[..., Any]:
+    """The policy that moves products and convolutions to the host."""
+    where = dict(offload_src="device", offload_dst="pinned_host")
+    dots = jax.checkpoint_policies.offload_dot_with_no_batch_dims(**where)
+    named = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=[*kept], **where
+    )
+    product = dict(dimension_numbers=(((), ()), ((), ())))
+
+    def policy(primitive, *arguments, **params):
+        if _is_product(primitive, convolutions=not kept, **params):
+            # The answer for some product with weights, whatever this one is.
+            return dots(primitives.dot_general_p, **product)
+        return named(primitive, *arguments, **params)
+
+    return policy
+
+
+def recomputed(function: Any, remat: Remat, **options: Any) -> Any:
+    """A block that is computed again in the backward pass, or as it is with "none".
+
+    Args:
+        function: a class of modules, or a function whose first argument is a module.
+        remat: one of `NAMES`.
+        **options: of `flax.linen.remat`.
+    """
+    if name_of(remat) == "none":
+        return function
+    return nn.remat(function, policy=policy_of(remat), **options)
+
+
+def call_block(module: nn.Module, *args: Any, remat: Remat, **static: Any) -> Any:
+    """Calls a block, to be computed again in the backward pass as `remat` says.
+
+    Args:
+        module: the block.
+        *args: arrays that it is called with.
+        remat: one of `NAMES`.
+        **static: arguments that are no arrays, `train` and such.
+    """
+    call = recomputed(lambda inner, *a: inner(*a, **static), remat)
+    return call(module, *args)
