@@ -30,8 +30,8 @@ import numpy as np  # noqa: E402
 from flax import linen as nn  # noqa: E402
 
 from benchmarks import jax_cpu, machine, report  # noqa: E402
+from earthformer_jax.layers.convolution import FrameConv  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
-from earthformer_jax.layers.frame_conv import FrameConv  # noqa: E402
 from earthformer_jax.layers.resample import PatchMerging, Upsample  # noqa: E402
 from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
 from earthformer_jax.models.earthformer.options import AttentionOptions  # noqa: E402

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers.norm import EPSILON
-from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.dense import dense, multiply
 from earthformer_jax.ops.tuned.attention import attend
 
 
@@ -32,7 +32,7 @@ def attend_rows(weights: dict, x: jax.Array, heads: int) -> jax.Array:
     y = attend(query, key, value, scale=query.shape[-1] ** -0.5)
     y = einops.rearrange(y, "b h w a d -> b h w (a d)")
     y = dense(y, weights["out"].astype(x.dtype))
-    return weights["gain"].astype(x.dtype) * y
+    return multiply(y, weights["gain"])
 
 
 def attend_plane(weights: dict, x: jax.Array, heads: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Learned position embeddings of a space-time grid."""
+"""Learned vectors of numbers, and of the positions of a space-time grid."""
 
 from typing import Any
 
@@ -9,10 +9,45 @@ import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.ops.dense import add, widen
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.resample import Grid
 
 KINDS = ("t+h+w", "t+hw")
+
+
+class Embed(nn.Module):
+    """A learned vector of each number; the parameter is named as in `nn.Embed`.
+
+    Vectors are read before they are rounded, so that the gradient of a vector that is
+    read many times is summed in float32 (or wider).
+
+    Attributes:
+        count: of numbers, from 0.
+        features: width of the vectors.
+        embedding_init: initialiser of the table `[count, features]`.
+        dtype: of the vectors; None: float32, or the parameters' where it is wider.
+        param_dtype: parameter type.
+    """
+
+    count: int
+    features: int
+    embedding_init: Any = initializers.table
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def setup(self):
+        """Makes the table."""
+        shape = (self.count, self.features)
+        self.embedding = self.param(
+            "embedding", self.embedding_init, shape, self.param_dtype
+        )
+
+    def __call__(self, numbers: jax.Array | np.ndarray) -> jax.Array:
+        """Integers `[...]` to `[..., features]`."""
+        table = widen(self.embedding)
+        found = jnp.take(table, numbers, axis=0)
+        return found.astype(self.dtype or table.dtype)
 
 
 class PositionEmbedding(nn.Module):
@@ -43,10 +78,9 @@ class PositionEmbedding(nn.Module):
         max_t, max_h, max_w = self.max_grid
 
         def table(name, rows, index):
-            embed = nn.Embed(
+            embed = Embed(
                 rows,
                 features,
-                dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 embedding_init=initializers.table,
                 name=name,
@@ -56,12 +90,14 @@ class PositionEmbedding(nn.Module):
             return rows if copied is None else split.of_examples(copied, len(x))
 
         time = table("time", max_t, np.arange(t))
-        x = x + einops.rearrange(time, "... t c -> ... t 1 1 c")
+        tables = [einops.rearrange(time, "... t c -> ... t 1 1 c")]
         if self.kind == "t+hw":
             index = np.arange(h)[:, None] * max_w + np.arange(w)
             plane = table("plane", max_h * max_w, index)
-            return x + einops.rearrange(plane, "... h w c -> ... 1 h w c")
-        height = table("height", max_h, np.arange(h))
-        x = x + einops.rearrange(height, "... h c -> ... 1 h 1 c")
-        width = table("width", max_w, np.arange(w))
-        return x + einops.rearrange(width, "... w c -> ... 1 1 w c")
+            tables.append(einops.rearrange(plane, "... h w c -> ... 1 h w c"))
+        else:
+            height = table("height", max_h, np.arange(h))
+            tables.append(einops.rearrange(height, "... h c -> ... 1 h 1 c"))
+            width = table("width", max_w, np.arange(w))
+            tables.append(einops.rearrange(width, "... w c -> ... 1 1 w c"))
+        return add(x.astype(self.dtype or x.dtype), *tables)

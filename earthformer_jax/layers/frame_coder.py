@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.convolution import Conv, ConvTranspose
 
 KERNEL = 4  # twice the stride, so that all inputs are covered by equally many windows
 STRIDE = 2
@@ -86,7 +87,7 @@ class FrameEncoder(nn.Module):
         for stage, features in enumerate(self.features):
             if stage:
                 x = nn.leaky_relu(x, LEAKY_SLOPE)
-            x = nn.Conv(
+            x = Conv(
                 features,
                 (KERNEL, KERNEL),
                 (STRIDE, STRIDE),
@@ -118,7 +119,7 @@ class FrameDecoder(nn.Module):
         for stage, features in enumerate(self.features):
             if stage:
                 x = nn.leaky_relu(x, LEAKY_SLOPE)
-            x = nn.ConvTranspose(
+            x = ConvTranspose(
                 features,
                 (KERNEL, KERNEL),
                 (STRIDE, STRIDE),

@@ -9,6 +9,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.tuned import strided
 
 # The name of results, for policies of `jax.checkpoint`: what lies between two
@@ -52,10 +53,10 @@ class LoopConv(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", init, (self.features,), self.param_dtype)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         if self.transposed:
             resize = strided.enlarge_in_loop if in_loop else strided.enlarge
         else:
             resize = strided.shrink_in_loop if in_loop else strided.shrink
         y = resize(x, kernel, self.stride)
-        return checkpoint_name(y if bias is None else y + bias, SAVED)
+        return checkpoint_name(y if bias is None else add(y, bias), SAVED)

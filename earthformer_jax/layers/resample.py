@@ -12,6 +12,7 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
+from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.order import materialize
 from earthformer_jax.ops.tuned.upsample import upsample_convolve
@@ -81,10 +82,10 @@ class Upsample(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[b, t, h, w, c]` to `[b, t, *plane, features]`."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        weights = _ConvWeights(shape, self.param_dtype, name="conv")()
-        x, kernel, bias = promote_dtype(x, *weights, dtype=self.dtype)
+        kernel, bias = _ConvWeights(shape, self.param_dtype, name="conv")()
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-        frames = upsample_convolve(frames, kernel, self.plane) + bias
+        frames = add(upsample_convolve(frames, kernel, self.plane), bias)
         return einops.rearrange(frames, "(b t) h w c -> b t h w c", t=x.shape[1])
 
 

@@ -28,7 +28,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from earthformer_jax.checks import check_fields, check_value
-from earthformer_jax.layers import batch_norm, loop_conv, norm
+from earthformer_jax.layers import batch_norm, convolution, loop_conv, norm
 from earthformer_jax.models.contract import Variables, uses_targets
 from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTMCell
@@ -49,8 +49,7 @@ _NORMS = (
     (nn.GroupNorm, "__call__"),
 )
 _CONVOLUTIONS = (
-    (nn.Conv, "__call__"),
-    (nn.ConvTranspose, "__call__"),
+    (convolution.Conv, "__call__"),
     (loop_conv.LoopConv, "__call__"),
     (SpatiotemporalLSTMCell, "window"),
 )

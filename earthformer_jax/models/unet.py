@@ -23,6 +23,7 @@ from flax import linen as nn
 
 from earthformer_jax.checks import SIZES, check_fields
 from earthformer_jax.layers.batch_norm import BatchNorm
+from earthformer_jax.layers.convolution import Conv, ConvTranspose
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.settings import DECAY, at_least, setting
@@ -104,7 +105,7 @@ class UNet(nn.Module):
             x = call(block, x, skips[level])
 
         steps, *_, channels = self.target_shape
-        x = nn.Conv(
+        x = Conv(
             steps * channels,
             (1, 1),
             kernel_init=nn.initializers.glorot_uniform(),
@@ -130,7 +131,7 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         for i in range(2):
-            x = nn.Conv(
+            x = Conv(
                 self.features,
                 (3, 3),
                 kernel_init=nn.initializers.glorot_uniform(),
@@ -159,7 +160,7 @@ class DecoderBlock(nn.Module):
         self, x: jax.Array, skip: jax.Array, *, train: bool = False
     ) -> jax.Array:
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = nn.ConvTranspose(
+        x = ConvTranspose(
             self.features,
             (2, 2),
             (2, 2),

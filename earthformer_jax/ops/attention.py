@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.checks import check_array, check_value
+from earthformer_jax.ops.dense import widen
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.dropout import Reordered, drop, dropout
 from earthformer_jax.ops.library_attention import library_attention
@@ -475,5 +476,11 @@ def table_rows(reach: Grid) -> int:
 def relative_position_bias(
     table: jax.Array, index: np.ndarray | jax.Array
 ) -> jax.Array:
-    """`[..., a, q, s]` from the table `[..., rows, a]` and an index `[q, s]`."""
-    return einops.rearrange(table[..., index, :], "... q s a -> ... a q s")
+    """`[..., a, q, s]`, at least float32, from `[..., rows, a]` and `[q, s]`.
+
+    Args:
+        table: `[..., rows, a]`.
+        index: integers `[q, s]`, the row of each pair.
+    """
+    biases = widen(table)[..., index, :]
+    return einops.rearrange(biases, "... q s a -> ... a q s")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.attention import relative_position_bias
+from earthformer_jax.ops.dense import add, dense, multiply, repeat_to
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.gelu import gelu
 from earthformer_jax.ops.norm import layer_norm
@@ -64,3 +65,68 @@ def test_statistics_of_half_precision_are_wide(function):
     want = function(x.astype(jnp.float32), jnp.ones(64), jnp.zeros(64), 1e-5)
     assert have.dtype == jnp.bfloat16
     np.testing.assert_allclose(have.astype(jnp.float32), want, atol=0.02)
+
+
+def of_bias(x, b):
+    return add(x, b)
+
+
+def of_two(x, b):
+    return add(x, x, b)
+
+
+def of_factor(x, b):
+    return multiply(x, b)
+
+
+def of_dense(x, b):
+    return dense(x, jnp.eye(8, dtype=x.dtype), b)
+
+
+def of_repeated(x, b):
+    return repeat_to(b.astype(x.dtype), x.shape)
+
+
+@pytest.mark.parametrize(
+    "function", [of_bias, of_two, of_factor, of_dense, of_repeated]
+)
+def test_gradients_of_half_precision_are_summed_in_float32(function):
+    """Sums over 2^16 positions; in bfloat16, 1 + 2^-8 = 1."""
+    x = (numbers(1024, 64, 8) + 1).astype(jnp.bfloat16)
+    dy = (numbers(1024, 64, 8, seed=1) + 1).astype(jnp.bfloat16)
+    shared = numbers(8, seed=2).astype(jnp.bfloat16).astype(jnp.float32)
+
+    def gradient(x, dy):
+        y, pull = jax.vjp(lambda b: function(x, b), shared)
+        return y, pull(dy)[0]
+
+    have = jax.jit(gradient)(x, dy)
+    want = jax.jit(gradient)(x.astype(jnp.float32), dy.astype(jnp.float32))
+    assert have[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(have[1], want[1], rtol=5e-3)
+    np.testing.assert_allclose(have[0].astype(jnp.float32), want[0], rtol=1e-2)
+
+
+def test_the_gradient_of_a_narrow_table_of_biases_is_summed_in_float32():
+    index = np.arange(2**14).reshape(128, 128) % 4
+
+    def gradient(table):
+        bias, pull = jax.vjp(lambda t: relative_position_bias(t, index), table)
+        assert bias.dtype == jnp.float32
+        return pull(jnp.ones_like(bias))[0]
+
+    have = jax.jit(gradient)(jnp.zeros((4, 2), jnp.bfloat16))
+    np.testing.assert_array_equal(have.astype(jnp.float32), 2**12)
+
+
+def test_nothing_changes_in_float32():
+    def change(x, b):
+        return repeat_to(multiply(add(x, x, b), b), (2, 5, 8))
+
+    def plain(x, b):
+        return jnp.broadcast_to((x + x + b) * b, (2, 5, 8))
+
+    arguments = numbers(5, 8), numbers(8, seed=1)
+    assert str(jax.make_jaxpr(change)(*arguments)) == str(
+        jax.make_jaxpr(plain)(*arguments)
+    )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
-from earthformer_jax.layers.embedding import PositionEmbedding
+from earthformer_jax.layers.embedding import Embed, PositionEmbedding
 from earthformer_jax.models.autoregressive.decoder import CausalDecoder
 from earthformer_jax.models.autoregressive.generation import Generator
 from earthformer_jax.models.earthformer.hierarchy import (
@@ -20,6 +20,7 @@ from earthformer_jax.models.earthformer.hierarchy import (
     SelfPattern,
 )
 from earthformer_jax.models.earthformer.options import BlockOptions
+from earthformer_jax.ops.dense import repeat_to
 from earthformer_jax.ops.resample import Grid, next_multiple
 
 
@@ -79,8 +80,8 @@ class CodeForecaster(nn.Module):
         """Makes the parts."""
         plane = self.grids[0][1:]
         types, units = self.options.attention.types, self.features[0]
-        self.codes = nn.Embed(
-            self.codebook_size, units, embedding_init=nn.initializers.normal(1), **types
+        self.codes = Embed(
+            self.codebook_size, units, nn.initializers.normal(1), **types
         )
         self.position = PositionEmbedding(
             (self.code_shape[0], *plane), self.pos_embed, **types
@@ -120,8 +121,8 @@ class CodeForecaster(nn.Module):
         """Of each level `[b, T, h', w', c']`, from known codes `[b, T, h, w]`."""
         x, g = self.position(self.codes(self._enlarged(codes))), None
         if self.num_global_vectors:
-            g = self.global_vectors.astype(x.dtype)
-            g = jnp.broadcast_to(g, (x.shape[0], *g.shape))
+            shape = (x.shape[0], *self.global_vectors.shape)
+            g = repeat_to(self.global_vectors, shape, x.dtype)
         return self.encoder(x, g, train=train)[0]
 
     def __call__(

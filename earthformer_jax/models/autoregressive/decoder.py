@@ -40,6 +40,7 @@ from earthformer_jax.models.earthformer.hierarchy import (
 )
 from earthformer_jax.models.earthformer.options import BlockOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.dense import repeat_to
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid
 
@@ -273,7 +274,7 @@ class CausalDecoder(nn.Module):
         """Each code in the place of the next one, the learned vector in the first."""
         b, *_, c = codes.shape
         flat = codes.reshape(b, -1, c)
-        first = jnp.broadcast_to(self.first.astype(codes.dtype), (b, 1, c))
+        first = repeat_to(self.first, (b, 1, c), codes.dtype)
         return jnp.concatenate([first, flat[:, :-1]], axis=1).reshape(codes.shape)
 
     def _expanded(self, level, x):

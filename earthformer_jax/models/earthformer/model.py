@@ -59,6 +59,7 @@ from earthformer_jax.models.earthformer.stem import (
 )
 from earthformer_jax.models.shapes import check_inputs, check_shapes
 from earthformer_jax.ops import attention, resample
+from earthformer_jax.ops.dense import repeat_to, widen
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.resample import Grid, merged_grid
 from earthformer_jax.settings import (
@@ -390,7 +391,7 @@ class Earthformer(nn.Module):
             (self.num_global_vectors, self.global_dim_ratio * self.base_units),
             self.param_dtype,
         )
-        return jnp.broadcast_to(vectors.astype(dtype), (batch, *vectors.shape))
+        return repeat_to(vectors, (batch, *vectors.shape), dtype)
 
     def _first_state(self, memory: jax.Array, types) -> jax.Array:
         """The decoder's first state `[b, K, h', w', c']`."""
@@ -417,4 +418,6 @@ class Earthformer(nn.Module):
             name="z_proj",
             **types,
         )(z)
-        return z if len(z) == batch else split.of_examples(z, batch)
+        if len(z) == batch:
+            return z
+        return split.of_examples(widen(z), batch).astype(z.dtype)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.layers.activation import activate
-from earthformer_jax.layers.frame_conv import FrameConv
+from earthformer_jax.layers.convolution import FrameConv
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.layers.resample import PatchMerging, Upsample

@@ -17,9 +17,11 @@ import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.dense import Linear
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import attention, cuboid
 from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.dense import multiply, widen
 from earthformer_jax.ops.devices.varying import varying_axes
 from earthformer_jax.ops.tuned.attention import attend
 from earthformer_jax.ops.tuned.gelu import gelu
@@ -30,7 +32,7 @@ LEAST_HIDDEN = 10  # units of the one after a window attention
 
 def dense(features: int, fan_in: int, *, name: str, use_bias: bool = True, **types):
     """A linear layer, initialised as in PyTorch."""
-    return nn.Dense(
+    return Linear(
         features,
         use_bias=use_bias,
         kernel_init=initializers.torch_kernel,
@@ -106,7 +108,7 @@ class ChannelAttention(nn.Module):
             of_mean, of_largest = perceptron("mean"), perceptron("max")
         gain = nn.sigmoid(of_mean(mean) + of_largest(largest))
         self.sow("intermediates", "gain", gain)
-        return x * gain[:, None, None]
+        return multiply(x, gain[:, None, None])
 
 
 class WindowAttention(nn.Module):
@@ -177,7 +179,7 @@ class WindowAttention(nn.Module):
         table = self.param("position_bias", init, shape, self.param_dtype)
         # The table counts offsets from query to key, the index from key to query.
         index = attention.relative_position_index(spec.size, spec.size, spec.size).T
-        return table.reshape(-1)[index]
+        return widen(table).reshape(-1)[index]
 
 
 class SwinBlock(nn.Module):

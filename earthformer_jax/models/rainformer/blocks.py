@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.batch_norm import BatchNorm
+from earthformer_jax.layers.convolution import Conv
 from earthformer_jax.layers.norm import EPSILON
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.rainformer.attention import (
@@ -24,6 +25,7 @@ from earthformer_jax.models.rainformer.attention import (
     dense,
     maximum,
 )
+from earthformer_jax.ops.dense import multiply
 
 
 class DoubleConv(nn.Module):
@@ -72,7 +74,7 @@ class CASA(nn.Module):
         gain = _conv(1, 2, name="conv", use_bias=False, **types)(pooled)
         gain = nn.sigmoid(_batch_norm("norm", **types)(gain, train=train))
         self.sow("intermediates", "gain", gain)
-        return x * gain
+        return multiply(x, gain)
 
 
 class PlaneNormConv(nn.Module):
@@ -265,7 +267,7 @@ class PatchExpanding(nn.Module):
 
 def _conv(features, fan_channels, *, name, use_bias=True, **types):
     """A 3x3 convolution that keeps the plane, initialised as in PyTorch."""
-    return nn.Conv(
+    return Conv(
         features,
         (3, 3),
         padding="SAME",

@@ -24,6 +24,8 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from earthformer_jax.checks import SIZES, check_fields
+from earthformer_jax.layers.convolution import Conv
+from earthformer_jax.layers.dense import Linear
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent.encoder_forecaster import CELLS, LEAKY_SLOPE
@@ -129,7 +131,7 @@ class ConvAutoencoder(nn.Module):
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         kernel = (3, 3)
         self.down = [
-            nn.Conv(self.features, kernel, (stride, stride), padding="SAME", **types)
+            Conv(self.features, kernel, (stride, stride), padding="SAME", **types)
             for stride in self.strides
         ]
         cell_options = dict(
@@ -150,15 +152,14 @@ class ConvAutoencoder(nn.Module):
             harmonics=self.harmonics if self.has_calendar else 0,
             **types,
         )
-        self.lay_out = nn.Dense(
+        self.lay_out = Linear(
             math.prod(self.plane) * (self.plane_features or self.features), **types
         )
         self.decoder = CELLS[self.cell](**cell_options)
         self.up = [
-            nn.Conv(self.features, kernel, padding="SAME", **types)
-            for _ in self.strides
+            Conv(self.features, kernel, padding="SAME", **types) for _ in self.strides
         ]
-        self.restore = nn.Conv(self.target_shape[-1], (1, 1), **types)
+        self.restore = Conv(self.target_shape[-1], (1, 1), **types)
 
     def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
         """Embeds and restores.

@@ -32,6 +32,7 @@ from earthformer_jax.models.recurrent.recurrence import (
     pair,
 )
 from earthformer_jax.ops import convolution
+from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
@@ -100,7 +101,7 @@ class ConvLSTM(Recurrence):
             self._function("recurrent_initializer"),
             (*size, self.filters, 4 * self.filters),
             self.param_dtype,
-        ).astype(dtype)
+        )
         bias = self._bias()
         peephole = self._peephole(plane)
         state = self._first_state(initial_state, batch, plane, dtype)
@@ -113,7 +114,7 @@ class ConvLSTM(Recurrence):
         drop = self._drop(self.recurrent_dropout, (4, *state[0].shape), dtype, train)
         weights = dict(
             kernel=recurrent_kernel,
-            biases=None if bias is None else bias.astype(dtype),
+            biases=bias,
             peephole=peephole,
         )
         loop = shared_by_examples(self._loop(plane), axes=(0, 1, 1), out_axes=(0, 1))
@@ -144,13 +145,17 @@ class ConvLSTM(Recurrence):
 
         def loop(weights, state, sequence, drop):
             kernel, biases = weights["kernel"], weights["biases"]
-            biases = [0] * 4 if biases is None else jnp.split(biases, 4)
+            biases = (
+                [()] * 4 if biases is None else [(b,) for b in jnp.split(biases, 4)]
+            )
 
             def step(state, frame):
                 hidden, cell = state
-                pushed = _recurrent_gates(window, hidden, kernel, drop)
+                # Rounded in every step, so that gradients are summed before that.
+                own = kernel.astype(hidden.dtype)
+                pushed = _recurrent_gates(window, hidden, own, drop)
                 gates = [
-                    checkpoint_name(x + h + b, "gates")
+                    checkpoint_name(add(x, h, *b), "gates")
                     for x, h, b in zip(frame["gates"], pushed, biases, strict=True)
                 ]
                 new_hidden, new_cell = lstm_update(

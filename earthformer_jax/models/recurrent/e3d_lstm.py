@@ -29,6 +29,7 @@ from jax import lax
 
 from earthformer_jax.checks import NONE, check_fields, each, either
 from earthformer_jax.layers import frame_coder
+from earthformer_jax.layers.dense import Linear
 from earthformer_jax.layers.frames import loop_of_examples
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent import scheduled_sampling
@@ -81,9 +82,9 @@ class Step(nn.Module):
             )
             new_states.append((y, cell, history))
 
-        head = nn.DenseGeneral(
+        head = Linear(
             self.channels,
-            axis=(-2, -1),
+            axes=2,
             kernel_init=nn.initializers.glorot_uniform(),
             dtype=self.cells["dtype"],
             param_dtype=self.cells["param_dtype"],

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from earthformer_jax.layers.dense import Linear
+from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.recall import recall
 from earthformer_jax.ops.tuned.clip_convolution import convolve_clips
 
@@ -55,7 +57,7 @@ class ClipConv(nn.Module):
         )
         dtype = self.dtype or x.dtype
         y = convolve_clips(x.astype(dtype), kernel.astype(dtype))
-        return y + bias.astype(dtype)
+        return add(y, bias)
 
 
 class EideticLSTM(nn.Module):
@@ -138,7 +140,7 @@ class EideticLSTM(nn.Module):
         o_m = self._conv("output_memory", 1, new_memory)
         gate = nn.sigmoid(jnp.tanh(o_x + o_h + o_c + o_m))
         both = jnp.concatenate([cell, new_memory], axis=-1)
-        out = nn.Dense(
+        out = Linear(
             self.features,
             kernel_init=nn.initializers.glorot_uniform(),
             dtype=dtype,

@@ -27,6 +27,7 @@ from flax.core import FrozenDict
 
 from earthformer_jax.checks import NONE, SIZES, check_fields, either
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.convolution import Conv, ConvTranspose
 from earthformer_jax.layers.frames import each_frame
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent.conv_lstm import ConvLSTM
@@ -203,7 +204,7 @@ class EncoderForecaster(nn.Module):
         kernel, stride = self.up_kernels[scale], self.strides[scale]
         low = kernel - 1 - _pad(kernel, stride)
         high = low + 2 * _pad(kernel, stride) - (kernel - stride)
-        conv = nn.ConvTranspose(
+        conv = ConvTranspose(
             features,
             (kernel, kernel),
             (stride, stride),
@@ -214,7 +215,7 @@ class EncoderForecaster(nn.Module):
         return nn.leaky_relu(each_frame(conv, x), LEAKY_SLOPE)
 
     def _conv(self, name, features, kernel, stride, x):
-        conv = nn.Conv(
+        conv = Conv(
             features,
             (kernel, kernel),
             (stride, stride),

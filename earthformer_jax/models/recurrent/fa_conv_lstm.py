@@ -46,7 +46,7 @@ from earthformer_jax.models.recurrent.recurrence import (
 )
 from earthformer_jax.models.recurrent.subspace_head import SubspaceHead
 from earthformer_jax.ops import convolution, stencil
-from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.dense import add, dense, multiply
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.stencil import apply_stencil
 
@@ -190,9 +190,9 @@ class FAConvLSTM(Recurrence):
         first, initial_state = _split_step(initial_state)
         state = self._first_state(initial_state, batch, plane, dtype)
 
-        into = self._kernel("kernel_initializer", "input_projection", channels, dtype)
+        into = self._kernel("kernel_initializer", "input_projection", channels)
         back = self._kernel(
-            "recurrent_initializer", "recurrent_projection", self.filters, dtype
+            "recurrent_initializer", "recurrent_projection", self.filters
         )
         centred = convolution.plane_padding(
             plane, pair("kernel_size", self.kernel_size), "same"
@@ -212,7 +212,7 @@ class FAConvLSTM(Recurrence):
             shape = (batch, 1, *frames.shape[2:])
             drop = self._drop(self.dropout, shape, dtype, train)
             frames = frames if drop is None else frames * drop
-            mixed = dense(frames, into)
+            mixed = dense(frames, into.astype(dtype))
             mixed = einops.rearrange(mixed, "b t h w c -> (b t) h w c")
             strides = pair("strides", self.strides)
             mixed = apply_stencil(mixed, *windows, plane, strides, self.wrap)
@@ -224,7 +224,8 @@ class FAConvLSTM(Recurrence):
         def step(state, frame):
             hidden, cell = state
             kept = hidden if drop is None else hidden * drop
-            pushed = dense(kept, back)
+            # Rounded in every step, so that gradients of the steps are summed before.
+            pushed = dense(kept, back.astype(dtype))
             pushed = apply_stencil(pushed, *recurrent_window, plane, (1, 1), self.wrap)
             gates = to_gates(checkpoint_name(frame["mixed"] + pushed, "mixed"))
             new_hidden, new_cell = update(jnp.split(gates, 4, axis=-1), cell)
@@ -251,11 +252,11 @@ class FAConvLSTM(Recurrence):
             more.append(self._embed(outputs, time, keep, first))
         return self._output(outputs, state, *more)
 
-    def _kernel(self, initializer, name, channels, dtype):
+    def _kernel(self, initializer, name, channels):
         """A projection to the bottleneck, `[channels, R]`."""
         init = self._function(initializer)
         shape = (channels, self.width)
-        return self.param(name, init, shape, self.param_dtype).astype(dtype)
+        return self.param(name, init, shape, self.param_dtype)
 
     def _windows(self, pads, centred):
         """(weights, offsets) of the stencils on the input and on the state."""
@@ -297,15 +298,15 @@ class FAConvLSTM(Recurrence):
             self._function("kernel_initializer"),
             (width, 4 * self.filters),
             stored,
-        ).astype(dtype)
+        )
         bias = self._bias()
 
         def to_gates(mixed):
             v = activate(mixed if norm is None else layer_norm(mixed, *norm))
             if excite is not None:
-                v = v * _excitation(v, *excite).astype(dtype)
-            gates = dense(v, kernel)
-            return gates if bias is None else gates + bias.astype(dtype)
+                v = multiply(v, _excitation(v, *excite))
+            gates = dense(v, kernel.astype(dtype))
+            return gates if bias is None else add(gates, bias)
 
         return to_gates
 

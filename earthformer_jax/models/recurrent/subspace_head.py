@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from earthformer_jax.layers.dense import Linear
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops.tuned.attention import attend
 
@@ -201,7 +202,7 @@ class SubspaceHead(nn.Module):
         return self._dense("proj", self.features, use_bias=False)(y)
 
     def _dense(self, name, features, use_bias=True):
-        return nn.Dense(
+        return Linear(
             features,
             use_bias=use_bias,
             kernel_init=nn.initializers.glorot_uniform(),

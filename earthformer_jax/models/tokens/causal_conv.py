@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
 
 
@@ -43,9 +44,9 @@ class CausalConv(nn.Module):
         kernel = self.param("kernel", init, shape, self.param_dtype)
         init = nn.initializers.zeros
         bias = self.param("bias", init, (self.features,), self.param_dtype)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         before = ((0, 0), (self.frames - 1, 0), (0, 0), (0, 0), (0, 0))
         padded = jnp.pad(x, before, mode="edge")
         window = [padded[:, i : i + length] for i in range(self.frames)]
         kernel = einops.rearrange(kernel, "t kh kw c g -> kh kw (t c) g")
-        return convolve_frames(jnp.concatenate(window, axis=-1), kernel) + bias
+        return add(convolve_frames(jnp.concatenate(window, axis=-1), kernel), bias)

@@ -28,19 +28,22 @@ def _backward(kept, dy):
     x, kernel, bias = kept
     shape, (inputs, outputs) = x.shape, kernel.shape
     x, dy = flatten_rows(x), flatten_rows(dy)
-    rows = leading_axes(x)
+    rows, wide = leading_axes(x), jnp.promote_types(dy.dtype, jnp.float32)
     # To contract over the first axis of a wide left operand, XLA's CPU compiler makes a
     # transposed copy that costs more than the product.
     if len(rows) > 1:
         x, dy = split.split_alike(x, dy)
-        dkernel = jnp.tensordot(x, dy, (rows, rows))
+        dkernel = jnp.tensordot(x, dy, (rows, rows), preferred_element_type=wide)
     elif inputs <= outputs:
-        dkernel = x.T @ dy
+        dkernel = jnp.matmul(x.T, dy, preferred_element_type=wide)
     else:
         # The narrow operand should be the one transposed; `materialize` keeps the
         # compiler from swapping the product back.
-        dkernel = materialize(dy.T @ x).T
-    dbias = None if bias is None else dy.sum(axis=rows).astype(bias.dtype)
+        turned = jnp.matmul(dy.T, x, preferred_element_type=wide)
+        dkernel = materialize(turned).T
+    dbias = None
+    if bias is not None:
+        dbias = dy.sum(axis=rows, dtype=wide).astype(bias.dtype)
     return (dy @ kernel.T).reshape(shape), dkernel.astype(kernel.dtype), dbias
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from earthformer_jax.ops.convolution import Padding, convolve, output_plane, pad
-from earthformer_jax.ops.dense import dense
+from earthformer_jax.ops.dense import dense, widen
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 
@@ -40,8 +40,10 @@ def _as_product(x, kernel, padding, wrap):
     """`convolve` with stride 1 as one matrix product of all windows."""
     kh, kw = kernel.shape[:2]
     h, w = output_plane(x.shape[1:3], (kh, kw), padding)
-    x = pad(x, padding, wrap)
-    windows = [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
+    # The gradient of x is the sum of those of all windows that overlap.
+    wide = pad(widen(x), padding, wrap)
+    windows = [wide[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
+    windows = [window.astype(x.dtype) for window in windows]
     flat = kernel.reshape(-1, kernel.shape[-1])
     return dense(jnp.concatenate(windows, -1), flat)
 

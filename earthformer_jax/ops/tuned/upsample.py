@@ -19,6 +19,7 @@ import numpy as np
 
 from earthformer_jax.ops import resample as plain
 from earthformer_jax.ops.convolution import Padding, Pair, convolve, pad
+from earthformer_jax.ops.dense import widen
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.order import flatten_rows, materialize
@@ -86,7 +87,8 @@ def _convolve_backward(padding, kept, dy):
         for tap, (i, j) in enumerate(taps)
     ]
     (top, _), (left, _) = padding
-    dx = functools.reduce(jnp.add, shares)[:, top : top + h, left : left + w]
+    dx = functools.reduce(jnp.add, (widen(share) for share in shares))
+    dx = dx[:, top : top + h, left : left + w].astype(x.dtype)
     return dx, jnp.stack(dkernel).reshape(kernel.shape)
 
 
