@@ -21,6 +21,7 @@ import numpy as np
 from earthformer_jax.data import pipeline
 from earthformer_jax.data import state as data_state
 from earthformer_jax.data.dataset import Data, Dataset
+from earthformer_jax.data.reading.workers import WorkerEndedError
 from earthformer_jax.data.source import Batch
 from earthformer_jax.metrics.contract import Metric, Scores, is_scalar
 from earthformer_jax.metrics.ensembles.validation import CRPS, MembersAndMean
@@ -389,7 +390,7 @@ def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     hint = ""
-    if lines[0].startswith("Worker process was terminated"):
+    if isinstance(error, WorkerEndedError):
         hint = " (out of memory? try a smaller config.train.num_workers)"
     return f"{kind}{lines[0]}{hint}"
 

@@ -16,6 +16,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
 from earthformer_jax.data import pipeline
+from earthformer_jax.data.reading.workers import WorkerEndedError, WorkerError
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import loop, scalars
 from earthformer_jax.training.checkpoint import Checkpoints
@@ -275,6 +276,26 @@ class TestFaults:
         )
         assert train(tmp_path)
         assert_same_run(tmp_path, whole)
+
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (
+                WorkerEndedError("Worker process was terminated: number 1"),
+                "WorkerEndedError: Worker process was terminated: number 1 (out of "
+                "memory? try a smaller config.train.num_workers)",
+            ),
+            (WorkerError("Unpicklable: odd\nhere"), "WorkerError: Unpicklable: odd"),
+        ],
+    )
+    def test_a_process_that_reads_has_ended(self, tmp_path, monkeypatch, error, line):
+        def broken(source, index):
+            raise error
+
+        monkeypatch.setattr(toy.ToySource, "__getitem__", broken)
+        with pytest.raises(loop.TrainingError) as raised:
+            train(tmp_path)
+        assert str(raised.value) == f"the data cannot be read: {line}"
 
     def test_a_full_disk(self, whole, tmp_path, monkeypatch):
         """The record is not on disk, so that no checkpoint may rely on it."""

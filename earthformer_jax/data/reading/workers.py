@@ -26,6 +26,10 @@ class WorkerError(RuntimeError):
     """A process that reads examples has ended or failed."""
 
 
+class WorkerEndedError(WorkerError):
+    """A process that reads examples has ended, as if killed for its memory."""
+
+
 class Choices(Protocol):
     """What each batch consists of, in order."""
 
@@ -110,7 +114,8 @@ class _Worker:
         """The next batch.
 
         Raises:
-            WorkerError: if the process has ended.
+            WorkerEndedError: if the process has ended.
+            WorkerError: if what reading the batch raised there cannot be sent.
             Exception: what reading the batch raised there.
         """
         kind, content = self._receive()
@@ -132,7 +137,7 @@ class _Worker:
             return pickle.load(self._back)
         except (EOFError, pickle.UnpicklingError):
             code = self._process.wait()
-            raise WorkerError(
+            raise WorkerEndedError(
                 f"Worker process was terminated: number {self._number} of those that "
                 f"read examples, exit status {code}"
             ) from None

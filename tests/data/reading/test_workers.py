@@ -17,7 +17,12 @@ from earthformer_jax.data.mnist.nbody_sequences import RandomDraws, Sequences
 from earthformer_jax.data.normalization import Affine
 from earthformer_jax.data.readers.frames import ArrayFrames
 from earthformer_jax.data.reading.batches import Choice, Reader
-from earthformer_jax.data.reading.workers import WorkerError, Workers, cloudpickle
+from earthformer_jax.data.reading.workers import (
+    WorkerEndedError,
+    WorkerError,
+    Workers,
+    cloudpickle,
+)
 from earthformer_jax.data.sevir.twin import RadarTwin
 from earthformer_jax.data.sevir.windows import Cropped, TwinEvents
 from earthformer_jax.data.sevir.windows import Windows as RadarWindows
@@ -63,7 +68,7 @@ def test_order_and_end(workers, side):
         ("unpicklable", WorkerError, "Unpicklable: odd"),
         (
             "killed",
-            WorkerError,
+            WorkerEndedError,
             "^Worker process was terminated: number 1 .* status -9",
         ),
     ],
