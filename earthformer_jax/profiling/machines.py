@@ -55,8 +55,8 @@ class Kind:
         return self.rates.get(str(dtype) or "float32")
 
 
-def _gpu(name, memory, bfloat16, float32, bandwidth, link) -> Kind:
-    rates = {"float32": float32 * TERA}
+def _gpu(name, memory, bfloat16, float32, bandwidth, link, float16=None) -> Kind:
+    rates = {"float32": float32 * TERA, "float16": (float16 or bfloat16) * TERA}
     if bfloat16 is not None:
         rates["bfloat16"] = bfloat16 * TERA
     return Kind(name, GPU, memory * GB, rates, bandwidth * GB, link * GB)
@@ -67,15 +67,16 @@ def _tpu(name, memory, bfloat16, bandwidth, link) -> Kind:
     return Kind(name, TPU, memory * GIB, rates, bandwidth * GB, link * GB)
 
 
-# GPUs: GB; bfloat16 and float32 in 10^12 a second; GB/s of memory and of links (half of
-# what is stated for NVLink and PCIe, which is the sum of both directions).
+# GPUs: GB; bfloat16 (also of float16) and float32 in 10^12 a second; GB/s of memory and
+# of links (half of what is stated for NVLink and PCIe, which is the sum of both
+# directions).
 # TPUs: GiB; bfloat16; GB/s of memory and of links (half of what is stated).
 KINDS = {
     kind.name: kind
     for kind in (
         # NVIDIA V100 datasheet, SXM2: no bfloat16, float32 without tensor cores.
-        _gpu("V100-16GB", 16, None, 15.7, 900, 150),
-        _gpu("V100-32GB", 32, None, 15.7, 900, 150),
+        _gpu("V100-16GB", 16, None, 15.7, 900, 150, float16=125),
+        _gpu("V100-32GB", 32, None, 15.7, 900, 150, float16=125),
         # NVIDIA A100 datasheet, SXM: 312 bfloat16, 156 TF32, NVLink 600.
         _gpu("A100-40GB", 40, 312, 156, 1555, 300),
         _gpu("A100-80GB", 80, 312, 156, 2039, 300),

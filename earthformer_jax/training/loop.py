@@ -38,6 +38,7 @@ from earthformer_jax.training.monitoring.speed import UNKNOWN, Speed, Work
 from earthformer_jax.training.monitoring.trace import Trace
 from earthformer_jax.training.monitoring.trackers import Trackers
 from earthformer_jax.training.plan import Plan, change_length, planned_steps
+from earthformer_jax.training.precision import processor
 from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 from earthformer_jax.training.scalars import ScalarLog
@@ -152,7 +153,7 @@ def _train(
     restored = checkpoints.restore_latest(like)
 
     _describe(config, data, like.params, example, prepared.mesh)
-    logger.info("precision: %s", settings.precision.describe())
+    _describe_precision(settings, prepared.mesh.devices.flat[0])
     if restored is None:
         state, progress = _begin(prepared, weights, stop), Progress()
     else:
@@ -462,6 +463,16 @@ def _describe(config, data, params, example, mesh) -> None:
         example["targets"].shape,
     )
     logger.info("devices: %d x %s", mesh.size, mesh.devices.flat[0].device_kind)
+
+
+def _describe_precision(settings: Settings, device) -> None:
+    """Says in which types numbers are, and what the device makes of that."""
+    logger.info("precision: %s", settings.precision.describe())
+    compute = settings.precision.compute
+    if processor.lacks(compute, device):
+        logger.warning(
+            "%s", processor.advice(compute, device.device_kind, device.platform)
+        )
 
 
 def _validation_line(progress: Progress, scores: Scores) -> str:

@@ -29,7 +29,7 @@ from earthformer_jax.run.planning.work import dtype_of, flops_of_step, memory_li
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
-from earthformer_jax.training.precision import policy
+from earthformer_jax.training.precision import policy, processor
 
 MOST_SIZES = 3  # of micro-batches that are compiled in search of one that fits
 
@@ -149,7 +149,7 @@ def make(
         described=machine is not None,
         available=available,
         rate=kind.rate(plan.dtype),
-        notes=(*notes, *_notes(kind, machine)),
+        notes=(*notes, *_notes(kind, machine), *_unsuited(kind, plan.dtype)),
     )
     if plan.fits:
         return plan
@@ -292,6 +292,15 @@ def _available(kind: Kind, count: int, machine: Machine | None) -> int:
 
 def _name(machine: Machine | None, kind: Kind, count: int) -> str:
     return f"{count} x {kind.name}" if machine is None else str(machine)
+
+
+def _unsuited(kind: Kind, compute: str) -> list[str]:
+    """A note on devices that do not compute in a type themselves."""
+    if kind.rates:
+        lacks = kind.rate(compute) is None
+    else:  # the machine at hand
+        lacks = processor.lacks(compute, jax.local_devices()[0])
+    return [processor.advice(compute, kind.name, kind.platform.lower())] * lacks
 
 
 def _notes(kind: Kind, machine: Machine | None) -> list[str]:
