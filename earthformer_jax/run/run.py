@@ -269,7 +269,7 @@ class Run:
                 trained, self.dataset, self.config, self.workdir, label
             )
         else:
-            reporting.assist(trained, self.config)
+            reporting.assist(trained, self.dataset, self.config)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("scored")
         return scores

@@ -1,5 +1,6 @@
 """The report of a trained model: what is scored, and what names and explains it."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -57,10 +58,10 @@ def report(
         label=label,
         write_forecasts=options.write_forecasts,
     )
-    together = _together(trained, options)
+    together = _together(trained, options, dataset)
     scores = reports.report(
         dataset.task,
-        dataset.data,
+        dataclasses.replace(dataset.data, test=together.shared(dataset.data.test)),
         _functions(trained, options, together),
         workdir,
         settings,
@@ -98,18 +99,23 @@ def label(
     return "-".join(filter(None, (name, protocol)))
 
 
-def assist(trained: TrainedModel, config: ml_collections.ConfigDict) -> None:
-    """Forecasts for the first process of a job, while that one makes the report.
+def assist(
+    trained: TrainedModel, dataset: Dataset, config: ml_collections.ConfigDict
+) -> None:
+    """Reads and forecasts for the first process of a job, which makes the report.
 
     Args:
         trained: the same model.
+        dataset: the same.
         config: the whole config of the evaluation.
     """
-    _together(trained, config.eval).serve()
+    _together(trained, config.eval, dataset).serve()
 
 
-def _together(trained: TrainedModel, options: ml_collections.ConfigDict) -> Together:
-    """What a report asks of a model, to be computed by all processes of the job."""
+def _together(
+    trained: TrainedModel, options: ml_collections.ConfigDict, dataset: Dataset
+) -> Together:
+    """What a report asks for, to be computed by all processes of the job."""
     from earthformer_jax.training import evaluation  # slow; forecasts do not need it
 
     make = functools.partial(
@@ -126,7 +132,7 @@ def _together(trained: TrainedModel, options: ml_collections.ConfigDict) -> Toge
     for kind, method in ((Embedder, "embed"), (Tokenizer, "encode")):
         if isinstance(trained.model, kind):
             functions[method] = make(method=method)
-    return Together(functions, axes={"members": 1})
+    return Together(functions, axes={"members": 1}, source=dataset.data.test)
 
 
 def _functions(

@@ -6,15 +6,22 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.run.distributed import forecasting
 from earthformer_jax.run.distributed.forecasting import Together, share
+
+
+class Number(threading.local):
+    """Of the process that a thread is; threads that read ahead are of the first."""
+
+    value = 0
 
 
 class Processes:
     """Stands for a job: each thread is a process with two devices."""
 
     def __init__(self, count):
-        self.count, self.number = count, threading.local()
+        self.count, self.number = count, Number()
         self._barrier, self._shared = threading.Barrier(count), {}
 
     def exchange(self, value):
@@ -85,6 +92,51 @@ def test_the_first_gets_all_forecasts_and_each_computes_its_share(kind):
     np.testing.assert_array_equal(forecast, 2 * inputs)
     np.testing.assert_array_equal(members, [inputs, inputs + 1])
     assert sizes == {i: [4] for i in range(3)}
+
+
+class Numbers:
+    """Example i holds i in types that JAX does not have."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return {"wide": np.float64([index, 1 / 3]), "known": np.array([index > 3])}
+
+
+def test_each_reads_its_share_and_the_first_gets_all():
+    sources = [Numbers() for _ in range(2)]
+
+    def process(i):
+        together = Together({}, source=sources[i])
+        if i:
+            return together.serve()
+        shared = together.shared(sources[0])
+        assert len(shared) == 9
+        assert shared[8]["wide"][0] == 8
+        batches = list(evaluation_batches(shared, 6, num_threads=1))
+        together.done()
+        return batches, shared.batch([2])
+
+    batches, late = Processes(2).run(process)[0]
+    wide = np.concatenate([x["wide"][x["valid"]] for x in batches])
+    np.testing.assert_array_equal(wide, [[i, 1 / 3] for i in range(9)])
+    known = np.concatenate([x["known"][x["valid"]] for x in batches])
+    np.testing.assert_array_equal(known[:, 0], np.arange(9) > 3)
+    assert wide.dtype == np.float64 and known.dtype == bool
+    np.testing.assert_array_equal(late["wide"], [[2, 1 / 3]])
+    assert sources[0].read == [8, 0, 1, 2, 6, 7, 2]
+    assert sources[1].read == [3, 4, 5, 8, 8]
+
+
+def test_alone_a_source_is_used_as_it_is():
+    source = Numbers()
+    together = Together({}, source=source)
+    assert together.shared(source) is source
 
 
 def test_alone_the_functions_are_used_as_they_are():
