@@ -47,6 +47,7 @@ from earthformer_jax.models.recurrent.recurrence import (
 from earthformer_jax.models.recurrent.subspace_head import SubspaceHead
 from earthformer_jax.ops import convolution, stencil
 from earthformer_jax.ops.dense import add, dense, multiply
+from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.stencil import apply_stencil
 
@@ -198,12 +199,19 @@ class FAConvLSTM(Recurrence):
             plane, pair("kernel_size", self.kernel_size), "same"
         )
         windows, recurrent_window = self._windows(pads or centred, centred)
-        to_gates = self._gates(dtype)
-        update = functools.partial(
-            lstm_update,
+        for_gates, to_gates = self._gates(dtype)
+        activations = (
+            self._function("activation"),
+            self._function("recurrent_activation"),
+        )
+        for_attention, refine = self._attention()
+        taps, offsets = recurrent_window
+        shared = dict(
+            back=back,
+            taps=taps,
+            gates=for_gates,
             peephole=self._peephole(plane),
-            activation=self._function("activation"),
-            recurrent_activation=self._function("recurrent_activation"),
+            attention=for_attention,
         )
 
         if frames is None:
@@ -221,30 +229,42 @@ class FAConvLSTM(Recurrence):
             )
         drop = self._drop(self.recurrent_dropout, state[0].shape, dtype, train)
 
-        def step(state, frame):
-            hidden, cell = state
-            kept = hidden if drop is None else hidden * drop
-            # Rounded in every step, so that gradients of the steps are summed before.
-            pushed = dense(kept, back.astype(dtype))
-            pushed = apply_stencil(pushed, *recurrent_window, plane, (1, 1), self.wrap)
-            gates = to_gates(checkpoint_name(frame["mixed"] + pushed, "mixed"))
-            new_hidden, new_cell = update(jnp.split(gates, 4, axis=-1), cell)
-            new = (new_hidden.astype(hidden.dtype), new_cell)
-            state = hold(frame["keep"], new, state)
-            return state, state[0]
-
         # Only the R mixed channels of a step are kept for the backward pass.
         policy = remat_lib.policy_of(self.remat, "mixed")
-        step = jax.checkpoint(step, prevent_cse=False, policy=policy)
-        state, outputs = sparse_scan.scan(
-            step,
-            self._attention(),
-            vary_like(state, mixed, keep, drop),
-            dict(mixed=mixed, keep=keep),
-            every=self.attention_every,
-            first=first,
-            unroll=self.unroll,
-        )
+
+        def loop(shared, state, sequence, drop):
+            def step(state, frame):
+                hidden, cell = state
+                kept = hidden if drop is None else hidden * drop
+                # Rounded in every step, so that gradients of the steps are summed
+                # before.
+                pushed = dense(kept, shared["back"].astype(dtype))
+                pushed = apply_stencil(
+                    pushed, shared["taps"], offsets, plane, (1, 1), self.wrap
+                )
+                mixed = checkpoint_name(frame["mixed"] + pushed, "mixed")
+                gates = jnp.split(to_gates(shared["gates"], mixed), 4, axis=-1)
+                new_hidden, new_cell = lstm_update(
+                    gates, cell, shared["peephole"], *activations
+                )
+                new = (new_hidden.astype(hidden.dtype), new_cell)
+                state = hold(frame["keep"], new, state)
+                return state, state[0]
+
+            step = jax.checkpoint(step, prevent_cse=False, policy=policy)
+            return sparse_scan.scan(
+                step,
+                refine and functools.partial(refine, shared["attention"]),
+                vary_like(state, sequence, drop),
+                sequence,
+                every=self.attention_every,
+                first=first,
+                unroll=self.unroll,
+            )
+
+        if not isinstance(first, Tracer):
+            loop = shared_by_examples(loop, axes=(0, 1, 0), out_axes=(0, 1))
+        state, outputs = loop(shared, state, dict(mixed=mixed, keep=keep), drop)
         more = []
         if self.return_step:
             more.append(jnp.asarray(first + len(outputs), jnp.int32))
@@ -274,7 +294,7 @@ class FAConvLSTM(Recurrence):
         return windows, stencil.dilated_taps(share * taps, self.dilations, centred)
 
     def _gates(self, dtype):
-        """The function from the mixed channels to the gates before activation."""
+        """Weights, and the function of them from mixed channels to the gates."""
         stored = self.param_dtype
         glorot, zeros = nn.initializers.glorot_uniform(), nn.initializers.zeros
         activate = lookup(ACTIVATIONS, "mix_activation", self.mix_activation)
@@ -301,19 +321,23 @@ class FAConvLSTM(Recurrence):
         )
         bias = self._bias()
 
-        def to_gates(mixed):
+        def to_gates(weights, mixed):
+            norm, excite, kernel, bias = weights
             v = activate(mixed if norm is None else layer_norm(mixed, *norm))
             if excite is not None:
                 v = multiply(v, _excitation(v, *excite))
             gates = dense(v, kernel.astype(dtype))
             return gates if bias is None else add(gates, bias)
 
-        return to_gates
+        return (norm, excite, kernel, bias), to_gates
 
     def _attention(self):
-        """Function of (state, output, frame) that attends along rows and columns."""
+        """Weights, and the function of them that attends along rows and columns.
+
+        Its other arguments are those of `sparse_scan.scan`'s `refine`.
+        """
         if not self.attention_every:
-            return None
+            return None, None
         features = self.attention_features or max(8, self.filters // 4)
         heads = self.attention_heads or max(
             n for n in (1, 2, 3, 4) if n == 1 or features % n == 0 and features >= 8 * n
@@ -325,14 +349,14 @@ class FAConvLSTM(Recurrence):
             name="attention",
         ).weights(self.filters)
 
-        def refine(state, output, frame):
+        def refine(weights, state, output, frame):
             attended = attend_plane(weights, output, heads)
             attended = hold(frame["keep"], attended, output)
             if self.attention_where == "h":
                 state = (attended, state[1])
             return state, attended
 
-        return jax.checkpoint(refine, prevent_cse=False)
+        return weights, jax.checkpoint(refine, prevent_cse=False)
 
     def _embed(self, outputs, time, keep, first):
         """Embeddings `[b, t, d]` of the outputs `[t, b, h, w, c]`."""
