@@ -20,6 +20,7 @@ standard deviation of the codes of SEVIR; they are not fitted to any data.
 
 import dataclasses
 import functools
+import itertools
 import math
 import threading
 
@@ -129,11 +130,10 @@ class RadarTwin:
         codes = memory.empty((self.frames, pixels, pixels), np.uint8)
         codes.fill(0)
         # A few rows at a time, in all frames: what they are made of stays in the cache.
-        for first in range(0, pixels, ROWS):
-            rows = slice(first, min(first + ROWS, pixels))
-            for t, frame in enumerate(codes):
-                values = rain.rows(t, rows)
-                if values is not None:
+        strips = [slice(k, min(k + ROWS, pixels)) for k in range(0, pixels, ROWS)]
+        with np.errstate(divide="ignore"):  # where there is no rain, code 0
+            for rows, (t, frame) in itertools.product(strips, enumerate(codes)):
+                if (values := rain.rows(t, rows)) is not None:
                     _into_codes(values, texture.rows(t, rows), frame[rows])
         return codes
 
@@ -146,8 +146,7 @@ def _into_codes(rain: np.ndarray, texture: np.ndarray, codes: np.ndarray) -> Non
         texture: the same.
         codes: uint8 `[rows, w]`, which is filled.
     """
-    with np.errstate(divide="ignore"):  # no rain is code 0
-        logarithm = np.log(rain, out=rain)
+    logarithm = np.log(rain, out=rain)
     logarithm += texture
     logarithm *= np.float32(CODE_SCALE)
     np.clip(logarithm, np.float32(0), np.float32(MAX_CODE + 0.5), out=logarithm)
@@ -361,7 +360,7 @@ class _Texture:
         self._fields = fields
         shift = -np.asarray(velocity) / km * minutes[:, None]
         whole = np.floor(shift).astype(int)
-        self._first = (whole - 1) % n
+        self._first = ((whole - 1) % n).tolist()
         angle = 2 * np.pi * minutes / TEXTURE_LIFE
         turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
         self._height = math.gcd(BLOCK_ROWS, ROWS, pixels)
@@ -384,16 +383,21 @@ class _Texture:
         cut, values = self._cut[:height], self._rows[:height]
         width = values.shape[1]
         top, left = self._first[frame]
-        across, _, along = self._fields.strides
-        window = np.lib.stride_tricks.as_strided(
-            self._fields[top + rows.start :, :, left:],
+        row, field, pixel = self._fields.strides
+        window = np.ndarray(
             (height // m, 2 * (m + 3), width + 3),
-            (m * across, across // 2, along),
+            np.float32,
+            self._fields,
+            (top + rows.start) * row + left * pixel,
+            (m * row, field, pixel),
         )
         out = cut.reshape(height // m, m, width + 3)
         np.matmul(self._north[frame], window, out=out)
-        columns = np.lib.stride_tricks.as_strided(
-            cut, (width // n, height, n + 3), (n * along, cut.strides[0], along)
+        columns = np.ndarray(
+            (width // n, height, n + 3),
+            np.float32,
+            cut,
+            strides=(n * pixel, cut.strides[0], pixel),
         )
         out = values.reshape(height, width // n, n).swapaxes(0, 1)
         np.matmul(columns, self._east[frame], out=out)
