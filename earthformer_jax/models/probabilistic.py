@@ -29,6 +29,7 @@ from flax import traverse_util
 
 from earthformer_jax.checks import check_fields, check_value
 from earthformer_jax.layers import batch_norm, convolution, loop_conv, norm
+from earthformer_jax.models import remat
 from earthformer_jax.models.contract import Variables, uses_targets
 from earthformer_jax.models.drawing import draw
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTMCell
@@ -244,7 +245,8 @@ class Probabilistic(nn.Module):
                 path: tuple(jnp.einsum("bz,zpc->pbc", z, layer))
                 for path, layer in layers.items()
             }
-            with nn.intercept_methods(_modulation(changes, time_first)):
+            modulated = nn.intercept_methods(_modulation(changes, time_first))
+            with modulated, remat.capturing():
                 y, after = network.apply(
                     variables, inputs, train=train, rngs=rngs, mutable=["batch_stats"]
                 )

@@ -7,8 +7,8 @@
               the convolutions of a level, of a step of a recurrence
     offload   as `dots`, whose results are kept in the memory of the host
 
-The values of the forecast do not depend on it. On CPUs, where device and host are the
-same memory, "offload" does what "dots" does.
+The values of the forecast do not depend on it. On CPUs device and host are the same
+memory: "offload" compiles, but saves nothing outside loops.
 
 Earthformers also know "feed_forward": feed-forward layers as with `blocks`, attention
 as with `none`. For other models that is the same as `blocks`. The numbers 0, 1 and 2
@@ -16,14 +16,19 @@ of older configs are "none", "feed_forward" and "blocks", False and True are "no
 "blocks".
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import primitives
 
+from earthformer_jax.ops.derivatives import in_forward_mode
+from earthformer_jax.ops.devices.varying import varying_axes
+from earthformer_jax.ops.tuned.order import schedule_after
 from earthformer_jax.settings import Accepted
 
 _PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
@@ -31,6 +36,8 @@ NAMES = ("none", "dots", "blocks", "offload")
 FEED_FORWARD = "feed_forward"
 _OLD = {"0": "none", "1": FEED_FORWARD, "2": "blocks"}
 _OLD |= {"false": "none", "true": "blocks"}
+
+_capturing = jax.make_user_context(default_value=False)
 
 Remat = str | int  # of a field, `remat: Remat = setting("none", ACCEPTED)`
 
@@ -122,9 +129,52 @@ def call_block(module: nn.Module, *args: Any, remat: Remat, **static: Any) -> An
 
     Args:
         module: the block.
-        *args: arrays that it is called with.
+        *args: arrays `[b, ...]` that it is called with, or None.
         remat: one of `NAMES`.
         **static: arguments that are no arrays, `train` and such.
     """
+    if name_of(remat) == "none":
+        return module(*args, **static)
     call = recomputed(lambda inner, *a: inner(*a, **static), remat)
+    waits = jax.default_backend() == "cpu" and not in_forward_mode()
+    waits = waits and not (_capturing.value or name_of(remat) == "offload")
+    if waits and not module.is_initializing():
+        call = _waiting(call)
     return call(module, *args)
+
+
+def capturing() -> contextlib.AbstractContextManager[None]:
+    """A context in which blocks may use arrays that they are not called with.
+
+    Such as those that methods put in their place (`flax.linen.intercept_methods`) bring
+    along. `jax.checkpoint` alone finds them, which saves less on a CPU.
+    """
+    return _capturing(True)
+
+
+def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a module and arrays that is computed again only with its gradient.
+
+    XLA's CPU compiler notices that what `jax.checkpoint` computes again exists already,
+    and keeps it. It cannot if what was kept waits for the gradient to arrive.
+    """
+
+    def forward(module, *args):
+        return nn.vjp(function, module, *args)
+
+    def backward(pull, gradient):
+        arrived = next(x for x in jax.tree.leaves(gradient) if x.ndim > 1)
+        pull = jax.tree.map(functools.partial(_after, arrived), pull)
+        return pull(gradient)
+
+    return nn.custom_vjp(function, forward, backward)
+
+
+def _after(arrived: jax.Array, x: jax.Array) -> jax.Array:
+    """`schedule_after` for arrays whose first axis counts examples, or their parts."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact) or x.ndim < 2:
+        return x
+    if len(x) % len(arrived) or not varying_axes(arrived) <= varying_axes(x):
+        return x
+    corner = arrived[(slice(None), *(slice(1),) * (arrived.ndim - 1))]
+    return schedule_after(jnp.repeat(corner, len(x) // len(arrived), axis=0), x)

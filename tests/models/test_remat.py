@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from earthformer_jax import models
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.autoregressive.model import EarthformerAR
 from earthformer_jax.profiling.multiply_adds import residual_bytes
 from tests.models.test_forward_mode import SMALLEST
+from tests.models.test_shard_map import traced_gradient
 
 SLOW = ("earthformer", "rainformer", "vq_vae")
 NAMES = ["unet", "predrnn", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
@@ -50,25 +52,116 @@ def test_offloading_is_to_the_host(name):
 
 @pytest.mark.slow
 def test_values():
-    """The same for all names, in one program; on a CPU offloading compiles too."""
-    losses = [made("unet", remat)[0] for remat in remat_lib.NAMES]
-    _, *like = made("unet", "none")
+    """Gradients and batch statistics are the same for all names, in one program."""
+    shape, options = SMALLEST["unet"]
     random = np.random.default_rng(0)
-    arguments = jax.tree.map(
-        lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), tuple(like)
-    )
+    inputs = jnp.asarray(random.normal(size=(2, *shape)), jnp.float32)
+    made = [
+        models.create_model("unet", shape, shape, **options, remat=remat)
+        for remat in remat_lib.NAMES
+    ]
+    variables = dict(jax.jit(made[0].init)(jax.random.key(0), inputs))
+    params = variables.pop("params")
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def gradients(*arguments):
-        return [jax.grad(f, has_aux=True)(*arguments)[0] for f in losses]
+    def gradients(params, inputs):
+        def loss(model, params, inputs):
+            forecast, changed = model.apply(
+                {"params": params, **variables},
+                inputs,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return jnp.sum(jnp.sin(forecast)), changed
 
-    want, *others = gradients(*arguments)
+        take = functools.partial(jax.grad, argnums=(1, 2), has_aux=True)
+        return [take(loss)(model, params, inputs) for model in made]
+
+    want, *others = gradients(params, inputs)
     for have in others:
-        jax.tree.map(
-            lambda h, w: np.testing.assert_allclose(h, w, rtol=1e-4, atol=1e-4),
-            have,
-            want,
+        assert_close(have, want)
+
+
+class Block(nn.Module):
+    """Cheap functions of one product."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.Dense(8, use_bias=False)(x)
+        for _ in range(4):
+            x = jnp.tanh(jnp.sin(x) * x)
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+class Blocks(nn.Module):
+    """Some of them, called as models call their blocks."""
+
+    remat: str
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(4):
+            x = remat_lib.call_block(Block(), x, remat=self.remat, train=True)
+        return jnp.sum(x**2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
+def test_the_compiler_does_not_keep_it_after_all():
+    x, planned, found = jnp.linspace(-1, 1, 2**15).reshape(4, -1, 8), {}, {}
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    params = Blocks("none").init(rngs, x)
+    for remat in ("none", "blocks"):
+
+        def loss(params, x, model=Blocks(remat)):  # noqa: B008
+            return model.apply(params, x, rngs=rngs)
+
+        program = jax.jit(jax.value_and_grad(loss)).lower(params, x).compile()
+        planned[remat] = program.memory_analysis().temp_size_in_bytes
+        found[remat] = program(params, x)
+        alone = jax.jit(loss)(params, x)  # without a gradient the masks are the same
+        np.testing.assert_allclose(alone, found[remat][0], rtol=1e-5)
+    assert planned["blocks"] < planned["none"] / 1.5
+    assert_close(found["blocks"], found["none"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "earthformer"])
+def test_inside_shard_map(name):
+    _, (loss, _) = traced_gradient(name, remat="blocks")
+    assert loss.shape == ()
+
+
+def test_blocks_with_noise():
+    """Their methods use arrays that the blocks are not called with."""
+    shape, options = SMALLEST["unet"]
+    options = options | dict(remat="blocks", noise=2)
+    model = models.create_model("unet", shape, shape, **options)
+    inputs = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+    def loss(params, rest, inputs):
+        out, _ = model.apply(
+            {**rest, "params": params},
+            inputs,
+            train=True,
+            rngs={"sampling": jax.random.key(0)},
+            mutable=["batch_stats"],
         )
+        return jnp.sum(out)
+
+    params = variables["params"]
+    rest = {k: v for k, v in variables.items() if k != "params"}
+    gradient = jax.eval_shape(jax.grad(loss), params, rest, inputs)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
+
+
+def assert_close(found, expected):
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+        found,
+        expected,
+    )
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,9 @@ class FeatureBalance(nn.Module):
         local = DoubleConv(x.shape[-1], name="convs", **types)(x, train=train)
         local = CASA(name="casa", **types)(local, train=train)
 
-        block, far = remat_lib.recomputed(SwinBlock, self.remat), x
+        far = x
         for name in ("regular", "shifted"):
-            far = block(
+            block = SwinBlock(
                 self.hidden,
                 self.heads,
                 self.head_dim,
@@ -186,7 +186,8 @@ class FeatureBalance(nn.Module):
                 self.relative_position,
                 name=name,
                 **types,
-            )(far)
+            )
+            far = remat_lib.call_block(block, far, remat=self.remat)
         gate = GateFusion(self.upstream_dead_params, name="fusion", **types)
         return gate(far, local)
 
