@@ -213,7 +213,7 @@ def _name_remat(config: ml_collections.ConfigDict) -> None:
     if isinstance(model, ml_collections.ConfigDict) and "remat" in model:
         if remat.ACCEPTED.test(model.remat):
             name = remat.name_of(model.remat)
-            del model.remat  # whose type may be another one
+            del model["remat"]  # whose type may be another one
             model.remat = name
 
 
