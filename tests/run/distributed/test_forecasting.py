@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.data.pipeline import evaluation_batches
+from earthformer_jax.data.source import read_batch
 from earthformer_jax.run.distributed import forecasting
 from earthformer_jax.run.distributed.forecasting import Together, share
 
@@ -105,7 +106,7 @@ class Numbers:
 
     def __getitem__(self, index):
         self.read.append(index)
-        return {"wide": np.float64([index, 1 / 3]), "known": np.array([index > 3])}
+        return {"wide": np.array([index, 1 / 3]), "known": np.array([index > 3])}
 
 
 def test_each_reads_its_share_and_the_first_gets_all():
@@ -120,7 +121,7 @@ def test_each_reads_its_share_and_the_first_gets_all():
         assert shared[8]["wide"][0] == 8
         batches = list(evaluation_batches(shared, 6, num_threads=1))
         together.done()
-        return batches, shared.batch([2])
+        return batches, read_batch(shared, [2])
 
     batches, late = Processes(2).run(process)[0]
     wide = np.concatenate([x["wide"][x["valid"]] for x in batches])
