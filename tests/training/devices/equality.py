@@ -13,17 +13,15 @@ import sys
 
 import jax
 import numpy as np
-import optax
 
 from earthformer_jax import models
-from earthformer_jax.losses.pointwise import SquaredError
 from earthformer_jax.models.contract import Forecaster
 from earthformer_jax.training import evaluation, settings
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import state as state_lib
-from earthformer_jax.training.devices.programs import make_program
+from tests.training.devices import steps
 
-DEVICES, BATCH, RATE = 8, 8, 0.1
+DEVICES, BATCH = 8, 8
 FRAMES, SIZE = 2, 32
 
 _EARTHFORMER = dict(
@@ -113,13 +111,7 @@ def model_of(name: str, dropout: bool = True) -> Forecaster:
 @functools.cache
 def initial(name: str) -> state_lib.TrainState:
     """The state before the first step, on one device."""
-    create = functools.partial(
-        state_lib.create_state,
-        model=model_of(name),
-        tx=optax.sgd(RATE),
-        input_shape=(FRAMES, SIZE, SIZE, 1),
-        ema=True,
-    )
+    create = steps.first_state(model_of(name), (FRAMES, SIZE, SIZE, 1))
     return jax.device_get(jax.jit(create)(jax.random.key(0)))
 
 
@@ -135,29 +127,16 @@ def outcome(
         dropout: whether it acts.
         **parallel: settings of the devices.
     """
-    config = settings.from_config(
-        {"train": dict(batch_size=batch, micro_batch=batch), "parallel": parallel}
-    )
+    config = steps.settings_of(batch, batch, **parallel)
     mesh = mesh_lib.make_mesh(config.parallel, jax.devices()[:devices])
     model, state, examples = model_of(name, dropout), initial(name), batch_of(batch)
     layout = mesh_lib.state_sharding(state, mesh)
-    program = make_program(
-        config,
-        mesh,
-        layout,
-        model=model,
-        tx=optax.sgd(RATE),
-        learning_rate=optax.constant_schedule(RATE),
-        loss_weights=np.ones((1, 1, 1, 1), np.float32),
-        loss=SquaredError(),
-        ema_decay=0.5,
-        total_steps=8,
-    )
+    program = steps.descent(config, mesh, layout, model)
     own = dataclasses.replace(state, rng=jax.random.clone(state.rng))  # a step donates
     before = jax.device_put(own, layout)
     after, scalars = program.take_step(before, program.put(examples))
     gradients = jax.tree.map(
-        lambda a, b: (a - np.asarray(b)) / RATE, state.params, after.params
+        lambda a, b: (a - np.asarray(b)) / steps.RATE, state.params, after.params
     )
     last, _ = program.take_step(after, program.put(examples))
     forecast = np.zeros(())

@@ -1,4 +1,4 @@
-"""A training step of a toy model on some devices."""
+"""Steps of plain gradient descent on some devices."""
 
 import functools
 
@@ -10,7 +10,7 @@ from earthformer_jax.losses.pointwise import SquaredError
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training import settings
 from earthformer_jax.training import state as state_lib
-from earthformer_jax.training.devices.programs import make_program
+from earthformer_jax.training.devices.programs import Program, make_program
 from tests.training import toy
 
 RATE = 0.1  # of plain gradient descent: Adam would hide wrong factors of the gradient
@@ -26,25 +26,26 @@ def batch_of(size: int) -> dict[str, np.ndarray]:
     return batch | {"observed": observed}
 
 
-def program_of(network, mesh, *, batch_size, micro_batch, steps=1, **parallel):
-    """A function of a batch: the state after steps on it, and the last scalars."""
-    config = settings.from_config(
-        {
-            "train": dict(batch_size=batch_size, micro_batch=micro_batch),
-            "parallel": parallel,
-        }
-    )
-    init = functools.partial(
+def settings_of(batch_size: int, micro_batch: int, **parallel) -> settings.Settings:
+    """Settings of a training, with those of its devices."""
+    train = dict(batch_size=batch_size, micro_batch=micro_batch)
+    return settings.from_config({"train": train, "parallel": parallel})
+
+
+def first_state(network, input_shape):
+    """A function of a key: the state before the first step."""
+    return functools.partial(
         state_lib.create_state,
         model=network,
         tx=optax.sgd(RATE),
-        input_shape=toy.SHAPE,
+        input_shape=input_shape,
         ema=True,
     )
-    key = jax.random.key(0)
-    layout = mesh_lib.state_sharding(jax.eval_shape(init, key), mesh)
-    state = jax.jit(init, out_shardings=layout)(key)
-    program = make_program(
+
+
+def descent(config, mesh, layout, network) -> Program:
+    """The program of a step, for a state that is laid out like this."""
+    return make_program(
         config,
         mesh,
         layout,
@@ -56,6 +57,15 @@ def program_of(network, mesh, *, batch_size, micro_batch, steps=1, **parallel):
         ema_decay=0.5,
         total_steps=8,
     )
+
+
+def program_of(network, mesh, *, batch_size, micro_batch, steps=1, **parallel):
+    """A function of a batch: the state after steps on it, and the last scalars."""
+    config = settings_of(batch_size, micro_batch, **parallel)
+    init, key = first_state(network, toy.SHAPE), jax.random.key(0)
+    layout = mesh_lib.state_sharding(jax.eval_shape(init, key), mesh)
+    state = jax.jit(init, out_shardings=layout)(key)
+    program = descent(config, mesh, layout, network)
 
     def take(batch):
         now, scalars = jax.tree.map(jax.numpy.copy, state), {}  # a step overwrites it
