@@ -34,7 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "unet": dict(features=(16, 32, 64), center_features=128),
     "earthformer": dict(base_units=32, enc_depth=(1, 1), dec_depth=(1, 1)),
     "conv_lstm": dict(features=(16, 32, 32)),
-    "predrnn": dict(features=(32, 32)),
+    "predrnn": dict(num_layers=2, features=16),
     "rainformer": dict(features=16),
 }
 
