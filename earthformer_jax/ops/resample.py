@@ -12,6 +12,7 @@ import numpy as np
 
 from earthformer_jax import checks
 from earthformer_jax.ops.convolution import Pair, convolve
+from earthformer_jax.ops.dense import widen
 
 PADDINGS = ("ignore", "zeros", "nearest")
 
@@ -52,18 +53,19 @@ def resize_nearest(x: jax.Array, grid: Grid) -> jax.Array:
     """Nearest-neighbour resize of `[b, t, h, w, c]` to `[b, *grid, c]`.
 
     For whole multiples, values are repeated by broadcasting, so that the gradient is a
-    plain sum; other ratios use a gather.
+    plain sum, in at least float32; other ratios use a gather.
     """
     _check_field(x, grid)
+    resized = widen(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
     for axis, size in enumerate(grid, start=1):
         have = x.shape[axis]
         if size == have:
             continue
         if size % have == 0:
-            x = jnp.repeat(x, size // have, axis=axis)
+            resized = jnp.repeat(resized, size // have, axis=axis)
         else:
-            x = jnp.take(x, nearest_index(have, size), axis=axis)
-    return x
+            resized = jnp.take(resized, nearest_index(have, size), axis=axis)
+    return resized.astype(x.dtype)
 
 
 def pad_grid(
