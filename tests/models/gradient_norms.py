@@ -66,7 +66,7 @@ MODELS = {
         phycell_kernel=3,
         phycell_groups=3,
     ),
-    "e3d_lstm": _PATCHES | dict(norm_epsilon=1e-3),
+    "e3d_lstm": _PATCHES | dict(kernel_size=(2, 3, 3), norm_epsilon=1e-3),
     "rainformer": dict(features=16, factors=(2,), heads=(2,), head_dim=8, window=4),
     "conv_autoencoder": dict(
         features=16, embedding=16, plane_features=8, hidden=16, heads=2, harmonics=2
