@@ -33,7 +33,7 @@ class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
         super().__init__(file_format=file_format, **kwargs)
         self._on_beam, self._at_most = False, None
 
-    def download_and_prepare(
+    def download_and_prepare(  # pyright: ignore[reportIncompatibleVariableOverride]
         self,
         *,
         download_config: tfds.download.DownloadConfig | None = None,

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.earthformer.stem import Stage
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
@@ -157,7 +158,7 @@ def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
         enc_pattern=_self_patterns(full, "enc", levels),
         dec_self_pattern=_self_patterns(full, "dec_self", levels),
         dec_cross_pattern=_cross_patterns(full, levels),
-        remat=int(full["checkpoint_level"]),
+        remat=remat_lib.name_of(int(full["checkpoint_level"])),
         attn_init=_init_mode(full, "attn_linear_init_mode"),
         ffn_init=_init_mode(full, "ffn_linear_init_mode"),
         resample_init=_init_mode(full, "down_up_linear_init_mode"),

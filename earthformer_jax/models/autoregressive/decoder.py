@@ -96,7 +96,7 @@ class CausalBlock(nn.Module):
                 return layer(*arguments, cells=cells, train=train)
             return attend(layer, *arguments)
 
-        def feed(name, x):
+        def feed(name, x) -> jax.Array:
             return call(FeedForward(self.options.feed_forward, name=name), x)
 
         for i, layer in enumerate(own):

@@ -118,7 +118,9 @@ class _Projections(nn.Module):
             )
         return self.options.qk_scale or (features // heads) ** -0.5
 
-    def _bias_table(self, reach: Grid, index: np.ndarray, x: jax.Array):
+    def _bias_table(
+        self, reach: Grid, index: np.ndarray | jax.Array, x: jax.Array | None = None
+    ):
         """`[a, q, s]`, or `[p, a, q, s]` for p shares of the examples of `x`."""
         if not self.options.use_relative_pos:
             return None
@@ -129,7 +131,7 @@ class _Projections(nn.Module):
             self.options.param_dtype,
         )
         copied = None
-        if self.options.implementation == "xla":
+        if x is not None and self.options.implementation == "xla":
             copied = split.copies(table, x)
         return attention.relative_position_bias(
             table if copied is None else copied, index
