@@ -56,7 +56,7 @@ def softmax_attention(
         "bnaqe,bnase->bnaqs", query, key, preferred_element_type=score_type(query)
     )
     if bias is not None:
-        scores = scores + bias_of_examples(bias, len(query))
+        scores = scores + bias_of_examples(bias, query.shape[0])
     mask, some = opened(mask)
     weights = jax.nn.softmax(scores, where=None if mask is None else mask[:, None])
     # As in PyTorch, dropout acts on the normalised weights.

@@ -151,7 +151,7 @@ def attention_weights(
     )
     scores = products("bnqad,bnsad->bnaqs", query * scale, key)
     if bias is not None:
-        scores += bias_of_examples(bias, len(query))
+        scores += bias_of_examples(bias, query.shape[0])
     where = None
     if mask is not None:
         where = jnp.broadcast_to(jnp.asarray(mask)[:, None], scores.shape)

@@ -143,4 +143,4 @@ def _products(rows, columns, bias=None):
     )
     if bias is None:
         return products
-    return products + plain.bias_of_examples(bias, len(rows))
+    return products + plain.bias_of_examples(bias, rows.shape[0])
