@@ -223,7 +223,7 @@ class SpatiotemporalLSTM(nn.Module):
 
     def _first_state(self, frames):
         """Zeros, and the first of the frames `[b, t, h, w, c]`."""
-        shape = (len(frames), *frames.shape[2:4], self.features)
+        shape = (frames.shape[0], *frames.shape[2:4], self.features)
         zeros = jnp.zeros(shape, frames.dtype)
         wide = zeros.astype(jnp.promote_types(frames.dtype, jnp.float32))
         return (
