@@ -75,7 +75,7 @@ def update(
     loss: Loss = _MSE,
     micro_batches: int = 1,
     ema_decay: float = 0.0,
-    loss_scale_window: int = 2000,
+    loss_scale_window: int = scale_lib.WINDOW,
     total_steps: int | None = None,
     axis_name: str | None = None,
     unpad: Callable[[Any], Any] | None = None,
@@ -120,6 +120,11 @@ def update(
     rng = jax.random.fold_in(state.rng, state.step)
     # One for all parts of a batch, so that what a loss draws is the same for each.
     loss_key = jax.random.fold_in(rng, _LOSS_KEY)
+    loss_of = functools.partial(
+        loss,
+        key=loss_key,
+        progress=None if not total_steps else state.step / total_steps,
+    )
     forecast_of = functools.partial(
         _forecast, model, loss_weights, state.step, total_steps
     )
@@ -128,16 +133,7 @@ def update(
         params = params if whole is None else whole(params)
         variables = state_lib.with_batch_stats(params, batch_stats)
         forecast, changed, micro = forecast_of(variables, micro, key, unpad)
-        value = loss(
-            forecast,
-            micro["targets"],
-            loss_weights,
-            micro.get("observed"),
-            key=loss_key,
-            progress=None if not total_steps else state.step / total_steps,
-        )
-        sown = jax.tree.leaves(changed.get("losses", {}))
-        value += sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(value))
+        value = _with_sown(loss_of, forecast, changed, micro, loss_weights)
         value = value if scale is None else value * scale
         return value, changed.get("batch_stats", batch_stats)
 
@@ -158,17 +154,8 @@ def update(
     if scale is not None:
         grads, value = jax.tree.map(lambda x: x / scale, (grads, value))
 
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = storage.apply_updates(
-        state.params, updates, jax.random.fold_in(rng, _ROUNDING_KEY)
-    )
-    after = dataclasses.replace(
-        state,
-        step=state.step + 1,
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        ema_params=_moving_average(state, params, ema_decay),
+    after = _stepped(
+        dataclasses.replace(state, batch_stats=batch_stats), grads, tx, ema_decay, rng
     )
     scalars = {
         "loss": value,
@@ -182,6 +169,50 @@ def update(
         state, after, grads, state.loss_scale, loss_scale_window
     )
     return after, scalars | found
+
+
+def _with_sown(loss_of, forecast, changed, part, loss_weights) -> jax.Array:
+    """The loss of a forecast, and the terms that the model adds; `()`.
+
+    Args:
+        loss_of: function of forecast, targets, weights and what is observed.
+        forecast: of the examples.
+        changed: collections that forecasting changed.
+        part: of the batch, with the targets.
+        loss_weights: of the cells.
+    """
+    value = loss_of(forecast, part["targets"], loss_weights, part.get("observed"))
+    sown = jax.tree.leaves(changed.get("losses", {}))
+    return value + sum((jnp.sum(term) for term in sown), start=jnp.zeros_like(value))
+
+
+def _stepped(
+    state: state_lib.TrainState,
+    grads: Any,
+    tx: optax.GradientTransformation,
+    ema_decay: float,
+    rng: jax.Array,
+) -> state_lib.TrainState:
+    """The state with parameters, their average and the optimiser a step further.
+
+    Args:
+        state: before the step.
+        grads: gradient, not scaled.
+        tx: optimiser.
+        ema_decay: memory of the averaged parameters.
+        rng: key of the step.
+    """
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = storage.apply_updates(
+        state.params, updates, jax.random.fold_in(rng, _ROUNDING_KEY)
+    )
+    return dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        ema_params=_moving_average(state, params, ema_decay),
+    )
 
 
 def _unless_overflow(

@@ -18,7 +18,7 @@ Reference:
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import einops
@@ -200,10 +200,6 @@ class FAConvLSTM(Recurrence):
         )
         windows, recurrent_window = self._windows(pads or centred, centred)
         for_gates, to_gates = self._gates(dtype)
-        activations = (
-            self._function("activation"),
-            self._function("recurrent_activation"),
-        )
         for_attention, refine = self._attention()
         taps, offsets = recurrent_window
         shared = dict(
@@ -220,15 +216,44 @@ class FAConvLSTM(Recurrence):
             shape = (batch, 1, *frames.shape[2:])
             drop = self._drop(self.dropout, shape, dtype, train)
             frames = frames if drop is None else frames * drop
-            mixed = dense(frames, into.astype(dtype))
-            mixed = einops.rearrange(mixed, "b t h w c -> (b t) h w c")
-            strides = pair("strides", self.strides)
-            mixed = apply_stencil(mixed, *windows, plane, strides, self.wrap)
-            mixed = einops.rearrange(
-                mixed, "(b t) h w c -> t b h w c", t=frames.shape[1]
-            )
+            mixed = self._mixed(frames, into.astype(dtype), windows, plane)
         drop = self._drop(self.recurrent_dropout, state[0].shape, dtype, train)
 
+        window = functools.partial(
+            apply_stencil, offsets=offsets, plane=plane, strides=(1, 1), wrap=self.wrap
+        )
+        loop = self._loop(window, to_gates, refine, first, dtype)
+        if not isinstance(first, Tracer):
+            loop = shared_by_examples(loop, axes=(0, 1, 0), out_axes=(0, 1))
+        state, outputs = loop(shared, state, dict(mixed=mixed, keep=keep), drop)
+        more = []
+        if self.return_step:
+            more.append(jnp.asarray(first + len(outputs), jnp.int32))
+        if self.return_embeddings:
+            more.append(self._embed(outputs, time, keep, first))
+        return self._output(outputs, state, *more)
+
+    def _mixed(self, frames, into, windows, plane):
+        """Mixed channels of the input `[b, t, h, w, c]`: `[t, b, h', w', R]`."""
+        mixed = einops.rearrange(dense(frames, into), "b t h w c -> (b t) h w c")
+        strides = pair("strides", self.strides)
+        mixed = apply_stencil(mixed, *windows, plane, strides, self.wrap)
+        return einops.rearrange(mixed, "(b t) h w c -> t b h w c", t=frames.shape[1])
+
+    def _loop(self, window, to_gates, refine, first, dtype) -> Callable:
+        """The loop over time, from weights, state, sequence and dropout's factors.
+
+        Args:
+            window: the stencil on the state, a function of it and of taps.
+            to_gates: function of weights and mixed channels.
+            refine: attention, a function of weights and outputs, or None.
+            first: number of the first step.
+            dtype: of the arithmetic.
+        """
+        activations = (
+            self._function("activation"),
+            self._function("recurrent_activation"),
+        )
         # Only the R mixed channels of a step are kept for the backward pass.
         policy = remat_lib.policy_of(self.remat, "mixed")
 
@@ -239,9 +264,7 @@ class FAConvLSTM(Recurrence):
                 # Rounded in every step, so that gradients of the steps are summed
                 # before.
                 pushed = dense(kept, shared["back"].astype(dtype))
-                pushed = apply_stencil(
-                    pushed, shared["taps"], offsets, plane, (1, 1), self.wrap
-                )
+                pushed = window(pushed, shared["taps"])
                 mixed = checkpoint_name(frame["mixed"] + pushed, "mixed")
                 gates = jnp.split(to_gates(shared["gates"], mixed), 4, axis=-1)
                 new_hidden, new_cell = lstm_update(
@@ -262,15 +285,7 @@ class FAConvLSTM(Recurrence):
                 unroll=self.unroll,
             )
 
-        if not isinstance(first, Tracer):
-            loop = shared_by_examples(loop, axes=(0, 1, 0), out_axes=(0, 1))
-        state, outputs = loop(shared, state, dict(mixed=mixed, keep=keep), drop)
-        more = []
-        if self.return_step:
-            more.append(jnp.asarray(first + len(outputs), jnp.int32))
-        if self.return_embeddings:
-            more.append(self._embed(outputs, time, keep, first))
-        return self._output(outputs, state, *more)
+        return loop
 
     def _kernel(self, initializer, name, channels):
         """A projection to the bottleneck, `[channels, R]`."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 LEAST, MOST = 1.0, 2.0**24
+FIRST, WINDOW = 2.0**15, 2000  # scale, and steps after which it is doubled
 
 
 @struct.dataclass

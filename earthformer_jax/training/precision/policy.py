@@ -18,6 +18,7 @@ import numpy as np
 
 from earthformer_jax.checks import DTYPES
 from earthformer_jax.settings import ConfigError, at_least, choice, number, setting
+from earthformer_jax.training.precision import loss_scale as scale_lib
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -46,9 +47,10 @@ class PrecisionSettings:
     params: str = setting(FLOAT32, choice(FLOAT32, BFLOAT16))
     matmul: str = setting("default", choice("default", "high", "highest"))
     loss_scale: float = setting(
-        2.0**15, number("from 1 to 2**24", lambda x: 1 <= x <= 2**24)
+        scale_lib.FIRST,
+        number("from 1 to 2**24", lambda x: scale_lib.LEAST <= x <= scale_lib.MOST),
     )
-    loss_scale_window: int = setting(2000, at_least(1))
+    loss_scale_window: int = setting(scale_lib.WINDOW, at_least(1))
 
     def check(self) -> None:
         """Refuses options of float16 for other types.
