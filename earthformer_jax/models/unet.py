@@ -44,8 +44,8 @@ class UNet(nn.Module):
         center_features: channels of the centre.
         norm_momentum: share of the running statistics of batch normalisation that a
             training step keeps; use less when training for a few hundred steps only.
-        remat: what of the levels and the centre is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the levels and the centre is computed again in the backward pass;
+            see `models.remat`.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """

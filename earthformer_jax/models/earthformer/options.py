@@ -80,8 +80,8 @@ class BlockOptions:
         attention: of attention layers.
         feed_forward: of feed-forward layers.
         use_global_vector_ffn: feed-forward layers for the global vectors.
-        remat: what of the layers is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the layers is computed again in the backward pass;
+            see `models.remat`.
         scan_blocks: equal blocks of a level run as a loop, which is compiled once.
     """
 

@@ -152,8 +152,8 @@ class FeatureBalance(nn.Module):
         window: side of the windows; divides the plane.
         relative_position: as in `WindowAttention`.
         upstream_dead_params: as in `GateFusion`.
-        remat: what of the Swin blocks is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the Swin blocks is computed again in the backward pass;
+            see `models.remat`.
         dtype: computation type; None follows the input.
         param_dtype: parameter type.
     """

@@ -58,8 +58,8 @@ class Rainformer(nn.Module):
             positions.
         upstream_dead_params: create the parameters that the reference counts but never
             uses, about 30 %; they never change.
-        remat: what of the Swin blocks is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the Swin blocks is computed again in the backward pass;
+            see `models.remat`.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """

@@ -59,8 +59,8 @@ class ConvAutoencoder(nn.Module):
         heads: of the attention over steps; 0 switches it off.
         hidden: width of the head's feed-forward layer; 0 switches it off.
         harmonics: of the year in the head's seasonal code; ignored without a calendar.
-        remat: what of the cells' steps is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the cells' steps is computed again in the backward pass;
+            see `models.remat`.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """

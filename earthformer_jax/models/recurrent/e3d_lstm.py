@@ -129,7 +129,7 @@ class E3DLSTM(nn.Module):
             published loss, up to a factor.
         context_weight: weight of the predicted frames of the context relative to the
             forecast ones; 1 as in the published loss.
-        remat: what is computed again in the backward pass (`models.remat`).
+        remat: what is computed again in the backward pass; see `models.remat`.
             Otherwise the convolutions are kept, and only the rest is recomputed.
         dtype: computation type; None means float32.
         param_dtype: parameter type.

@@ -64,8 +64,8 @@ class EncoderForecaster(nn.Module):
         peephole: of the cells: "none", "channel" or "full"; None: the cell's default.
         dropout: of the cells' inputs.
         recurrent_dropout: of the cells' states.
-        remat: what of the cells' steps is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the cells' steps is computed again in the backward pass;
+            see `models.remat`.
         cell_options: further attributes of the cells.
         dtype: computation type; None means float32.
         param_dtype: parameter type.

@@ -166,7 +166,7 @@ class CellStack(nn.Module):
 
     Attributes:
         cells: `PhyCell`s or `ConvLSTMCell`s, from the lowest.
-        remat: what is computed again in the backward pass (`models.remat`).
+        remat: what is computed again in the backward pass; see `models.remat`.
     """
 
     cells: Sequence[Cell]

@@ -72,7 +72,7 @@ class PhyDNet(nn.Module):
             1 at step 0 to 0 at this step; 0 never feeds them back. None: half of the
             training, at most the published number of 208,333 (0.003 per epoch of 10,000
             examples in batches of 16).
-        remat: what is computed again in the backward pass (`models.remat`).
+        remat: what is computed again in the backward pass; see `models.remat`.
         dtype: computation type; None follows the inputs, float32 at least.
         param_dtype: parameter type.
     """

@@ -84,7 +84,7 @@ class PredRNN(nn.Module):
         reverse_input: learn from every sequence backward in time as well, as in the
             published training; its loss is added. Frames need the channels of the
             targets, and no more.
-        remat: what is computed again in the backward pass (`models.remat`).
+        remat: what is computed again in the backward pass; see `models.remat`.
         dtype: computation type; None means float32.
         param_dtype: parameter type.
     """

@@ -167,7 +167,7 @@ class Recurrence(nn.Module):
         pad_mode: "zeros", or "circular_lon" if the width is a circle of longitude.
         peephole: how gates see the cell: "none", "channel" (one weight per channel) or
             "full" (one per channel and position, which fixes the size of the plane).
-        remat: what is computed again in the backward pass (`models.remat`).
+        remat: what is computed again in the backward pass; see `models.remat`.
         dtype: computation type; None follows the input. The cell is float32 at least.
         param_dtype: parameter type.
 

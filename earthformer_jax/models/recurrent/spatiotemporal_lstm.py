@@ -144,7 +144,7 @@ class SpatiotemporalLSTM(nn.Module):
         kernel_size: side of the cells' windows, odd.
         layer_norm: of the cells.
         decoupling: create the 1x1 convolution that `decoupling_term` applies.
-        remat: what is computed again in the backward pass (`models.remat`).
+        remat: what is computed again in the backward pass; see `models.remat`.
         dtype: computation type; None follows the input.
         param_dtype: parameter type.
     """

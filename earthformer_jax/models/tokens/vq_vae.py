@@ -57,8 +57,8 @@ class VQVAE(nn.Module):
         decay: memory of the moving averages that are the codebook.
         revive_below: a code with a smaller share of the positions than this times 1 / Q
             is replaced with an output of the encoder; 0: never.
-        remat: what of the residual blocks is computed again in the backward pass
-            (`models.remat`).
+        remat: what of the residual blocks is computed again in the backward pass;
+            see `models.remat`.
         dtype: computation type of the convolutions; None means float32. The codebook is
             float32.
         param_dtype: parameter type.
