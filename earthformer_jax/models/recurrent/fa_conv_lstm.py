@@ -237,7 +237,8 @@ class FAConvLSTM(Recurrence):
         """Mixed channels of the input `[b, t, h, w, c]`: `[t, b, h', w', R]`."""
         mixed = einops.rearrange(dense(frames, into), "b t h w c -> (b t) h w c")
         strides = pair("strides", self.strides)
-        mixed = apply_stencil(mixed, *windows, plane, strides, self.wrap)
+        weights, offsets = windows
+        mixed = apply_stencil(mixed, weights, offsets, plane, strides, self.wrap)
         return einops.rearrange(mixed, "(b t) h w c -> t b h w c", t=frames.shape[1])
 
     def _loop(self, window, to_gates, refine, first, dtype) -> Callable:
