@@ -9,7 +9,7 @@ training period (`data.cubes.statistics`), and compared with reference forecasts
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from earthformer_jax.data.splits import (
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.state.series import split_text
 from earthformer_jax.data.state.series import windows as test_windows
-from earthformer_jax.data.task import EmbedSeries, Forecast, ForecastFrames
+from earthformer_jax.data.task import EmbedSeries, Forecast, ForecastFrames, Task
 from earthformer_jax.data.windows import HALF_DAY, WholeSeries, Windows, in_range
 from earthformer_jax.metrics import channels
 
@@ -60,22 +60,11 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
     else:
         cube = open_fitting(settings, state)
         targets = len(settings.targets) or len(cube.names)
-    lengths = dict(in_len=settings.in_len, out_len=settings.out_len)
-    if settings.restores:
-        lengths = dict(in_len=0, out_len=settings.in_len)
+    lengths = _lengths(settings)
     cube, periods, starts = _divide(settings, cube, lengths, state)
     if settings.path and not settings.only_declared:
         checks.check_all_values(cube)
-    fitted = None
-    if state is None:
-        normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
-    else:
-        normalizer, fitted = trained.unpack(state)
-        length = lengths["in_len"] + lengths["out_len"]
-        ends = starts["test"], starts["test"] + length - 1
-        far = checks.check_range(cube, normalizer, state.layout.units, *ends)
-        cube = dataclasses.replace(cube, notes=(*cube.notes, *far))
-        units = "statistics of the training, from the workdir"
+    cube, normalizer, units = _statistics(settings, cube, periods, starts, state)
     present = {split: (a, b) for split, (a, b) in periods.items() if a < b}
     missing = checks.missing_share(cube, present, normalizer.counted)
     turned = settings.flip and not normalizer.counted.all()
@@ -94,8 +83,8 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
 
     @functools.cache
     def learned() -> Fitted:
-        if fitted is not None:
-            return fitted
+        if state is not None:
+            return trained.unpack(state)[1]
         train = periods["train"], normalizer, windows["train"]
         return fit(cube, *train, **lengths, targets=targets)
 
@@ -135,24 +124,61 @@ def load(settings: Settings, state: DataState | None = None) -> Dataset:
         generated=not settings.path,
     )
     data = dataclasses.replace(data, state=functools.cache(make_state))
+    forecasts = {
+        **references(learned, normalizer, **lengths, targets=targets),
+        **_nowcasts(cube, normalizer, **lengths, targets=targets),
+    }
     kind = ForecastFrames
     if settings.restores:
         whole = WholeSeries(make_windows, cube.segments, settings.in_len, periods)
         kind = functools.partial(EmbedSeries, series=whole)
+    return Dataset(data, _task(kind, cube, normalizer, weights, forecasts, targets))
+
+
+def _lengths(settings: Settings) -> dict[str, int]:
+    """Numbers of input and of target frames; a window to restore is its own target."""
+    if settings.restores:
+        return dict(in_len=0, out_len=settings.in_len)
+    return dict(in_len=settings.in_len, out_len=settings.out_len)
+
+
+def _statistics(
+    settings: Settings,
+    cube: Cube,
+    periods: Mapping[str, Period],
+    starts: Mapping[str, np.ndarray],
+    state: DataState | None,
+) -> tuple[Cube, Normalizer, str]:
+    """The series, which may have notes now, its scaling, and where that is from."""
+    if state is None:
+        normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
+        return cube, normalizer, units
+    normalizer, _ = trained.unpack(state)
+    length = sum(_lengths(settings).values())
+    ends = starts["test"], starts["test"] + length - 1
+    far = checks.check_range(cube, normalizer, state.layout.units, *ends)
+    cube = dataclasses.replace(cube, notes=(*cube.notes, *far))
+    return cube, normalizer, "statistics of the training, from the workdir"
+
+
+def _task(
+    kind: Callable[..., Task],
+    cube: Cube,
+    normalizer: Normalizer,
+    weights: np.ndarray,
+    forecasts: Mapping[str, Callable],
+    targets: int,
+) -> Task:
+    """Scores of the first `targets` variables in their units, beside the references."""
     names = cube.names[:targets]
     scale = tuple(float(x) for x in normalizer.scale[:targets])
-    forecasts = references(learned, normalizer, **lengths, targets=targets)
     cycle = None if normalizer.climatology is not None else forecasts["climatology"]
-    task = kind(
+    return kind(
         metric=channels.ChannelScores(names, scale, weights),
         verification=channels.verification(names, scale, weights, cycle),
-        references={
-            **forecasts,
-            **_nowcasts(cube, normalizer, **lengths, targets=targets),
-        },
+        references=forecasts,
         mse_units=MSE_UNITS,
     )
-    return Dataset(data, task)
 
 
 def _divide(

@@ -190,7 +190,6 @@ class PredRNN(nn.Module):
         self._check_arrays(inputs, train, targets, step)
         dtype = self.dtype or jnp.promote_types(inputs.dtype, jnp.float32)
         context, height, width, _ = self.input_shape
-        ahead, *_, channels = self.target_shape
 
         seen, known, truth, truth_weights = inputs.astype(dtype), None, None, None
         true = self._true(inputs.shape[0], train, step, total_steps)[
@@ -207,14 +206,7 @@ class PredRNN(nn.Module):
         seen = jnp.pad(seen, ((0, 0), (0, 0), *grow, (0, 0)))
 
         types: dict[str, Any] = dict(dtype=dtype, param_dtype=self.param_dtype)
-        beside = None
-        if self.downsampling > 1:
-            stages = stage_features(self.downsampling)
-            seen = FrameEncoder(stages, name="encoder", **types)(seen)
-        elif seen.shape[-1] > channels:
-            seen, beside = seen[..., :channels], seen[..., channels:]
-            beside = reshape_patch(self._lengthen(beside, "edge"), self.patch)
-        frames = reshape_patch(self._lengthen(seen, "constant"), self.patch)
+        frames, beside = self._patches(seen, types)
         if known is not None:
             true = true & scheduled_sampling.known_patches(
                 known, self.patch, self.downsampling
@@ -236,15 +228,11 @@ class PredRNN(nn.Module):
 
         if not train:
             forecasts = forecasts[:, context - 1 :]
-        forecasts = reshape_patch_back(forecasts, self.patch)
-        if self.downsampling > 1:
-            stages = mirrored_features(self.downsampling, channels)
-            forecasts = FrameDecoder(stages, name="decoder", **types)(forecasts)
-        forecasts = forecasts[..., :height, :width, :]
+        forecasts = self._frames(forecasts, types)
         forecasts = forecasts.astype(jnp.promote_types(dtype, jnp.float32))
         if train:
             self._sow_losses(forecasts, truth, truth_weights, decoupling)
-        return forecasts[: inputs.shape[0], -ahead:]
+        return forecasts[: inputs.shape[0], -self.target_shape[0] :]
 
     def teaching_probability(self, step: Any, total_steps: int | None) -> jax.Array:
         """Probability that a true frame is read in place of a forecast one."""
@@ -308,6 +296,30 @@ class PredRNN(nn.Module):
             truth[:, 1:],
             None if shares is None else shares[:, 1:],
         )
+
+    def _patches(self, seen, types):
+        """What the recurrence reads: patches of `[b, t, h, w, c]`, two sequences.
+
+        Those of the channels that are forecast, zeros after the last frame, and of the
+        other channels, which keep their last values, or None.
+        """
+        beside, channels = None, self.target_shape[-1]
+        if self.downsampling > 1:
+            stages = stage_features(self.downsampling)
+            seen = FrameEncoder(stages, name="encoder", **types)(seen)
+        elif seen.shape[-1] > channels:
+            seen, beside = seen[..., :channels], seen[..., channels:]
+            beside = reshape_patch(self._lengthen(beside, "edge"), self.patch)
+        return reshape_patch(self._lengthen(seen, "constant"), self.patch), beside
+
+    def _frames(self, forecasts, types):
+        """Frames `[b, t, H, W, C_out]` of the patches that the recurrence returns."""
+        height, width, channels = self.target_shape[1:]
+        frames = reshape_patch_back(forecasts, self.patch)
+        if self.downsampling > 1:
+            stages = mirrored_features(self.downsampling, channels)
+            frames = FrameDecoder(stages, name="decoder", **types)(frames)
+        return frames[..., :height, :width, :]
 
     def _check_arrays(self, inputs, train, targets, step):
         check_inputs(inputs, self.input_shape)
