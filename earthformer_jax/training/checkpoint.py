@@ -23,7 +23,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 from jax.experimental import multihost_utils
 
 from earthformer_jax.training import state as state_lib
-from earthformer_jax.training.disk import checksums, orbax_log
+from earthformer_jax.training.disk import checksums, matching, orbax_log
 from earthformer_jax.training.disk.progress import Progress, from_metadata
 from earthformer_jax.training.precision import storage
 
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 _STATE = "state"
 _KEPT = 2  # newest checkpoints to keep, in addition to their best ones
 _ALONE = 30.0  # seconds that a process of a job that failed waits for a running save
-_SHOWN = 5  # differing parameters named in a message
 _SAVING = ".saving"
 _DELETING = ".deleting"
 _UNREADABLE = ".unreadable"
@@ -356,7 +355,7 @@ class Checkpoints:
         with _reading(path):
             if int(counted) != step:
                 raise ValueError(f"its arrays are those of step {int(counted)}")
-            for name, leaf in _named_leaves(state):
+            for name, leaf in matching.named_leaves(state):
                 if not bool(jnp.isfinite(leaf).all()):
                     raise ValueError(f"{name} is not finite")
 
@@ -455,42 +454,8 @@ def _abstract(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_match(path: pathlib.Path, saved: Any, like: Any) -> None:
     """Rejects a checkpoint whose arrays differ in name, shape or type from `like`."""
-    there, here = _describe(saved), _describe(like)
-    names = [
-        name
-        for name in dict.fromkeys([*here, *there])
-        if here.get(name) != there.get(name)
-    ]
-    if not names:
-        return
-    of_model = [name for name in names if not name.startswith("opt_state/")]
-    names = of_model or names
-    lines = [
-        f"  {name}: {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
-        for name in names[:_SHOWN]
-    ]
-    if len(names) > _SHOWN:
-        lines.append(f"  and {len(names) - _SHOWN} more")
-    raise MismatchError(
-        f"checkpoint {path} belongs to another "
-        f"{'model' if of_model else 'optimiser'}; {len(names)} arrays differ:\n"
-        + "\n".join(lines)
-        + "\nuse the config it was trained with, or another workdir"
-    )
-
-
-def _describe(tree: Any) -> Mapping[str, str]:
-    """{"params/z_proj/kernel": "float32 (64, 128)", ...}"""
-    return {
-        name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in _named_leaves(tree)
-    }
-
-
-def _named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """("params/z_proj/kernel", array), ...; keys as the numbers that they hold."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            data = jax.random.key_data
-            is_array = isinstance(leaf, jax.Array)
-            leaf = data(leaf) if is_array else jax.eval_shape(data, leaf)
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+    message = matching.mismatch(saved, like)
+    if message:
+        raise MismatchError(f"checkpoint {path} {message}")
+    if matching.is_narrower(saved, like):
+        logger.info("%s has moments or averages in bfloat16, read as float32", path)

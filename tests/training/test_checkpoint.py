@@ -22,6 +22,7 @@ from earthformer_jax.training.checkpoint import (
     Progress,
 )
 from earthformer_jax.training.disk import checksums
+from earthformer_jax.training.precision import storage
 from tests.training import toy
 
 EVERYWHERE = mesh_lib.replicated(mesh_lib.data_mesh())
@@ -41,6 +42,13 @@ def make_state(seed=0, ema=True, **model_options):
 
 def like(state):
     return mesh_lib.abstract(state, EVERYWHERE)
+
+
+def in_bfloat16(tree):
+    def cast(leaf):
+        return leaf.astype("bfloat16") if leaf.dtype == "float32" else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def assert_same(found, expected):
@@ -93,6 +101,29 @@ class TestRoundTrip:
             "last", like(state.variables)
         )
         assert_same(found, state.variables)
+
+    def test_of_a_version_with_bfloat16_moments(self, tmp_path, caplog):
+        state = make_state()
+        state = state.replace(params=in_bfloat16(state.params))
+        old = state.replace(
+            opt_state=in_bfloat16(state.opt_state),
+            ema_params=in_bfloat16(state.ema_params),
+        )
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(old, Progress(step=0))
+        with caplog.at_level(logging.INFO):
+            restored, _ = Checkpoints(tmp_path).restore_latest(like(state))
+        cast = storage.to_float32(old.replace(params=None, rng=None))
+        cast = cast.replace(params=state.params, rng=state.rng)
+        assert_same(restored, cast)
+        assert caplog.text.count("averages in bfloat16, read as float32") == 1
+        found, _ = Checkpoints(tmp_path).restore_variables(
+            "last", like(state.variables)
+        )
+        assert_same(found, cast.variables)
+        # Parameters themselves are not widened: their type is a setting.
+        with pytest.raises(MismatchError, match="params/first/bias: bfloat16"):
+            Checkpoints(tmp_path).restore_latest(like(make_state()))
 
     @pytest.mark.parametrize("batch_norm", [False, True])
     @pytest.mark.parametrize("ema", [False, True])
