@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import importlib.util
+import importlib
 import os
 import pathlib
 
@@ -28,11 +28,9 @@ SST = "KAPLAN_SST"  # environment variable with the path of the file
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "experiments" / "shipped_models.py"
-    spec = importlib.util.spec_from_file_location("shipped_models", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "experiments")
+        yield importlib.import_module("shipped_models")
 
 
 @pytest.fixture(scope="module")
