@@ -5,9 +5,15 @@ of the devices, after the partitioner has put the collectives in.
 """
 
 import dataclasses
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+
+from earthformer_jax.profiling.operations import (
+    arrays_of,
+    bytes_of,
+    computations,
+    runs,
+)
 
 KINDS = (
     "all-reduce",
@@ -16,14 +22,7 @@ KINDS = (
     "all-to-all",
     "collective-permute",
 )
-# "f32[8,128]{1,0}": type, shape.
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{\s*$")
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_WHILE = re.compile(r" while\(.*?body=%?([\w.-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CALLED = re.compile(r"(?:calls|to_apply|\w+_computation)=%?([\w.-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=")
 
@@ -82,7 +81,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
         devices: of the program; they are in one group where the text names none.
     """
     entry, bodies = computations(text.splitlines())
-    times = _times(entry, bodies)
+    times = runs(entry, bodies)
     return [
         found
         for name, lines in bodies.items()
@@ -102,65 +101,17 @@ def total(found: Iterable[Collective]) -> dict[str, dict[str, float]]:
     return sums
 
 
-def computations(lines: Iterable[str]) -> tuple[str, dict[str, list[str]]]:
-    """The name of the entry, and the lines of every computation."""
-    entry, name, found = "", "", {}
-    for line in lines:
-        if start := _COMPUTATION.match(line):
-            name = start[2]
-            found[name] = []
-            entry = name if start[1] else entry
-        elif line.startswith("}"):
-            name = ""
-        elif name:
-            found[name].append(line)
-    return entry, found
-
-
-def _times(entry: str, computations: Mapping[str, list[str]]) -> dict[str, int]:
-    """How often each computation runs in a call of the program."""
-    times: dict[str, int] = {}
-
-    def visit(name: str, count: int) -> None:
-        times[name] = times.get(name, 0) + count
-        for line in computations.get(name, ()):
-            for called, rounds in _calls(line):
-                visit(called, count * rounds)
-
-    if entry:
-        visit(entry, 1)
-    return times
-
-
-def _calls(line: str) -> Iterator[tuple[str, int]]:
-    if loop := _WHILE.search(line):
-        rounds = _TRIPS.search(line)
-        yield loop[1], int(rounds[1]) if rounds else 1
-        return
-    if branches := _BRANCHES.search(line):
-        for name in branches[1].split(","):
-            yield name.strip().lstrip("%"), 1
-    for name in _CALLED.findall(line):
-        yield name, 1
-
-
 def _of(lines: Iterable[str], times: int, devices: int) -> Iterator[Collective]:
     for line in lines:
         if not (match := _COLLECTIVE.search(line)):
             continue
-        arrays = _ARRAY.findall(match[1])
+        arrays = arrays_of(match[1])
         if match[3] and match[2] != "all-reduce":  # (operands, results, counters)
-            arrays = [a for a in arrays if a != ("u32", "")]
+            arrays = [a for a in arrays if a != ("u32", ())]
             arrays = arrays[len(arrays) // 2 :]
-        shapes = [
-            tuple(map(int, filter(None, shape.split(",")))) for _, shape in arrays
-        ]
-        size = sum(
-            math.prod(shape) * bytes_of_type(kind)
-            for (kind, _), shape in zip(arrays, shapes, strict=True)
-        )
+        shapes = tuple(shape for _, shape in arrays)
         group = _group(line) or devices
-        yield Collective(match[2], size, group, times, tuple(shapes))
+        yield Collective(match[2], bytes_of(arrays), group, times, shapes)
 
 
 def _group(line: str) -> int | None:
@@ -169,9 +120,3 @@ def _group(line: str) -> int | None:
     if iota := _IOTA.search(line):
         return int(iota[2])
     return None
-
-
-def bytes_of_type(kind: str) -> int:
-    """Bytes of a value of a type of XLA: "f32" has 4, "pred" 1, "bf16" 2."""
-    digits = re.match(r"[a-z]+(\d+)", kind)
-    return max(int(digits[1]) // 8, 1) if digits else 1

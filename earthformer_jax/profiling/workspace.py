@@ -8,7 +8,7 @@ of inputs and of gradients. The compiler's plan does not count these copies.
 import math
 import re
 
-from earthformer_jax.profiling.communication import bytes_of_type, computations
+from earthformer_jax.profiling.operations import bytes_of_type, computations
 
 _DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\w+)\[([\d,]*)\]")
 _CONVOLUTION = re.compile(
