@@ -118,25 +118,9 @@ def update(
     """
     scale = None if state.loss_scale is None else state.loss_scale.scale
     rng = jax.random.fold_in(state.rng, state.step)
-    # One for all parts of a batch, so that what a loss draws is the same for each.
-    loss_key = jax.random.fold_in(rng, _LOSS_KEY)
-    loss_of = functools.partial(
-        loss,
-        key=loss_key,
-        progress=None if not total_steps else state.step / total_steps,
+    loss_fn = _loss_function(
+        state, rng, model, loss, loss_weights, total_steps, unpad, whole
     )
-    forecast_of = functools.partial(
-        _forecast, model, loss_weights, state.step, total_steps
-    )
-
-    def loss_fn(params, batch_stats, micro, key):
-        params = params if whole is None else whole(params)
-        variables = state_lib.with_batch_stats(params, batch_stats)
-        forecast, changed, micro = forecast_of(variables, micro, key, unpad)
-        value = _with_sown(loss_of, forecast, changed, micro, loss_weights)
-        value = value if scale is None else value * scale
-        return value, changed.get("batch_stats", batch_stats)
-
     vary = functools.partial(_vary, axis_name=axis_name)
     value, batch_stats, grads = _accumulated(
         jax.value_and_grad(loss_fn, has_aux=True),
@@ -169,6 +153,43 @@ def update(
         state, after, grads, state.loss_scale, loss_scale_window
     )
     return after, scalars | found
+
+
+def _loss_function(
+    state: state_lib.TrainState,
+    rng: jax.Array,
+    model: Forecaster,
+    loss: Loss,
+    loss_weights: np.ndarray,
+    total_steps: int | None,
+    unpad: Callable[[Any], Any] | None,
+    whole: Callable[[Any], Any] | None,
+) -> Callable[..., tuple[jax.Array, Any]]:
+    """A function of parameters, batch statistics, a part of the batch, and a key.
+
+    It returns the loss, scaled where `state` says so, and the new batch statistics.
+    `rng` is the key of the step; the other arguments are those of `update`.
+    """
+    # One for all parts of a batch, so that what a loss draws is the same for each.
+    loss_of = functools.partial(
+        loss,
+        key=jax.random.fold_in(rng, _LOSS_KEY),
+        progress=None if not total_steps else state.step / total_steps,
+    )
+    forecast_of = functools.partial(
+        _forecast, model, loss_weights, state.step, total_steps
+    )
+
+    def loss_fn(params, batch_stats, micro, key):
+        params = params if whole is None else whole(params)
+        variables = state_lib.with_batch_stats(params, batch_stats)
+        forecast, changed, micro = forecast_of(variables, micro, key, unpad)
+        value = _with_sown(loss_of, forecast, changed, micro, loss_weights)
+        if state.loss_scale is not None:
+            value = value * state.loss_scale.scale
+        return value, changed.get("batch_stats", batch_stats)
+
+    return loss_fn
 
 
 def _with_sown(loss_of, forecast, changed, part, loss_weights) -> jax.Array:
