@@ -13,7 +13,8 @@ memory: "offload" compiles, but saves nothing outside loops.
 Earthformers also know "feed_forward": feed-forward layers as with `blocks`, attention
 as with `none`. For other models that is the same as `blocks`. The numbers 0, 1 and 2
 of older configs are "none", "feed_forward" and "blocks", False and True are "none" and
-"blocks".
+"blocks". A config may also say "auto", for which a training chooses one of the others
+(`run.planning.automatic`).
 """
 
 import contextlib
@@ -34,6 +35,7 @@ from earthformer_jax.settings import Accepted
 _PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
 NAMES = ("none", "dots", "blocks", "offload")
 FEED_FORWARD = "feed_forward"
+AUTO = "auto"  # in configs only
 _OLD = {"0": "none", "1": FEED_FORWARD, "2": "blocks"}
 _OLD |= {"false": "none", "true": "blocks"}
 
@@ -48,7 +50,7 @@ def name_of(remat: Remat) -> str:
 
 
 ACCEPTED = Accepted(
-    f"one of {', '.join(map(repr, NAMES))}",
+    f"one of {', '.join(map(repr, NAMES))}, or {AUTO!r} in a config",
     lambda value: (
         isinstance(value, str | int) and name_of(value) in (*NAMES, FEED_FORWARD)
     ),

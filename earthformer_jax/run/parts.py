@@ -12,7 +12,7 @@ from earthformer_jax import data, models
 from earthformer_jax.data.dataset import Dataset
 from earthformer_jax.data.state import DataState
 from earthformer_jax.data.task import ForecastFrames
-from earthformer_jax.models import bases
+from earthformer_jax.models import bases, remat
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.profiling import summary
@@ -91,11 +91,15 @@ def make_model(
 ) -> Forecaster:
     """The model of a config, for inputs `(t, h, w, c)` and targets `(k, h, w, c)`.
 
+    With `model.remat=auto` it computes nothing again, which is only about training.
+
     Raises:
         ConfigError: with the reason, if it cannot be made.
     """
     options = policy.model_options(config)
     name = options.pop("name")
+    if options.get("remat") == remat.AUTO:
+        options["remat"] = remat.NAMES[0]
     with as_config_error(f"model {name!r}", "model", config.model):
         return models.create_model(
             name, input_shape=input_shape, target_shape=target_shape, **options

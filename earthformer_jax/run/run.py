@@ -33,6 +33,7 @@ from earthformer_jax.run.parts import (
     load_data,
     make_model,
 )
+from earthformer_jax.run.planning import automatic
 from earthformer_jax.run.planning.work import work_of
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.protocols import choosing
@@ -146,7 +147,7 @@ class Run:
             self.config,
             self.workdir,
             dataset=self.dataset,
-            model=self.model,
+            model=self._trained_model,
             weights=initial(self.config, self.workdir, *self._built, self.dataset.data),
             work=self._work,
             trace=trace,
@@ -308,6 +309,16 @@ class Run:
     def model(self) -> Forecaster:
         """The model of the config."""
         return self._built[0]
+
+    @property
+    def _trained_model(self) -> Forecaster:
+        """The model, which computes again what `model.remat=auto` chooses."""
+        if self._parts is not None or not automatic.is_asked_for(self.config):
+            return self.model
+        choice = automatic.chosen_for(self.config, self.dataset)
+        logger.info("%s", choice.words())
+        chosen = automatic.with_remat(self.config, choice.remat)
+        return make_model(chosen, *example_shapes(chosen, self.dataset))
 
     @functools.cached_property
     def _parts(self) -> tuple[Dataset, Forecaster] | None:

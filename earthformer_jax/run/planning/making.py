@@ -18,7 +18,7 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run.ensembles import members
 from earthformer_jax.run.parts import MakeParts, example_shapes
-from earthformer_jax.run.planning import remedies
+from earthformer_jax.run.planning import automatic, remedies
 from earthformer_jax.run.planning.step import (
     UNOPTIMISED,
     StepMemory,
@@ -138,7 +138,11 @@ def make(
             step = compile_step(*parts, devices, None if at_hand else UNOPTIMISED)
         return memory_of(step, run.config.train.micro_batch, is_cpu=is_cpu)
 
-    step = compiled(first)
+    if automatic.is_asked_for(config) and make_parts is None:
+        first, step, note = _chosen(first, available, len(devices), compiled)
+        notes.append(note)
+    else:
+        step = compiled(first)
     shapes = example_shapes(first.config, first.dataset)
     plan = _described(first.config, first.model, shapes, step)
     plan = dataclasses.replace(
@@ -155,8 +159,7 @@ def make(
         return plan
 
     def attempt(changes: remedies.Changes) -> Try | None:
-        run = Run(remedies.changed(first.config, changes), workdir, make_parts)
-        run.dataset = first.dataset
+        run = _changed(first, remedies.changed(first.config, changes), make_parts)
         try:
             peak = compiled(run).peak
         except ConfigError:  # fields that cannot be divided, for example
@@ -167,6 +170,43 @@ def make(
     return dataclasses.replace(
         plan, tries=tries, advice=_advice(first.config, plan, tries)
     )
+
+
+def _changed(
+    run: Run, config: ml_collections.ConfigDict, make_parts: MakeParts | None = None
+) -> Run:
+    """A run with the data of another one, for a config that differs from its own."""
+    other = Run(config, run.workdir, make_parts)
+    other.dataset = run.dataset
+    return other
+
+
+def _chosen(
+    first: Run, available: int, devices: int, compiled: Callable[[Run], StepMemory]
+) -> tuple[Run, StepMemory, str]:
+    """What `model.remat=auto` stands for: a run, its step, and a note.
+
+    Args:
+        first: run of the config.
+        available: bytes on a device.
+        devices: their number.
+        compiled: gives the memory of a run's step.
+    """
+    shapes = example_shapes(first.config, first.dataset)
+    runs: dict[str, Run] = {}
+    steps: dict[str, StepMemory] = {}
+
+    def kept(name: str) -> int:
+        run = _changed(first, automatic.with_remat(first.config, name))
+        runs[name] = run
+        return automatic.kept_bytes(run.config, run.model, shapes, devices)
+
+    def peak(name: str) -> int:
+        steps[name] = compiled(runs[name])
+        return steps[name].peak
+
+    choice = automatic.choose(available, kept, peak)
+    return runs[choice.remat], steps[choice.remat], choice.words()
 
 
 def _without_others(

@@ -199,7 +199,9 @@ def test_described_devices_are_simulated():
     from earthformer_jax.run.api import load_config
 
     config = load_config("configs/enso.py:test")
-    plan = described.make(config, NOWHERE, "2xH100")
+    auto = remedies.changed(config, {"model.remat": "auto"})
+    plan = described.make(auto, NOWHERE, "2xH100")
+    assert any("model.remat=auto is none here: none needs" in n for n in plan.notes)
     assert plan.step.devices == 2 and plan.machine == "2 x H100"
     assert plan.fits and plan.described
     wrong = remedies.changed(config, {"parallel.space": 3})
