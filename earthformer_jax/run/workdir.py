@@ -24,7 +24,8 @@ LONGER = "to train longer, set config.train.steps instead"
 # Fields that may differ when a training goes on; `check_steps` and `check_same_config`
 # compare the others.
 _SIZE = "model.ensemble"
-CAN_CHANGE = FREE_TO_CHANGE | {"train.steps", _SIZE}
+_REMAT = "model.remat"  # for a machine with less memory; the results are the same
+CAN_CHANGE = FREE_TO_CHANGE | {"train.steps", _SIZE, _REMAT}
 # Settings of the data that decide what a model is fed with.
 PART_OF_THE_MODEL = tuple(
     f"data.{name}:"
@@ -81,9 +82,9 @@ def _draws_with_seed(saved: ml_collections.ConfigDict) -> bool:
 def check_same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Refuses to resume training with a config other than the one it was started with.
 
-    Fields that do not change what is learned (`FREE_TO_CHANGE`) may differ, and so may
-    `train.steps`, within the limits of `check_steps`. An ensemble may get further
-    members. A workdir without a config is always accepted.
+    Fields that do not change what is learned (`FREE_TO_CHANGE`, `model.remat`) may
+    differ, and so may `train.steps`, within the limits of `check_steps`. An ensemble
+    may get further members. A workdir without a config is always accepted.
 
     Raises:
         ConfigError: naming the fields that differ.
@@ -189,6 +190,7 @@ def check_same_model(
         line
         for line in differences(read_config(workdir), completed(config))
         if line.startswith(("model.", *PART_OF_THE_MODEL))
+        and not line.startswith(f"{_REMAT}:")
     ]
     _refuse(
         different,

@@ -57,6 +57,7 @@ class TestSameConfig:
 
     def test_free_fields_may_change(self, tmp_path):
         free = dict(train=dict(log_every=1, num_threads=0), eval=dict(clusters=3))
+        free |= dict(model=dict(name="unet", remat="blocks"))
         self.check(config(), config(**free), tmp_path)
         with pytest.raises(
             ConfigError, match="(?s)epochs: 100.0, now 5.0.*train.steps"
@@ -190,6 +191,8 @@ class TestSameModel:
     def test_only_model_and_lengths_matter(self, tmp_path):
         write_config(config(), tmp_path)
         lib.check_same_model(config(optim=dict(lr=1.0), seed=4), tmp_path)
+        again = config(model=dict(name="unet", remat="blocks"))
+        lib.check_same_model(again, tmp_path)
         with pytest.raises(
             ConfigError, match="another model:\n  data.out_len: 14, now"
         ):
