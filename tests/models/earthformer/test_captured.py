@@ -1,5 +1,7 @@
 """Captured attention: its weights make the layer's output, on the cells they name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,10 +54,11 @@ def variables_of(layer, *arguments):
     return jax.tree.map(lambda x: 0.5 * random.normal(size=x.shape).astype("f"), shapes)
 
 
-def run(layer, *arguments):
+def run(layer, *arguments, compiled=True):
     """Parameters, output and what a layer shows of itself."""
     variables = variables_of(layer, *arguments)
-    out, found = layer.apply(variables, *arguments, mutable="intermediates")
+    apply = functools.partial(layer.apply, mutable="intermediates")
+    out, found = (jax.jit(apply) if compiled else apply)(variables, *arguments)
     (weights,) = found["intermediates"]["attention"]
     return variables["params"], out, Captured(None, {"layer": weights}, (), ())
 
@@ -122,10 +125,11 @@ def test_weights_with_global_vectors(monkeypatch, kind, separate):
     x, g = numbers(2, *GRID, WIDTH), numbers(2, 3, WIDTH, seed=2)
     if kind == "self":
         layer = lib.CuboidSelfAttention(options, CUTS["shifted"])
-        _, _, captured = run(layer, x, g)
+        _, _, captured = run(layer, x, g, compiled=False)
     else:
         layer = lib.CuboidCrossAttention(options, WINDOWS["shifted"], 20)
-        _, _, captured = run(layer, x, numbers(2, *GRID, WIDTH, seed=1), g)
+        memory = numbers(2, *GRID, WIDTH, seed=1)
+        _, _, captured = run(layer, x, memory, g, compiled=False)
     found = captured.attention["layer"]
     arguments, out = calls["attend"]
     total = found.weights.sum(-1) + found.to_global.sum(-1)

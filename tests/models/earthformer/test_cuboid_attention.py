@@ -22,7 +22,7 @@ def numbers(*shape, seed=0):
 
 def random_params(layer, *arguments):
     """Like the initial ones, but no bias is zero."""
-    params = layer.init(jax.random.key(0), *arguments)
+    params = jax.jit(layer.init)(jax.random.key(0), *arguments)
     leaves, structure = jax.tree.flatten(params)
     leaves = [x + 0.1 * numbers(*x.shape, seed=i) for i, x in enumerate(leaves)]
     return jax.tree.unflatten(structure, leaves)
@@ -59,7 +59,7 @@ def test_projecting_before_padding_changes_nothing(
             out = layer.apply(params, *arguments)
             return sum(jnp.sin(x).sum() for x in jax.tree.leaves(out)), out
 
-        return jax.value_and_grad(loss, has_aux=True)(params, *arguments)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, *arguments)
 
     have = run()
     monkeypatch.setattr(lib, "_pads", lambda *_: False)

@@ -1,6 +1,7 @@
 """The whole model: shapes, modes, precision, and what it refuses."""
 
 import dataclasses
+import functools
 import zlib
 
 import chex
@@ -41,6 +42,21 @@ def make(**options):
     return models.create_model("earthformer", INPUT, TARGET, **SMALL | options)
 
 
+compiled = functools.cache(lambda model: jax.jit(model.apply))
+
+
+@functools.cache
+def training(model):
+    """(variables, inputs, key) to the forecast with dropout."""
+    apply = functools.partial(model.apply, train=True)
+    return jax.jit(lambda v, x, key: apply(v, x, rngs={"dropout": key}))
+
+
+@functools.cache
+def gradient(model):
+    return jax.jit(jax.grad(lambda v, x: jnp.sum(model.apply(v, x) ** 2)))
+
+
 @pytest.fixture(scope="module")
 def inputs():
     return jax.random.normal(jax.random.key(0), (2, *INPUT))
@@ -48,26 +64,24 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def variables(inputs):
-    return make().init(jax.random.key(1), inputs)
+    return jax.jit(make().init)(jax.random.key(1), inputs)
 
 
 @pytest.mark.slow
 def test_forecast(variables, inputs):
-    forecast = make().apply(variables, inputs)
+    forecast = compiled(make())(variables, inputs)
     chex.assert_shape(forecast, (2, *TARGET))
     chex.assert_tree_all_finite(forecast)
-    alone = make().apply(variables, inputs[1:])
-    np.testing.assert_allclose(alone[0], forecast[1], rtol=1e-4, atol=1e-5)
+    others = compiled(make())(variables, inputs.at[0].multiply(-2))
+    np.testing.assert_allclose(others[1], forecast[1], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(others[0], forecast[0], atol=1e-3)
 
 
 @pytest.mark.slow
 def test_dropout_acts_in_training_only(variables, inputs):
-    model = make()
-    want = model.apply(variables, inputs)
-    train = [
-        model.apply(variables, inputs, train=True, rngs={"dropout": jax.random.key(i)})
-        for i in (0, 0, 1)
-    ]
+    want = compiled(make())(variables, inputs)
+    learn = training(make())
+    train = [learn(variables, inputs, jax.random.key(i)) for i in (0, 0, 1)]
     np.testing.assert_array_equal(train[0], train[1])
     assert not np.allclose(train[0], train[2])
     assert not np.allclose(train[0], want)
@@ -76,28 +90,27 @@ def test_dropout_acts_in_training_only(variables, inputs):
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", ["offload", "blocks"])
 def test_recomputation_changes_no_value(variables, inputs, remat):
-    def gradient(model):
-        return jax.grad(lambda v: jnp.sum(model.apply(v, inputs) ** 2))(variables)
-
-    plain, again = gradient(make()), gradient(make(remat=remat))
+    plain, again = (
+        gradient(model)(variables, inputs) for model in (make(), make(remat=remat))
+    )
     chex.assert_trees_all_close(plain, again, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_attention_of_the_library_gives_the_same(variables, inputs):
     model = make(attn_implementation="library", attn_drop=0.0)
-    want = make().apply(variables, inputs)
-    np.testing.assert_allclose(model.apply(variables, inputs), want, atol=1e-5)
+    want = compiled(make())(variables, inputs)
+    np.testing.assert_allclose(compiled(model)(variables, inputs), want, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_forecasts(variables, inputs):
     model = make(dtype="bfloat16")
-    forecast = model.apply(variables, inputs)
+    forecast = compiled(model)(variables, inputs)
     assert forecast.dtype == jnp.float32
     created = jax.eval_shape(model.init, jax.random.key(0), inputs)
     assert {x.dtype for x in jax.tree.leaves(created)} == {jnp.dtype("float32")}
-    want = make().apply(variables, inputs)
+    want = compiled(make())(variables, inputs)
     assert np.abs(forecast - want).max() < 0.1 * np.abs(want).max()
 
 
@@ -139,8 +152,8 @@ def test_one_pattern_name_per_level():
 
 
 def test_the_change_from_the_last_frame(variables, inputs):
-    change = make().apply(variables, inputs)
-    forecast = make(forecast_change=True).apply(variables, inputs)
+    change = compiled(make())(variables, inputs)
+    forecast = compiled(make(forecast_change=True))(variables, inputs)
     last = inputs[:, -1:, ..., : TARGET[-1]]
     np.testing.assert_allclose(forecast, change + last, atol=1e-6)
     more_channels = (*TARGET[:3], INPUT[3] + 1)

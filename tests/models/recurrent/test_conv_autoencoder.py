@@ -33,7 +33,12 @@ def draw(channels=4, seed=0):
 @functools.cache
 def fitted(**options):
     model = make(**options)
-    return model, model.init(jax.random.key(0), draw())
+    return model, jax.jit(model.init)(jax.random.key(0), draw())
+
+
+@functools.cache
+def compiled(model, method="__call__"):
+    return jax.jit(functools.partial(model.apply, method=method))
 
 
 @pytest.mark.parametrize("cell", ["conv_lstm", "fa_conv_lstm"])
@@ -49,9 +54,9 @@ def test_shapes(cell, strides):
 @pytest.mark.slow
 def test_embeddings_are_all_that_the_decoder_sees():
     model, variables = fitted()
-    z = model.apply(variables, draw(), method="embed")
-    restored = model.apply(variables, z, method="decode")
-    chex.assert_trees_all_close(restored, model.apply(variables, draw()), atol=1e-6)
+    z = compiled(model, "embed")(variables, draw())
+    restored = compiled(model, "decode")(variables, z)
+    chex.assert_trees_all_close(restored, compiled(model)(variables, draw()), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -59,16 +64,14 @@ def test_the_calendar_is_read_as_the_season_alone():
     """Half a year later the same fields get other embeddings; a day's hour does not."""
     model, variables = fitted()
     later = draw().at[..., 2:].multiply(-1)
-    apart = model.apply(variables, later, method="embed")
-    apart = apart - model.apply(variables, draw(), method="embed")
+    embed = compiled(model, "embed")
+    apart = embed(variables, later) - embed(variables, draw())
     assert jnp.abs(apart).max() > 0.1
 
-    hourly = make(channels=6)
+    hourly = compiled(make(channels=6), "embed")
     x = draw(channels=6)
-    want = hourly.apply(variables, x, method="embed")
-    chex.assert_trees_all_equal(
-        hourly.apply(variables, x.at[..., 4:].set(0), method="embed"), want
-    )
+    want = hourly(variables, x)
+    chex.assert_trees_all_equal(hourly(variables, x.at[..., 4:].set(0)), want)
 
 
 @pytest.mark.slow
@@ -76,8 +79,8 @@ def test_without_calendar_there_is_no_season():
     """Steps that look the same, after states that are the same, embed the same."""
     model = make(channels=2, cell_options=dict(attention_every=0))
     x = draw(channels=2)
-    variables = model.init(jax.random.key(0), x)
-    zeros = model.apply(variables, 0 * x, method="embed")
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    zeros = compiled(model, "embed")(variables, 0 * x)
     chex.assert_trees_all_close(zeros[:, :1].repeat(4, axis=1), zeros, atol=1e-6)
 
 
