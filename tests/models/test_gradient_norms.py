@@ -1,4 +1,4 @@
-"""Gradients in bfloat16 are as large as those in float32, for every parameter."""
+"""Gradients in bfloat16 have the size they should have, for every parameter."""
 
 import pytest
 
@@ -14,9 +14,12 @@ def test_every_model_that_learns_is_in_the_table():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["conv_lstm", "predrnn"])
+@pytest.mark.parametrize("name", ["conv_lstm", "predrnn", "unet"])
 def test_every_gradient(name):
     leaves = gradient_norms.compare(name, number=2)
     assert len(leaves) > 10
     for leaf in leaves:
-        assert abs(leaf.low - 1) < gradient_norms.TOLERANCE, leaf
+        assert abs(leaf.to_exact - 1) < gradient_norms.TOLERANCE, leaf
+        # Gradients of the UNet jump with the rounding of its fields.
+        if name != "unet":
+            assert abs(leaf.to_float32 - 1) < gradient_norms.TOLERANCE, leaf
