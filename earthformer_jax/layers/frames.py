@@ -1,6 +1,5 @@
 """Functions of single frames, applied to sequences of them."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,24 +39,24 @@ def loop_of_examples(
     loop: Callable[..., tuple],
     layer: nn.Module,
     *sequences: Any,
-    axes: Sequence[int],
+    axes: Sequence[int | None],
     out_axes: Sequence[int | None],
 ) -> tuple:
     """A loop over time that uses a layer, by each device for its own examples.
 
     Args:
-        loop: of the layer and the sequences; it makes its first state itself.
-        layer: with parameters alone, of the module that calls this.
+        loop: of the layer, whose methods it may call, and the sequences.
+        layer: with parameters alone: the module that calls this, or one of it.
         *sequences: trees of arrays.
-        axes: of the examples in the arrays of each sequence.
-        out_axes: as for `ops.devices.shared.shared_by_examples`.
+        axes: as for `ops.devices.shared.shared_by_examples`.
+        out_axes: likewise.
     """
     if layer.is_initializing() or split.shares(*jax.tree.leaves(sequences)) == 1:
         return loop(layer, *sequences)
     alone = layer.clone(parent=None, name=None)
 
     def own(params, *sequences):
-        return loop(functools.partial(alone.apply, {"params": params}), *sequences)
+        return alone.apply({"params": params}, *sequences, method=loop)
 
     own = shared_by_examples(own, axes, out_axes)
     return own(layer.variables["params"], *sequences)

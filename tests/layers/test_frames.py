@@ -71,11 +71,14 @@ class Loop(nn.Module):
             out_axes=1,
         )
 
-        def loop(steps, frames):
+        def loop(steps, frames, forward):
+            frames = jnp.where(forward, frames, jnp.flip(frames, axis=1))
             return steps(jnp.zeros_like(frames[:, 0]), frames)[1:]
 
-        layer = steps(name="steps")
-        (out,) = loop_of_examples(loop, layer, frames, axes=(0,), out_axes=(0,))
+        layer, forward = steps(name="steps"), jnp.asarray(True)
+        (out,) = loop_of_examples(
+            loop, layer, frames, forward, axes=(0, None), out_axes=(0,)
+        )
         return out
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from earthformer_jax.checks import NONE, SIZES, check_fields, either
-from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.layers.frames import each_frame, loop_of_examples
 from earthformer_jax.layers.loop_conv import SAVED
 from earthformer_jax.models import remat as remat_lib
 from earthformer_jax.models.recurrent import scheduled_sampling
@@ -206,14 +206,26 @@ class PhyDNet(nn.Module):
         inside = self.is_mutable_collection("intermediates")
         restore = inside or (train and self.reconstruction_weight > 0)
 
-        states, latent = self._read(frames)
-        known = latent if restore else [x[-1:] for x in latent]
-        images = each_frame(self._decode, *known, time_first=True)
-        teacher = None, None
+        truths = teaching = None
         if train and targets is not None and self.teacher_steps != 0:
             share = self.teaching_probability(step, total_steps)
-            teacher = self._teacher(share, inputs, targets, weights, dtype)
-        later, later_latent = self._continue(states, frames[-1], images[-1], teacher)
+            teaching, truths = self._teacher(share, inputs, targets, weights, dtype)
+
+        def network(model, frames, truths, teaching):
+            states, latent = model._read(frames)
+            known = latent if restore else [x[-1:] for x in latent]
+            images = each_frame(model._decode, *known, time_first=True)
+            start = states, frames[-1], images[-1]
+            later, later_latent = model._continue(*start, truths, teaching)
+            return images, latent, later, later_latent
+
+        images, latent, later, later_latent = loop_of_examples(
+            network,
+            self,
+            *(frames, truths, teaching),
+            axes=(1, 1, None),
+            out_axes=(1, 1, 1, 1),
+        )
         forecast = jnp.concatenate([images[-1:], later])
 
         if train:
@@ -238,7 +250,7 @@ class PhyDNet(nn.Module):
         residual, b = self.residual.sequence(states[1], latent[1])
         return (physical, residual), (a, b)
 
-    def _continue(self, states, last_frame, image, teacher):
+    def _continue(self, states, last_frame, image, truths, teaching):
         """The forecasts after the first, and both branches' outputs, time first."""
         rest = last_frame[..., self.target_shape[-1] :]
 
@@ -255,7 +267,6 @@ class PhyDNet(nn.Module):
             image = model._decode(a, b, in_loop=True)
             return ((physical, residual), image), (image, (a, b))
 
-        teaching, truths = teacher
         policy = remat_lib.policy_of(self.remat, SAVED)
         scan = nn.scan(
             nn.remat(advance, prevent_cse=False, policy=policy),

@@ -17,7 +17,7 @@ from earthformer_jax.ops.devices.varying import vary_like
 
 def shared_by_examples(
     function: Callable[..., tuple],
-    axes: Sequence[int],
+    axes: Sequence[int | None],
     out_axes: Sequence[int | None],
 ) -> Callable[..., tuple]:
     """The function, which each device calls with the examples that it has.
@@ -29,16 +29,16 @@ def shared_by_examples(
         function: of weights, a tree of arrays, and of more trees; it returns as many
             trees as there are `out_axes`. No example has to do with another in it, and
             it draws no random numbers.
-        axes: of the examples in the arrays of each tree but the weights.
+        axes: of the examples in the arrays of each tree but the weights; None for a
+            tree that is the same for all examples and has no gradient.
         out_axes: of the examples in the arrays of each result; None for a result that
             is the same on all devices (`examples.mean`).
     """
 
     def call(weights: Any, *trees: Any) -> tuple:
-        first = jax.tree.leaves(trees[0])[0]
         count = split.shares(*jax.tree.leaves(trees))
         alone = count == 1 or split.parts(*jax.tree.leaves(trees)) > 1
-        if alone or first.shape[axes[0]] % count:
+        if alone or _examples(trees, axes) % count:
             return function(weights, *trees)
 
         def own(weights, *trees):
@@ -62,3 +62,13 @@ def shared_by_examples(
         return mapped(weights, *trees)
 
     return call
+
+
+def _examples(trees: Sequence, axes: Sequence[int | None]) -> int:
+    """Number of the examples, all of which are in every array that has them."""
+    return next(
+        leaf.shape[axis]
+        for tree, axis in zip(trees, axes, strict=True)
+        for leaf in jax.tree.leaves(tree)
+        if axis is not None
+    )
