@@ -301,29 +301,33 @@ def attend_global(
     if global_key is not None:
         check_array("global_value", global_value, "b g a e", sizes)
     dropout_key = _checked_key(dropout_rate, dropout_key)
-    scores, values = [_few_scores(query * scale, key)], [_positions(value)]
+    whole = split.parts(key) == 1
+    flat = _positions if whole else _cuboids_and_positions
+    scores, values = [_few_scores(query * scale, flat(key))], [flat(value)]
     if global_key is not None:
         own = query if global_query is None else global_query
-        scores.append(_few_scores(own * scale, global_key))
-        values.append(_positions(global_value))
-    where = None if valid is None else valid.reshape(-1, 1)
-    if split.parts(key) == 1:
+        scores.append(_few_scores(own * scale, flat(global_key)))
+        values.append(flat(global_value))
+    if whole:
         scores, values = jnp.concatenate(scores, 1), [jnp.concatenate(values, 1)]
-        if where is not None:
-            others = scores.shape[1] - len(where)
-            where = np.pad(where, [(0, others), (0, 0)], constant_values=True)
+        where = None
+        if valid is not None:
+            others = scores.shape[1] - valid.size
+            where = np.pad(valid.ravel(), (0, others), constant_values=True)[:, None]
         weights = jax.nn.softmax(scores, axis=1, where=where)
         weights = [dropout(weights, dropout_rate, dropout_key)]
+        sums = "bsm,bsae->bmae"
     else:
-        weights = softmax_in_parts(scores, 1, where)
-        cuboids = key.shape[1]
-        weights = _drop_in_parts(weights, dropout_rate, dropout_key, reordered, cuboids)
+        where = None if valid is None else valid[..., None]
+        weights = softmax_in_parts(scores, (1, 2), where)
+        weights = _drop_in_parts(weights, dropout_rate, dropout_key, reordered)
+        sums = "bnsm,bnsae->bmae"
     # Each head's weights meet every head's values, and the matching pairs are picked
     # out: with few vectors that is cheaper than sorting positions by head.
     out = functools.reduce(
         jnp.add,
         (
-            jnp.einsum("bsm,bsae->bmae", w.astype(v.dtype), v)
+            jnp.einsum(sums, w.astype(v.dtype), v)
             for w, v in zip(weights, values, strict=True)
         ),
     )
@@ -332,13 +336,13 @@ def attend_global(
 
 
 def softmax_in_parts(
-    scores: Sequence[jax.Array], axis: int, where: np.ndarray | None
+    scores: Sequence[jax.Array], axis: int | tuple[int, ...], where: np.ndarray | None
 ) -> list[jax.Array]:
     """The softmax of arrays that together make one, along `axis`, left apart.
 
     Args:
         scores: arrays that differ in the size of `axis` only.
-        axis: along which their weights sum to 1 together.
+        axis: along which their weights sum to 1 together; several count as one.
         where: broadcastable to the first array, False for positions to leave out; or
             None. The others are left out nowhere.
     """
@@ -351,29 +355,27 @@ def softmax_in_parts(
     return [x / total for x in powers]
 
 
-def _drop_in_parts(weights, rate, key, reordered, cuboids):
-    """Dropout of weights `[b, s, m]` of all positions, and of the global vectors.
+def _drop_in_parts(weights, rate, key, reordered):
+    """Dropout of weights `[b, n, s, m]` of positions, and `[b, 1, g, m]` of vectors.
 
-    The same elements are dropped as if the arrays were one, along s.
+    The same elements are dropped as if all positions and vectors were on one axis.
     """
     if key is None:
         return weights
     if rate == 1.0:
         return [jnp.zeros_like(x) for x in weights]
-    b, count, m = weights[0].shape
-    total = sum(x.shape[1] for x in weights)
+    b, n, s, m = shape = weights[0].shape
+    total = sum(x.shape[1] * x.shape[2] for x in weights)
     bits = jax.random.bits(key, (b, total, m), jnp.uint32)
-    shape = (b, cuboids, count // cuboids, m)
     apart = shape if reordered is None else reordered.apart(shape)
     if b == 1:
         # The first bits of the whole, by themselves: to sort parts of an axis that is
         # not a multiple of the devices, the compiler would gather it.
         near = jax.random.bits(key, apart, jnp.uint32)
     else:
-        near = bits[:, :count].reshape(apart)
+        near = bits[:, : n * s].reshape(apart)
     near = near if reordered is None else reordered.merge(near)
-    near = near.reshape(b, count, m)
-    parts = zip(weights, (near, bits[:, count:]), strict=False)
+    parts = zip(weights, (near, bits[:, None, n * s :]), strict=False)
     return [drop(x, rate, own) for x, own in parts]
 
 
@@ -395,7 +397,7 @@ def _check_extra(bias, mask, sizes):
 
 
 def _few_scores(query, key):
-    """`[b, s, g * a]`: products of a few queries with keys at many positions.
+    """`[b, ..., g * a]`: products of a few queries with keys at many positions.
 
     Args:
         query: `[b, g, a, d]`, scaled.
@@ -405,15 +407,23 @@ def _few_scores(query, key):
     own_head = np.eye(heads, dtype=bool)[:, :, None]
     spread = jnp.where(own_head, query[:, :, :, None], 0)
     spread = einops.rearrange(spread, "b g h a d -> b (a d) (g h)")
-    key = einops.rearrange(_positions(key), "b s a d -> b s (a d)")
+    key = einops.rearrange(key, "b ... a d -> b ... (a d)")
     return jnp.einsum(
-        "bsc,bcm->bsm", key, spread, preferred_element_type=score_type(query)
+        "b...c,bcm->b...m", key, spread, preferred_element_type=score_type(query)
     )
 
 
 def _positions(x):
     """`[b, ..., a, d]` with all axes in between merged into one."""
     return x.reshape(x.shape[0], -1, *x.shape[-2:])
+
+
+def _cuboids_and_positions(x):
+    """`[b, n, s, a, d]`, also of global vectors `[b, g, a, d]`: as of one cuboid.
+
+    Split fields keep both axes apart (`devices.split`).
+    """
+    return x[:, None] if x.ndim == 4 else x
 
 
 def _by_head(x):

@@ -201,7 +201,8 @@ def decompose(
     x = resample.pad_grid(x, grid, padding, time_at_front=time_at_front)
     if any(spec.shift):
         x = jnp.roll(x, [-s for s in spec.shift], axis=(1, 2, 3))
-    return split.split_along(cut(x, spec.size, spec.strategy, spec.order), 1)
+    cuboids = cut(x, spec.size, spec.strategy, spec.order)
+    return split.split_along(cuboids, 1, uneven=True)
 
 
 def _split_by_cuboids(x: jax.Array, spec: CuboidSpec) -> jax.Array:
@@ -221,7 +222,7 @@ def merge(x: jax.Array, spec: CuboidSpec, grid: Grid, padding: str) -> jax.Array
     checks.check_value("grid", grid, checks.grid())
     resample.check_padding(padding)
     checks.check_array("x", x, "b n q c")
-    x = split.split_along(x, 1)
+    x = split.split_along(x, 1, uneven=True)
     x = uncut(x, spec.size, spec.strategy, spec.padded(grid), spec.order)
     x = _split_by_cuboids(x, spec)
     if any(spec.shift):

@@ -86,14 +86,20 @@ def of_examples(copied: jax.Array, examples: int) -> jax.Array:
     return jnp.repeat(copied, examples // len(copied), axis=0)
 
 
-def split_along(x: jax.Array, axis: int) -> jax.Array:
+def split_along(x: jax.Array, axis: int, *, uneven: bool = False) -> jax.Array:
     """The array, with `axis` split among the devices of "space".
 
     Unchanged where fields are not split, or the devices do not divide the axis: then
     the compiler decides. It also decides about all other axes.
+
+    Args:
+        x: any array.
+        axis: to be split.
+        uneven: also split an axis that the devices do not divide, but that has
+            something for each of them; the last ones then have less.
     """
-    count = parts(x)
-    if count == 1 or x.shape[axis] % count:
+    count, size = parts(x), x.shape[axis]
+    if count == 1 or size < count or (size % count and not uneven):
         return x
     spec: list[Any] = [_ANY] * x.ndim
     spec[axis] = AXIS

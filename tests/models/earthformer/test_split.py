@@ -1,4 +1,4 @@
-"""Fields split along their height: no device has a whole one, and results are equal."""
+"""Fields split among devices: none has a whole one, and results are equal."""
 
 import re
 
@@ -11,13 +11,19 @@ from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.ops.cuboid import CuboidSpec
 
 DEVICES = 4
-SHAPE = (3, 16, 16, 1)
+FRAMES, WIDTH = 3, 16
 LEAST_FIELD = 3 * 4 * 4 * 16  # elements of the smallest field inside the models
 MODELS = {
     # Columns are whole on no device: the field has to be split along its width.
     "height": dict(
         stem_scale=(1, 2, 2),
         enc_pattern=((CuboidSpec((1, 8, 1)),),),
+        dec_cross_pattern="cross_1x1",
+    ),
+    # Rows are whole on no device, and four devices cannot share them equally.
+    "width": dict(
+        stem_scale=(1, 2, 2),
+        enc_pattern=((CuboidSpec((1, 1, 8)),),),
         dec_cross_pattern="cross_1x1",
     ),
     # No axis has as many windows as there are devices; time is padded.
@@ -29,6 +35,7 @@ MODELS = {
         separate_global_qkv=True,
     ),
 }
+HEIGHTS = {"height": 16, "width": 10, "windows": 16}
 
 
 def gathered(text):
@@ -47,18 +54,21 @@ def compiled(function, devices, params, inputs):
         devices=jax.devices()[:devices],
     )
     params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
-    inputs = jax.device_put(inputs, jax.NamedSharding(mesh, jax.P(None, None, "space")))
+    height = inputs.shape[2] // 2  # of the field inside the models
+    along = (None, "space") if height % devices else ("space",)
+    inputs = jax.device_put(inputs, jax.NamedSharding(mesh, jax.P(None, None, *along)))
     lowered = jax.jit(function).lower(params, inputs)
     return lowered.compile({"xla_backend_optimization_level": 0}), (params, inputs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_split_along_height(name):
+def test_split(name):
     """Forecast and gradient, with dropout, of programs for one device and for four."""
+    shape = (FRAMES, HEIGHTS[name], WIDTH, 1)
     model = Earthformer(
-        SHAPE,
-        SHAPE,
+        shape,
+        shape,
         base_units=16,
         num_heads=2,
         enc_depth=(1,),
@@ -68,7 +78,7 @@ def test_split_along_height(name):
         **MODELS[name],
     )
     random = np.random.default_rng(0)
-    inputs = random.normal(size=(1, *SHAPE)).astype(np.float32)
+    inputs = random.normal(size=(1, *shape)).astype(np.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
     params = jax.tree.map(
         lambda x: (0.2 * random.normal(size=x.shape)).astype(np.float32), like
