@@ -48,6 +48,7 @@ from earthformer_jax.training.disk.claim import check_writable, claim
 from earthformer_jax.training.monitoring import trackers
 from earthformer_jax.training.monitoring.speed import Work
 from earthformer_jax.training.monitoring.trace import Trace
+from earthformer_jax.training.plan import make_plan
 from earthformer_jax.training.precision import policy
 from earthformer_jax.training.setup.dataset import check_dataset
 from earthformer_jax.training.setup.loss import make_loss
@@ -315,6 +316,10 @@ class Run:
         """The model, which computes again what `model.remat=auto` chooses."""
         if self._parts is not None or not automatic.is_asked_for(self.config):
             return self.model
+        done = max(Checkpoints(self.workdir / "checkpoints").steps(), default=0)
+        plan = make_plan(self._settings.train, len(self.dataset.data.train))
+        if done >= plan.total_steps:
+            return self.model  # with which no further step is taken
         choice = automatic.chosen_for(self.config, self.dataset)
         logger.info("%s", choice.words())
         chosen = automatic.with_remat(self.config, choice.remat)

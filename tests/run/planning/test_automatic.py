@@ -9,6 +9,7 @@ from earthformer_jax.run.parts import make_model
 from earthformer_jax.run.planning import automatic
 from earthformer_jax.run.run import Run
 from earthformer_jax.training import mesh as mesh_lib
+from earthformer_jax.training.checkpoint import Checkpoints
 from tests.training import toy
 
 GIB = 2**30
@@ -65,13 +66,18 @@ def test_it_says_why():
 def test_a_training_has_the_model_that_was_chosen(tmp_path, monkeypatch, caplog):
     run = unet_run(tmp_path)
     shapes = (toy.dataset().data.example()["inputs"].shape,) * 2
-    assert make_model(run.config, *shapes).remat == "none"
+    run._built = make_model(run.config, *shapes), {}
+    assert run.model.remat == "none"
     chosen = automatic.Choice("dots", dict(none=2 * GIB, dots=GIB), {}, GIB)
     monkeypatch.setattr(automatic, "chosen_for", lambda config, dataset: chosen)
     with caplog.at_level(logging.INFO):
         assert run._trained_model.remat == "dots"
     assert chosen.words() in caplog.text
     assert run.config.model.remat == "auto"  # the next start chooses again
+    caplog.clear()
+    monkeypatch.setattr(Checkpoints, "steps", lambda _: [10**6])
+    assert run._trained_model.remat == "none"  # no step is left to be taken
+    assert not caplog.text
 
 
 @pytest.mark.slow
