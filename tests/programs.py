@@ -114,3 +114,33 @@ def faults(program: Any, field: jax.ShapeDtypeStruct, limits: Limits) -> list[st
         if have != want:
             lines.append(f"products of sides {sides}: {have}, not {want}")
     return lines
+
+
+# Nothing is computed for them, or only a part of the result is written.
+_NOTHING = "parameter constant tuple get-tuple-element bitcast while call conditional"
+_NOTHING += " fusion dynamic-update-slice"
+
+
+def cost(program: Any) -> dict[str, float]:
+    """Multiply-adds, and bytes of all results, of loops in all of their rounds.
+
+    And "planned", bytes of working memory.
+    """
+    found = operations(program.as_text())
+    products = [(x.times, x.product) for x in found if x.product]
+    return dict(
+        multiply_adds=sum(
+            times * math.prod((x.batch, *x.sides[1])) for times, x in products
+        ),
+        results=sum(x.times * x.bytes for x in found if x.kind not in _NOTHING.split()),
+        planned=program.memory_analysis().temp_size_in_bytes,
+    )
+
+
+def check_growth(least: Mapping, grown: Mapping, factor: float) -> None:
+    """Products grow by a factor within 10 %, everything else by no more than that.
+
+    It may grow less: weights, and what is done with them, do not grow.
+    """
+    ratios = {what: grown[what] / least[what] / factor for what in grown}
+    assert 0.9 < ratios["multiply_adds"] and max(ratios.values()) < 1.1, ratios

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, earthformer, layers, machine, report, scaling
+from benchmarks import cases, earthformer, layers, machine, report
 from earthformer_jax import models
 from earthformer_jax.interop import official
 from earthformer_jax.run import config_files
@@ -157,27 +157,6 @@ class TestNumbers:
         with pytest.raises(earthformer.DisagreementError, match="shapes"):
             earthformer.largest_difference(ours[:1], official_forecast)
 
-    def test_the_exponent_is_that_of_a_power_law(self):
-        x = np.array([1, 2, 4, 8])
-        assert scaling.exponent(x, 0.3 * x**1.7) == pytest.approx(1.7)
-
-    def test_the_affine_fit_is_that_of_a_line(self):
-        x = np.array([1, 2, 4, 8])
-        assert scaling.affine(x, 2.0 + 0.5 * x) == pytest.approx((2.0, 0.5))
-
-    def test_multiply_adds_grow_in_proportion(self):
-        def count(**change):
-            size = scaling.BASE | change
-            model = scaling.model_of(size)
-            inputs = jax.ShapeDtypeStruct((size["batch"], *model.input_shape), "f4")
-            shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
-            return scaling.multiply_adds(model.apply, shapes, inputs)
-
-        base = count()
-        for axis in ("frames", "height", "width"):
-            grown = count(**{axis: 2 * scaling.BASE[axis]})
-            assert grown == pytest.approx(2 * base, rel=0.01), axis
-
 
 class TestTables:
     def test_both_sides(self):
@@ -211,29 +190,6 @@ class TestTables:
         rows = [row | layers.rates(row, 100.0) for row in rows]
         line = "| 0 | feed-forward | 100 / 300 | 10.0 / 30.0 | 2.5 / 7.5 | 20 / 20 |"
         assert line in layers.table(rows)
-
-    def test_scaling_table_and_figure(self):
-        rows = [
-            dict(
-                mode=mode,
-                axis=axis,
-                size=size,
-                multiply_adds=size[axis],
-                least_s=0.01 * size[axis] ** 1.1,
-            )
-            for mode in scaling.MODES
-            for axis, found in scaling.sizes(2).items()
-            for size in found
-        ]
-        found = scaling.fits(rows)
-        assert len(found) == 10
-        assert (
-            "| train | batch | 1, 2, 4 | 10.0, 21.4, 45.9 | 1.10 | 1.10 | 1.00 |"
-            in (scaling.table(found))
-        )
-        left, right = scaling.figure(found).axes
-        assert left.get_legend().get_texts()[0].get_text() == "T (frames): 1.10"
-        assert right.get_title(loc="left") == "Training step"
 
 
 @pytest.mark.slow

@@ -9,7 +9,15 @@ import pytest
 
 from earthformer_jax.models.recurrent import ConvLSTM, FAConvLSTM
 from earthformer_jax.models.recurrent.spatiotemporal_lstm import SpatiotemporalLSTM
-from tests.programs import Limits, compiled, faults, gradient_program, shapes
+from tests.programs import (
+    Limits,
+    check_growth,
+    compiled,
+    cost,
+    faults,
+    gradient_program,
+    shapes,
+)
 
 STEPS = 6
 FIELD = shapes((2, STEPS, 8, 8, 16))
@@ -29,6 +37,18 @@ def test_conv_lstm():
         across_rows=STEPS,
     )
     assert faults(gradient_program(ConvLSTM(**OPTIONS), FIELD), *FIELD, limits) == []
+
+
+@pytest.mark.parametrize(
+    "grown", [(2, 8 * STEPS, 8, 8, 16), (4, STEPS, 16, 16, 16)], ids=["steps", "rows"]
+)
+def test_gradients_of_conv_lstm_grow_in_proportion(grown):
+    """Nothing that has all steps is copied in each of them."""
+    least, most = (
+        cost(gradient_program(ConvLSTM(**OPTIONS), fields))
+        for fields in (FIELD, shapes(grown))
+    )
+    check_growth(least, most, 8)
 
 
 @pytest.mark.slow

@@ -1,16 +1,18 @@
 r"""How time grows with frames, height, width, batch and depth at fixed cuboids.
 
-    python benchmarks/scaling.py --out benchmarks/results/scaling.json
+    python benchmarks/growth.py --out benchmarks/results/growth.json
+    python benchmarks/growth.py --models conv_lstm predrnn --devices 1 2
 
 Cuboids of 2 x 4 x 4 and cross-attention over 4 frames at a time, whatever the size of
 the field, so that multiply-adds are proportional to frames (in and out), height, width
-and batch, and affine in the number of blocks: stem and head come on top. From a small
-model of one level, without dropout, one size at a time is doubled, or a block is added;
-forward pass and training step take turns over all sizes, the shortest of several times
-counts (other load on the machine only adds to it), and exponents are fitted by least
-squares in log-log. Runs on one CPU device: with more, the batch would also decide how
-many of them work. Most of the few minutes is spent compiling. Writes JSON, a Markdown
-table and a figure. Uses large memory pages, as the command line does.
+and batch, and affine in the number of blocks: stem and head come on top. Recurrent
+models do as much in every frame. From a small model, without dropout, one size at a
+time is doubled, or a block is added; forward pass and training step take turns over all
+sizes, the shortest of several times counts (other load on the machine only adds to it),
+and exponents are fitted by least squares in log-log. On several CPU devices the
+smallest batch has an example for each. Most of the few minutes is spent compiling.
+Writes JSON, a Markdown table and a figure of the first model and number of devices.
+Uses large memory pages, as the command line does.
 """
 
 import argparse
@@ -20,24 +22,29 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
+import optax  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
 
-from benchmarks import jax_cpu, machine, report, worker_jax  # noqa: E402
+from benchmarks import jax_cpu, machine, report  # noqa: E402
+from earthformer_jax import models  # noqa: E402
 from earthformer_jax.models.earthformer.model import Earthformer  # noqa: E402
 from earthformer_jax.ops.patterns import CrossSpec  # noqa: E402
 from earthformer_jax.plotting.style import OTHER_COLOURS, STYLE, save  # noqa: E402
 from earthformer_jax.profiling.multiply_adds import multiply_adds  # noqa: E402
 from earthformer_jax.run import cpu  # noqa: E402
 from earthformer_jax.training import mesh as mesh_lib  # noqa: E402
+from earthformer_jax.training import state as state_lib  # noqa: E402
+from earthformer_jax.training import step as step_lib  # noqa: E402
 
 BASE = dict(frames=4, height=32, width=32, batch=1, depth=1)
 LABELS = dict(
@@ -48,14 +55,26 @@ LABELS = dict(
     depth="depth (blocks)",
 )
 MODES = dict(forward="Forward pass", train="Training step")
-BASE_UNITS, CROSS_FRAMES = 32, 4
+BASE_UNITS, CROSS_FRAMES, RATE = 32, 4, 1e-3
+RECURRENT: dict[str, dict[str, Any]] = {
+    "conv_lstm": dict(features=(16, 16, 16)),
+    "predrnn": dict(num_layers=2, features=16),
+}
+MODELS = ("earthformer", *RECURRENT)
 COLOURS = ("#b2182b", "#2166ac", *OTHER_COLOURS[:1], *OTHER_COLOURS[2:])
 MARKERS = "osD^v"
 
 
-def model_of(size: Mapping[str, int]) -> Earthformer:
-    """The model for a size; its cuboids do not grow with it."""
+def model_of(name: str, size: Mapping[str, int]) -> Any:
+    """A model for a size; cuboids do not grow with it.
+
+    Args:
+        name: one of `MODELS`.
+        size: as `BASE`.
+    """
     shape = (size["frames"], size["height"], size["width"], 1)
+    if name in RECURRENT:
+        return models.create_model(name, shape, shape, **RECURRENT[name])
     cross = (CrossSpec((1, 1), n_temporal=size["frames"] // CROSS_FRAMES),)
     return Earthformer(
         input_shape=shape,
@@ -74,57 +93,92 @@ def model_of(size: Mapping[str, int]) -> Earthformer:
     )
 
 
-def sizes(doublings: int) -> dict[str, list[dict[str, int]]]:
+def sizes(
+    doublings: int, name: str = MODELS[0], devices: int = 1
+) -> dict[str, list[dict[str, int]]]:
     """For each thing that grows: the base, and the larger sizes."""
+    base = BASE | {"batch": devices * BASE["batch"]}
     steps = range(doublings + 1)
-    found = {axis: [BASE[axis] * 2**i for i in steps] for axis in BASE}
-    found["depth"] = [BASE["depth"] + i for i in steps]  # not a power law
+    found = {axis: [base[axis] * 2**i for i in steps] for axis in base}
+    found["depth"] = [base["depth"] + i for i in steps]  # not a power law
+    if name in RECURRENT:
+        del found["depth"]
     return {
-        axis: [BASE | {axis: n} for n in numbers] for axis, numbers in found.items()
+        axis: [base | {axis: n} for n in numbers] for axis, numbers in found.items()
     }
 
 
-class Program:
-    """The compiled forward pass or training step of one size."""
+def function_of(model: Any, mode: str) -> Callable:
+    """The forward pass or the training step, a function of (state, batch)."""
+    if mode == "forward":
 
-    def __init__(self, size: Mapping[str, int], mode: str, mesh: jax.sharding.Mesh):
+        def forward(state, batch):
+            variables = state_lib.with_batch_stats(state.params, state.batch_stats)
+            return model.apply(variables, batch["inputs"])
+
+        return forward
+    return functools.partial(
+        step_lib.update,
+        model=model,
+        tx=optax.adam(RATE),
+        learning_rate=optax.constant_schedule(RATE),
+        loss_weights=np.ones((1, 1, 1, 1), np.float32),
+        total_steps=100,
+    )
+
+
+def state_of(model: Any) -> state_lib.TrainState:
+    """The state before the first step of training."""
+    return state_lib.create_state(
+        jax.random.key(0),
+        model=model,
+        tx=optax.adam(RATE),
+        input_shape=model.input_shape,
+    )
+
+
+class Program:
+    """The compiled forward pass or training step of a model of one size."""
+
+    def __init__(
+        self, name: str, size: Mapping[str, int], mode: str, mesh: jax.sharding.Mesh
+    ):
         """Compiles without running anything."""
         self.mode = mode
         self.seconds = []
-        model, everywhere = model_of(size), mesh_lib.replicated(mesh)
-        params = worker_jax.random_params(model)
+        model, everywhere = model_of(name, size), mesh_lib.replicated(mesh)
         random, shape = np.random.default_rng(0), (size["batch"], *model.input_shape)
-        inputs = random.normal(size=shape).astype(np.float32)
-        self.multiply_adds = multiply_adds(model.apply, {"params": params}, inputs)
-        if mode == "train":
-            function, self.state = worker_jax.training_step(model, params, everywhere)
-            targets = random.normal(size=shape).astype(np.float32)
-            batch = dict(inputs=inputs, targets=targets)
-        else:
-            function = jax.jit(model.apply, out_shardings=everywhere)
-            self.state, batch = jax.device_put({"params": params}, everywhere), inputs
-        self.batch = jax.device_put(batch, everywhere)
-        self.run = function.lower(self.state, self.batch).compile()
+        batch = {
+            key: random.normal(size=shape).astype(np.float32)
+            for key in ("inputs", "targets")
+        }
+        state = state_of(model)
+        function = function_of(model, mode)
+        forward = function_of(model, "forward")
+        self.multiply_adds = multiply_adds(forward, state, batch)
+        self.state = jax.device_put(state, everywhere)
+        self.batch = jax.device_put(batch, mesh_lib.by_example(mesh))
+        out = everywhere if mode == "train" else mesh_lib.by_example(mesh)
+        lowered = jax.jit(function, out_shardings=out).lower(self.state, self.batch)
+        self.run = lowered.compile()
 
     def measure(self) -> None:
         """Runs once and records the time."""
         start = time.perf_counter()
-        result = jax.block_until_ready(self.run(self.state, self.batch))
+        jax.block_until_ready(self.run(self.state, self.batch))
         self.seconds.append(time.perf_counter() - start)
-        if self.mode == "train":
-            self.state, _ = result
 
 
-def measure(doublings: int, rounds: int) -> list[dict]:
+def measure(name: str, devices: int, doublings: int, rounds: int) -> list[dict]:
     """One row per mode and size: "mode", the size, multiply-adds, seconds."""
-    mesh = jax_cpu.data_mesh(1)
+    mesh = mesh_lib.data_mesh(jax.devices()[:devices])
     program = functools.cache(
-        lambda mode, size: Program(dict(size), mode, mesh)  # the base occurs once
+        lambda mode, size: Program(name, dict(size), mode, mesh)  # the base occurs once
     )
     points = [
         (mode, axis, size)
         for mode in MODES
-        for axis, found in sizes(doublings).items()
+        for axis, found in sizes(doublings, name, devices).items()
         for size in found
     ]
     for mode, _, size in points:
@@ -140,6 +194,8 @@ def measure(doublings: int, rounds: int) -> list[dict]:
         found = program(mode, tuple(size.items()))
         rows.append(
             dict(
+                model=name,
+                devices=devices,
                 mode=mode,
                 axis=axis,
                 size=size,
@@ -163,35 +219,41 @@ def affine(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 
 def fits(rows: list[dict]) -> list[dict]:
-    """One row per mode and axis: exponents and affine fits of the shortest times."""
+    """One row per model, devices, mode and axis: exponents and affine fits."""
+    lines: dict[tuple, list[dict]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("model", "devices", "mode", "axis"))
+        lines.setdefault(key, []).append(row)
     found = []
-    for mode in MODES:
-        for axis in BASE:
-            points = [r for r in rows if r["mode"] == mode and r["axis"] == axis]
-            x = [r["size"][axis] for r in points]
-            y = [r["least_s"] for r in points]
-            constant, slope = affine(x, y)
-            found.append(
-                dict(
-                    mode=mode,
-                    axis=axis,
-                    x=x,
-                    seconds=y,
-                    exponent=exponent(x, y),
-                    last_exponent=exponent(x[-2:], y[-2:]),
-                    multiply_adds_exponent=exponent(
-                        x, [r["multiply_adds"] for r in points]
-                    ),
-                    constant_s=constant,
-                    per_unit_s=slope,
-                )
+    for (model, devices, mode, axis), points in lines.items():
+        x = [row["size"][axis] for row in points]
+        y = [row["least_s"] for row in points]
+        constant, slope = affine(x, y)
+        found.append(
+            dict(
+                model=model,
+                devices=devices,
+                mode=mode,
+                axis=axis,
+                x=x,
+                seconds=y,
+                exponent=exponent(x, y),
+                last_exponent=exponent(x[-2:], y[-2:]),
+                multiply_adds_exponent=exponent(
+                    x, [row["multiply_adds"] for row in points]
+                ),
+                constant_s=constant,
+                per_unit_s=slope,
             )
+        )
     return found
 
 
 def table(found: list[dict]) -> str:
     """The fits as Markdown."""
     columns = {
+        "model": lambda row: row["model"],
+        "devices": lambda row: row["devices"],
         "mode": lambda row: row["mode"],
         "what grows": lambda row: LABELS[row["axis"]],
         "sizes": lambda row: ", ".join(map(str, row["x"])),
@@ -208,7 +270,13 @@ def table(found: list[dict]) -> str:
 
 
 def figure(found: list[dict]) -> Figure:
-    """Time against size relative to the base, log-log, one panel per mode."""
+    """Time against size relative to the base, log-log, one panel per mode.
+
+    Args:
+        found: the fits of one model on one number of devices.
+    """
+    name = found[0]["model"].replace("_", " ")
+    title_of_all = f"Time of {name} against what grows"
     with mpl.rc_context(STYLE):
         drawn = Figure(figsize=(9.6, 4.6), layout="constrained")
         FigureCanvasAgg(drawn)
@@ -216,7 +284,8 @@ def figure(found: list[dict]) -> Figure:
             drawn.subplots(1, 2, sharex=True), MODES.items(), strict=True
         ):
             lines = [row for row in found if row["mode"] == mode]
-            for row, colour, marker in zip(lines, COLOURS, MARKERS, strict=True):
+            styles = zip(COLOURS, MARKERS, strict=True)
+            for row, (colour, marker) in zip(lines, styles, strict=False):
                 axes.plot(
                     np.asarray(row["x"]) / row["x"][0],
                     1e3 * np.asarray(row["seconds"]),
@@ -256,7 +325,7 @@ def figure(found: list[dict]) -> Figure:
                 loc="upper left",
             )
         drawn.suptitle(
-            "Time of the Earthformer against what grows, at fixed cuboids",
+            title_of_all,
             x=0.01,
             ha="left",
             fontweight="bold",
@@ -270,6 +339,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument(
+        "--devices", nargs="+", type=int, default=[1], help="numbers of CPU devices"
+    )
     parser.add_argument(
         "--doublings", type=int, default=3, help="how often each size is doubled"
     )
@@ -282,7 +355,12 @@ def main() -> None:
     a = parser.parse_args()
     if a.doublings < 1 or a.rounds < 1:
         parser.error("--doublings and --rounds must be positive")
-    rows = measure(a.doublings, a.rounds)
+    jax_cpu.data_mesh(max(a.devices))
+    rows = []
+    for name in a.models:
+        for devices in a.devices:
+            rows += measure(name, devices, a.doublings, a.rounds)
+            print(f"{name}, {devices} devices: done", flush=True)
     found = dict(
         machine=machine.describe() | dict(versions={"jax": jax.__version__}),
         setting=dict(doublings=a.doublings, rounds=a.rounds, base=BASE),
@@ -292,15 +370,19 @@ def main() -> None:
     smallest = math.prod(BASE[k] for k in ("frames", "height", "width"))
     text = (
         f"{report.machine_line(found['machine'])}\n\nShortest time of {a.rounds}; the "
-        f"smallest field has {smallest:,} cells, the model {BASE_UNITS} channels.\n\n"
-        f"{table(found['fits'])}\n"
+        f"smallest field has {smallest:,} cells.\n\n{table(found['fits'])}\n"
     )
     print(text)
     if a.out:
         a.out.parent.mkdir(parents=True, exist_ok=True)
         a.out.write_text(json.dumps(found, indent=2) + "\n")
         a.out.with_suffix(".md").write_text(text)
-        save(figure(found["fits"]), a.out.with_suffix(".png"))
+        first = [
+            row
+            for row in found["fits"]
+            if (row["model"], row["devices"]) == (a.models[0], a.devices[0])
+        ]
+        save(figure(first), a.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
