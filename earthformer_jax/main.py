@@ -53,6 +53,7 @@ from earthformer_jax.run.forecasting import command
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.run.parts import MakeParts, summarize
 from earthformer_jax.run.planning import command as planning
+from earthformer_jax.run.programs import kept as programs
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
@@ -184,7 +185,9 @@ def _use_trained(mode: str) -> None:
     if name is None:
         config, workdir = _choose()
         _prepare(config)
-        trained, folder = Run(config, workdir, build).load(), workdir / "forecasts"
+        kept = programs.find() if mode == "forecast" else None
+        trained = Run(config, workdir, build, programs=kept).load()
+        folder = workdir / "forecasts"
     else:
         takes_config = pathlib.Path(name).suffix.lower() in loading.WEIGHTS
         config = _CONFIG.value if takes_config else None
@@ -192,7 +195,8 @@ def _use_trained(mode: str) -> None:
             unused = "--workdir" if takes_config else "--config and --workdir"
             raise ConfigError(f"--model={name}: leave out {unused}")
         cache_compilations()
-        trained, folder = loading.load(name, config), pathlib.Path()
+        kept = programs.find() if mode == "forecast" else None
+        trained, folder = loading.load(name, config, kept), pathlib.Path()
     if mode == "export":
         command.export(trained, flags.FLAGS)
         return

@@ -21,6 +21,7 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.ensembles import members
+from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.tokenizers import restoring
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import state as state_lib
@@ -234,6 +235,7 @@ def check_model(
     target_shape: tuple[int, ...],
     *,
     trained: bool = False,
+    programs: Programs | None = None,
 ) -> Variables:
     """Rejects a model that cannot forecast targets of a shape.
 
@@ -244,6 +246,7 @@ def check_model(
         target_shape: (k, h, w, c) of an example.
         trained: it has been checked before its training, so that only its variables are
             wanted; tracing a forecast takes long.
+        programs: which know the variables of trained models.
 
     Returns:
         shapes and types of the model's variables.
@@ -254,7 +257,10 @@ def check_model(
     name = config.model.name
     memory.check_attention(config, model)
     try:
-        variables = state_lib.abstract_variables(model, input_shape)
+        make = functools.partial(state_lib.abstract_variables, model, input_shape)
+        if trained and programs is not None:
+            return programs.variables(model, input_shape, make)
+        variables = make()
         if trained:
             return variables
         apply = functools.partial(model.apply, train=False)

@@ -36,6 +36,7 @@ from earthformer_jax.run.parts import (
 from earthformer_jax.run.planning import automatic
 from earthformer_jax.run.planning.work import work_of
 from earthformer_jax.run.probabilities import spread
+from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.protocols import choosing
 from earthformer_jax.run.start import BASE, initial, with_base
 from earthformer_jax.run.tokenizers import first
@@ -68,6 +69,8 @@ class Run:
         make_parts: makes the data set and the model of the complete config; None: those
             that the config names.
         protocol: name of a protocol to score by, instead of that of the config.
+        programs: where the programs of its forecasts are kept from process to process;
+            None, and for parts that `make_parts` makes: they are not kept.
 
     Raises:
         ConfigError: if the config has missing, unknown or invalid fields, or there is
@@ -80,6 +83,7 @@ class Run:
         workdir: str | os.PathLike[str],
         make_parts: MakeParts | None = None,
         protocol: str | None = None,
+        programs: Programs | None = None,
     ):
         config = config_lib.completed(config)
         if protocol is not None:
@@ -88,19 +92,25 @@ class Run:
         self._settings = config_lib.check(config)
         self.workdir = pathlib.Path(workdir)
         self._make_parts = make_parts
+        self._programs = programs if make_parts is None else None
         self._size = members.size_of(config)
         self._members: dict[int, Run] = {}
         self.config = workdir_lib.with_data_of(config, self.workdir)
 
     @classmethod
-    def of(cls, workdir: str | os.PathLike[str], protocol: str | None = None) -> "Run":
-        """The run that a workdir was started with; `protocol` as for the class.
+    def of(
+        cls,
+        workdir: str | os.PathLike[str],
+        protocol: str | None = None,
+        programs: Programs | None = None,
+    ) -> "Run":
+        """The run that a workdir was started with; the rest is as for the class.
 
         Raises:
             ConfigError: if the workdir does not exist, or holds no usable config.
         """
         config = workdir_lib.read_config(pathlib.Path(workdir))
-        return cls(config, workdir, protocol=protocol)
+        return cls(config, workdir, protocol=protocol, programs=programs)
 
     @policy.with_products
     def train(self, trace: Trace | None = None) -> bool:
@@ -217,6 +227,7 @@ class Run:
             state=self.state,
             model=self.model,
             like=self._built[1],
+            programs=self._programs,
         )
 
     def _fit_spread(self) -> None:
@@ -346,7 +357,10 @@ class Run:
         else:
             model = make_model(self.config, *shapes)
         trained = self.state is not None
-        return model, check_model(self.config, model, *shapes, trained=trained)
+        variables = check_model(
+            self.config, model, *shapes, trained=trained, programs=self._programs
+        )
+        return model, variables
 
     @functools.cached_property
     def _reported(self) -> Dataset:

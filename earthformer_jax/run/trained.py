@@ -27,6 +27,7 @@ from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.forecasting import exporting, making
 from earthformer_jax.run.forecasting import members as members_lib
 from earthformer_jax.run.parts import check_model, make_model
+from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training import mesh as mesh_lib
 from earthformer_jax.training.checkpoint import Checkpoints, UnreadableError
@@ -53,6 +54,8 @@ class TrainedModel:
         step: number of optimiser steps after which the variables were saved.
         complete: False if training was interrupted; the same call resumes it.
         card: a text for the users of the model, from the file it was exported into.
+        programs: where the programs of its forecasts are kept from process to process;
+            None: they are compiled in each.
     """
 
     model: Forecaster
@@ -63,6 +66,7 @@ class TrainedModel:
     step: int
     complete: bool
     card: str = ""
+    programs: Programs | None = None
 
     @functools.cached_property
     def data(self) -> Data:
@@ -360,7 +364,9 @@ class TrainedModel:
 
     @functools.cached_property
     def _members(self) -> members_lib.Compiled:
-        return members_lib.Compiled(self.model, self.variables)
+        if self.programs is None:
+            return members_lib.Compiled(self.model, self.variables)
+        return members_lib.Compiled(self.model, self.variables, self.programs.compiled)
 
     @functools.cached_property
     def _with_members(self):
@@ -374,7 +380,10 @@ class TrainedModel:
 
     @functools.cached_property
     def _compiled(self):
-        return jax.jit(functools.partial(self.model.apply, train=False))
+        apply = functools.partial(self.model.apply, train=False)
+        if self.programs is None:
+            return jax.jit(apply)
+        return self.programs.compiled(self.model, "forecast", apply)
 
 
 def restore(
@@ -385,6 +394,7 @@ def restore(
     state: DataState | None,
     model: Forecaster,
     like: Variables,
+    programs: Programs | None = None,
 ) -> TrainedModel:
     """Reads the checkpoint selected by `config.eval.checkpoint`.
 
@@ -395,12 +405,18 @@ def restore(
         state: what the workdir keeps of the data it was trained on.
         model: the forecaster.
         like: shapes and types of its variables.
+        programs: where the programs of its forecasts are kept.
 
     Raises:
         CheckpointError: if no checkpoint can be used.
     """
     trained = functools.partial(
-        TrainedModel, model=model, config=config, state=state, open_dataset=open_dataset
+        TrainedModel,
+        model=model,
+        config=config,
+        state=state,
+        open_dataset=open_dataset,
+        programs=programs,
     )
     if not like["params"]:
         return trained(variables={"params": {}}, step=0, complete=True)

@@ -1,7 +1,8 @@
 """Members of the forecasts of a model: who has them, and functions that make them."""
 
 import functools
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -209,13 +210,36 @@ def resume(
     )
 
 
-class Compiled:
-    """The members of a model's forecasts, compiled once for each shape."""
+def _compiled(model: Forecaster, name: str, function: Callable[..., Any]) -> Any:
+    """A function that is compiled in this process."""
+    del model, name
+    return jax.jit(function)
 
-    def __init__(self, model: Forecaster, variables: Variables):
+
+class Compiled:
+    """The members of a model's forecasts, compiled once for each shape.
+
+    Args:
+        model: the forecaster.
+        variables: of the model.
+        compiled: as `run.programs.kept.Programs.compiled`.
+    """
+
+    def __init__(
+        self,
+        model: Forecaster,
+        variables: Variables,
+        compiled: Callable[..., Callable[..., jax.Array]] = _compiled,
+    ):
         self._variables = variables
-        self._begin = jax.jit(functools.partial(begin, model), static_argnums=2)
-        self._resume = jax.jit(functools.partial(resume, model))
+        self._begin = functools.cache(
+            lambda m: compiled(
+                model,
+                f"begin-{m}",
+                lambda given, inputs, *first: begin(model, given, inputs, m, *first),
+            )
+        )
+        self._resume = compiled(model, "resume", functools.partial(resume, model))
 
     def of(self, count: int, windows: int, values: int) -> Members:
         """Members of every forecast.
@@ -230,7 +254,7 @@ class Compiled:
         def first_ones(inputs: np.ndarray, m: int, first: int) -> jax.Array:
             # Of those after others, models with a fitted spread need the first as well.
             after = () if part == count else (first,)
-            return self._begin(self._variables, inputs, m, *after)
+            return self._begin(m)(self._variables, inputs, *after)
 
         return Members(
             count,

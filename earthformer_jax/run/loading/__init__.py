@@ -1,11 +1,13 @@
 """Trained models from wherever they are kept."""
 
+import dataclasses
 import os
 import pathlib
 
 import ml_collections
 
 from earthformer_jax.run.loading import exported, official, shipped
+from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError, nearest
@@ -17,6 +19,7 @@ WEIGHTS = (".pt", ".pth", ".ckpt", ".npz", ".safetensors")
 def load(
     what: str | os.PathLike[str],
     config: str | os.PathLike[str] | ml_collections.ConfigDict | None = None,
+    programs: Programs | None = None,
 ) -> TrainedModel:
     """Reads a trained model.
 
@@ -26,6 +29,8 @@ def load(
             with the package.
         config: of the model, for official weights only: a name ("sevir:released"), a
             file, also a yaml file of the reference implementation, or a config.
+        programs: where the programs of its forecasts are kept from process to process;
+            None: they are compiled in each.
 
     Raises:
         ConfigError: if there is nothing of that name, or it cannot be used.
@@ -33,19 +38,19 @@ def load(
     """
     path = pathlib.Path(what).expanduser()
     if path.suffix.lower() in WEIGHTS and not path.is_dir():
-        return official.load(path, config)
+        return dataclasses.replace(official.load(path, config), programs=programs)
     if config is not None:
         raise ConfigError(
             f"{what} has a config of its own; `config` is for official weights "
             f"({', '.join(WEIGHTS)})"
         )
     if path.suffix == EXPORTED and not path.is_dir():
-        return exported.load(path)
+        return exported.load(path, programs)
     if path.is_dir():
-        return Run.of(path).load()
+        return Run.of(path, programs=programs).load()
     name, known = os.fspath(what), shipped.names()
     if name in known:
-        return shipped.load(name)
+        return shipped.load(name, programs)
     problem = "is not a trained model" if path.exists() else "does not exist"
     hint = nearest(name, known)
     expected = f"{hint} Expected" if hint else "; expected"

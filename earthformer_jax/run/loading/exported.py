@@ -14,17 +14,24 @@ from earthformer_jax.forecast import archive
 from earthformer_jax.models.contract import Variables
 from earthformer_jax.run.config import completed
 from earthformer_jax.run.parts import check_model, load_data, make_model
+from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError
 
 MOST_LINES = 8  # of weights that differ
 
 
-def load(path: str | os.PathLike[str]) -> TrainedModel:
+def load(
+    path: str | os.PathLike[str], programs: Programs | None = None
+) -> TrainedModel:
     """The model of an exported file, made from its config and weights.
 
     Its program is not used. `data` of the result reads the files that it was trained
     on, if they are still where they were.
+
+    Args:
+        path: of the file.
+        programs: as for `loading.load`.
 
     Raises:
         ConfigError: if the file does not exist, is damaged, or does not fit this
@@ -39,7 +46,8 @@ def load(path: str | os.PathLike[str]) -> TrainedModel:
     state = found.state
     shapes = state.input_shape, state.target_shape
     model = make_model(config, *shapes)
-    like = check_model(config, model, *shapes)
+    # Weights of other names or shapes are refused below.
+    like = check_model(config, model, *shapes, trained=True, programs=programs)
     return TrainedModel(
         model=model,
         variables=_matched(found.variables, like, path),
@@ -49,6 +57,7 @@ def load(path: str | os.PathLike[str]) -> TrainedModel:
         step=found.metadata.get("step", 0),
         complete=found.metadata.get("complete", True),
         card=found.metadata.get("card", ""),
+        programs=programs,
     )
 
 

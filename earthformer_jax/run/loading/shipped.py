@@ -2,6 +2,7 @@
 
 from earthformer_jax import pretrained
 from earthformer_jax.run.loading import exported
+from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.trained import TrainedModel
 from earthformer_jax.settings import ConfigError, nearest
 
@@ -11,8 +12,8 @@ def names() -> list[str]:
     return pretrained.names()
 
 
-def load(name: str) -> TrainedModel:
-    """A model that comes with the package.
+def load(name: str, programs: Programs | None = None) -> TrainedModel:
+    """A model that comes with the package; `programs` as for `loading.load`.
 
     Raises:
         ConfigError: if there is none of that name.
@@ -23,4 +24,4 @@ def load(name: str) -> TrainedModel:
             f"{name!r} is not a model that comes with the package"
             f"{nearest(name, known) or ': ' + ', '.join(known)}"
         )
-    return exported.load(pretrained.path(name))
+    return exported.load(pretrained.path(name), programs)

@@ -1,0 +1,1 @@
+"""Compiled forecasts, kept so that the next process need not trace or compile them."""
