@@ -42,8 +42,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from earthformer_jax.profiling import summary
-from earthformer_jax.run import command_line, comparing, loading
+from earthformer_jax.run import command_line, loading
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.command_line import DONE, WRONG_INPUT, as_config_error
 from earthformer_jax.run.compilation_cache import cache_compilations
@@ -52,16 +51,14 @@ from earthformer_jax.run.distributed import job, joining, launching, peers
 from earthformer_jax.run.forecasting import command
 from earthformer_jax.run.interrupts import STOPPED
 from earthformer_jax.run.parts import MakeParts, summarize
-from earthformer_jax.run.planning import command as planning
 from earthformer_jax.run.programs import kept as programs
 from earthformer_jax.run.run import Run
 from earthformer_jax.settings import ConfigError
 from earthformer_jax.training.checkpoint import CheckpointError
-from earthformer_jax.training.loop import TrainingError
 from earthformer_jax.training.monitoring.trace import Trace
 from earthformer_jax.training.monitoring.trace import parse as parse_trace
 from earthformer_jax.training.scalars import NonFiniteError
-from earthformer_jax.training.signals import Stopped
+from earthformer_jax.training.signals import Stopped, TrainingError
 
 DIVERGED = 1
 _BY_ALL = ("train", "evaluate")  # modes in which the processes of a job share the work
@@ -213,6 +210,8 @@ def _compare() -> None:
         raise ConfigError(
             "--mode=compare takes --workdirs=A,B; leave out --config and --workdir"
         )
+    from earthformer_jax.run import comparing  # slow, as all that one mode needs
+
     comparing.compare(flags.FLAGS.workdirs, flags.FLAGS.output)
 
 
@@ -253,6 +252,8 @@ def _plan() -> None:
     devices = flags.FLAGS.plan_devices
     if devices is None:
         _prepare(config)
+    from earthformer_jax.run.planning import command as planning
+
     planning.plan(config, workdir, devices, flags.FLAGS.output, build)
 
 
@@ -302,6 +303,8 @@ def _summary() -> str:
         raise ConfigError(
             "--all uses the sizes of the paper; leave out --config and --workdir"
         )
+    from earthformer_jax.profiling import summary
+
     with as_config_error("--all"):
         return summary.zoo()
 

@@ -15,7 +15,6 @@ from earthformer_jax.data.task import ForecastFrames
 from earthformer_jax.models import bases, remat
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.models.ensemble import Ensemble
-from earthformer_jax.profiling import summary
 from earthformer_jax.profiling.planes import convolved_planes
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
@@ -282,6 +281,8 @@ def summarize(config: ml_collections.ConfigDict) -> str:
     Raises:
         ConfigError: if the config, its data or its model cannot be used.
     """
+    from earthformer_jax.profiling import summary  # slow
+
     config_lib.check(config)
     dataset, model = build(config)
     shapes = example_shapes(config, dataset)

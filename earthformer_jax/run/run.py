@@ -21,7 +21,6 @@ from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import memory
 from earthformer_jax.run import workdir as workdir_lib
 from earthformer_jax.run.ensembles import combining, members
-from earthformer_jax.run.evaluating import reporting
 from earthformer_jax.run.parts import (
     MakeParts,
     check_base,
@@ -34,7 +33,6 @@ from earthformer_jax.run.parts import (
     make_model,
 )
 from earthformer_jax.run.planning import automatic
-from earthformer_jax.run.planning.work import work_of
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.protocols import choosing
@@ -258,6 +256,8 @@ class Run:
                 protocol. Nothing has been written then.
             CheckpointError: if no checkpoint can be used.
         """
+        from earthformer_jax.run.evaluating import reporting  # slow
+
         check_devices(self._settings, jax.device_count(), jax.process_count())
         protocol = choosing.asked_for(self.config, self.workdir, self._protocol)
         if protocol:
@@ -314,6 +314,8 @@ class Run:
     @property
     def _work(self) -> Work:
         """What a training step has to compute."""
+        from earthformer_jax.run.planning.work import work_of  # slow
+
         shape, _ = example_shapes(self.config, self.dataset)
         return work_of(self.config, self._built[0], shape, self._built[1])
 

@@ -19,7 +19,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import linalg
 
 MONTHS = 12
 MAX_ANNUAL_FACTOR = 0.98  # a fitted system forgets at least 2 % within a year
@@ -87,6 +86,8 @@ class LinearSystem:
     @functools.cached_property
     def covariance(self) -> np.ndarray:
         """Stationary covariance of the state by calendar month, `[12, n, n]`."""
+        from scipy import linalg  # slow; a trained model does not need it
+
         n = self.transition.shape[-1]
         year, forced = np.eye(n), np.zeros((n, n))
         for a, q in zip(self.transition, self.noise, strict=True):
@@ -150,6 +151,8 @@ class LinearSystem:
 
     def _conditional(self, start_month: int, in_len: int, out_len: int):
         """The operator of `regression`, and the covariance of all months of H x."""
+        from scipy import linalg
+
         q = len(self.observation)
         past = in_len * q
         joint = self.window_covariance(start_month - in_len, in_len + out_len)
@@ -287,6 +290,8 @@ class LinearSystem:
         penalty += MIN_RIDGE
         penalty *= len(columns) * np.mean(rows[:, 0] ** 2, axis=0)
         gram = columns.T @ columns + np.diag(penalty.ravel())
+        from scipy import linalg
+
         fitted = linalg.solve(gram, columns.T @ targets, assume_a="sym")
         residual = targets - columns @ fitted
         blocks = np.einsum(

@@ -9,8 +9,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import linalg
-from scipy.sparse.linalg import eigsh
 
 from earthformer_jax.statistics.cross_validation import (
     ENOUGH_MONTHS,
@@ -127,6 +125,9 @@ def _coordinates(record: Record) -> tuple[np.ndarray, np.ndarray]:
 
 def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenvalues `[k]` of a symmetric matrix, with vectors `[n, k]`."""
+    from scipy import linalg  # slow; a trained model does not need it
+    from scipy.sparse.linalg import eigsh
+
     n = len(matrix)
     if n <= DENSE:
         values, vectors = linalg.eigh(

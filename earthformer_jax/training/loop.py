@@ -43,7 +43,12 @@ from earthformer_jax.training.progress import ProgressBar
 from earthformer_jax.training.records import Records
 from earthformer_jax.training.scalars import ScalarLog
 from earthformer_jax.training.settings import Settings, from_config
-from earthformer_jax.training.signals import Backlog, Stopped, StopRequest
+from earthformer_jax.training.signals import (
+    Backlog,
+    Stopped,
+    StopRequest,
+    TrainingError,
+)
 from earthformer_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -59,10 +64,6 @@ MEAN_ALONE = (
     "the best checkpoint is chosen by %s, which scores the mean of the members and not "
     "their spread; config.train.monitor=crps with monitor_mode=min chooses by both"
 )
-
-
-class TrainingError(RuntimeError):
-    """Training was ended by the machine or the data; the same call continues."""
 
 
 def train(

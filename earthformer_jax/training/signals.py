@@ -23,6 +23,10 @@ class Stopped(Exception):
     """A stop was asked for while training waited."""
 
 
+class TrainingError(RuntimeError):
+    """Training was ended by the machine or the data; the same call continues."""
+
+
 class StopRequest:
     """A context in which SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 ask for a stop.
 

@@ -6,16 +6,18 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.io
 import xarray as xr
-import zarr
 from xarray.backends import ZarrStore
 
 from earthformer_jax.data.readers import time_axis
 from earthformer_jax.data.readers.layout import MIN_DIMENSIONS, NUMBERS
 from earthformer_jax.data.readers.values import missing
+
+if TYPE_CHECKING:
+    import zarr  # slow; xarray imports it for stores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +343,7 @@ def _in_degrees(coordinate: xr.DataArray, axis: str) -> bool:
     return named and not np.any((values < low) | (values > high))
 
 
-def _correct_zarr_fills(dataset: xr.Dataset, group: zarr.Group) -> None:
+def _correct_zarr_fills(dataset: xr.Dataset, group: "zarr.Group") -> None:
     """Restores `_FillValue`, which xarray replaces by the fill value of the chunks.
 
     The fill value of the chunks marks missing data (xarray declares it in this way),
@@ -375,6 +377,8 @@ def _check_classic_size(path: Path) -> None:
     with path.open("rb") as file:
         signature = file.read(4)
     if signature in (b"CDF\x01", b"CDF\x02"):
+        import scipy.io  # slow, and rarely needed
+
         # Mapped, not read; an array that extends past the end of the file is an error.
         scipy.io.netcdf_file(path, mmap=True).close()
 

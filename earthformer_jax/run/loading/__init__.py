@@ -6,7 +6,7 @@ import pathlib
 
 import ml_collections
 
-from earthformer_jax.run.loading import exported, official, shipped
+from earthformer_jax.run.loading import exported, shipped
 from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.trained import TrainedModel
@@ -38,6 +38,8 @@ def load(
     """
     path = pathlib.Path(what).expanduser()
     if path.suffix.lower() in WEIGHTS and not path.is_dir():
+        from earthformer_jax.run.loading import official  # slow
+
         return dataclasses.replace(official.load(path, config), programs=programs)
     if config is not None:
         raise ConfigError(

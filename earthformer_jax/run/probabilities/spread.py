@@ -21,7 +21,6 @@ import numpy as np
 
 from earthformer_jax.data.dataset import Data
 from earthformer_jax.data.leaks import Spans
-from earthformer_jax.data.pipeline import evaluation_batches
 from earthformer_jax.data.source import Batch, Selected, Source
 from earthformer_jax.metrics.ensembles import spread as spread_lib
 from earthformer_jax.models.contract import Variables
@@ -173,6 +172,7 @@ def _total(
     batch_size: int,
 ) -> Totals:
     """Sums of a function of members and truth over all batches."""
+    from earthformer_jax.data.pipeline import evaluation_batches  # slow
 
     def terms() -> Iterator[Any]:
         for batch in evaluation_batches(source, batch_size):

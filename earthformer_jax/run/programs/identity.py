@@ -22,8 +22,6 @@ import jax
 import jaxlib
 import numpy as np
 
-import earthformer_jax
-
 # Classes and functions of these packages; their versions, and our files, are counted.
 _KNOWN = ("builtins", "earthformer_jax", "flax", "jax", "jaxlib", "numpy", "ml_dtypes")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
@@ -34,7 +32,7 @@ class UnknownError(Exception):
     """Something that a program may depend on, and that has no exact description."""
 
 
-def of_model(model: nn.Module) -> str:
+def of_model(model: Any) -> str:
     """A model with all its options, those of the models inside it, and its constants.
 
     Raises:
@@ -77,7 +75,7 @@ def of_surroundings() -> str:
 @functools.cache
 def _code() -> str:
     """SHA-256 of all files of this package."""
-    root = pathlib.Path(earthformer_jax.__file__).parent
+    root = pathlib.Path(__file__).parents[2]
     found = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         text = path.read_bytes()

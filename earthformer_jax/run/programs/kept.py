@@ -15,6 +15,7 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import jax.core
 import numpy as np
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
@@ -96,7 +97,9 @@ class Kept:
     """
 
     def __init__(self, function: Function, name: str, described: str, store: Store):
-        self._function = jax.jit(function)
+        # Of a function that was compiled before, JAX would give that program again,
+        # which may come from its cache (`_without_cache`); this one is new.
+        self._function = jax.jit(lambda *arguments: function(*arguments))
         self._name = name
         self._described = described
         self._store = store
@@ -194,7 +197,9 @@ def _name(function: str, *described: str) -> str:
 
 
 def _to_json(variables: Variables) -> bytes:
-    flat = flax.traverse_util.flatten_dict(dict(variables), keep_empty_nodes=True)
+    flat: dict[Any, Any] = flax.traverse_util.flatten_dict(
+        dict(variables), keep_empty_nodes=True
+    )
     rows = [
         [path, None if x is flax.traverse_util.empty_node else [x.shape, x.dtype.name]]
         for path, x in flat.items()
