@@ -1,6 +1,7 @@
 """--mode=forecast and --mode=export: their flags, and what they do."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -52,104 +53,120 @@ _MODES = {
 
 def define(flag_values: flags.FlagValues) -> None:
     """Defines the flags, apart from --config, --workdir and --mode."""
+    own = _Definitions(flag_values)
+    _define_choice(own)
+    _define_form(own)
+    _define_shared(own)
+    _define_others(own)
 
-    def text(name: str, default: str | None, meaning: str) -> None:
-        flags.DEFINE_string(name, default, meaning, flag_values=flag_values)
 
-    def number(name: str, default: int | None, meaning: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Definitions:
+    """Defines flags of three types in `flag_values`."""
+
+    flag_values: flags.FlagValues
+
+    def text(self, name: str, meaning: str, default: str | None = None) -> None:
+        flags.DEFINE_string(name, default, meaning, flag_values=self.flag_values)
+
+    def number(self, name: str, meaning: str, default: int | None = None) -> None:
         flags.DEFINE_integer(
-            name, default, meaning, lower_bound=1, flag_values=flag_values
+            name, default, meaning, lower_bound=1, flag_values=self.flag_values
         )
 
-    def switch(name: str, meaning: str, default: bool = False) -> None:
-        flags.DEFINE_bool(name, default, meaning, flag_values=flag_values)
+    def switch(self, name: str, meaning: str, default: bool = False) -> None:
+        flags.DEFINE_bool(name, default, meaning, flag_values=self.flag_values)
 
-    text(
+
+def _define_choice(own: _Definitions) -> None:
+    """Which forecasts are made."""
+    own.text(
         "input",
-        None,
         "Forecast: a file, Zarr store or pattern ('today/*.nc') with the latest "
         "frames; default: the files of the config.",
     )
-    text(
-        "output",
-        None,
-        "Forecast: the file to write, .nc or .zarr, or an existing folder; default in "
-        "WORKDIR/forecasts. Export: the file to write, .efx. Compare: the folder to "
-        "write into; default comparison. Plan: the JSON file to write.",
-    )
-    text(
-        "workdirs",
-        None,
-        "Compare: workdirs of evaluated models, separated by commas; or the files "
-        "sums-LABEL.nc or skill-LABEL.nc in them.",
-    )
-    text(
+    own.text(
         "start",
-        "last",
         "Forecast: the last input frame, last or a date; all: every forecast that the "
         "input allows.",
+        "last",
     )
-    text(
+    own.text(
         "stop",
-        None,
         "Forecast: with a date as --start, all forecasts that begin up to this one.",
     )
-    number("every", 1, "Forecast: of several, use every n-th start.")
-    number(
+    own.number("every", "Forecast: of several, use every n-th start.", 1)
+    own.number(
         "steps",
-        None,
         "Forecast: frames; default as in training. More are made by feeding forecasts "
         "back.",
     )
-    number(
-        "members",
-        None,
-        "Forecast, evaluate: members of every forecast, of models that draw and of "
-        "trained ensembles.",
-    )
-    switch("anomalies", "Forecast: write departures from the mean cycle.")
-    switch("pack", "Forecast: pack values into 16 bits.")
-    switch(
+    own.switch(
         "allow_other_grid",
         "Forecast: let a model that can be used on other grids do so.",
     )
-    switch("watch", "Forecast: keep running, and forecast when new files appear.")
+
+
+def _define_form(own: _Definitions) -> None:
+    """What is written of forecasts, and when."""
+    own.switch("anomalies", "Forecast: write departures from the mean cycle.")
+    own.switch("pack", "Forecast: pack values into 16 bits.")
+    own.switch("figures", "Forecast: draw the first forecast next to the file.", True)
+    own.switch("watch", "Forecast: keep running, and forecast when new files appear.")
     flags.DEFINE_float(
         "interval",
         10.0,
         "Forecast with --watch: seconds from one look at the files to the next.",
         lower_bound=0.1,
-        flag_values=flag_values,
+        flag_values=own.flag_values,
     )
-    switch("figures", "Forecast: draw the first forecast next to the file.", True)
-    switch("overwrite", "Forecast, export: replace an existing file.")
-    text(
+
+
+def _define_shared(own: _Definitions) -> None:
+    """What several modes take, forecast among them."""
+    own.text(
+        "output",
+        "Forecast: the file to write, .nc or .zarr, or an existing folder; default in "
+        "WORKDIR/forecasts. Export: the file to write, .efx. Compare: the folder to "
+        "write into; default comparison. Plan: the JSON file to write.",
+    )
+    own.number(
+        "members",
+        "Forecast, evaluate: members of every forecast, of models that draw and of "
+        "trained ensembles.",
+    )
+    own.switch("overwrite", "Forecast, export: replace an existing file.")
+    own.text(
         "model",
-        None,
         "Forecast, export: a model that comes with the package, or an exported one, "
         "instead of --workdir.",
     )
-    text(
+
+
+def _define_others(own: _Definitions) -> None:
+    """What only other modes take."""
+    own.text(
+        "workdirs",
+        "Compare: workdirs of evaluated models, separated by commas; or the files "
+        "sums-LABEL.nc or skill-LABEL.nc in them.",
+    )
+    own.text(
         "init_from",
-        None,
         "Train: begin with the weights of a workdir, an exported model or a file of "
         "official weights; short for --config.train.init_from.",
     )
-    text(
+    own.text(
         "profile",
-        None,
         "Train: START:STOP, the first and the last step to trace into WORKDIR/profile, "
         "for TensorBoard and Perfetto.",
     )
-    text(
+    own.text(
         "plan_devices",
-        None,
         "Plan: devices to plan for, in place of those at hand: 8xH100, 2x4xA100-80GB "
         "(two hosts), v5e-8 or 4xCPU.",
     )
-    text(
+    own.text(
         "protocol",
-        None,
         "Evaluate: a named protocol to score by (docs/protocols.md), into "
         "scores-NAME.json; for a training set --config.data.protocol.",
     )
