@@ -11,7 +11,7 @@ turns, round by round:
     kept     forecasts are found without tracing (`run.programs.kept`)
 
 A model is a workdir, an exported file, a model that comes with the package, or a config
-such as enso:paper, whose model is exported with the weights that it begins with. CPU
+such as enso:paper, whose model is exported with random weights. CPU
 seconds are those of all threads; on a machine with other work they vary less than the
 time that passes. Prints a Markdown table of medians; --out writes JSON.
 """
@@ -45,15 +45,16 @@ _WITHOUT = "from earthformer_jax.run.programs import kept; kept.find = lambda: N
 
 
 def untrained(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """Exports the model of a config with the weights that it begins with."""
+    """Exports the model of a config with random weights."""
     import jax
-    import jax.numpy as jnp
+    import numpy as np
 
     from earthformer_jax.run import config_files
     from earthformer_jax.run.config import completed
     from earthformer_jax.run.forecasting import exporting
     from earthformer_jax.run.parts import load_data, make_model
     from earthformer_jax.run.trained import TrainedModel
+    from earthformer_jax.training.state import abstract_variables
 
     config = completed(config_files.load(name))
     dataset = load_data(config)
@@ -62,10 +63,14 @@ def untrained(name: str, folder: pathlib.Path) -> pathlib.Path:
         raise SystemExit(f"{name}: its data have no state that could be exported")
     state = make_state()
     model = make_model(config, state.input_shape, state.target_shape)
-    inputs = jnp.zeros((1, *state.input_shape))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: rng.normal(0, 0.02, x.shape).astype(x.dtype),
+        abstract_variables(model, state.input_shape),
+    )
     trained = TrainedModel(
         model=model,
-        variables=jax.jit(model.init)(jax.random.key(0), inputs),
+        variables=variables,
         config=config,
         state=state,
         open_dataset=lambda: dataset,
