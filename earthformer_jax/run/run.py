@@ -32,7 +32,6 @@ from earthformer_jax.run.parts import (
     load_data,
     make_model,
 )
-from earthformer_jax.run.planning import automatic
 from earthformer_jax.run.probabilities import spread
 from earthformer_jax.run.programs.kept import Programs
 from earthformer_jax.run.protocols import choosing
@@ -327,6 +326,8 @@ class Run:
     @property
     def _trained_model(self) -> Forecaster:
         """The model, which computes again what `model.remat=auto` chooses."""
+        from earthformer_jax.run.planning import automatic  # slow
+
         if self._parts is not None or not automatic.is_asked_for(self.config):
             return self.model
         done = max(Checkpoints(self.workdir / "checkpoints").steps(), default=0)
