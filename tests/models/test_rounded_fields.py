@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.models.gradient_norms import compiled
+from tests.models.gradient_norms import strictly_compiled
 from tests.models.rounded_fields import with_exact_gradient
 
 X = jnp.linspace(-1.0, 1.0, 1024)
@@ -39,8 +39,8 @@ def test_same_result_and_the_derivative_of_float32():
     for choice in (True, False):
         arguments = weights, X, choice
         exact = with_exact_gradient(layers, "bfloat16")
-        have, gradient = compiled(jax.value_and_grad(exact))(*arguments)
-        want, rough = compiled(jax.value_and_grad(layers))(*arguments)
+        have, gradient = strictly_compiled(jax.value_and_grad(exact))(*arguments)
+        want, rough = strictly_compiled(jax.value_and_grad(layers))(*arguments)
         np.testing.assert_array_equal(have, want)
         np.testing.assert_allclose(gradient, rough, rtol=0.03, atol=0.01)
 
@@ -54,5 +54,7 @@ def test_what_a_sum_loses():
         return jnp.sum(jnp.float32(rows))
 
     bias = jnp.float32(0.5)
-    assert compiled(jax.grad(with_exact_gradient(loss, "bfloat16")))(bias) == 1024
-    assert compiled(jax.grad(loss))(bias) == 256
+    assert (
+        strictly_compiled(jax.grad(with_exact_gradient(loss, "bfloat16")))(bias) == 1024
+    )
+    assert strictly_compiled(jax.grad(loss))(bias) == 256
