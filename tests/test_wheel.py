@@ -62,28 +62,34 @@ def build(sources, target):
     return wheel
 
 
+def environment_without_the_package(folder):
+    """Makes an environment that has what this one has, but not the package itself.
+
+    Files such as an editable install's are only read in the first.
+
+    Returns:
+        the path of its Python.
+    """
+    venv.create(folder, with_pip=False)
+    paths, here = sysconfig.get_paths(vars={"base": str(folder)}), sysconfig.get_paths()
+    (pathlib.Path(paths["purelib"]) / "needs.pth").write_text(
+        "\n".join(dict.fromkeys([here["purelib"], here["platlib"]])) + "\n"
+    )
+    return pathlib.Path(paths["scripts"]) / "python"
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """The folder of programs of an environment in which the wheel is installed.
-
-    What the package needs comes from the environment of this process, without the
-    package itself: files such as an editable install's are only read in the first.
-    """
+    """The folder of programs of an environment in which the wheel is installed."""
     if importlib.util.find_spec("pip") is None:
         pytest.skip("needs pip")
     folder = tmp_path_factory.mktemp("wheel")
     copy_sources(folder / "sources")
     wheel = build(folder / "sources", folder)
-    venv.create(folder / "env", with_pip=False)
-    paths = sysconfig.get_paths(vars={"base": str(folder / "env")})
-    python = pathlib.Path(paths["scripts"]) / "python"
+    python = environment_without_the_package(folder / "env")
     command = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps"]
     done = run([*command, wheel], folder)
     assert done.returncode == 0, done.stderr
-    here = sysconfig.get_paths()
-    (pathlib.Path(paths["purelib"]) / "needs.pth").write_text(
-        "\n".join(dict.fromkeys([here["purelib"], here["platlib"]])) + "\n"
-    )
     return python.parent
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from earthformer_jax import models
 from earthformer_jax.data.task import EmbedSeries
+from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run import config_files
 from earthformer_jax.run.parts import build, check_model, example_shapes
@@ -21,13 +22,21 @@ each_variant = pytest.mark.parametrize(
 )
 
 
+def shallow(model):
+    """The model with one block per level, as further ones keep the shapes of fields."""
+    if not isinstance(model, Earthformer):
+        return model
+    depths = {x: (1,) * len(getattr(model, x)) for x in ("enc_depth", "dec_depth")}
+    return model.clone(**depths)
+
+
 @each_variant
 def test_variant(file, variant):
     config = config_files.load(f"{file}:{variant}")
     settings = config_lib.check(config)
     dataset, model = build(config)
     check_dataset(settings, dataset)
-    check_model(config, model, *example_shapes(config, dataset))
+    check_model(config, shallow(model), *example_shapes(config, dataset))
     simple = "climatology" if isinstance(dataset.task, EmbedSeries) else "persistence"
     assert simple in dataset.task.references
     channels = dataset.data.display.channels

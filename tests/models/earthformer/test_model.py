@@ -120,24 +120,27 @@ def test_initial_weights_have_the_reference_spread():
     shapes = (4, 16, 16, 3), (4, 16, 16, 1)
     depth = dict(enc_depth=(1, 1), dec_depth=(1, 1))
     model = models.create_model("earthformer", *shapes, base_units=64, **depth)
-    v = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3)))["params"]
-    block = v["encoder"]["block_1_0"]
+    attention, stem = "encoder/block_1_0/attention_0/", "stem/convs_0/conv_1/"
+    uniform, leaky = 3**-0.5, (2 / 1.01) ** 0.5
+    want = {  # the spread times the root of what is summed, and how exact it is
+        attention + "qkv/kernel": (128, 1, 0.02),
+        "encoder/block_1_0/ffn_0/ffn_2/kernel": (512, 1, 0.02),
+        stem + "kernel": (9 * 64, uniform, 0.02),
+        stem + "bias": (9 * 64, uniform, 0.15),
+        "decoder/upsample_0/conv/kernel": (9 * 64, leaky, 0.02),
+        "global_vectors": (1, 0.02, 0.003),
+        attention + "relative_position_bias": (1, 0.02, 0.008),
+    }
 
-    def spread(x, fan):
-        return float(jnp.std(x)) * fan**0.5
+    @jax.jit  # of these alone: what all others begin as takes long to compile
+    def drawn(key):
+        v = model.init(key, jnp.zeros((1, 4, 16, 16, 3)))["params"]
+        flat = traverse_util.flatten_dict(v, sep="/")
+        return {name: flat[name] for name in want}
 
-    attention, ffn = block["attention_0"], block["ffn_0"]
-    assert spread(attention["qkv"]["kernel"], 128) == pytest.approx(1, abs=0.02)
-    assert spread(ffn["ffn_2"]["kernel"], 512) == pytest.approx(1, abs=0.02)
-    uniform = 3**-0.5
-    stem = v["stem"]["convs_0"]["conv_1"]
-    assert spread(stem["kernel"], 9 * 64) == pytest.approx(uniform, abs=0.02)
-    assert spread(stem["bias"], 9 * 64) == pytest.approx(uniform, abs=0.15)
-    upsample = v["decoder"]["upsample_0"]["conv"]["kernel"]
-    assert spread(upsample, 9 * 64) == pytest.approx((2 / 1.01) ** 0.5, abs=0.02)
-    assert float(jnp.std(v["global_vectors"])) == pytest.approx(0.02, abs=0.003)
-    table = attention["relative_position_bias"]
-    assert float(jnp.std(table)) == pytest.approx(0.02, abs=0.008)
+    for name, x in drawn(jax.random.key(0)).items():
+        fan, spread, exact = want[name]
+        assert float(jnp.std(x)) * fan**0.5 == pytest.approx(spread, abs=exact), name
 
 
 def test_one_pattern_name_per_level():
