@@ -1,5 +1,7 @@
 """Weights for a model with other lengths, another grid or other channels."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ def make(inputs=INPUTS, targets=TARGETS, **options):
     return models.create_model("earthformer", inputs, targets, **(SMALL | options))
 
 
+@functools.cache
 def like(model):
     return state.abstract_variables(model, model.input_shape)
 

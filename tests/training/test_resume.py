@@ -14,7 +14,6 @@ from earthformer_jax.training.checkpoint import Checkpoints
 from tests.training.test_loop import assert_same_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-KILLS = 3
 OVERRIDES = ("train__epochs=40.0", "train__validate_every=9", "train__micro_batch=4")
 
 
@@ -52,12 +51,13 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpoint_every", [0, 5])
-def test_killed_at_random_moments(whole, tmp_path, checkpoint_every):
+@pytest.mark.parametrize(("checkpoint_every", "kills"), [(0, 1), (5, 2)])
+def test_killed_at_random_moments(whole, tmp_path, checkpoint_every, kills):
+    """With checkpoints at validations alone, and with more."""
     rng = random.Random(checkpoint_every)
     override = f"train__checkpoint_every={checkpoint_every}"
     reached = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         process = start(tmp_path, override)
         wait_until_training(process)
         time.sleep(rng.uniform(0.3, 2.5))

@@ -38,6 +38,9 @@ def make(input_shape=(3, 8, 12, 2), target_shape=(2, 8, 12, 1), **options):
     return model, jax.tree_util.tree_map_with_path(fill, template), x
 
 
+forecaster = functools.cache(lambda model: jax.jit(model.apply))
+
+
 def sizes(model):
     x = jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32)
     v = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -71,7 +74,7 @@ def test_the_original(record_property):
     difference: where that is small, float32 does not give five digits.
     """
     model, v, x, want, _ = original("float32")
-    errors = np.abs(jax.jit(model.apply)(v, x) - want) / np.abs(want).max()
+    errors = np.abs(forecaster(model)(v, x) - want) / np.abs(want).max()
     share = np.mean(errors < 1e-5)
     record_property("share of Rainformer outputs within 1e-5", float(share))
     assert share > 0.98
@@ -134,10 +137,10 @@ def test_parameters_of_the_original_work():
 
 def test_forecast():
     model, v, x = make()
-    forecast = jax.jit(model.apply)(v, x)
+    forecast = forecaster(model)(v, x)
     chex.assert_shape(forecast, (2, 2, 8, 12, 1))
     assert forecast.dtype == jnp.float32
-    other_way = jax.jit(model.apply)(v, x[::-1])
+    other_way = forecaster(model)(v, x[::-1])
     np.testing.assert_allclose(other_way[::-1], forecast, rtol=1e-4, atol=1e-5)
 
 
@@ -152,7 +155,7 @@ def test_training_keeps_statistics():
         lambda a, b: bool(jnp.any(a != b)), v["batch_stats"], after["batch_stats"]
     )
     assert all(jax.tree.leaves(moved))
-    plain = jax.jit(model.apply)
+    plain = forecaster(model)
     assert not np.allclose(plain(v, x), plain({**v, **after}, x))
 
 
@@ -195,11 +198,11 @@ def test_any_size():
     """Where patches and windows do not fit, zeros are added behind and cut off."""
     h, w = 7, 9
     model, v, x = make((3, h, w, 1), (2, h, w, 3))
-    forecast = jax.jit(model.apply)(v, x)
+    forecast = forecaster(model)(v, x)
     chex.assert_shape(forecast, (2, 2, h, w, 3))
     larger = Rainformer((3, 8, 12, 1), (2, 8, 12, 3), **SMALL)
     grown = jnp.pad(x, ((0, 0), (0, 0), (0, 8 - h), (0, 12 - w), (0, 0)))
-    want = jax.jit(larger.apply)(v, grown)[:, :, :h, :w]
+    want = forecaster(larger)(v, grown)[:, :, :h, :w]
     np.testing.assert_allclose(forecast, want, atol=1e-5)
 
 
@@ -207,10 +210,10 @@ def test_frames_and_channels_are_one_axis():
     """Two channels of three frames are six frames of one channel; so are forecasts."""
     model, v, x = make((3, 8, 12, 2), (2, 8, 12, 2))
     flat = Rainformer((6, 8, 12, 1), (4, 8, 12, 1), **SMALL)
-    y = jax.jit(flat.apply)(v, einops.rearrange(x, "b t h w c -> b (t c) h w 1"))
+    y = forecaster(flat)(v, einops.rearrange(x, "b t h w c -> b (t c) h w 1"))
     np.testing.assert_allclose(
         einops.rearrange(y, "b (t c) h w 1 -> b t h w c", c=2),
-        jax.jit(model.apply)(v, x),
+        forecaster(model)(v, x),
         rtol=1e-5,
         atol=1e-5,
     )
@@ -221,7 +224,7 @@ def test_export_for_any_batch():
     (b,) = jax.export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
     artifact = jax.export.export(jax.jit(lambda x: model.apply(v, x)))(shape)
-    np.testing.assert_allclose(artifact.call(x), jax.jit(model.apply)(v, x), atol=1e-5)
+    np.testing.assert_allclose(artifact.call(x), forecaster(model)(v, x), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -245,7 +248,7 @@ def test_more_frames_make_no_longer_program():
         model = Rainformer(shape, shape, **SMALL)
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         v = jax.eval_shape(model.init, jax.random.key(0), x)
-        return jax.jit(model.apply).lower(v, x).as_text().count("\n")
+        return forecaster(model).lower(v, x).as_text().count("\n")
 
     assert lines(16) == lines(20)
     assert lines(20) <= 1.01 * lines(10)

@@ -35,10 +35,13 @@ def variables(**options):
     return tree.unflatten([0.4 * draw(*x.shape, seed=i) for i, x in enumerate(leaves)])
 
 
+compiled = functools.cache(lambda layer: jax.jit(layer.apply))
+
+
 def run(x=None, v=None, call=None, **options):
-    layer = ConvLSTM(**OPTIONS | options)
-    apply = jax.jit(functools.partial(layer.apply, **call or {}))
-    return apply(variables() if v is None else v, frames() if x is None else x)
+    apply = compiled(ConvLSTM(**OPTIONS | options))
+    v, x = variables() if v is None else v, frames() if x is None else x
+    return apply(v, x, **call or {})
 
 
 def assert_close(have, want, tolerance=1e-5):

@@ -158,7 +158,7 @@ SMALL = dict(channels=3, num_layers=2, features=4, kernel_size=3)
 def variables(**options):
     stack = SpatiotemporalLSTM(**SMALL | options)
     frames, true = draw(1, 4, 5, 6, 3), jnp.ones((1, 4, 1, 1, 1), bool)
-    return stack.init(jax.random.key(0), frames, true)
+    return jax.jit(stack.init)(jax.random.key(0), frames, true)
 
 
 @functools.cache
@@ -200,7 +200,7 @@ def test_its_own_forecasts_can_be_given_as_true_frames():
 def test_what_is_beside_is_read_behind_the_frame():
     frames, true = draw(2, 4, 5, 6, 5), np.ones((2, 4))
     beside = draw(2, 4, 5, 6, 2, seed=1)
-    v = SpatiotemporalLSTM(**SMALL).init(
+    v = jax.jit(SpatiotemporalLSTM(**SMALL).init)(
         jax.random.key(0), frames[..., :3], true[..., None, None, None] > 0, beside
     )
     assert v["params"]["step"]["cell_0"]["input_kernel"].shape == (3, 3, 5, 28)
