@@ -92,9 +92,8 @@ def test_an_error_of_one_process_ends_both_and_both_can_go_on(tmp_path, alone):
     assert f"[1] {own}" in output
     (told,) = [line for line in output.splitlines() if line.startswith("[0] process 1")]
     assert f"ends: {own}" in told
-    finish(start(tmp_path, "w", "--launch=2", JAX_NUM_CPU_DEVICES="2"))
+    finish(start(tmp_path, "w", "--launch=2"))
     assert_same_numbers(tmp_path / "w", alone)
-    assert Checkpoints(tmp_path / "w" / "checkpoints").steps() == [28, 35]
 
 
 @pytest.mark.slow
