@@ -13,6 +13,7 @@ from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
 from earthformer_jax.ops.dense import add
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.order import materialize
 from earthformer_jax.ops.tuned.upsample import upsample_convolve
@@ -47,6 +48,8 @@ class PatchMerging(nn.Module):
         """`[b, t, h, w, c]` to `[b, t', h', w', features]`, sizes rounded up."""
         features = self.features or max(self.factor) * x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        _, height, _ = resample.merged_grid(x.shape[1:4], self.factor)
+        x = split.split_field(x, height)
         x = materialize(resample.patch_merge(x, self.factor, self.padding))
         x = make_norm(self.norm, name="norm", **types)(x)
         return Dense(
@@ -86,7 +89,8 @@ class Upsample(nn.Module):
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
         frames = add(upsample_convolve(frames, kernel, self.plane), bias)
-        return einops.rearrange(frames, "(b t) h w c -> b t h w c", t=x.shape[1])
+        y = einops.rearrange(frames, "(b t) h w c -> b t h w c", t=x.shape[1])
+        return split.split_field(y, height=x.shape[2])
 
 
 class _ConvWeights(nn.Module):

@@ -107,9 +107,17 @@ def split_along(x: jax.Array, axis: int, *, uneven: bool = False) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, sharding)
 
 
-def split_field(x: jax.Array) -> jax.Array:
-    """A field `[b, t, h, w, c]`, split along its height, or else its width."""
-    return split_along(x, 3 if x.shape[2] % parts(x) else 2)
+def split_field(x: jax.Array, height: int | None = None) -> jax.Array:
+    """A field `[b, t, h, w, c]`, split along its height, or else its width.
+
+    Args:
+        x: the field.
+        height: of the field of another size that x is made of, or that is made of x.
+            Both are split along the same axis then: the compiler would gather one on
+            every device if the axes differed.
+    """
+    height = x.shape[2] if height is None else height
+    return split_along(x, 3 if height % parts(x) else 2)
 
 
 def split_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
