@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 
 from earthformer_jax import data, main, models, reports
 from earthformer_jax.data.task import EmbedSeries, ForecastFrames
+from earthformer_jax.profiling import summary
 from earthformer_jax.training import loop
 from tests.training import toy
 
@@ -242,7 +243,7 @@ class TestSummary:
 
     def test_of_all_models(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(main.summary, "zoo", lambda: "the zoo")
+        monkeypatch.setattr(summary, "zoo", lambda: "the zoo")
         assert call("--mode=summary", "--all") == 0
         assert capsys.readouterr().out == "the zoo\n"
         assert not any(tmp_path.iterdir())
