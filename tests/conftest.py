@@ -1,6 +1,5 @@
 """Four virtual CPU devices, parsed absl flags and a compilation cache for all tests."""
 
-import gc
 import os
 import signal
 import sys
@@ -20,17 +19,6 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
-
-
-def pytest_collection_finish():
-    """Modules and tests last until the end, so that no collection looks at them again.
-
-    Tracing makes many small objects; collecting a tenth as often saves its time, and
-    what cycles hold in between is little.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(7000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
