@@ -17,7 +17,6 @@ Pass the fastest one to a model as `attn_implementation` ("xla", "library" or
 """
 
 import argparse
-import json
 import pathlib
 import statistics
 import sys
@@ -263,10 +262,7 @@ def main() -> None:
         ]
     )
     print(f"\n{text}")
-    if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.write_text(json.dumps(found, indent=2) + "\n")
-        a.out.with_suffix(".md").write_text(text + "\n")
+    report.write(a.out, found, text)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ devices that wait for the slowest one or for data make it worse.
 """
 
 import argparse
-import json
 import math
 import os
 import pathlib
@@ -237,12 +236,9 @@ def main() -> None:
     print(table(made))
     for kind in growing(found["by_count"]):
         print(f"{kind}: more bytes with more devices, which the table leaves out")
-    if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        assumed = {k: v for k, v in vars(a).items() if k != "out"}
-        values = dict(machine=machine.describe(), assumed=assumed, found=found)
-        a.out.write_text(json.dumps(values | {"rows": made}, indent=2) + "\n")
-        a.out.with_suffix(".md").write_text(table(made) + "\n")
+    assumed = {k: v for k, v in vars(a).items() if k != "out"}
+    values = dict(machine=machine.describe(), assumed=assumed, found=found, rows=made)
+    report.write(a.out, values, table(made))
 
 
 if __name__ == "__main__":

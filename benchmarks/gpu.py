@@ -119,12 +119,7 @@ class Benchmark:
 
     def write(self) -> None:
         """Writes the JSON file, whole or not at all, and the table."""
-        out = self.a.out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        new = out.with_suffix(".new")
-        new.write_text(json.dumps(self.report, indent=2) + "\n")
-        new.replace(out)
-        out.with_suffix(".md").write_text(text(self.report))
+        report.write(self.a.out, self.report, text(self.report))
 
 
 def rows_of(lines: Iterable[str]) -> list[dict]:

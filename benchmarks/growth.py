@@ -17,7 +17,6 @@ Uses large memory pages, as the command line does.
 
 import argparse
 import functools
-import json
 import math
 import pathlib
 import sys
@@ -373,10 +372,8 @@ def main() -> None:
         f"smallest field has {smallest:,} cells.\n\n{table(found['fits'])}\n"
     )
     print(text)
+    report.write(a.out, found, text)
     if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.write_text(json.dumps(found, indent=2) + "\n")
-        a.out.with_suffix(".md").write_text(text)
         first = [
             row
             for row in found["fits"]

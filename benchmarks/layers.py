@@ -15,7 +15,6 @@ large memory pages, as the command line does.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import statistics
 import sys
@@ -190,10 +189,7 @@ def main() -> None:
         f"{a.rounds}; forward / gradient.\n\n{table(rows)}\n"
     )
     print(text)
-    if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.write_text(json.dumps(found, indent=2) + "\n")
-        a.out.with_suffix(".md").write_text(text)
+    report.write(a.out, found, text)
 
 
 if __name__ == "__main__":

@@ -77,12 +77,9 @@ def main() -> None:
         rows.append(measure(text, a.steps))
         print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
-    if a.out:
-        a.out.parent.mkdir(parents=True, exist_ok=True)
-        found = dict(machine=machine.describe(), rows=rows)
-        a.out.write_text(json.dumps(found, indent=2) + "\n")
-        text = f"{report.machine_line(found['machine'])}\n\n{table(rows)}\n"
-        a.out.with_suffix(".md").write_text(text)
+    found = dict(machine=machine.describe(), rows=rows)
+    text = f"{report.machine_line(found['machine'])}\n\n{table(rows)}"
+    report.write(a.out, found, text)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""Reports as Markdown."""
+"""Reports as Markdown, and their files."""
 
+import json
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 NOTHING = "–"
@@ -44,6 +46,23 @@ def machine_line(machine: Mapping) -> str:
         versions,
     ]
     return ", ".join(part for part in parts if part)
+
+
+def write(out: pathlib.Path | None, found: Mapping, text: str) -> None:
+    """Writes results as JSON, whole or not at all, and their Markdown next to them.
+
+    Args:
+        out: the JSON file; its folder is made. None: nothing is written.
+        found: the results, of plain values.
+        text: in Markdown.
+    """
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new = out.with_suffix(".new")
+    new.write_text(json.dumps(found, indent=2) + "\n")
+    new.replace(out)
+    out.with_suffix(".md").write_text(text.rstrip("\n") + "\n")
 
 
 def earthformer(report: Mapping) -> str:

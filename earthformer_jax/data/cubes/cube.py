@@ -149,7 +149,10 @@ def _statistics(
     starts: Mapping[str, np.ndarray],
     state: DataState | None,
 ) -> tuple[Cube, Normalizer, str]:
-    """The series, which may have notes now, its scaling, and where that is from."""
+    """The series, its scaling, and where the scaling is from, in words.
+
+    With `state` the series has notes on test values that are far from the training's.
+    """
     if state is None:
         normalizer, units = fit_normalizer(cube, periods["train"], settings.anomalies)
         return cube, normalizer, units

@@ -33,7 +33,7 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """What was written by this name; None if there is nothing that can be used.
 
-        A file that is damaged or of another user is told in one line of the log.
+        A file that is damaged or of another user is reported in one line of the log.
         """
         path = self._path(name)
         try:

@@ -46,8 +46,7 @@ def mismatch(saved: Any, like: Any) -> str:
     return (
         f"belongs to another {'model' if of_model else 'optimiser'}; {count}:\n"
         + "\n".join(lines)
-        + "\nuse the config it was trained "
-        "with, or another workdir"
+        + "\nuse the config it was trained with, or another workdir"
     )
 
 
