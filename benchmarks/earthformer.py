@@ -14,6 +14,10 @@ The official code (https://github.com/amazon-science/earth-forecasting-transform
 looked for in the folder --peer, which holds the package `earthformer`, or among the
 installed packages; it needs PyTorch. Without it only ours is measured.
 
+With --compile the official code also runs under `torch.compile`, in every mode that is
+named: each is tried by itself, and the fastest takes turns with the other two. What it
+compiles is kept in TORCHINDUCTOR_CACHE_DIR, if that is set.
+
 Ours spreads the batch over one CPU device per core if the cores divide the batch, and
 uses the huge pages of GNU libc's malloc; the official code gets them with
 --peer-huge-pages. A separate process compiles our program before the measurements; the
@@ -37,9 +41,11 @@ sys.path[0] = str(ROOT)
 import numpy as np  # noqa: E402
 
 from benchmarks import cases, machine, report  # noqa: E402
-from benchmarks.processes import Worker  # noqa: E402
+from benchmarks.processes import Worker, WorkerError  # noqa: E402
 
 MODES = ("forward", "train")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
+COMPILE_CALLS = 3  # of every mode, to find the fastest
 WARM_UP = 2  # calls
 PAUSE_S = 0.3  # before a turn: threads of the other side stop waiting actively
 LARGEST_DIFFERENCE = 1e-4  # of forecasts, relative to the largest value
@@ -69,6 +75,7 @@ class Benchmark:
                 rounds=a.rounds,
                 dropout=self.dropout,
                 scan_blocks=a.scan_blocks,
+                compile=a.compile,
                 devices=self.devices,
                 warm_up=WARM_UP,
                 pause_s=PAUSE_S,
@@ -100,7 +107,8 @@ class Benchmark:
 
     def official(self) -> Worker:
         """A worker that runs the official code, before its "start" command."""
-        environment = _environment()
+        programs = dict(TORCHINDUCTOR_CACHE_DIR=str(self.folder / "inductor"))
+        environment = programs | _environment()
         if self.a.peer_huge_pages and sys.platform == "linux":
             environment["GLIBC_TUNABLES"] = _tunables(environment)
         return Worker("benchmarks.worker_torch", environment)
@@ -111,8 +119,7 @@ class Benchmark:
         starts = {"ours": workers["ours"].ask("start")}
         if not self.missing:
             worker = stack.enter_context(self.official())
-            peer = str(self.a.peer.absolute()) if self.a.peer else ""
-            starts["official"] = worker.ask("start", peer=peer)
+            starts["official"] = worker.ask("start", peer=self._peer())
             self.missing = starts["official"].get("missing", "")
             if self.missing:
                 print(f"measuring only ours: {self.missing}", flush=True)
@@ -123,6 +130,9 @@ class Benchmark:
             self.report["settings"][name] = starts[name]
         self.report["missing"] = self.missing
         return workers
+
+    def _peer(self) -> str:
+        return str(self.a.peer.absolute()) if self.a.peer else ""
 
     def _measure_rates(self) -> None:
         """The rate of matrix products, measured in turns: the best of several."""
@@ -160,11 +170,43 @@ class Benchmark:
             prepared["ours"] = self._prepare_ours(workers["ours"], case, mode)
             if mode == "forward":
                 workers["ours"].ask("export", path=str(weights))
+            prepared["tried"] = {}
             if "official" in workers:
-                prepared["official"] = workers["official"].ask(
-                    "prepare", **arguments, weights=str(weights)
-                )
+                arguments["weights"] = str(weights)
+                prepared["official"] = workers["official"].ask("prepare", **arguments)
+                if mode in self.a.modes:
+                    prepared["tried"] = tried = self._try_compiled(arguments)
+                    best = fastest(tried)
+                    if best:
+                        worker = stack.enter_context(self.official())
+                        worker.ask("start", peer=self._peer())
+                        worker.ask("prepare", **arguments, compiled=best)
+                        workers["compiled"] = worker
+                        prepared["compiled"] = dict(mode=best)
             yield workers, prepared
+
+    def _try_compiled(self, arguments: dict) -> dict[str, dict]:
+        """What `torch.compile` takes in each mode, or why it fails.
+
+        Returns:
+            mode -> "first_call_s", which compiles, and "median_s" of a few calls after
+            it; or {"missing": reason}.
+        """
+        found = {}
+        for mode in self.a.compile:
+            with self.official() as worker:
+                worker.ask("start", peer=self._peer())
+                try:
+                    made = worker.ask("prepare", **arguments, compiled=mode)
+                    worker.ask("settle", calls=0)
+                    calls = [worker.ask("measure") for _ in range(COMPILE_CALLS)]
+                except WorkerError as error:
+                    found[mode] = dict(missing=str(error).strip().splitlines()[-1])
+                    continue
+            seconds = statistics.median(call["seconds"] for call in calls)
+            found[mode] = dict(first_call_s=made["first_call_s"], median_s=seconds)
+            print(f"torch.compile, {mode}: {found[mode]}", flush=True)
+        return found
 
     def _arguments(self, case: str, mode: str) -> dict:
         dropout = self.dropout if mode == "train" else 0.0
@@ -178,12 +220,13 @@ class Benchmark:
         """
         if "official" not in workers:
             return
-        forecasts = []
+        forecasts = {}
         for name, worker in workers.items():
             path = self.folder / f"{name}.npy"
             worker.ask("forecast", path=str(path))
-            forecasts.append(np.load(path))
-        difference = largest_difference(*forecasts)
+            forecasts[name] = np.load(path)
+        want = forecasts.pop("official")
+        difference = max(largest_difference(x, want) for x in forecasts.values())
         self.report["differences"][case] = difference
         print(f"{case}: forecasts differ by {difference:.1e}", flush=True)
         if not difference <= LARGEST_DIFFERENCE:
@@ -207,7 +250,8 @@ class Benchmark:
             cold=prepared["cold"],
             cached={k: prepared["ours"].pop(k) for k in ("lower_s", "compile_s")},
         )
-        for name in ("ours", "official"):
+        row["tried"] = prepared["tried"]
+        for name in ("ours", "official", "compiled"):
             row[name] = None
             if name in workers:
                 row[name] = side(calls[name], workers[name].ask("memory"))
@@ -245,6 +289,14 @@ class Benchmark:
         self.a.out.with_suffix(".md").write_text(report.earthformer(self.report))
 
 
+def fastest(tried: dict[str, dict]) -> str:
+    """The mode of `torch.compile` with the shortest call; empty if none runs."""
+    ran = {
+        mode: found["median_s"] for mode, found in tried.items() if "median_s" in found
+    }
+    return min(ran, key=ran.__getitem__, default="")
+
+
 def largest_difference(ours: np.ndarray, official: np.ndarray) -> float:
     """Largest absolute difference, relative to the largest absolute value.
 
@@ -272,18 +324,20 @@ def ratios(row: dict, matrix_gflops: float) -> dict:
     operations per second and their share of the rate of matrix products.
 
     Args:
-        row: with "ours", and "official" or None.
+        row: with "ours", and "official" or None, and perhaps "compiled".
         matrix_gflops: the rate of matrix products.
     """
     ours, official = row["ours"], row["official"]
     passes = 3 if row["mode"] == "train" else 1
     gflops = 2 * passes * row["multiply_adds"] / ours["median_s"] / 1e9
     found = dict(gflops=gflops, share=gflops / matrix_gflops)
-    found |= dict(time_ratio=None, loss_difference=None)
+    found |= dict(time_ratio=None, compiled_ratio=None, loss_difference=None)
     found |= dict(memory_share=None, total_memory_share=None)
     if official is None:
         return found
     found["time_ratio"] = official["median_s"] / ours["median_s"]
+    if row.get("compiled"):
+        found["compiled_ratio"] = row["compiled"]["median_s"] / ours["median_s"]
     if ours["peak_mib"] and official["peak_mib"]:
         found["memory_share"] = ours["peak_mib"] / official["peak_mib"]
         found["total_memory_share"] = ours["total_mib"] / official["total_mib"]
@@ -344,6 +398,12 @@ def main() -> None:
     )
     parser.add_argument("--peer", type=pathlib.Path, help="folder of the official code")
     parser.add_argument("--peer-huge-pages", action="store_true")
+    parser.add_argument(
+        "--compile",
+        type=_names(COMPILE_MODES),
+        default=[],
+        help=f"modes of torch.compile: {','.join(COMPILE_MODES)}",
+    )
     parser.add_argument("--no-dropout", action="store_true", help="train without it")
     parser.add_argument(
         "--scan-blocks", action="store_true", help="ours: run equal blocks as a loop"

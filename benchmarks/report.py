@@ -81,6 +81,13 @@ def earthformer(report: Mapping) -> str:
     if report["missing"]:
         lines += ["", f"The official code was not measured: {report['missing']}."]
     lines += ["", table(_EARTHFORMER, rows)]
+    tried = [
+        (row, mode, found)
+        for row in rows
+        for mode, found in row.get("tried", {}).items()
+    ]
+    if tried:
+        lines += ["", table(_COMPILED, tried)]
     if report["differences"]:
         found = (f"{case} {x:.1e}" for case, x in report["differences"].items())
         lines += ["", f"Largest relative difference of forecasts: {', '.join(found)}."]
@@ -123,6 +130,30 @@ _EARTHFORMER = {
     "in all: ours / official": lambda row: number("{:.2f}", row["total_memory_share"]),
     "GFLOP/s ours": lambda row: number("{:.0f}", row["gflops"]),
     "share of the machine's rate": lambda row: number("{:.0%}", row["share"]),
+}
+
+
+def _fastest(entry: tuple[Mapping, str, Mapping]) -> Mapping:
+    """What the mode of `torch.compile` took in turns; empty: it took none."""
+    row, mode, _ = entry
+    side = row["compiled"] or {}
+    return side if side.get("mode") == mode else {}
+
+
+_COMPILED = {
+    "case": lambda entry: entry[0]["case"],
+    "mode": lambda entry: _mode(entry[0]),
+    "batch": lambda entry: entry[0]["batch"],
+    "torch.compile": lambda entry: entry[1],
+    "alone s": lambda entry: seconds(entry[2].get("median_s")),
+    "first call s": lambda entry: number("{:.0f}", entry[2].get("first_call_s")),
+    "in turns s": lambda entry: seconds(_fastest(entry).get("median_s")),
+    "time: compiled / ours": lambda entry: number(
+        "{:.2f}", entry[0]["compiled_ratio"] if _fastest(entry) else None
+    ),
+    "peak MiB": lambda entry: number("{:,.0f}", _fastest(entry).get("peak_mib")),
+    "in all MiB": lambda entry: number("{:,.0f}", _fastest(entry).get("total_mib")),
+    "why not": lambda entry: entry[2].get("missing"),
 }
 _COMPILATION = {
     "case": lambda row: row["case"],

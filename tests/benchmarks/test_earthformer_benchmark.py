@@ -158,6 +158,36 @@ class TestNumbers:
             earthformer.largest_difference(ours[:1], official_forecast)
 
 
+class TestCompiled:
+    """The official code under `torch.compile`."""
+
+    TRIED = {
+        "default": dict(first_call_s=30.0, median_s=1.0),
+        "reduce-overhead": dict(first_call_s=31.0, median_s=0.8),
+        "max-autotune-no-cudagraphs": dict(missing="no compiler for C++"),
+    }
+
+    def test_the_fastest_of_those_that_run(self):
+        assert earthformer.fastest(self.TRIED) == "reduce-overhead"
+        failed = {"default": dict(missing="no compiler for C++")}
+        assert earthformer.fastest(failed) == earthformer.fastest({}) == ""
+
+    def test_the_table_has_a_row_for_each_mode(self):
+        made = a_report()
+        row = made["rows"][0]
+        row["tried"] = self.TRIED
+        row["compiled"] = side(0.75, 2000.0) | dict(mode="reduce-overhead")
+        row |= earthformer.ratios(row, 100.0)
+        assert row["compiled_ratio"] == 1.5
+        text = report.earthformer(made)
+        start = "| nbody | forward | 2 |"
+        best = f"{start} reduce-overhead | 0.800 | 31 | 0.750 | 1.50 | 2,000 | 2,100 |"
+        assert best in text
+        assert f"{start} default | 1.00 | 30 | – | – | – | – | – |" in text
+        assert "| – | – | – | – | – | – | no compiler for C++ |" in text
+        assert "first call" not in report.earthformer(a_report())
+
+
 class TestTables:
     def test_both_sides(self):
         text = report.earthformer(a_report())
