@@ -2,10 +2,13 @@
 
     python benchmarks/precision.py --config custom:quick,unet --steps 200
     python benchmarks/precision.py --config enso:quick --pairs 10 --seeds
+    python benchmarks/precision.py --cases enso nbody --pairs 7
 
 Trains a config once for each type and seed, and compares the validations; then takes
 steps of all types in turn. Times of steps are those of the processor, of all threads
-together, which other programs on the machine hardly change.
+together, which other programs on the machine hardly change. --cases times forward
+passes and training steps of Earthformers of the published sizes instead (`cases`, batch
+2).
 """
 
 import argparse
@@ -21,7 +24,8 @@ import numpy as np
 
 sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
-from benchmarks import machine  # noqa: E402
+from benchmarks import cases, machine, worker_jax  # noqa: E402
+from earthformer_jax.interop import official  # noqa: E402
 from earthformer_jax.run.api import load_config  # noqa: E402
 from earthformer_jax.run.run import Run  # noqa: E402
 from earthformer_jax.training.devices.prepared import prepare  # noqa: E402
@@ -89,6 +93,41 @@ def steps(configs: dict, pairs: int) -> dict[str, dict]:
             start = time.process_time()
             kept[1], _ = jax.block_until_ready(kept[0](kept[1], kept[2]))
             seconds[name].append(time.process_time() - start)
+    return _medians(seconds)
+
+
+def passes(case: str, types: list[str], pairs: int) -> dict[str, dict[str, dict]]:
+    """As `steps`, for "forward" and "train" of one of `cases.CASES`."""
+    batch, found = jax.device_put(cases.example(case, 2)), {}
+    for mode in ("forward", "train"):
+        programs, seconds = {}, {name: [] for name in types}
+        for name in types:
+            dropout = cases.DROPOUT if mode == "train" else 0.0
+            model = official.earthformer_from_config(cases.options(case, dropout))
+            model = model.clone(dtype=name)
+            params = worker_jax.random_params(model)
+            if mode == "forward":
+                function, arguments = jax.jit(model.apply), [{"params": params}]
+                arguments.append(batch["inputs"])
+            else:
+                one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+                function, state = worker_jax.training_step(model, params, one)
+                arguments = [state, batch]
+            programs[name] = function.lower(*arguments).compile(), arguments
+        for turn in range(pairs + 1):
+            for name, (program, arguments) in programs.items():
+                start = time.process_time()
+                result = jax.block_until_ready(program(*arguments))
+                if turn:  # the first one is not measured
+                    seconds[name].append(time.process_time() - start)
+                if mode == "train":
+                    arguments[0] = result[0]  # the state was donated
+        found[mode] = _medians(seconds)
+    return found
+
+
+def _medians(seconds: dict[str, list[float]]) -> dict[str, dict]:
+    """By type, the median and that of the ratio to the first type of the same turn."""
     base = np.array(seconds[next(iter(seconds))])
     return {
         name: dict(seconds=float(np.median(x)), ratio=float(np.median(x / base)))
@@ -128,9 +167,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=0, help="0: those of the config")
     parser.add_argument("--pairs", type=int, default=0, help="steps of each type")
+    parser.add_argument("--cases", nargs="*", default=[], choices=[*cases.CASES])
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
     args = parser.parse_args()
-    found = measure(args.config, args.types, args.seeds, args.steps, args.pairs)
+    if args.cases:
+        found = {"machine": machine.describe()}
+        for case in args.cases:
+            for mode, rows in passes(case, args.types, args.pairs).items():
+                found[f"{case} {mode}"] = rows
+                print(f"{case} {mode}: {rows}", flush=True)
+    else:
+        found = measure(args.config, args.types, args.seeds, args.steps, args.pairs)
     for part in ("compared", "steps"):
         for name, row in found.get(part, {}).items():
             words = "  ".join(f"{key} {value:.4g}" for key, value in row.items())

@@ -470,10 +470,8 @@ def _describe_precision(settings: Settings, device) -> None:
     """Says in which types numbers are, and what the device makes of that."""
     logger.info("precision: %s", settings.precision.describe())
     compute = settings.precision.compute
-    if processor.lacks(compute, device):
-        logger.warning(
-            "%s", processor.advice(compute, device.device_kind, device.platform)
-        )
+    for remark in processor.remarks(compute, device, device.device_kind):
+        logger.warning("%s", remark)
 
 
 def _validation_line(progress: Progress, scores: Scores) -> str:

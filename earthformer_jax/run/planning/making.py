@@ -335,11 +335,10 @@ def _name(machine: Machine | None, kind: Kind, count: int) -> str:
 
 
 def _unsuited(kind: Kind, compute: str) -> list[str]:
-    """A note on devices that do not compute in a type themselves."""
-    if kind.rates:
-        lacks = kind.rate(compute) is None
-    else:  # the machine at hand
-        lacks = processor.lacks(compute, jax.local_devices()[0])
+    """A note on devices that gain nothing from a type."""
+    if not kind.rates:  # the machine at hand
+        return processor.remarks(compute, jax.local_devices()[0], kind.name)
+    lacks = kind.rate(compute) is None
     return [processor.advice(compute, kind.name, kind.platform.lower())] * lacks
 
 

@@ -32,6 +32,22 @@ def test_cpus(tmp_path, text, lacking):
     assert not processor.lacks("bfloat16", device("cpu"), tmp_path / "none")
 
 
+def test_cpus_with_instructions_gain_nothing_from_them(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("flags\t\t: fpu avx512_bf16 amx_bf16\n")
+    (remark,) = processor.remarks("bfloat16", device("cpu"), "this CPU", path)
+    assert remark.startswith("this CPU multiplies bfloat16 itself (amx_bf16, avx512_bf")
+    assert remark.endswith("use config.precision.compute=float32")
+    assert not processor.remarks("float32", device("cpu"), "this CPU", path)
+    path.write_text("flags\t\t: fpu\n")
+    (remark,) = processor.remarks("bfloat16", device("cpu"), "this CPU", path)
+    assert "has no instructions" in remark
+    path.write_text("nothing is known\n")
+    assert not processor.remarks("bfloat16", device("cpu"), "this CPU", path)
+    ampere = device("gpu", compute_capability="8.0")
+    assert not processor.remarks("bfloat16", ampere, "A100", path)
+
+
 def test_other_devices():
     volta, ampere = (device("gpu", compute_capability=x) for x in ("7.0", "8.0"))
     assert processor.lacks("bfloat16", volta) and not processor.lacks("float16", volta)
