@@ -1,5 +1,6 @@
 """Four virtual CPU devices, parsed absl flags and a compilation cache for all tests."""
 
+import gc
 import os
 import signal
 import sys
@@ -47,6 +48,17 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Ends a process of xdist at once, which otherwise takes about ten seconds.
+
+    pytest collects garbage several times at its very end, among every program that was
+    traced, and xdist waits for it, although a process no longer reports what is found.
+    """
+    if hasattr(session.config, "workerinput"):
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -38,7 +38,8 @@ def test_a_part_that_fails_keeps_its_rows(
     script.write_text(program)
     monkeypatch.setattr(gpu, "__file__", str(script))
     monkeypatch.setattr(gpu, "GRACE_S", 0.5)
-    monkeypatch.setitem(gpu.SHARES, "numbers", 0.01)
+    for part in ("numbers", "attention"):
+        monkeypatch.setitem(gpu.SHARES, part, 0.01)
     monkeypatch.setattr(benchmark, "until", benchmark.until - 1150)
     monkeypatch.setattr(benchmark.a, "parts", ["numbers", "attention"])
     benchmark.run()
