@@ -14,11 +14,11 @@ from earthformer_jax.ops import (
     cuboid,
     dense,
     dropout,
+    global_attention,
     moments,
     norm,
     patches,
     patterns,
-    recall,
     resample,
     stencil,
 )
@@ -34,7 +34,7 @@ PLANE = np.ones((1, 4, 6, 2), np.float32)
 KERNEL = np.ones((3, 3, 2, 5), np.float32)
 TARGETS = np.zeros((2, 3, 12, 12, 1), np.float32)
 attend = functools.partial(attention.attend, scale=1.0)
-attend_global = functools.partial(attention.attend_global, scale=1.0)
+attend_global = functools.partial(global_attention.attend_global, scale=1.0)
 
 
 def score(metric, forecast, **batch):
@@ -79,7 +79,7 @@ CASES = {
         dict(query=Q, key=K, value=K, mask=np.ones((2, 3, 5), bool)),
     ),
     "attend_global": (attend_global, dict(query=G, key=K, value=K)),
-    "recall": (recall.recall, dict(query=FIELD, history=FIELD)),
+    "recall": (global_attention.recall, dict(query=FIELD, history=FIELD)),
     "dense": (dense.dense, dict(x=PLANE, kernel=np.ones((2, 3)))),
     "layer_norm": (
         functools.partial(norm.layer_norm, epsilon=1e-5),

@@ -1,6 +1,7 @@
 """The position-wise feed-forward layer of a transformer block."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.norm import NORMS, make_norm
 from earthformer_jax.ops.dropout import dropout
+from earthformer_jax.ops.tuned.in_parts import in_parts, parts
 from earthformer_jax.ops.tuned.order import flatten_rows
 from earthformer_jax.ops.tuned.recompute import recompute
 from earthformer_jax.settings import DECAY, at_least, choice, setting
@@ -94,5 +96,17 @@ class FeedForward(nn.Module):
             return down.reshape(*wide[0].shape[:-1], features)
 
         weights = (norm, widen), (narrow.bind_weights(hidden), keys)
-        out = x + recompute((enter, leave), x, weights)
+        places = math.prod(x.shape[1:-1])
+        if train and x.ndim > 2 and parts((x,), places) > 1:
+
+            def layer(weights, _, fields):
+                (part,), (first, second) = fields, weights
+                return part + leave(enter(part, first), second), ()
+
+            # Places of an example on one axis: in the order of dropout.
+            rows = x.reshape(len(x), places, features)
+            out = in_parts(layer, weights, (), (rows,), axis=1, pieces=places)[0]
+            out = out.reshape(x.shape)
+        else:
+            out = x + recompute((enter, leave), x, weights)
         return out if options.pre_norm else norm(out)

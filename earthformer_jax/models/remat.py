@@ -19,7 +19,7 @@ of older configs are "none", "feed_forward" and "blocks", False and True are "no
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from jax.extend.core import primitives
 
 from earthformer_jax.ops.derivatives import in_forward_mode
 from earthformer_jax.ops.devices.varying import varying_axes
+from earthformer_jax.ops.tuned.in_parts import as_a_whole
 from earthformer_jax.ops.tuned.order import schedule_after
 from earthformer_jax.settings import Accepted
 
@@ -145,13 +146,16 @@ def call_block(module: nn.Module, *args: Any, remat: Remat, **static: Any) -> An
     return call(module, *args)
 
 
-def capturing() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def capturing() -> Iterator[None]:
     """A context in which blocks may use arrays that they are not called with.
 
     Such as those that methods put in their place (`flax.linen.intercept_methods`) bring
-    along. `jax.checkpoint` alone finds them, which saves less on a CPU.
+    along. `jax.checkpoint` alone finds them, which saves less on a CPU. Layers are
+    called as a whole (`ops.tuned.in_parts`).
     """
-    return _capturing(True)
+    with _capturing(True), as_a_whole():
+        yield
 
 
 def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ softmax are float32.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import einops
@@ -18,7 +18,7 @@ import numpy as np
 from earthformer_jax.checks import check_array, check_value
 from earthformer_jax.ops.dense import widen
 from earthformer_jax.ops.devices import split
-from earthformer_jax.ops.dropout import Reordered, drop, dropout
+from earthformer_jax.ops.dropout import Reordered, dropout
 from earthformer_jax.ops.library_attention import library_attention
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.settings import FINITE
@@ -177,7 +177,7 @@ def attend(
         if bias is not None:
             bias = jnp.pad(bias, ((0, 0),) * (bias.ndim - 3) + more)
         mask = None if mask is None else np.pad(mask, more, constant_values=True)
-    dropout_key = _checked_key(dropout_rate, dropout_key)
+    dropout_key = checked_key(dropout_rate, dropout_key)
     extra = {}
     if reordered is not None and dropout_key is not None:
         extra = dict(reordered=reordered)
@@ -251,134 +251,6 @@ def implementation_of(implementation: str | Implementation) -> Implementation:
     raise ValueError(f"implementation={implementation!r} is unknown; {known}")
 
 
-def attend_global(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    *,
-    scale: float,
-    valid: np.ndarray | None = None,
-    global_query: jax.Array | None = None,
-    global_key: jax.Array | None = None,
-    global_value: jax.Array | None = None,
-    dropout_rate: float = 0.0,
-    dropout_key: jax.Array | None = None,
-    reordered: Reordered | None = None,
-) -> jax.Array:
-    """Attention of the global vectors to every position, and to each other.
-
-    Args:
-        query: `[b, g, a, d]`.
-        key: `[b, n, s, a, d]`, all positions of all cuboids.
-        value: `[b, n, s, a, e]`; e may differ from d.
-        scale: factor on the scores.
-        valid: bool `[n, s]`, False for positions to leave out, or None.
-        global_query: `[b, g, a, d']` queries against the global keys if those have
-            their own projections; None uses `query`.
-        global_key: `[b, g, a, d']` to attend to the global vectors too, or None.
-        global_value: `[b, g, a, e]`.
-        dropout_rate: share of attention weights dropped.
-        dropout_key: PRNG key; needed when `dropout_rate` > 0.
-        reordered: cuboids that are not in raster order, for dropout.
-
-    Returns:
-        `[b, g, a, e]`.
-
-    Reference:
-        Gao et al. 2022, Earthformer, equation 8.
-    """
-    check_value("scale", scale, FINITE)
-    sizes = check_array("query", query, "b g a d", kind=jnp.floating)
-    sizes = check_array("key", key, "b n s a d", sizes, kind=jnp.floating)
-    sizes = check_array("value", value, "b n s a e", sizes, kind=jnp.floating)
-    if valid is not None:
-        check_array("valid", valid, "n s", sizes, kind=bool)
-    if global_query is not None:
-        near = check_array("global_query", global_query, "b g a f", sizes)
-        check_array("global_key", global_key, "b g a f", near)
-    elif global_key is not None:
-        check_array("global_key", global_key, "b g a d", sizes)
-    if global_key is not None:
-        check_array("global_value", global_value, "b g a e", sizes)
-    dropout_key = _checked_key(dropout_rate, dropout_key)
-    whole = split.parts(key) == 1
-    flat = _positions if whole else _cuboids_and_positions
-    scores, values = [_few_scores(query * scale, flat(key))], [flat(value)]
-    if global_key is not None:
-        own = query if global_query is None else global_query
-        scores.append(_few_scores(own * scale, flat(global_key)))
-        values.append(flat(global_value))
-    if whole:
-        scores, values = jnp.concatenate(scores, 1), [jnp.concatenate(values, 1)]
-        where = None
-        if valid is not None:
-            others = scores.shape[1] - valid.size
-            where = np.pad(valid.ravel(), (0, others), constant_values=True)[:, None]
-        weights = jax.nn.softmax(scores, axis=1, where=where)
-        weights = [dropout(weights, dropout_rate, dropout_key)]
-        sums = "bsm,bsae->bmae"
-    else:
-        where = None if valid is None else valid[..., None]
-        weights = softmax_in_parts(scores, (1, 2), where)
-        weights = _drop_in_parts(weights, dropout_rate, dropout_key, reordered)
-        sums = "bnsm,bnsae->bmae"
-    # Each head's weights meet every head's values, and the matching pairs are picked
-    # out: with few vectors that is cheaper than sorting positions by head.
-    out = functools.reduce(
-        jnp.add,
-        (
-            jnp.einsum(sums, w.astype(v.dtype), v)
-            for w, v in zip(weights, values, strict=True)
-        ),
-    )
-    out = einops.rearrange(out, "b (g h) a e -> b g h a e", h=query.shape[2])
-    return jnp.einsum("bgaae->bgae", out)
-
-
-def softmax_in_parts(
-    scores: Sequence[jax.Array], axis: int | tuple[int, ...], where: np.ndarray | None
-) -> list[jax.Array]:
-    """The softmax of arrays that together make one, along `axis`, left apart.
-
-    Args:
-        scores: arrays that differ in the size of `axis` only.
-        axis: along which their weights sum to 1 together; several count as one.
-        where: broadcastable to the first array, False for positions to leave out; or
-            None. The others are left out nowhere.
-    """
-    if where is not None:
-        scores = [jnp.where(where, scores[0], -jnp.inf), *scores[1:]]
-    highest = [jax.lax.stop_gradient(x).max(axis, keepdims=True) for x in scores]
-    highest = functools.reduce(jnp.maximum, highest)
-    powers = [jnp.exp(x - highest) for x in scores]
-    total = functools.reduce(jnp.add, (x.sum(axis, keepdims=True) for x in powers))
-    return [x / total for x in powers]
-
-
-def _drop_in_parts(weights, rate, key, reordered):
-    """Dropout of weights `[b, n, s, m]` of positions, and `[b, 1, g, m]` of vectors.
-
-    The same elements are dropped as if all positions and vectors were on one axis.
-    """
-    if key is None:
-        return weights
-    if rate == 1.0:
-        return [jnp.zeros_like(x) for x in weights]
-    b, n, s, m = shape = weights[0].shape
-    total = sum(x.shape[1] * x.shape[2] for x in weights)
-    bits = jax.random.bits(key, (b, total, m), jnp.uint32)
-    apart = shape if reordered is None else reordered.apart(shape)
-    if b == 1:
-        # The first bits of the whole, by themselves: to sort parts of an axis that is
-        # not a multiple of the devices, the compiler would gather it.
-        near = jax.random.bits(key, apart, jnp.uint32)
-    else:
-        near = bits[:, : n * s].reshape(apart)
-    near = near if reordered is None else reordered.merge(near)
-    parts = zip(weights, (near, bits[:, None, n * s :]), strict=False)
-    return [drop(x, rate, own) for x, own in parts]
-
-
 def _check_cuboids(query, key, value):
     sizes = check_array("query", query, "b n q a d", kind=jnp.floating)
     sizes = check_array("key", key, "b n s a d", sizes, kind=jnp.floating)
@@ -396,36 +268,6 @@ def _check_extra(bias, mask, sizes):
         check_array("mask", mask, "n q s", sizes, kind=bool)
 
 
-def _few_scores(query, key):
-    """`[b, ..., g * a]`: products of a few queries with keys at many positions.
-
-    Args:
-        query: `[b, g, a, d]`, scaled.
-        key: `[b, ..., a, d]`; all axes between are positions.
-    """
-    heads = query.shape[2]
-    own_head = np.eye(heads, dtype=bool)[:, :, None]
-    spread = jnp.where(own_head, query[:, :, :, None], 0)
-    spread = einops.rearrange(spread, "b g h a d -> b (a d) (g h)")
-    key = einops.rearrange(key, "b ... a d -> b ... (a d)")
-    return jnp.einsum(
-        "b...c,bcm->b...m", key, spread, preferred_element_type=score_type(query)
-    )
-
-
-def _positions(x):
-    """`[b, ..., a, d]` with all axes in between merged into one."""
-    return x.reshape(x.shape[0], -1, *x.shape[-2:])
-
-
-def _cuboids_and_positions(x):
-    """`[b, n, s, a, d]`, also of global vectors `[b, g, a, d]`: as of one cuboid.
-
-    Split fields keep both axes apart (`devices.split`).
-    """
-    return x[:, None] if x.ndim == 4 else x
-
-
 def _by_head(x):
     return einops.rearrange(x, "b n q a d -> b n a q d")
 
@@ -436,7 +278,12 @@ def _in_every_cuboid(x, cuboids):
     return jnp.broadcast_to(x, (x.shape[0], cuboids, *x.shape[2:]))
 
 
-def _checked_key(rate, key):
+def checked_key(rate: float, key: jax.Array | None) -> jax.Array | None:
+    """The key, or None where nothing is dropped.
+
+    Raises:
+        ValueError: for a dropout rate without a key.
+    """
     if not rate:
         return None
     if key is None:

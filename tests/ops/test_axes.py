@@ -10,7 +10,7 @@ import pytest
 from beartype import beartype
 from jaxtyping import Array, Float, TypeCheckError, jaxtyped
 
-from earthformer_jax.ops import attention, cuboid, patches, recall, resample
+from earthformer_jax.ops import attention, cuboid, global_attention, patches, resample
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.tuned.attention import attend as tuned_attend
 from earthformer_jax.ops.tuned.upsample import upsample_convolve
@@ -55,7 +55,7 @@ def attend_global(
     key: Float[Array, "b n s a d"],
     value: Float[Array, "b n s a e"],
 ) -> Float[Array, "b g a e"]:
-    return attention.attend_global(query, key, value, scale=1.0)
+    return global_attention.attend_global(query, key, value, scale=1.0)
 
 
 @check
@@ -81,7 +81,7 @@ def upsample(
 def look_back(
     query: Float[Array, "b l h w c"], history: Float[Array, "b s h w c"]
 ) -> Float[Array, "b l h w c"]:
-    return recall.recall(query, history)
+    return global_attention.recall(query, history)
 
 
 def test_cuboids():

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from earthformer_jax.ops import convolution
-from earthformer_jax.ops.tuned import clip_convolution, strided
+from earthformer_jax.ops.tuned import loop_convolution, strided
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 
@@ -46,7 +46,7 @@ def test_on_a_circle_the_origin_does_not_matter(convolve):
 
 
 @pytest.mark.parametrize(
-    "convolve", [convolution.convolve_clips, clip_convolution.convolve_clips]
+    "convolve", [convolution.convolve_clips, loop_convolution.convolve_clips]
 )
 def test_two_taps_are_the_frame_and_the_next_one(convolve):
     x = draw(1, 3, 1, 1, 1)
@@ -61,7 +61,7 @@ def test_two_taps_are_the_frame_and_the_next_one(convolve):
 )
 def test_clips_as_planes(length, size):
     x, kernel = draw(2, length, 4, 5, 3), draw(*size, 3, 2, seed=1)
-    have = clip_convolution.convolve_clips(x, kernel)
+    have = loop_convolution.convolve_clips(x, kernel)
     want = convolution.convolve_clips(x, kernel)
     np.testing.assert_allclose(have, want, atol=1e-4)
 

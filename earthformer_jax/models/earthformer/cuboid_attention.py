@@ -2,156 +2,57 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import einops
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.checks import shown
 from earthformer_jax.layers import initializers
-from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.norm import make_norm
-from earthformer_jax.models.earthformer.captured import Cut, record
-from earthformer_jax.models.earthformer.options import AttentionOptions
-from earthformer_jax.ops import attention, cuboid
+from earthformer_jax.models.earthformer.captured import Cut
+from earthformer_jax.models.earthformer.projections import Projections
+from earthformer_jax.ops import attention, cuboid, global_attention
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.attention import attend
-from earthformer_jax.ops.tuned.hashed_key import hashed_key
-from earthformer_jax.ops.tuned.order import materialize
+from earthformer_jax.ops.tuned.hashed_key import starting_at
+from earthformer_jax.ops.tuned.in_parts import in_parts, parts
 
 
-class _Projections(nn.Module):
-    """What both layers share: normalisation, linear layers, heads, bias tables."""
+class _Shared(NamedTuple):
+    """What all cuboids of a layer use.
 
-    options: AttentionOptions
+    Attributes:
+        layers: projections and norm by name, as pure functions with their weights.
+        bias: as for `ops.attention.attend`.
+        key: for dropout of attention weights, or None.
+        out_key: for dropout after the projection, or None.
+    """
 
-    def _norm(self, name):
-        return make_norm(self.options.norm, name=name, **self.options.types)
-
-    def _dense(self, name, features, *, use_bias, kernel_init=None, bias_init=None):
-        return Dense(
-            features,
-            use_bias=use_bias,
-            kernel_init=kernel_init or initializers.linear(self.options.linear_init),
-            bias_init=bias_init or nn.initializers.zeros,
-            name=name,
-            **self.options.types,
-        )
-
-    def _cuts(self, x, spec: CuboidSpec, *, time_at_front=False):
-        """The array to project, and the function that makes cuboids of the result.
-
-        Cutting comes first, because sorting is cheapest where the channels are fewest.
-        Where the cut pads, and the projections map zeros to zeros, it comes after them:
-        then less has to be projected.
-
-        Args:
-            x: `[b, t, h, w, c]`.
-            spec: the cut.
-            time_at_front: whether time is padded at the front.
-
-        Returns:
-            the field and a function that cuts, or the field's cuboids `[b, n, q, c]`
-            and the identity.
-        """
-        cut = functools.partial(
-            cuboid.decompose,
-            spec=spec,
-            padding=self.options.padding,
-            time_at_front=time_at_front,
-        )
-        if _pads(spec, x.shape[1:4]) and not self.options.qkv_bias:
-            return x, cut
-        return materialize(cut(x)), lambda cuboids: cuboids
-
-    def _merge_and_project(
-        self, out, spec: CuboidSpec, grid: Grid, train, *, project=True
-    ):
-        """`[b, n, q, a, d]` merged to `[b, *grid, c]` and projected."""
-        out = einops.rearrange(out, "b n q a d -> b n q (a d)")
-        pads = _pads(spec, grid)
-        if pads:
-            out = cuboid.merge(out, spec, grid, self.options.padding)
-        if project:
-            out = self._project(out, train, None if pads else spec.reordered(grid))
-        return out if pads else cuboid.merge(out, spec, grid, self.options.padding)
-
-    def _project(self, out, train, reordered=None):
-        """The output projection of `[..., c]`; `reordered` as for dropout."""
-        out = self._dense("proj", out.shape[-1], use_bias=True)(out)
-        return Dropout(self.options.proj_drop, train)(out, reordered)
-
-    def _heads(self, name, features, parts=1):
-        """A projection to `parts` times `features` channels, split into heads.
-
-        Returns:
-            a function of an array `[..., c]` and of the function to apply to its
-            projection (see `_cuts`); it returns `parts` arrays
-            `[..., a, features / a]`, or the array itself if there is one.
-        """
-        layer = self._dense(name, parts * features, use_bias=self.options.qkv_bias)
-
-        def project(x, then=lambda y: y):
-            heads = tuple(
-                einops.rearrange(
-                    then(part), "... (a d) -> ... a d", a=self.options.num_heads
-                )
-                for part in jnp.split(layer(x), parts, axis=-1)
-            )
-            return heads[0] if parts == 1 else heads
-
-        return project
-
-    def _scale(self, features):
-        heads = self.options.num_heads
-        if features % heads:
-            raise ValueError(
-                f"num_heads must divide the channels; got {heads} heads for "
-                f"{features} channels"
-            )
-        return self.options.qk_scale or (features // heads) ** -0.5
-
-    def _bias_table(
-        self, reach: Grid, index: np.ndarray | jax.Array, x: jax.Array | None = None
-    ):
-        """`[a, q, s]`, or `[p, a, q, s]` for p shares of the examples of `x`."""
-        if not self.options.use_relative_pos:
-            return None
-        table = self.param(
-            "relative_position_bias",
-            initializers.table,
-            (attention.table_rows(reach), self.options.num_heads),
-            self.options.param_dtype,
-        )
-        copied = None
-        if x is not None and self.options.implementation == "xla":
-            copied = split.copies(table, x)
-        return attention.relative_position_bias(
-            table if copied is None else copied, index
-        )
-
-    def _sow_weights(self, queries: Cut, keys: Cut, local, from_global=None):
-        """Computes attention weights where "intermediates" are asked for."""
-        if self.is_mutable_collection("intermediates"):
-            weights = record(queries, keys, local, from_global)
-            self.sow("intermediates", "attention", weights)
-
-    def _dropout(self, train) -> dict[str, Any]:
-        """Keyword arguments of dropout for the functions of `ops.attention`."""
-        if not train or not self.options.attn_drop:
-            return {}
-        key = hashed_key(self.make_rng("dropout"))
-        return dict(dropout_rate=self.options.attn_drop, dropout_key=key)
+    layers: dict[str, Any]
+    bias: jax.Array | None
+    key: jax.Array | None
+    out_key: jax.Array | None
 
 
-class CuboidSelfAttention(_Projections):
+class _Vectors(NamedTuple):
+    """The heads of global vectors, as arguments of functions of `ops.attention`.
+
+    Attributes:
+        seen: of `attend`, by the positions.
+        own: of `attend_global`, by themselves.
+    """
+
+    seen: dict[str, jax.Array]
+    own: dict[str, jax.Array]
+
+
+class CuboidSelfAttention(Projections):
     """Attention inside cuboids and to global vectors, without the residual.
 
     Attributes:
@@ -194,88 +95,185 @@ class CuboidSelfAttention(_Projections):
                 f"global_vectors={shown(global_vectors)}: expected None in a causal "
                 "layer, since global vectors see every position"
             )
-        mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
         grid, features = x.shape[1:4], x.shape[-1]
-        scale = self._scale(features)
         spec = self.spec.fit(grid).spread(grid, split.parts(x))
-        bias = self._bias_table(self.spec.size, self._bias_index(spec), x)
+        axis, pieces = self._pieces(grid, spec)
+        # The released weights count padded positions in another order: not by parts.
+        mixed = self.options.match_reference and self._valid(grid, spec) is not None
+        divided = train and not mixed and parts((x,), pieces) > 1
+        bias = self._bias_table(
+            self.spec.size, self._bias_index(spec), None if divided else x
+        )
+        layers = self._layers_of_field(features)
+        vectors, key_of_vectors, to_vectors = None, None, None
+        local_key = self._key(train)
+        if global_vectors is not None:
+            vectors = self._heads_of_vectors(features, global_vectors)
+            if self.options.separate_global_qkv:
+                layers |= self._layers_between(features, global_vectors.shape[-1])
+            key_of_vectors = self._key(train)
+            to_vectors = self._leave_vectors(global_vectors, train)
+        out_key = Dropout(self.options.proj_drop, train).key()
+        shared = _Shared(layers, bias, local_key, out_key)
+        if not divided:
+            out, from_global = self._inside(shared, vectors, x)
+            if to_vectors is None:
+                return out, None
+            new = global_attention.attend_global(
+                **from_global,
+                **self._dropout(key_of_vectors),
+                reordered=spec.reordered(grid),
+            )
+            return out, to_vectors(new)
 
-        field = self._cuts(self._norm("norm")(x), spec)
-        query, key, value = self._heads("qkv", features, parts=3)(*field)
+        def part(shared, of_example, fields):
+            vectors, key = of_example
+            out, from_global = self._inside(shared, vectors, fields[0])
+            if vectors is None:
+                return out, ()
+            own = ("global_query", "global_key", "global_value")
+            near = {k: v for k, v in from_global.items() if k not in own}
+            return out, global_attention.global_sums(**near, **self._dropout(key))
+
+        positions = np.prod(spec.padded(grid))
+        key, own_key = self._keys_of_sums(key_of_vectors, vectors, len(x), positions)
+        out, sums = in_parts(part, shared, (vectors, key), (x,), axis, pieces)
+        if vectors is None or to_vectors is None:
+            return out, None
+        more = self._sums_of_vectors(vectors.own, self._scale(features), own_key)
+        return out, to_vectors(global_attention.join_sums(sums, more))
+
+    def _inside(
+        self, shared: _Shared, vectors: _Vectors | None, x: jax.Array
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """The update of a field, or of whole cuboids of it, as a pure function.
+
+        Args:
+            shared: by all cuboids.
+            vectors: the global vectors, or None.
+            x: `[b, t, h, w, c]`.
+
+        Returns:
+            the update, and arguments of `attend_global`.
+        """
+        layers = shared.layers
+        mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
+        grid, scale = x.shape[1:4], self._scale(x.shape[-1])
+        spec = self.spec.fit(grid).spread(grid, split.parts(x))
+        field = self._cuts(layers["norm"](x), spec)
+        query, key, value = self._by_head(layers["qkv"], *field, count=3)
         local: dict[str, Any] = dict(
             query=query,
             key=key,
             value=value,
             scale=scale,
-            bias=bias,
+            bias=shared.bias,
             mask=mask(grid, spec, self.options.padding),
             implementation=self.options.implementation,
             reordered=spec.reordered(grid),
-            **self._dropout(train),
+            **self._dropout(shared.key),
         )
-        from_global: dict[str, Any] | None = None
-        new_global = None
-        if global_vectors is not None:
-            g = self._norm("global_norm")(global_vectors)
-            to_global, from_global = self._global_heads(g, field, query, key, value)
-            local |= to_global
+        from_global: dict[str, Any] = {}
+        if vectors is not None:
+            local |= vectors.seen
+            from_global = dict(key=key, value=value) | vectors.own
+            if self.options.separate_global_qkv:
+                local["global_query"] = self._by_head(layers["l2g_q"], *field)
+                from_global |= dict(
+                    key=self._by_head(layers["g2l_k"], *field),
+                    value=self._by_head(layers["g2l_v"], *field),
+                )
             from_global |= dict(scale=scale, valid=self._valid(grid, spec))
-            new_global = attention.attend_global(
-                **from_global, **self._dropout(train), reordered=local["reordered"]
-            )
-            new_global = einops.rearrange(new_global, "b g a d -> b g (a d)")
-            if self.options.use_final_proj:
-                width = new_global.shape[-1]
-                new_global = self._dense(
-                    "global_proj",
-                    width,
-                    use_bias=True,
-                    kernel_init=initializers.torch_kernel,
-                    bias_init=initializers.torch_bias(width),
-                )(new_global)
-                new_global = Dropout(self.options.proj_drop, train)(new_global)
-
         cut = Cut(grid, spec, self.options.padding)
-        self._sow_weights(cut, cut, local, from_global)
+        self._sow_weights(cut, cut, local, from_global or None)
         out = attend(**local)
         out = self._merge_and_project(
-            out, spec, grid, train, project=self.options.use_final_proj
+            out, spec, grid, layers.get("proj"), shared.out_key
         )
-        return out, new_global
+        return out, from_global
 
-    def _global_heads(self, g, field, query, key, value) -> tuple[dict, dict]:
-        """Queries, keys and values of attention to and from the global vectors.
+    def _layers_of_field(self, features) -> dict[str, Any]:
+        layers = dict(
+            norm=self._norm("norm").bind_weights(features),
+            qkv=self._bind("qkv", features, 3 * features),
+        )
+        if self.options.use_final_proj:
+            layers["proj"] = self._bind("proj", features, features, use_bias=True)
+        return layers
 
-        `field` is what `_cuts` returns, the others are those inside cuboids.
-        """
-        features = field[0].shape[-1]
+    def _layers_between(self, features, width) -> dict[str, Any]:
+        """Projections of the field for the global vectors, and for their keys."""
+        return dict(
+            l2g_q=self._bind("l2g_q", features, features),
+            g2l_k=self._bind("g2l_k", features, features),
+            g2l_v=self._bind("g2l_v", features, width),
+        )
+
+    def _heads_of_vectors(self, features, vectors) -> _Vectors:
+        g, width = self._norm("global_norm")(vectors), vectors.shape[-1]
+
+        def heads(name, wide, count=1):
+            return self._by_head(self._bind(name, width, count * wide), g, count=count)
+
         if not self.options.separate_global_qkv:
-            g_query, g_key, g_value = self._heads("global_qkv", features, parts=3)(g)
-            to_global = dict(global_key=g_key, global_value=g_value)
-            from_global = dict(query=g_query, key=key, value=value)
-            if self.options.use_global_self_attn:
-                from_global |= to_global
-            return to_global, from_global
-        width = g.shape[-1]
-        g_key, g_value = self._heads("l2g_global_kv", features, parts=2)(g)
-        to_global = dict(
-            global_query=self._heads("l2g_q", features)(*field),
-            global_key=g_key,
-            global_value=g_value,
-        )
-        from_global = dict(
-            query=self._heads("g2l_global_q", features)(g),
-            key=self._heads("g2l_k", features)(*field),
-            value=self._heads("g2l_v", width)(*field),
-        )
+            query, key, value = heads("global_qkv", features, 3)
+            to_global = dict(global_key=key, global_value=value)
+            own = to_global if self.options.use_global_self_attn else {}
+            return _Vectors(to_global, dict(query=query) | own)
+        key, value = heads("l2g_global_kv", features, 2)
+        to_global = dict(global_key=key, global_value=value)
+        from_global: dict[str, Any] = dict(query=heads("g2l_global_q", features))
         if self.options.use_global_self_attn:
-            own_query, own_key, own_value = self._heads(
-                "g2g_global_qkv", width, parts=3
-            )(g)
-            from_global |= dict(
-                global_query=own_query, global_key=own_key, global_value=own_value
+            names = ("global_query", "global_key", "global_value")
+            own = heads("g2g_global_qkv", width, 3)
+            from_global |= zip(names, own, strict=True)
+        return _Vectors(to_global, from_global)
+
+    def _keys_of_sums(self, key, vectors, examples, positions):
+        """Keys `[b]` for what `attend_global` drops of positions, and of vectors.
+
+        It draws for all positions of an example, then for its vectors, if they attend
+        to themselves.
+        """
+        if key is None or vectors is None:
+            return None, None
+        query = vectors.own["query"]
+        own = query.shape[1] if "global_key" in vectors.own else 0
+        columns = query.shape[1] * query.shape[2]
+        start = np.arange(examples) * (positions + own) * columns
+        return starting_at(key, start), starting_at(key, start + positions * columns)
+
+    def _sums_of_vectors(self, vectors, scale, key):
+        """What the vectors gather from themselves; None if they do not."""
+        if "global_key" not in vectors:
+            return None
+        return global_attention.global_sums(
+            vectors.get("global_query", vectors["query"]),
+            vectors["global_key"][:, None],
+            vectors["global_value"][:, None],
+            scale=scale,
+            **self._dropout(key),
+        )
+
+    def _leave_vectors(self, vectors, train):
+        """The function of what global vectors gathered, `[b, g, a, d]`."""
+        width = vectors.shape[-1]
+        layers = []
+        if self.options.use_final_proj:
+            project = self._dense(
+                "global_proj",
+                width,
+                use_bias=True,
+                kernel_init=initializers.torch_kernel,
+                bias_init=initializers.torch_bias(width),
             )
-        return to_global, from_global
+            layers = [project, Dropout(self.options.proj_drop, train)]
+
+        def leave(gathered):
+            gathered = einops.rearrange(gathered, "b g a d -> b g (a d)")
+            return functools.reduce(lambda x, layer: layer(x), layers, gathered)
+
+        return leave
 
     def _bias_index(self, spec: CuboidSpec) -> np.ndarray:
         reach = self.spec.size
@@ -302,7 +300,7 @@ class CuboidSelfAttention(_Projections):
         return None if valid.all() else valid
 
 
-class CuboidCrossAttention(_Projections):
+class CuboidCrossAttention(Projections):
     """Attention of a field to windows of a memory, without the residual.
 
     The field is normalised, the memory and its global vectors are not.
@@ -349,40 +347,68 @@ class CuboidCrossAttention(_Projections):
             raise ValueError(
                 f"field and memory need the same plane; got {grid} and {memory_grid}"
             )
-        scale = self._scale(features)
-        cut, memory_cut = (
-            self.spec.cuboid(each).spread(each, split.parts(x))
-            for each in (grid, memory_grid)
-        )
+        cut, memory_cut = self._cuts_of(x, memory)
+        axis, pieces = self._pieces(grid, cut, memory_cut)
+        divided = train and axis > 1 and parts((x,), pieces) > 1
         reach = (self.max_temporal_relative, *self.spec.size)
         index = attention.relative_position_index(cut.size, memory_cut.size, reach)
-        bias = self._bias_table(reach, index, x)
-
-        queries = self._cuts(self._norm("norm")(x), cut)
-        keys = self._cuts(memory, memory_cut, time_at_front=True)
-        query = self._heads("q_proj", features)(*queries)
-        to_keys = self._heads("kv_proj", features, parts=2)
-        key, value = to_keys(*keys)
-        to_global = {}
+        bias = self._bias_table(reach, index, None if divided else x)
+        layers = dict(
+            norm=self._norm("norm").bind_weights(features),
+            q_proj=self._bind("q_proj", features, features),
+            kv_proj=self._bind("kv_proj", memory.shape[-1], 2 * features),
+            proj=self._bind("proj", features, features, use_bias=True),
+        )
+        to_global = None
         if global_vectors is not None:
+            to_keys, width = layers["kv_proj"], global_vectors.shape[-1]
             if self.options.separate_global_qkv:
-                to_keys = self._heads("l2g_global_kv", features, parts=2)
-                to_global["global_query"] = self._heads("l2g_q", features)(*queries)
-            g_key, g_value = to_keys(global_vectors)
-            to_global |= dict(global_key=g_key, global_value=g_value)
+                to_keys = self._bind("l2g_global_kv", width, 2 * features)
+                layers["l2g_q"] = self._bind("l2g_q", features, features)
+            names = ("global_key", "global_value")
+            to_global = self._by_head(to_keys, global_vectors, count=2)
+            to_global = dict(zip(names, to_global, strict=True))
+        key, out_key = self._key(train), Dropout(self.options.proj_drop, train).key()
+        shared = _Shared(layers, bias, key, out_key)
+        if not divided:
+            return self._inside(shared, to_global, x, memory)
+
+        def part(shared, vectors, fields):
+            return self._inside(shared, vectors, fields[0], fields[1]), ()
+
+        return in_parts(part, shared, to_global, (x, memory), axis, pieces)[0]
+
+    def _cuts_of(self, *fields):
+        """The cuboids of the field and of the memory, or of equal parts of both."""
+        grids = [each.shape[1:4] for each in fields]
+        split_into = split.parts(fields[0])
+        return [self.spec.cuboid(grid).spread(grid, split_into) for grid in grids]
+
+    def _inside(self, shared: _Shared, to_global, x, memory) -> jax.Array:
+        """The update of a field, or of whole cuboids of it, as a pure function."""
+        layers = shared.layers
+        cut, memory_cut = self._cuts_of(x, memory)
+        grid, memory_grid = x.shape[1:4], memory.shape[1:4]
+        queries = self._cuts(layers["norm"](x), cut)
+        memories = self._cuts(memory, memory_cut, time_at_front=True)
+        query = self._by_head(layers["q_proj"], *queries)
+        key, value = self._by_head(layers["kv_proj"], *memories, count=2)
+        to_global = dict(to_global or {})
+        if "l2g_q" in layers:
+            to_global["global_query"] = self._by_head(layers["l2g_q"], *queries)
         local: dict[str, Any] = dict(
             query=query,
             key=key,
             value=value,
-            scale=scale,
-            bias=bias,
+            scale=self._scale(x.shape[-1]),
+            bias=shared.bias,
             mask=cuboid.cross_attention_mask(
                 grid, cut, memory_grid, memory_cut, self.options.padding
             ),
             implementation=self.options.implementation,
             reordered=cut.reordered(grid),
             **to_global,
-            **self._dropout(train),
+            **self._dropout(shared.key),
         )
         self._sow_weights(
             Cut(grid, cut, self.options.padding),
@@ -390,8 +416,4 @@ class CuboidCrossAttention(_Projections):
             local,
         )
         out = attend(**local)
-        return self._merge_and_project(out, cut, grid, train)
-
-
-def _pads(spec: CuboidSpec, grid: Grid) -> bool:
-    return spec.padded(grid) != tuple(grid)
+        return self._merge_and_project(out, cut, grid, layers["proj"], shared.out_key)

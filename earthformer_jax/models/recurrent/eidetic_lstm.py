@@ -20,8 +20,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from earthformer_jax.layers.dense import Linear
 from earthformer_jax.ops.dense import add
-from earthformer_jax.ops.recall import recall
-from earthformer_jax.ops.tuned.clip_convolution import convolve_clips
+from earthformer_jax.ops.global_attention import recall
+from earthformer_jax.ops.tuned.loop_convolution import convolve_clips
 
 FORGET_BIAS = 1.0
 NORM_EPSILON = 1e-12

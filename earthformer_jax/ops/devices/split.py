@@ -10,6 +10,7 @@ device would be sent the whole field. Functions that merge axes ask here whether
 are split, which is known while a program is traced, and leave the axes apart then.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -74,7 +75,14 @@ def copies(parameter: jax.Array, x: jax.Array) -> jax.Array | None:
     count = shares(x)
     if count == 1 or x.shape[0] % count or parts(x) > 1:
         return None
-    copied = jnp.broadcast_to(parameter, (count, *parameter.shape))
+    return _copies(parameter, x)
+
+
+# Outside a program the parameter may still lie on one device, and the mesh of the type
+# of `x` names none: as part of a program with `x`, it goes to the devices of `x`.
+@functools.partial(jax.jit, inline=True, keep_unused=True)
+def _copies(parameter: jax.Array, x: jax.Array) -> jax.Array:
+    copied = jnp.broadcast_to(parameter, (shares(x), *parameter.shape))
     sharding = jax.NamedSharding(_mesh(x), jax.P(tuple(_divided(x))))
     return jax.lax.with_sharding_constraint(copied, sharding)
 

@@ -14,6 +14,7 @@ simple for statistical use.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +36,37 @@ def hashed_key(key: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(key_words(key), impl=_HASHED)
 
 
+def of_part(words: jax.Array, number: jax.Array) -> jax.Array:
+    """A key for one of equal parts of an array, with the random numbers of that part.
+
+    Args:
+        words: uint32 `[2]`, from `key_words`.
+        number: of the part. Its elements come after those of all parts before it.
+    """
+    number = number.astype(jnp.uint32)[None]
+    return jax.random.wrap_key_data(jnp.concatenate([words, number]), impl=_OF_PART)
+
+
+def starting_at(key: jax.Array, position: Any) -> jax.Array:
+    """A hashing key whose first number is the one that `key` gives to a position.
+
+    Args:
+        key: a key of `hashed_key`; without hashing keys there are no positions.
+        position: integer or integers `[...]`, in the order of the flat array.
+    """
+    words = key_words(key)
+    first = words[0] + jnp.asarray(position).astype(jnp.uint32) * (words[1] | 1)
+    words = jnp.stack([first, jnp.broadcast_to(words[1], first.shape)], axis=-1)
+    return jax.random.wrap_key_data(words, impl=_HASHED)
+
+
 def key_words(key: jax.Array) -> jax.Array:
-    """uint32 `[2]` words for a key: a hashing key's data, otherwise drawn from it."""
-    if _is_hashed(key):
+    """uint32 words for a key: a hashing key's data, otherwise drawn from it.
+
+    Returns:
+        `[2]`; `[3]` for a key `of_part`, whose number is the last one.
+    """
+    if jax.random.key_impl(key) in (_HASHED, _OF_PART):
         return jax.random.key_data(key)
     return jax.random.bits(key, (2,), jnp.uint32)
 
@@ -55,7 +84,7 @@ def keep_mask(
     Args:
         shape: of the mask.
         rate: share of the elements to drop, less than 1.
-        words: uint32 `[2]`, from `key_words`.
+        words: uint32, from `key_words`.
         swap: whether the last two axes of the array are swapped.
         reordered: an axis that is not in the usual order, not one of these two.
     """
@@ -88,8 +117,10 @@ def hashed_bits(position: jax.Array, words: jax.Array) -> jax.Array:
 
     Args:
         position: uint32.
-        words: uint32 `[2]`, from `key_words`.
+        words: uint32, from `key_words`.
     """
+    if len(words) == 3:
+        position = position + words[2] * np.uint32(position.size % 2**32)
     return mix(position * (words[1] | 1) + words[0])
 
 
@@ -144,4 +175,19 @@ _HASHED = extend_random.define_prng_impl(
     fold_in=_fold_in,
     name="hashed",
     tag="hash",
+)
+
+
+def _never(*_):
+    raise NotImplementedError("keys of parts only draw bits; derive keys before")
+
+
+_OF_PART = extend_random.define_prng_impl(
+    key_shape=(3,),
+    seed=_never,
+    split=_never,
+    random_bits=_random_bits,
+    fold_in=_never,
+    name="hashed_of_part",
+    tag="part",
 )

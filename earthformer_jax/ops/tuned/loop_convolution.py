@@ -7,10 +7,12 @@ matrix products and take as long as outside (one CPU core).
 
 import functools
 
+import einops
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.convolution import Padding, convolve, output_plane, pad
 from earthformer_jax.ops.dense import dense, widen
 from earthformer_jax.ops.devices.varying import vary_alike
@@ -54,3 +56,23 @@ def convolve_in_loop(
 ) -> jax.Array:
     """As `ops.convolution.convolve` with stride 1 and no dilation."""
     return _convolve(*vary_alike(x, kernel), padding, wrap)
+
+
+@instead_of(plain.convolve_clips)
+def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """As `ops.convolution.convolve_clips`.
+
+    Computed as a convolution of planes whose channels are those of all the frames that
+    the kernel covers at once.
+    """
+    _, length, h, w, _ = x.shape
+    taps, kh, kw = kernel.shape[:3]
+    before = (taps - 1) // 2
+    x = jnp.pad(x, ((0, 0), (before, taps - 1 - before), *[(0, 0)] * 3))
+    windows = jnp.concatenate([x[:, i : i + length] for i in range(taps)], axis=-1)
+    y = convolve_in_loop(
+        einops.rearrange(windows, "b l h w c -> (b l) h w c"),
+        einops.rearrange(kernel, "kl kh kw c g -> kh kw (kl c) g"),
+        plain.plane_padding((h, w), (kh, kw), "same"),
+    )
+    return einops.rearrange(y, "(b l) h w g -> b l h w g", l=length)

@@ -10,6 +10,7 @@ import pytest
 from earthformer_jax import models
 from earthformer_jax.models import earthformer
 from earthformer_jax.models.earthformer import cuboid_attention as lib
+from earthformer_jax.models.earthformer import projections
 from earthformer_jax.models.earthformer.captured import Captured
 from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
@@ -110,15 +111,17 @@ def test_weights_with_global_vectors(monkeypatch, kind, separate):
     """They sum to 1, are 0 where masked, and with the values make the output."""
     calls = {}
 
-    def watched(name, function):
+    def watched(module, name):
+        function = getattr(module, name)
+
         def call(**arguments):
             calls[name] = arguments, function(**arguments)
             return calls[name][1]
 
-        monkeypatch.setattr(lib.attention, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    watched("attend", lib.attention.attend)
-    watched("attend_global", lib.attention.attend_global)
+    watched(lib.attention, "attend")
+    watched(lib.global_attention, "attend_global")
     options = AttentionOptions(
         HEADS, padding="ignore", separate_global_qkv=separate, qkv_bias=True
     )
@@ -231,9 +234,9 @@ def test_nothing_is_computed_unless_asked_for(monkeypatch, variables, inputs):
     model = make()
     before, asked = program(), program(mutable="intermediates")
     assert asked.count("= exp") > before.count("= exp")
-    monkeypatch.setattr(lib, "record", refuse)
+    monkeypatch.setattr(projections, "record", refuse)
     assert program() == before
     with pytest.raises(AssertionError, match="weights were computed"):
         program(mutable="intermediates")
-    monkeypatch.setattr(lib._Projections, "_sow_weights", lambda *_: None)
+    monkeypatch.setattr(projections.Projections, "_sow_weights", lambda *_: None)
     assert program() == before

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.models.earthformer import cuboid_attention as lib
+from earthformer_jax.models.earthformer import projections
 from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
@@ -62,7 +63,7 @@ def test_projecting_before_padding_changes_nothing(
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, *arguments)
 
     have = run()
-    monkeypatch.setattr(lib, "_pads", lambda *_: False)
+    monkeypatch.setattr(projections, "pads", lambda *_: False)
     chex.assert_trees_all_close(have, run(), rtol=1e-4, atol=1e-5)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from earthformer_jax.ops import cuboid
-from earthformer_jax.ops.attention import softmax_in_parts
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.dropout import Reordered, dropout
+from earthformer_jax.ops.global_attention import softmax_in_parts
 from earthformer_jax.ops.tuned.hashed_key import hashed_key, keep_mask
 
 GRID = (3, 8, 8)

@@ -7,11 +7,10 @@ import pytest
 
 from earthformer_jax.ops.devices.varying import vary_alike, vary_like, varying_axes
 from earthformer_jax.ops.tuned.attention import softmax_attention
-from earthformer_jax.ops.tuned.clip_convolution import convolve_clips
 from earthformer_jax.ops.tuned.dense import dense
 from earthformer_jax.ops.tuned.frame_convolution import LEAST_CHANNELS, convolve_frames
 from earthformer_jax.ops.tuned.gelu import gelu
-from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
+from earthformer_jax.ops.tuned.loop_convolution import convolve_clips, convolve_in_loop
 from earthformer_jax.ops.tuned.norm import layer_norm
 from earthformer_jax.ops.tuned.recompute import recompute
 from earthformer_jax.ops.tuned.stencil import apply_stencil

@@ -10,12 +10,11 @@ import pytest
 
 from earthformer_jax.ops import forward_mode, tuned
 from earthformer_jax.ops.tuned.attention import softmax_attention
-from earthformer_jax.ops.tuned.clip_convolution import convolve_clips
 from earthformer_jax.ops.tuned.dense import dense
 from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
 from earthformer_jax.ops.tuned.gelu import gelu
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
-from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
+from earthformer_jax.ops.tuned.loop_convolution import convolve_clips, convolve_in_loop
 from earthformer_jax.ops.tuned.norm import layer_norm
 from earthformer_jax.ops.tuned.order import materialize
 from earthformer_jax.ops.tuned.recompute import recompute

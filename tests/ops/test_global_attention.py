@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from earthformer_jax.ops.recall import recall
+from earthformer_jax.ops.global_attention import recall
 
 
 def draw(*shape, seed=0):
