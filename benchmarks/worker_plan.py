@@ -14,7 +14,12 @@ from earthformer_jax.profiling import communication, summary
 from earthformer_jax.run import config as config_lib
 from earthformer_jax.run.api import load_config
 from earthformer_jax.run.planning import remedies, work
-from earthformer_jax.run.planning.step import CompiledStep, compile_step, memory_of
+from earthformer_jax.run.planning.step import (
+    UNOPTIMISED,
+    CompiledStep,
+    compile_step,
+    memory_of,
+)
 from earthformer_jax.run.run import Run
 from earthformer_jax.training import mesh as mesh_lib
 
@@ -100,6 +105,56 @@ def step_seconds(config: str, changes: list[str], per_device: int, steps: int) -
     return dict(measured_s=min(seconds[1:]), seconds=seconds[1:])
 
 
+_prepared: dict = {}
+
+
+def planned(config: str, changes: list[str]) -> dict:
+    """What a training step needs by its plan, over all devices, "planned_mib".
+
+    Args:
+        config: its name, as for --config.
+        changes: as for `exchanges`.
+    """
+    this = _run(config, changes)
+    step = compile_step(
+        this.config, this.dataset, this.model, jax.devices(), UNOPTIMISED
+    )
+    memory = memory_of(step, this.config.train.micro_batch, is_cpu=True)
+    count = len(jax.devices())
+    return dict(devices=count, planned_mib=count * memory.peak / MIB)
+
+
+def prepare_step(config: str, changes: list[str], per_device: int) -> dict:
+    """Compiles a step on one device and takes it once, for `next_step`.
+
+    Args:
+        config: its name, as for --config.
+        changes: as for `exchanges`.
+        per_device: examples.
+    """
+    this = _run(config, [*changes, *_examples(per_device)])
+    step = compile_step(this.config, this.dataset, this.model, jax.devices()[:1])
+    host = _batch(this)
+    batch = jax.device_put(
+        {name: np.array(host[name]) for name in step.batch},
+        {name: leaf.sharding for name, leaf in step.batch.items()},
+    )
+    state = step.create(jax.random.key(0))
+    _prepared.update(program=step.program, state=state, batch=batch)
+    next_step()
+    machine.forget_peak()
+    return next_step() | dict(peak_mib=machine.peak_mib())
+
+
+def next_step() -> dict:
+    """Takes the next step after `prepare_step`; its "seconds"."""
+    start = time.perf_counter()
+    state, scalars = _prepared["program"](_prepared["state"], _prepared["batch"])
+    jax.block_until_ready((state, scalars))
+    _prepared["state"] = state
+    return dict(seconds=time.perf_counter() - start)
+
+
 def _examples(number: int) -> list[str]:
     """All examples of a step at a time."""
     fields = ("train.batch_size", "train.micro_batch", "eval.batch_size")
@@ -150,5 +205,5 @@ def _taken(step: CompiledStep, host: dict, steps: int) -> dict:
 
 
 if __name__ == "__main__":
-    commands = (measure, exchanges, step_seconds)
+    commands = (measure, exchanges, step_seconds, planned, prepare_step, next_step)
     serve({command.__name__: command for command in commands})
