@@ -69,7 +69,8 @@ class CausalSelfAttention(CuboidSelfAttention):
         features, padding = x.shape[-1], self.options.padding
         spec = self.spec.fit(cells.grid)
         row, place = cells.places(spec, padding)
-        query, *new = self._heads("qkv", features, parts=3)(self._norm("norm")(x))
+        layer = self._bind("qkv", features, 3 * features)
+        query, *new = self._by_head(layer, self._norm("norm")(x), count=3)
         shape = cuboid.raster_order(cells.grid, spec, padding).shape
         key, value = (
             self._keep(name, part, shape, row, place)
@@ -135,7 +136,8 @@ class WindowAttention(CuboidCrossAttention):
         memory_cut = self.spec.cuboid(memory_grid)
         if x is None:
             keys = self._cuts(memory, memory_cut, time_at_front=True)
-            parts = self._heads("kv_proj", features, parts=2)(*keys)
+            layer = self._bind("kv_proj", features, 2 * features)
+            parts = self._by_head(layer, *keys, count=2)
             for name, part in zip(("key", "value"), parts, strict=True):
                 by_head = einops.rearrange(part, "b n s a d -> b a n s d")
                 self.put_variable("memory", name, by_head)
@@ -149,7 +151,8 @@ class WindowAttention(CuboidCrossAttention):
         mask = cuboid.cross_attention_mask(
             cells.grid, cut, memory_grid, memory_cut, padding
         )
-        query: Any = self._heads("q_proj", features)(self._norm("norm")(x))
+        layer = self._bind("q_proj", features, features)
+        query: Any = self._by_head(layer, self._norm("norm")(x))
         out = attention.attend_in_place(
             query,
             self.get_variable("memory", "key"),

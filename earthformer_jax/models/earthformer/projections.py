@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
+from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.models.earthformer.captured import Cut, record
 from earthformer_jax.models.earthformer.options import AttentionOptions
@@ -80,6 +81,11 @@ class Projections(nn.Module):
             reordered = None if padded else spec.reordered(grid)
             out = dropout(proj(out), self.options.proj_drop, key, reordered)
         return out if padded else cuboid.merge(out, spec, grid, self.options.padding)
+
+    def _project(self, out, train):
+        """The output projection of `[..., c]`, with dropout."""
+        layer = self._bind("proj", out.shape[-1], out.shape[-1], use_bias=True)
+        return Dropout(self.options.proj_drop, train)(layer(out))
 
     def _bind(self, name, inputs, features, use_bias=None):
         """A linear layer as a pure function that carries its weights."""
