@@ -12,6 +12,7 @@ from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.dropout import Reordered, dropout
 from earthformer_jax.ops.global_attention import softmax_in_parts
 from earthformer_jax.ops.tuned.hashed_key import hashed_key, keep_mask
+from earthformer_jax.training import mesh as mesh_lib
 
 GRID = (3, 8, 8)
 
@@ -115,3 +116,18 @@ def test_parts_inside_shard_map():
     sharded = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec)
     jax.eval_shape(sharded, jax.ShapeDtypeStruct((4,), np.float32))
     assert found == [1]
+
+
+def test_copies_outside_a_program():
+    """A parameter on one device, for examples on four: values and gradient."""
+    mesh = mesh_lib.data_mesh()
+    x = jnp.arange(8.0).reshape(4, 2)
+    on_four = jax.device_put(x, mesh_lib.by_example(mesh))
+
+    def loss(parameter):
+        copied = split.copies(parameter, on_four)
+        assert copied is not None
+        return jnp.sum(on_four * split.of_examples(copied, len(on_four)))
+
+    gradient = jax.grad(loss)(jnp.ones(2))
+    np.testing.assert_array_equal(gradient, x.sum(0))
