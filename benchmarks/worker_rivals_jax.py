@@ -9,7 +9,6 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import cases, jax_cpu, machine, rival_cases, worker_jax  # noqa: E402
-from benchmarks.contestant import Contestant  # noqa: E402
 from benchmarks.processes import serve  # noqa: E402
 from earthformer_jax import models  # noqa: E402
 from earthformer_jax.interop import (  # noqa: E402
@@ -22,7 +21,7 @@ from earthformer_jax.models.recurrent import ConvLSTM  # noqa: E402
 from earthformer_jax.training import mesh as mesh_lib  # noqa: E402
 
 
-class OnJax(Contestant):
+class OnJax(worker_jax.Ours):
     """The public methods are the commands."""
 
     def start(self, side: str, rival: str) -> dict:
@@ -79,19 +78,6 @@ class OnJax(Contestant):
             self.parameters = params
         leaves = jax.tree.leaves(self.parameters)
         return dict(parameters=sum(leaf.size for leaf in leaves))
-
-    def forecast(self, path: str) -> None:
-        """Writes the result of a forward pass to an .npy file."""
-        np.save(path, np.asarray(self.program(self.state, self.batch)))
-
-    def _call(self):
-        if self.mode == "forward":
-            jax.block_until_ready(self.program(self.state, self.batch))
-            return None
-        made = self.program(self.state, self.batch)
-        jax.block_until_ready(made)
-        self.state = made[0]
-        return made[1]["loss"]
 
     def _prepare_layer(self, everywhere) -> None:
         """One ConvLSTM; a step of training also gives the gradient of its input."""

@@ -106,10 +106,10 @@ class Projections(nn.Module):
         return heads[0] if count == 1 else heads
 
     def _pieces(self, grid: Grid, *specs: CuboidSpec) -> tuple[int, int]:
-        """The axis of fields along which cuboids can be divided, and how often.
+        """The axis along which a field can be divided, and into how many pieces.
 
-        It is the first of which there are several cuboids: then those of a part follow
-        each other, as their random numbers do. 1: not at all.
+        It is the first axis that has several cuboids, so that those of a piece follow
+        each other, as their random numbers do. One piece: it cannot be divided.
         """
         spec = specs[0]
         counts = spec.counts(grid)

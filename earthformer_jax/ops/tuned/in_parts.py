@@ -199,20 +199,29 @@ def _loop(part, axis, count, weights, numbers, examples, fields):
             return (
                 jax.tree.map(jnp.add, found[0], down),
                 jax.tree.map(
-                    lambda x, new: x.at[slice_.example].add(new[0]),
+                    lambda x, new: x.at[slice_.example].add(new[0].astype(x.dtype)),
                     found[1],
                     of_example,
                 ),
                 jax.tree.map(slice_.put, found[2], of_part),
             )
 
-        empty = jax.tree.map(jnp.zeros_like, (weights, examples, fields))
+        # Sums over parts are float32 at least.
+        empty = (
+            *jax.tree.map(_wide_zeros, (weights, examples)),
+            jax.tree.map(jnp.zeros_like, fields),
+        )
         empty = vary_like(empty, kept, gradient)
-        return *lax.fori_loop(0, steps, step, empty), None
+        sums = lax.fori_loop(0, steps, step, empty)
+        return *jax.tree.map(lambda x, y: y.astype(x.dtype), kept[:3], sums), None
 
     run.defvjp(forward, backward)
     rest = words, words_of_examples, numbers
     return run(*vary_alike(weights, examples, fields, rest))
+
+
+def _wide_zeros(x):
+    return jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _apart(arrays):

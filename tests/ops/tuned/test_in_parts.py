@@ -67,6 +67,22 @@ def test_equals_the_whole(small_parts):
     assert 0.3 < np.mean(y == 0) < 0.7
 
 
+def test_sums_are_wide(monkeypatch):
+    """A thousand parts add to gradients in bfloat16 without being rounded away."""
+    monkeypatch.setattr(tuned, "PART_BYTES", 2)
+    fields = (jnp.ones((1, 1000, 1), jnp.bfloat16),)
+    one = jnp.ones((1, 1), jnp.bfloat16)
+
+    def loss(weights, examples):
+        def layer(weights, examples, fields):
+            return fields[0] * weights + examples, ()
+
+        return tuned.in_parts(layer, weights, examples, fields, 1, 1000)[0].sum()
+
+    found = jax.grad(loss, (0, 1))(one, one)
+    assert [x.item() for x in found] == [1000, 1000]
+
+
 def test_on_several_devices(small_parts):
     """Examples stay on their devices; the weights' gradient is exchanged once."""
     mesh = mesh_lib.data_mesh()
