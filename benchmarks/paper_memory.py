@@ -21,6 +21,8 @@ sys.path[0] = str(pathlib.Path(__file__).parents[1])
 from benchmarks import machine, report  # noqa: E402
 from benchmarks.processes import Worker  # noqa: E402
 from earthformer_jax.models.remat import NAMES  # noqa: E402
+from earthformer_jax.run.api import load_config  # noqa: E402
+from earthformer_jax.settings import ConfigError  # noqa: E402
 
 
 def measure(config: str, names: list[str], examples: int, rounds: int) -> list[dict]:
@@ -68,7 +70,7 @@ def table(rows: list[dict]) -> str:
     return report.table(columns, rows)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Runs the measurements requested on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -79,11 +81,16 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1, help="of the steps timed")
     parser.add_argument("--rounds", type=int, default=5, help="0: nothing is timed")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file; .md next to it")
-    a = parser.parse_args()
+    a = parser.parse_args(arguments)
     if a.examples < 1 or a.rounds < 0:
         parser.error(
             f"--examples={a.examples} must be positive, --rounds={a.rounds} at least 0"
         )
+    for config in a.configs:  # all of them before the first one is compiled
+        try:
+            load_config(config)
+        except ConfigError as error:
+            parser.error(str(error))
     found = dict(machine=machine.describe(), rows=[])
     for config in a.configs:
         found["rows"] += measure(config, a.remat, a.examples, a.rounds)
