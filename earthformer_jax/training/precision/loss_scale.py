@@ -10,6 +10,8 @@ Reference:
     https://arxiv.org/abs/1710.03740
 """
 
+import collections
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from flax import struct
 
 LEAST, MOST = 1.0, 2.0**24
 FIRST, WINDOW = 2.0**15, 2000  # scale, and steps after which it is doubled
+_JOINED = 32  # leaves at most, so that the compiler's functions stay small
 
 
 @struct.dataclass
@@ -66,8 +69,20 @@ def cannot_shrink(now: LossScale) -> jax.Array:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether all numbers of a tree are finite; bool `()`."""
-    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+    """Whether all numbers of a tree are finite; bool `()`.
+
+    Leaves of one shape are joined first: with a reduction for each of 2,000 leaves the
+    training step on N-body MNIST compiles in 66 instead of 42 s (two CPU cores).
+    """
+    alike = collections.defaultdict(list)
+    for x in jax.tree.leaves(tree):
+        alike[jnp.shape(x)].append(jnp.isfinite(x))
+    found = [
+        functools.reduce(jnp.logical_and, same[start : start + _JOINED]).all()
+        for same in alike.values()
+        for start in range(0, len(same), _JOINED)
+    ]
+    return functools.reduce(jnp.logical_and, found, jnp.array(True))
 
 
 def where(is_finite: jax.Array, new: Any, old: Any) -> Any:

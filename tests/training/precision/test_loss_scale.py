@@ -112,3 +112,25 @@ def test_where_the_scale_is_not_at_fault(batch):
     assert scalars["is_finite"]
     _, scalars = step(state, bad)
     assert not scalars["is_finite"]
+
+
+def test_every_number_has_to_be_finite():
+    names = [f"{kind}_{k}" for kind in "ab" for k in range(40)]
+    tree = {name: np.ones((2, 3) if "a" in name else 5, np.float32) for name in names}
+    check = jax.jit(lib.all_finite)
+    assert check(tree) and lib.all_finite({}) and lib.all_finite([np.int32(7)])
+    for name in names:
+        for bad in (np.nan, -np.inf):
+            leaf = np.array(tree[name])
+            leaf.flat[-1] = bad
+            assert not check(tree | {name: leaf}), name
+
+
+def test_leaves_of_one_shape_are_reduced_together():
+    def reductions(number):
+        leaves = [jax.ShapeDtypeStruct((4, 4), np.float32)] * number
+        return (
+            jax.jit(lib.all_finite).lower(leaves).as_text().count("stablehlo.reduce(")
+        )
+
+    assert reductions(8) == 1 and reductions(100) == 4
