@@ -2,6 +2,7 @@ r"""Examples per second of processor time: how fast one core reads or makes exam
 
     python benchmarks/reading.py                            every kind
     python benchmarks/reading.py nbody enso --against=TREE  beside another version
+    python benchmarks/reading.py nbody enso radar --start   until the first batch
 
 TREE is the folder of another checkout of this repository (`git worktree add TREE TAG`).
 Both are measured in turns, each in a process of its own with one thread, and the ratio
@@ -12,6 +13,9 @@ Kinds: nbody, moving, enso and radar are generated; flat, gzip and frames read a
 SEVIR's layout, uint8 (event, 384, 384, 49), stored without compression, compressed by
 event, and compressed by frame. The first batch of each turn is not counted: it waits
 until the process has imported what it needs.
+
+--start measures that wait instead: the seconds from the order to start a process that
+reads ahead (`config.train.num_workers=1`) until its first batch is there.
 """
 
 import argparse
@@ -32,6 +36,7 @@ STORED = {
 }
 BATCH = {"nbody": 32, "moving": 32, "enso": 32}  # else 4
 EVENTS = 8
+RATE = "examples_per_cpu_second"
 
 
 def write_files(folder: pathlib.Path) -> None:
@@ -80,6 +85,20 @@ def rate(kind: str, folder: str, seconds: float) -> float:
     return count / (time.process_time() - start)
 
 
+def seconds_to_first(kind: str, folder: str) -> float:
+    """Seconds until another process has been started and has read its first batch."""
+    from earthformer_jax import data
+    from earthformer_jax.data import pipeline
+
+    loaded = data.load(config_of(kind, folder), 0).data
+    start = time.perf_counter()
+    batches = pipeline.train_batches(
+        loaded, batch_size=BATCH.get(kind, 4), seed=0, num_workers=1
+    )
+    next(batches)
+    return time.perf_counter() - start
+
+
 def in_tree(tree: str, *arguments: str) -> float:
     """What this file prints when it is run with the package of a tree."""
     environment = os.environ | {
@@ -103,6 +122,7 @@ def main() -> None:
     parser.add_argument("--against", help="folder of another checkout")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
+    parser.add_argument("--start", action="store_true", help="time of the first batch")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -110,7 +130,10 @@ def main() -> None:
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"{', '.join(sorted(unknown))}: expected {', '.join(KINDS)}")
     if arguments.folder:  # a measurement that was started below
-        print(rate(kinds[0], arguments.folder, arguments.seconds))
+        if arguments.start:
+            print(seconds_to_first(kinds[0], arguments.folder))
+        else:
+            print(rate(kinds[0], arguments.folder, arguments.seconds))
         return
     here = str(pathlib.Path(__file__).parents[1])
     trees = [here] + [arguments.against] * bool(arguments.against)
@@ -120,13 +143,15 @@ def main() -> None:
             write_files(pathlib.Path(folder))
         for kind in kinds:
             options = [kind, f"--folder={folder}", f"--seconds={arguments.seconds}"]
+            options += ["--start"] * arguments.start
             turns = [
                 [in_tree(tree, *options) for tree in trees]
                 for _ in range(arguments.turns)
             ]
             middle = [statistics.median(x) for x in zip(*turns, strict=True)]
-            rows[kind] = {"examples_per_cpu_second": middle, "turns": turns}
-            text = " | ".join(f"{x:,.1f}" for x in middle)
+            what = "first_batch_seconds" if arguments.start else RATE
+            rows[kind] = {what: middle, "turns": turns}
+            text = " | ".join(f"{x:,.2f}" for x in middle)
             if len(trees) == 2:
                 ratio = statistics.median(a / b for a, b in turns)
                 rows[kind]["ratio"] = ratio
