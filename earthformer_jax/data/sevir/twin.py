@@ -39,7 +39,8 @@ MAX_CODE = 254
 # used here for all codes, so that values below 0.12 kg/m2 are invisible.
 CODE_OFFSET, CODE_SCALE = 83.9, 38.9
 
-ROWS = 128  # that are computed at a time
+ROWS = 128  # that are computed at a time; rain is computed in as many columns, too
+GAUSSIANS = 256  # that are computed at a time
 # Rows and columns of the texture that one product of matrices gives.
 BLOCK_ROWS, BLOCK_COLUMNS = 4, 16
 DARK = 1e-9  # kg/m2: what one cell adds is left out below it
@@ -272,36 +273,58 @@ class _Rain:
         seen = (age > 0) & (age < 1)
         seen &= np.all((place + reach > 0) & (place - reach < pixels - 1), axis=-1)
         place, size, reach = place[seen], size[seen], reach[seen]
-        self._first, self._last = place[:, 0] - reach[:, 0], place[:, 0] + reach[:, 0]
-        self._north, self._east = _scratch("cells", (2, len(size), pixels))
-        for i, gauss in enumerate((self._north, self._east)):
-            _gauss(place[:, i], size[:, i], gauss)
-        self._north *= (factor * amplitude[seen]).astype(np.float32)[:, None]
-        stops = np.cumsum(np.count_nonzero(seen, axis=1))
-        self._of_frame = [slice(*x) for x in zip([0, *stops], stops, strict=False)]
-        self._rows = np.empty((ROWS, pixels), np.float32)
+        height = (factor * amplitude[seen]).astype(np.float32)[:, None]
+        starts = np.arange(0, pixels, ROWS)
+        stops = np.minimum(starts + ROWS, pixels)
+        self._strips = [slice(*x) for x in zip(starts, stops, strict=True)]
+        # Most cells reach one or two strips along each axis: [strip, cell, axis].
+        near = place - reach < (stops - 1)[:, None, None]
+        near &= place + reach > starts[:, None, None]
+        gauss = _scratch("cells", (int(np.count_nonzero(near)), ROWS))
+        self._north, self._east = [], []
+        for axis, all_parts in enumerate((self._north, self._east)):
+            for strip, reaches in zip(self._strips, near[..., axis], strict=True):
+                which = np.flatnonzero(reaches)
+                part, gauss = np.split(gauss, [len(which)])
+                part = part[:, : strip.stop - strip.start]
+                _gauss(place[which, axis] - strip.start, size[which, axis], part)
+                if axis == 0:
+                    part *= height[which]
+                all_parts.append(part)
+        # For each tile, which rows of the two parts above meet in it, frame by frame.
+        row = np.cumsum(near, axis=1) - 1
+        frame, frames = np.nonzero(seen)[0], np.arange(len(minutes) + 1)
+        self._tiles = {}
+        for k, i in itertools.product(range(len(starts)), repeat=2):
+            which = np.flatnonzero(near[k, :, 0] & near[i, :, 1])
+            ends = np.searchsorted(frame[which], frames).tolist()
+            self._tiles[k, i] = row[k, which, 0], row[i, which, 1], ends
+        self._values = np.empty((ROWS, pixels), np.float32)
 
     def rows(self, frame: int, rows: slice) -> np.ndarray | None:
-        """Some rows, float32 `[rows, w]`, until the next call; None: no rain there.
+        """One of the strips of `ROWS` rows, float32 `[rows, w]`, until the next call.
 
-        Rain below `DARK` of a cell may be missing.
+        Rain below `DARK` of a cell may be missing. None: there is no rain.
         """
-        cells = self._of_frame[frame]
-        near = np.flatnonzero(
-            (self._first[cells] < rows.stop - 1) & (self._last[cells] > rows.start)
-        )
-        if not len(near):
-            return None
-        values = self._rows[: rows.stop - rows.start]
-        north = self._north[cells].take(near, 0)[:, rows]
+        strip, is_dry = rows.start // ROWS, True
+        values = self._values[: rows.stop - rows.start]
         # Products of a few rows run in one thread, so readers do not compete for cores.
         few = math.gcd(8, len(values))
-        np.matmul(
-            north.reshape(len(near), -1, few).transpose(1, 2, 0),
-            self._east[cells].take(near, 0),
-            out=values.reshape(-1, few, values.shape[1]),
-        )
-        return values
+        blocks = values.reshape(-1, few, values.shape[1])
+        for i, columns in enumerate(self._strips):
+            north, east, ends = self._tiles[strip, i]
+            cells = slice(*ends[frame : frame + 2])
+            if cells.start == cells.stop:
+                values[:, columns] = 0
+                continue
+            north = self._north[strip].take(north[cells], 0)
+            np.matmul(
+                north.reshape(len(north), -1, few).transpose(1, 2, 0),
+                self._east[i].take(east[cells], 0),
+                out=blocks[..., columns],
+            )
+            is_dry = False
+        return None if is_dry else values
 
 
 def _gauss(middle: np.ndarray, size: np.ndarray, out: np.ndarray) -> None:
@@ -319,10 +342,10 @@ def _gauss(middle: np.ndarray, size: np.ndarray, out: np.ndarray) -> None:
     terms = np.stack([-np.square(m), 2 * m, np.full_like(m, -1)], axis=1)
     terms /= 2 * np.square(size)[:, None]
     powers = np.stack([np.ones(pixels), x, np.square(x)])
-    exponent = np.empty((ROWS, pixels))
-    for first in range(0, len(m), ROWS):
-        part = out[first : first + ROWS]
-        np.matmul(terms[first : first + ROWS], powers, out=exponent[: len(part)])
+    exponent = np.empty((GAUSSIANS, pixels))
+    for first in range(0, len(m), GAUSSIANS):
+        part = out[first : first + GAUSSIANS]
+        np.matmul(terms[first : first + GAUSSIANS], powers, out=exponent[: len(part)])
         # At least 1e-13 far away, because denormal numbers are slow to multiply.
         np.maximum(exponent[: len(part)], -30, out=part, casting="same_kind")
         np.exp(part, out=part)
