@@ -14,7 +14,7 @@ from earthformer_jax.training import step as step_lib
 from tests.models.test_forward_mode import SMALLEST, quickly_compiled
 
 STEPS = 24
-NAMES = ("unet", "conv_lstm")
+NAMES = ("unet", "conv_lstm", "earthformer")
 
 
 @pytest.mark.slow
