@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from earthformer_jax.metrics import bootstrap
 from earthformer_jax.metrics.ensembles import crps as crps_lib
 from earthformer_jax.metrics.ensembles.scores import EnsembleScores, Event
 from earthformer_jax.metrics.precipitation import verification
@@ -391,3 +392,54 @@ def test_similarity(case):
         with np.errstate(divide="ignore"):
             other = skimage.peak_signal_noise_ratio(*pair, data_range=1.0)
         assert noise[lead] == pytest.approx(other, rel=1e-5)
+
+
+def errors_of_two(examples: int) -> np.ndarray:
+    """Errors `[2, n]` of two forecasts, on examples that are hard for both at times."""
+    rng = np.random.default_rng(2)
+    hard = np.convolve(rng.normal(size=examples + 9), np.ones(10), "valid") ** 2
+    return np.stack([hard + rng.normal(size=examples), hard + 0.2])
+
+
+def test_intervals_are_those_of_its_block_bootstrap():
+    """Circular blocks, the last one shortened; of a mean and of a paired difference."""
+    processing, xr = library("scores.processing"), library("xarray")
+    examples, block, samples = 125, 10, 4000
+    errors = errors_of_two(examples)
+    a, b = bootstrap.totals(bootstrap.draw(examples, block, samples), errors.T).T
+    np.random.seed(0)  # the library draws from NumPy's global generator
+    drawn = processing.block_bootstrap(
+        xr.DataArray(errors, dims=("forecast", "start")),
+        blocks={"start": block},
+        n_iteration=samples,
+    ).mean("start")
+    for ours, theirs in ((a, drawn[0]), (b, drawn[1]), (a - b, drawn[0] - drawn[1])):
+        found = bootstrap.interval(ours / examples)
+        wanted = np.quantile(theirs, (0.05, 0.95))
+        np.testing.assert_allclose(found, wanted, atol=0.05 * np.ptp(wanted))
+
+
+def test_a_paired_test_is_that_of_diebold_and_mariano():
+    """Independent starts: as corrected by Harvey, Leybourne and Newbold."""
+    tests, xr = library("scores.stats.statistical_tests"), library("xarray")
+    errors = errors_of_two(60)
+    a, b = bootstrap.totals(bootstrap.draw(60, 1, 8000), errors.T).T / 60
+    found = bootstrap.paired(a, b, 0.9, 60)
+    gap = xr.DataArray(
+        [errors[0] - errors[1]],
+        dims=("lead", "start"),
+        coords={"lead": [1], "h": ("lead", [1])},
+    )
+    other = tests.diebold_mariano(
+        gap,
+        "lead",
+        "h",
+        method="HLN",
+        confidence_level=0.9,
+        statistic_distribution="t",
+    )
+    assert found.value == pytest.approx(other["mean"].item())
+    sure = other["confidence_gt_0"].item()
+    assert found.p_value == pytest.approx(2 * min(sure, 1 - sure), abs=0.02)
+    limits = [other["ci_lower"].item(), other["ci_upper"].item()]
+    np.testing.assert_allclose(found.interval, limits, atol=0.05 * np.ptp(limits))

@@ -75,7 +75,7 @@ def damped(fitted: Fitted, normalization: Affine) -> Arrays:
 
 def _lim(fitted: Fitted) -> dict[str, np.ndarray]:
     if fitted.lim is None:
-        raise ValueError("the training months are too few for a linear inverse model")
+        raise _unfitted(fitted, "lim")
     basis, system = fitted.lim.basis, fitted.lim.system
     ocean, modes = basis.ocean_mask, len(basis.variance)
     projection = np.zeros((*ocean.shape, modes))
@@ -90,10 +90,7 @@ def _lim(fitted: Fitted) -> dict[str, np.ndarray]:
 def _lim_field_memory(fitted: Fitted) -> dict[str, np.ndarray]:
     model = fitted.lim_field_memory
     if model is None:
-        raise ValueError(
-            "the training months are too few for a linear inverse model with the "
-            "memory of fields"
-        )
+        raise _unfitted(fitted, "lim_field_memory")
     systems = [
         (x.projection, x.memory_projection, x.offset, x.patterns, x.system.transition)
         for x in model.parts
@@ -104,10 +101,7 @@ def _lim_field_memory(fitted: Fitted) -> dict[str, np.ndarray]:
 def _lim_hidden(fitted: Fitted, in_len: int) -> dict[str, np.ndarray]:
     model = fitted.lim_hidden
     if model is None:
-        raise ValueError(
-            "the training months are too few for a linear inverse model with hidden "
-            "states"
-        )
+        raise _unfitted(fitted, "lim_hidden")
     systems, gains = [], []
     for part in model.parts:
         seen, (n, _) = part.projection.shape[-1], part.system.transition.shape[1:]
@@ -127,6 +121,14 @@ def _lim_hidden(fitted: Fitted, in_len: int) -> dict[str, np.ndarray]:
         _, n, _, seen = values.shape
         into[:, :n, :, :seen] = values
     return arrays | {"gains": filled}
+
+
+def _unfitted(fitted: Fitted, name: str) -> ValueError:
+    """Why a system is missing, and what can be corrected instead."""
+    why = fitted.problems.get(name, "the training months are too few")
+    there = [x for x in ("lim_field_memory", "lim") if getattr(fitted, x) is not None]
+    others = ", ".join([*there, "damped_persistence"])
+    return ValueError(f"{why}; use more training months, or another base: {others}")
 
 
 def _filled(systems: list[tuple[np.ndarray, ...]], most: int) -> dict[str, np.ndarray]:

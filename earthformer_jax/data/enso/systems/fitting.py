@@ -38,6 +38,7 @@ class Fitted:
         lim_field_memory: that with the memory of fields.
         lim_hidden: that with hidden states, from all months of the inputs.
         oscillator: the recharge oscillator.
+        problems: by name, why those that are None could not be fitted, if known.
     """
 
     damping: np.ndarray
@@ -46,6 +47,7 @@ class Fitted:
     lim_field_memory: FieldMemoryModel | None = None
     lim_hidden: HiddenStateModel | None = None
     oscillator: StateModel | None = None
+    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def forecasts(self) -> dict[str, Callable]:
@@ -111,13 +113,15 @@ def fit(
         where = ocean, latitude, grid.longitude
         return fit_oscillator(late.months, *where, nino_weights, out_len)
 
-    made = {}
+    made, problems = {}, {}
     for make in (lim, lim_memory, lim_field_memory, lim_hidden, oscillator):
         try:
             made[make.__name__] = make()
         except ValueError as error:  # training itself needs no reference forecast
             logger.info("without the reference forecast %s: %s", make.__name__, error)
-    return Fitted(damping_factors(training.known, ocean, out_len), **made)
+            problems[make.__name__] = str(error)
+    damping = damping_factors(training.known, ocean, out_len)
+    return Fitted(damping, **made, problems=problems)
 
 
 def fitting(
