@@ -15,7 +15,7 @@ from earthformer_jax.data.task import (
     Task,
 )
 from earthformer_jax.models.contract import Embedder, Forecaster, Tokenizer
-from earthformer_jax.reports import embedding, frames, restoring, scoring
+from earthformer_jax.reports import frames, restoring, scoring
 from earthformer_jax.reports.nino import report as nino
 from earthformer_jax.reports.page import drawing, fields, figures, tidy, writing
 from earthformer_jax.reports.page.about import About
@@ -52,8 +52,20 @@ def score(
 
 score.register(ForecastFrames, frames.score)
 score.register(ForecastNino, nino.score)
-score.register(EmbedSeries, embedding.score)
 score.register(RestoreFrames, restoring.score)
+
+
+@score.register
+def _embedded(
+    task: EmbedSeries,
+    data: Data,
+    model: ModelFunctions,
+    workdir: str | os.PathLike,
+    settings: Settings,
+) -> dict:
+    from earthformer_jax.reports import embedding  # k-means is slow to import
+
+    return embedding.score(task, data, model, workdir, settings)
 
 
 def report(

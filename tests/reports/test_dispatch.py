@@ -14,7 +14,7 @@ from earthformer_jax.data.task import (
     Task,
 )
 from earthformer_jax.metrics.pixel import PixelError
-from earthformer_jax.reports import embedding, frames
+from earthformer_jax.reports import frames
 from earthformer_jax.reports.nino import report as enso
 
 SHAPE = (2, 8, 8, 1)
@@ -50,7 +50,6 @@ class Detect(Task):
     [
         (FRAMES, frames.score),
         (nino(), enso.score),
-        (EMBED, embedding.score),
         (Rain(metric=PixelError()), frames.score),
     ],
     ids=lambda x: type(x).__name__,
