@@ -3,10 +3,13 @@
 import shutil
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
+from earthformer_jax.forecast import archive
 from earthformer_jax.run import config_files
+from earthformer_jax.run.forecasting import exporting
 from earthformer_jax.run.run import Run
 from earthformer_jax.run.tokenizers import first
 from earthformer_jax.training import loop
@@ -50,3 +53,14 @@ def test_stopped_between_the_two_and_continued(tmp_path, monkeypatch):
     constants = trained.variables["batch_stats"][first.FOLDER]
     jax.tree.map(np.testing.assert_array_equal, dict(constants), variables)
     assert Run.of(workdir).train()  # complete already
+    _exported_samples_are_those_of_the_model(trained, tmp_path / "codes.efx")
+
+
+def _exported_samples_are_those_of_the_model(trained, path):
+    found = archive.read(exporting.export(trained, path))
+    assert found.members is not None and found.self_test is not None
+    test, weights = dict(found.self_test), archive.flatten(found.variables)
+    call = jax.export.deserialize(bytearray(found.members)).call
+    made = call(weights, test["inputs"], np.int32(0))
+    assert np.nanstd(test["members"]) > 1e-3
+    np.testing.assert_allclose(made, test["members"], atol=1e-5, rtol=0)
