@@ -1,5 +1,6 @@
 """Reports as Markdown, and their files."""
 
+import collections
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -65,6 +66,31 @@ def write(out: pathlib.Path | None, found: Mapping, text: str) -> None:
     out.with_suffix(".md").write_text(text.rstrip("\n") + "\n")
 
 
+def joined(reports: Sequence[Mapping]) -> dict:
+    """Reports of `earthformer.py` as one, with the rows of all of them in their order.
+
+    Raises:
+        ValueError: if they are from different machines.
+    """
+    machines = {(r["machine"]["processor"], r["machine"]["cores"]) for r in reports}
+    if len(machines) > 1:
+        names = sorted(f"{processor}, {cores} cores" for processor, cores in machines)
+        raise ValueError(f"one machine was expected; got {' and '.join(names)}")
+    rates = collections.defaultdict(list)
+    for one in reports:
+        for library, rate in one["matrix_gflops"].items():
+            rates[library].append(rate)
+    return dict(reports[0]) | dict(
+        matrix_gflops={library: max(found) for library, found in rates.items()},
+        missing=next((r["missing"] for r in reports if r["missing"]), ""),
+        differences={
+            case: max(r["differences"].get(case, 0) for r in reports)
+            for case in dict.fromkeys(c for r in reports for c in r["differences"])
+        },
+        rows=[row for one in reports for row in one["rows"]],
+    )
+
+
 def earthformer(report: Mapping) -> str:
     """All results of `earthformer.py`, as Markdown."""
     rows, rates = report["rows"], report["matrix_gflops"]
@@ -73,8 +99,8 @@ def earthformer(report: Mapping) -> str:
         "",
         "Times are medians. Peaks are what the process held beyond its imports, and in "
         "all; ours takes its program from the cache. A training step counts as three "
-        "forward passes. "
-        "Product of matrices: "
+        "forward passes. Shares are of a product of matrices that took turns with the "
+        "calls. The fastest one before that: "
         + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items())
         + ".",
     ]

@@ -206,6 +206,17 @@ class TestTables:
         )
         assert row + " 30% |" in text
 
+    def test_reports_of_one_machine_are_joined(self):
+        first, second = a_report(), a_report(with_official=False)
+        second["matrix_gflops"] = {"JAX": 120.0}
+        text = report.earthformer(report.joined([first, second]))
+        assert text.count("| nbody | train | 2 |") == 2
+        assert "JAX 120 GFLOP/s, PyTorch 80 GFLOP/s" in text
+        assert "No module named 'torch'" in text and "nbody 1.0e-06" in text
+        second["machine"] |= dict(processor="another")
+        with pytest.raises(ValueError, match="one machine was expected"):
+            report.joined([first, second])
+
     def test_layers(self):
         rows = [
             dict(
