@@ -26,8 +26,12 @@ def _convolve(x, kernel, padding, wrap):
 
 def _jvp(padding, wrap, primals, tangents):
     x, kernel = primals
+    product = functools.partial(_as_product, padding=padding, wrap=wrap)
+    # The gradient of the kernel reads all windows of x. They are as many times larger
+    # as the kernel has positions, so x is kept for the backward pass in their place.
+    product = jax.checkpoint(product, prevent_cse=False)
     terms = [
-        _as_product(a, k, padding, wrap)
+        product(a, k)
         for a, k in ((tangents[0], kernel), (x, tangents[1]))
         if not isinstance(a, SymbolicZero) and not isinstance(k, SymbolicZero)
     ]

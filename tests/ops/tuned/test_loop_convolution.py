@@ -55,3 +55,20 @@ def test_no_convolution_is_differentiated_in_a_loop():
     assert len(backward) == 1
     assert "conv_general_dilated" not in str(backward[0].params["jaxpr"])
     assert "dot_general" in str(backward[0].params["jaxpr"])
+
+
+def test_no_windows_are_kept_for_the_backward_pass():
+    """Of each step its input is kept, and not that many times over."""
+    x, kernel = draw(1, 8, 8, 4), draw(5, 5, 4, 4)
+    steps = 6
+
+    def f(x, kernel):
+        def step(x, _):
+            return jnp.sin(convolve_in_loop(x, kernel, ((2, 2), (2, 2)))), None
+
+        return lax.scan(step, x, length=steps)[0]
+
+    _, backward = jax.eval_shape(lambda *a: jax.vjp(f, *a), x, kernel)
+    kept = sum(a.size for a in jax.tree.leaves(backward))
+    # The input, and what the derivative of the sine needs.
+    assert kept <= 2 * steps * x.size + kernel.size + 10
