@@ -10,6 +10,7 @@ one of its products can use their operands as they are stored, and the weights n
 be kept.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -63,23 +64,50 @@ def softmax_attention(
     mask, some = plain.opened(mask)
     if mask is not None:
         mask = mask[:, None]
+    steps = _Attention(mask, dropout_rate, reordered)
 
     @jax.custom_vjp
     def attend(query, key, value, bias, words):
-        return forward(query, key, value, bias, words)[0]
+        return steps.forward(query, key, value, bias, words)[0]
 
-    def forward(query, key, value, bias, words):
+    attend.defvjp(steps.forward, steps.backward)
+    out = attend(*vary_alike(*materialize(query, key, value), bias, words))
+    return out if some is None else jnp.where(some[:, None, :, None], out, 0)
+
+
+_LOWEST = np.finfo(np.float32).min
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attention:
+    """What is computed on the way to the result, and for the gradient.
+
+    Attributes:
+        mask: bool `[n, 1, q, s]`, as scores have their axes; or None.
+        dropout_rate: share of the weights that are dropped, where there are `words`.
+        reordered: see `ops.dropout`.
+    """
+
+    mask: np.ndarray | None
+    dropout_rate: float
+    reordered: Reordered | None
+
+    def _keep(self, shape, words, swap=False):
+        rate, order = self.dropout_rate, self.reordered
+        return keep_mask(shape, rate, words, swap=swap, reordered=order)
+
+    def forward(self, query, key, value, bias, words):
         scores = _products(query, key, bias)
-        if mask is not None:
-            scores = jnp.where(mask, scores, -jnp.inf)
+        if self.mask is not None:
+            scores = jnp.where(self.mask, scores, -jnp.inf)
         # Finite where a row has no finite score.
         highest = jnp.maximum(scores.max(axis=-1, keepdims=True), _LOWEST)
         weights = jnp.exp(scores - highest)
         total = weights.sum(axis=-1, keepdims=True)
         kept = weights / total
         if words is not None:
-            keep = keep_mask(kept.shape, dropout_rate, words, reordered=reordered)
-            kept = jnp.where(keep, kept / (1.0 - dropout_rate), 0)
+            keep = self._keep(kept.shape, words)
+            kept = jnp.where(keep, kept / (1.0 - self.dropout_rate), 0)
         out = materialize(
             jnp.einsum("bnaqs,bnasd->bnaqd", kept.astype(value.dtype), value)
         )
@@ -88,15 +116,15 @@ def softmax_attention(
         level = highest.squeeze(-1), jnp.log(total).squeeze(-1)
         return out, (query, key, value, bias, words, level, out)
 
-    def backward(kept, dout):
+    def backward(self, kept, dout):
         query, key, value, bias, words, (highest, level), out = kept
         query, key, value = materialize(
             *(schedule_after(dout, x) for x in (query, key, value))
         )
         turned_bias = None if bias is None else bias.swapaxes(-1, -2)
         scores = _products(key, query, turned_bias)
-        if mask is not None:
-            scores = jnp.where(mask.swapaxes(-1, -2), scores, -jnp.inf)
+        if self.mask is not None:
+            scores = jnp.where(self.mask.swapaxes(-1, -2), scores, -jnp.inf)
         weights = jnp.exp(scores - highest[..., None, :] - level[..., None, :])
         # Sum over keys of each weight times its gradient.
         products = flatten_rows(dout) * flatten_rows(out)
@@ -104,10 +132,8 @@ def softmax_attention(
         weights, along = materialize(weights, along.reshape(out.shape[:-1]))
         dropped, dweights = weights, _products(value, dout)
         if words is not None:
-            keep = keep_mask(
-                weights.shape, dropout_rate, words, swap=True, reordered=reordered
-            )
-            factor = jnp.where(keep, 1.0 / (1.0 - dropout_rate), 0.0)
+            keep = self._keep(weights.shape, words, swap=True)
+            factor = jnp.where(keep, 1.0 / (1.0 - self.dropout_rate), 0.0)
             factor = schedule_after(dout, factor)
             dropped, dweights = weights * factor, dweights * factor
         dropped = materialize(dropped.astype(value.dtype))
@@ -124,13 +150,6 @@ def softmax_attention(
         back = materialize(dscores.swapaxes(-1, -2))
         dquery = jnp.einsum("bnaqs,bnase->bnaqe", back, key)
         return dquery, dkey, dvalue, dbias, None
-
-    attend.defvjp(forward, backward)
-    out = attend(*vary_alike(*materialize(query, key, value), bias, words))
-    return out if some is None else jnp.where(some[:, None, :, None], out, 0)
-
-
-_LOWEST = np.finfo(np.float32).min
 
 
 def _products(rows, columns, bias=None):
