@@ -421,13 +421,15 @@ def main() -> None:
         "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
     )
     parser.add_argument(
-        "--table", type=pathlib.Path, nargs="+", help="earlier JSON files of a machine"
+        "--table",
+        type=report.written,
+        nargs="+",
+        help="JSON files of a machine",
     )
     a = parser.parse_args()
     if a.table:
-        earlier = [json.loads(path.read_text()) for path in a.table]
         try:
-            print(report.earthformer(report.joined(earlier)))
+            print(report.earthformer(report.joined(a.table)))
         except ValueError as error:
             parser.error(f"--table: {error}")
         return

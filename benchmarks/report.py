@@ -1,5 +1,6 @@
 """Reports as Markdown, and their files."""
 
+import argparse
 import collections
 import json
 import pathlib
@@ -20,6 +21,24 @@ def table(columns: Mapping[str, Callable], rows: Sequence) -> str:
         cells = [cell(row) for cell in columns.values()]
         lines.append([NOTHING if cell is None else str(cell) for cell in cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def written(path: str) -> dict:
+    """What a benchmark wrote to a JSON file; the type of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: if it cannot be read.
+    """
+    try:
+        found = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict) or not {"machine", "rows"} <= set(found):
+        raise argparse.ArgumentTypeError(
+            f"{path} is not what this benchmark writes with --out: it needs a machine "
+            "and rows"
+        )
+    return found
 
 
 def number(form: str, value: float | None) -> str | None:

@@ -21,7 +21,6 @@ row that says why.
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
 import statistics
@@ -179,10 +178,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
     )
-    parser.add_argument("--table", type=pathlib.Path, help="an earlier JSON file")
+    parser.add_argument("--table", type=report.written, help="an earlier JSON file")
     a = parser.parse_args(arguments)
     if a.table:
-        print(table(json.loads(a.table.read_text())))
+        print(table(a.table))
         return
     chosen, modes = a.cases.split(","), a.modes.split(",")
     unknown = sorted(set(chosen) - set(rival_cases.CASES) | set(modes) - set(MODES))

@@ -1,5 +1,6 @@
 """The benchmarks: their models, their arithmetic, their tables, one whole run."""
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -205,6 +206,17 @@ class TestTables:
             "| nbody | train | 2 | 2.00 | – | – | 1,000 | – | – | 1,100 | – | – | 30 |"
         )
         assert row + " 30% |" in text
+
+    @pytest.mark.parametrize(
+        "text, message",
+        [(None, "cannot read .*No such file"), ("{", "cannot read"), ("[]", "--out")],
+    )
+    def test_a_file_of_something_else_is_refused(self, tmp_path, text, message):
+        path = tmp_path / "rows.json"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            report.written(str(path))
 
     def test_reports_of_one_machine_are_joined(self):
         first, second = a_report(), a_report(with_official=False)
