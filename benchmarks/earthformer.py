@@ -420,11 +420,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
     )
+    written = report.written("ours", "multiply_adds")
     parser.add_argument(
-        "--table",
-        type=report.written,
-        nargs="+",
-        help="JSON files of a machine",
+        "--table", type=written, nargs="+", help="earlier JSON files of a machine"
     )
     a = parser.parse_args()
     if a.table:

@@ -23,22 +23,33 @@ def table(columns: Mapping[str, Callable], rows: Sequence) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def written(path: str) -> dict:
-    """What a benchmark wrote to a JSON file; the type of an option.
+def written(*fields: str) -> Callable[[str], dict]:
+    """The type of an option: a JSON file that a benchmark wrote with --out.
 
-    Raises:
-        argparse.ArgumentTypeError: if it cannot be read.
+    Args:
+        fields: what every row of this benchmark has, and those of others have not.
+
+    Returns:
+        a function of the path; it raises argparse.ArgumentTypeError if the file cannot
+        be read, or is of something else.
     """
-    try:
-        found = json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict) or not {"machine", "rows"} <= set(found):
-        raise argparse.ArgumentTypeError(
-            f"{path} is not what this benchmark writes with --out: it needs a machine "
-            "and rows"
-        )
-    return found
+
+    def read(path: str) -> dict:
+        try:
+            found = json.loads(pathlib.Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from error
+        rows = found.get("rows") if isinstance(found, dict) else None
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and set(fields) <= set(row) for row in rows
+        ):
+            raise argparse.ArgumentTypeError(
+                f"{path} is not what this benchmark writes with --out: it needs rows "
+                f"with {', '.join(fields)}"
+            )
+        return found
+
+    return read
 
 
 def number(form: str, value: float | None) -> str | None:

@@ -178,7 +178,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
     )
-    parser.add_argument("--table", type=report.written, help="an earlier JSON file")
+    written = report.written("sides")
+    parser.add_argument("--table", type=written, help="an earlier JSON file")
     a = parser.parse_args(arguments)
     if a.table:
         print(table(a.table))

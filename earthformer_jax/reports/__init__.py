@@ -55,17 +55,11 @@ score.register(ForecastNino, nino.score)
 score.register(RestoreFrames, restoring.score)
 
 
-@score.register
-def _embedded(
-    task: EmbedSeries,
-    data: Data,
-    model: ModelFunctions,
-    workdir: str | os.PathLike,
-    settings: Settings,
-) -> dict:
-    from earthformer_jax.reports import embedding  # k-means is slow to import
+@score.register(EmbedSeries)
+def _embedded(*arguments) -> dict:
+    from earthformer_jax.reports import embedding  # scikit-learn is slow to import
 
-    return embedding.score(task, data, model, workdir, settings)
+    return embedding.score(*arguments)
 
 
 def report(

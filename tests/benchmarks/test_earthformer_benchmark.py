@@ -209,14 +209,20 @@ class TestTables:
 
     @pytest.mark.parametrize(
         "text, message",
-        [(None, "cannot read .*No such file"), ("{", "cannot read"), ("[]", "--out")],
+        [
+            (None, "cannot read .*No such file"),
+            ("{", "cannot read"),
+            ("[]", "--out"),
+            ('{"rows": [1]}', "--out"),
+            ('{"rows": [{"sides": {}}]}', "it needs rows with ours"),
+        ],
     )
     def test_a_file_of_something_else_is_refused(self, tmp_path, text, message):
         path = tmp_path / "rows.json"
         if text is not None:
             path.write_text(text)
         with pytest.raises(argparse.ArgumentTypeError, match=message):
-            report.written(str(path))
+            report.written("ours")(str(path))
 
     def test_reports_of_one_machine_are_joined(self):
         first, second = a_report(), a_report(with_official=False)

@@ -124,7 +124,7 @@ def _lim_hidden(fitted: Fitted, in_len: int) -> dict[str, np.ndarray]:
 
 
 def _unfitted(fitted: Fitted, name: str) -> ValueError:
-    """Why a system is missing, and what can be corrected instead."""
+    """Why a system could not be fitted, and which other bases there are."""
     why = fitted.problems.get(name, "the training months are too few")
     there = [x for x in ("lim_field_memory", "lim") if getattr(fitted, x) is not None]
     others = ", ".join([*there, "damped_persistence"])
