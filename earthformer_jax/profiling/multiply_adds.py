@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from earthformer_jax.ops.tuned.native import library
+
 
 def multiply_adds(function: Callable, *args) -> int:
     """Multiply-adds of one call.
@@ -27,7 +29,8 @@ def multiply_adds(function: Callable, *args) -> int:
         with known bounds), or once if the number of iterations is unknown
         (`while_loop`); of the branches of a `cond` the most expensive one counts.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    with library.without():  # JAX cannot look into functions in C++
+        return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def residual_bytes(function: Callable, params: Any, *args) -> int:

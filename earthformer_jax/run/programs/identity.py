@@ -22,6 +22,8 @@ import jax
 import jaxlib
 import numpy as np
 
+from earthformer_jax.ops.tuned.native import library
+
 # Classes and functions of these packages; their versions, and our files, are counted.
 _KNOWN = ("builtins", "earthformer_jax", "flax", "jax", "jaxlib", "numpy", "ml_dtypes")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
@@ -64,6 +66,7 @@ def of_surroundings() -> str:
         [
             _code(),
             _machine(),
+            f"native {library.version() if library.available() else None}",
             f"python {sys.version}",
             *(f"{x.__name__} {x.__version__}" for x in (jax, jaxlib, flax, np)),
             *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),

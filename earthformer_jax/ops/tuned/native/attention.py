@@ -1,0 +1,284 @@
+"""Softmax attention of many small cuboids in C++, with its gradient.
+
+Each head of each cuboid goes from the rows of its projections to the rows of the result
+without leaving the core's cache; nothing is copied to bring heads before positions.
+Dropout draws the numbers of `tuned.hashed_key`, so the same weights are dropped as in
+JAX. The functions are in attention.cc.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.ops import attention as plain
+from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.devices.shared import shared_by_examples
+from earthformer_jax.ops.devices.varying import vary_like
+from earthformer_jax.ops.dropout import Reordered, threshold
+from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
+from earthformer_jax.ops.tuned.native import library
+
+# More scores of one head and cuboid do not stay in the cache: there XLA is faster.
+MOST_SCORES = 2**16
+
+
+def suits(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: Any = None,
+    reordered: Reordered | None = None,
+    dropout_rate: float = 0.0,
+    global_key: jax.Array | None = None,
+    global_value: jax.Array | None = None,
+    **others: Any,
+) -> bool:
+    """Whether `attend` takes these arguments of `ops.attention.attend`."""
+    arrays = [x for x in others.values() if isinstance(x, jax.Array)]
+    arrays += [x for x in (global_key, global_value) if x is not None]
+    keys = key.shape[2] + (0 if global_key is None else global_key.shape[1])
+    floats = [x.dtype for x in (query, key, value, *arrays) if _is_float(x)]
+    return (
+        all(dtype == jnp.float32 for dtype in floats)
+        and query.shape[-1] == value.shape[-1]
+        and query.shape[2] * keys <= MOST_SCORES
+        and 0 < query.size
+        and (global_value is None or global_value.shape[-1] == value.shape[-1])
+        and (mask is None or isinstance(mask, np.ndarray))
+        and (reordered is None or reordered.axis == 1)
+        and 0.0 <= dropout_rate < 1.0
+        and split.parts(query) == 1
+        and len(query) % split.shares(query) == 0
+        and library.available()
+    )
+
+
+def _is_float(x):
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    scale: float,
+    bias: jax.Array | None = None,
+    mask: np.ndarray | None = None,
+    global_query: jax.Array | None = None,
+    global_key: jax.Array | None = None,
+    global_value: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+    reordered: Reordered | None = None,
+) -> jax.Array:
+    """As `ops.attention.attend`, of arguments that `suits` takes."""
+    b, n, q, a, d = query.shape
+    g = 0 if global_key is None else global_key.shape[1]
+    dropout_key = plain.checked_key(dropout_rate, dropout_key)
+    # Every query sees the global vectors.
+    mask, some = (mask, None) if g else plain.opened(mask)
+    near, columns = _packed(query, key, value)
+    call = _Call(
+        heads=a,
+        width=d,
+        columns=columns,
+        scale=float(scale),
+        rate=float(dropout_rate) if dropout_rate else 0.0,
+        numbers=b * n * a * q * (key.shape[2] + g),
+    )
+    far = [
+        None if x is None else x.reshape(*x.shape[:-2], a * d)
+        for x in (global_query, global_key, global_value)
+    ]
+    of_share = bias is not None and bias.ndim == 4
+    weights = dict(
+        bias=None if bias is None or of_share else bias[None],
+        mask=None if mask is None or mask.all() else jnp.asarray(mask),
+        cuboid=jnp.asarray(_order(n, reordered)),
+        words=None if dropout_key is None else key_words(dropout_key),
+    )
+    examples = dict(near=near, far=far, bias=bias if of_share else None)
+
+    def own(weights, examples, example):
+        rest = weights["mask"], example, weights["cuboid"], weights["words"]
+        biases = examples["bias"] if of_share else weights["bias"]
+        arrays = examples["near"], biases, examples["far"]
+        return (_attend(call, *vary_like((arrays, rest))),)
+
+    shared = shared_by_examples(own, axes=(0, 0), out_axes=(0,))
+    (out,) = shared(weights, examples, jnp.arange(b, dtype=jnp.uint32))
+    out = out.reshape(b, n, q, a, d)
+    return out if some is None else jnp.where(some[:, :, None, None], out, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What a call knows besides its arrays.
+
+    Attributes:
+        heads: their number.
+        width: of each head.
+        columns: where the first heads of query, key and value begin in their arrays.
+        scale: factor on the scores.
+        rate: share of the weights that are dropped.
+        numbers: how many random numbers the call draws for all examples.
+    """
+
+    heads: int
+    width: int
+    columns: tuple[int, int, int]
+    scale: float
+    rate: float
+    numbers: int
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As attention.cc reads them."""
+        integers = dict(
+            heads=self.heads,
+            width=self.width,
+            query_column=self.columns[0],
+            key_column=self.columns[1],
+            value_column=self.columns[2],
+            threshold=int(threshold(self.rate)),
+            numbers=self.numbers,
+        )
+        floats = dict(scale=self.scale, factor=1.0 / (1.0 - self.rate))
+        return {k: np.int64(x) for k, x in integers.items()} | {
+            k: np.float32(x) for k, x in floats.items()
+        }
+
+
+def _packed(query, key, value):
+    """Arrays `[b, n, q, c]` of as many channels as possible, and where each begins.
+
+    What was projected together is one array again, and the compiler finds that it need
+    not be taken apart.
+    """
+    query, key, value = (x.reshape(*x.shape[:3], -1) for x in (query, key, value))
+    c = query.shape[-1]
+    if query.shape == key.shape:
+        return [jnp.concatenate([query, key, value], axis=-1)], (0, c, 2 * c)
+    return [query, jnp.concatenate([key, value], axis=-1)], (0, 0, c)
+
+
+def _order(cuboids: int, reordered: Reordered | None) -> np.ndarray:
+    """uint32 `[n]`: the place of each cuboid in the order of random numbers."""
+    order = np.arange(cuboids, dtype=np.uint32)
+    if reordered is None:
+        return order
+    return reordered.merge(order.reshape(1, *reordered.sizes))[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(call, arrays, rest):
+    """`[b, n, q, c]`; `arrays` have gradients, `rest` are integers."""
+    (near, _, _), given = arrays, _given(arrays, rest)
+    shape = (*near[0].shape[:3], call.heads * call.width)
+    return _run("attention_forward", call, given, _like(near[0], shape))
+
+
+def _keep(call, arrays, rest):
+    return _attend(call, arrays, rest), (arrays, rest)
+
+
+def _gradient(call, kept, dout):
+    arrays, rest = kept
+    return _gradients(call, arrays, rest, dout), None
+
+
+_attend.defvjp(_keep, _gradient)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradients(call, arrays, rest, dout):
+    """Of the arrays."""
+    near, bias, far = arrays
+    given = _given(arrays, rest)
+    empty = _like(near[0], (0,))
+    results = [
+        *(_like(x, x.shape) for x in near),
+        *[empty] * (3 - len(near)),
+        *(empty if x is None else _like(x, x.shape) for x in (bias, *far)),
+    ]
+    found = _run("attention_backward", call, [*given, dout], results)
+    of_bias, *of_far = (
+        None if x is None else y for x, y in zip((bias, *far), found[3:], strict=True)
+    )
+    return list(found[: len(near)]), of_bias, of_far
+
+
+def _keep_for_second(call, arrays, rest, dout):
+    return _gradients(call, arrays, rest, dout), (arrays, rest, dout)
+
+
+def _second(call, kept, changes):
+    """Derivatives of the gradients are those of JAX's own functions."""
+    arrays, rest, dout = kept
+
+    def gradients(arrays, dout):
+        return jax.vjp(lambda x: _in_jax(call, x, rest), arrays)[1](dout)[0]
+
+    darrays, ddout = jax.vjp(gradients, arrays, dout)[1](changes)
+    return darrays, None, ddout
+
+
+_gradients.defvjp(_keep_for_second, _second)
+
+
+def _in_jax(call, arrays, rest):
+    """As `_attend`."""
+    (near, bias, far), (mask, example, cuboid, words) = arrays, rest
+    c = call.heads * call.width
+    taken = zip((near[0], near[-1], near[-1]), call.columns, strict=True)
+    query, key, value, far_query, far_key, far_value = (
+        None if x is None else x.reshape(*x.shape[:-1], call.heads, call.width)
+        for x in (*(x[..., n : n + c] for x, n in taken), *far)
+    )
+    scores = call.scale * jnp.einsum("bnqad,bnsad->bnaqs", query, key)
+    if bias is not None:
+        scores = scores + jnp.repeat(bias, len(query) // len(bias), axis=0)[:, None]
+    if mask is not None:
+        scores = jnp.where(mask[:, None], scores, np.finfo(np.float32).min)
+    if far_key is not None:
+        far_query = query if far_query is None else far_query
+        more = call.scale * jnp.einsum("bnqad,bgad->bnaqg", far_query, far_key)
+        scores = jnp.concatenate([scores, more], axis=-1)
+    weights = jax.nn.softmax(scores)
+    if words is not None:
+        first = example[:, None] * np.uint32(len(cuboid)) + cuboid
+        within = positions(weights.shape[2:])
+        position = first[..., None, None, None] * np.uint32(within.size) + within
+        kept = hashed_bits(position, words) >= threshold(call.rate)
+        weights = jnp.where(kept, weights / (1 - call.rate), 0)
+    out = jnp.einsum("bnaqs,bnsad->bnqad", weights[..., : key.shape[2]], value)
+    if far_value is not None:
+        of_far = weights[..., key.shape[2] :]
+        out = out + jnp.einsum("bnaqg,bgad->bnqad", of_far, far_value)
+    return out.reshape(*out.shape[:3], c)
+
+
+def _given(arrays, rest):
+    """The arrays in the order of attention.cc; what there is not has no elements."""
+    (near, bias, far), (mask, *numbers) = arrays, rest
+    query, key, value = near[0], near[-1], near[-1]
+    floats = [jnp.zeros(0) if x is None else x for x in (bias, *far)]
+    mask = jnp.zeros(0, bool) if mask is None else mask
+    numbers = [jnp.zeros(0, jnp.uint32) if x is None else x for x in numbers]
+    return vary_like([query, key, value, floats[0], mask, *floats[1:], *numbers])
+
+
+def _run(function, call, arrays, results):
+    run = jax.ffi.ffi_call(library.target(function), results, vmap_method="sequential")
+    return run(*arrays, **call.attributes)
+
+
+def _like(x, shape):
+    """The type of a result that varies over the same devices as `x`."""
+    return jax.typeof(x).update(shape=shape)

@@ -1,0 +1,176 @@
+"""The functions in C++, compiled once on each machine and kept in the user's cache.
+
+    with without():  # functions of JAX alone
+        ...
+
+A compiler is looked for when a program for a CPU first needs a function: the one named
+by CXX, c++, g++ or clang++. It compiles for the very processor (-march=native), in five
+seconds. EARTHFORMER_JAX_NATIVE=0 in the environment has the same effect as `without`
+for everything.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+
+import jax
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "EARTHFORMER_JAX_NATIVE"
+FUNCTIONS = ("attention_forward", "attention_backward")
+SOURCE = "attention.cc"
+HERE = pathlib.Path(__file__).parent
+_SECONDS = 120  # that compiling may take
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-w")
+_FOR_THIS_PROCESSOR = (("-march=native",), ("-mcpu=native",))
+
+_without = jax.make_user_context(default_value=False)
+_lock = threading.Lock()
+
+
+def without() -> contextlib.AbstractContextManager[None]:
+    """A context in which no function in C++ is used.
+
+    As `ops.forward_mode` it is part of the cache key of `jax.jit`.
+    """
+    return _without(True)
+
+
+def available() -> bool:
+    """Whether functions in C++ are to be used here; compiles them if need be."""
+    return not _without.value and version() is not None
+
+
+def target(function: str) -> str:
+    """The name of a function for `jax.ffi.ffi_call`.
+
+    Raises:
+        ValueError: if there are no functions in C++ here.
+    """
+    of_library = version()
+    if of_library is None:
+        raise ValueError(f"{function}: there is no C++ compiler here")
+    return _registered_name(function, of_library)
+
+
+def version() -> str | None:
+    """What tells this library from others; None if there is none.
+
+    Programs that use its functions can run once this was called.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return None
+    with _lock:  # threads that trace at the same time
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> str | None:
+    """Compiles the library if need be, loads it and registers its functions."""
+    command = _command()
+    if command is None:
+        logger.debug("no C++ compiler: functions of JAX alone are used")
+        return None
+    digest = _digest(command)
+    try:
+        with _folder() as folder:
+            library = ctypes.CDLL(str(_compiled(command, folder, digest)))
+    except (OSError, subprocess.SubprocessError) as error:
+        why = getattr(error, "stderr", None) or str(error)
+        logger.info("functions of JAX alone are used: C++ failed: %s", _first_line(why))
+        return None
+    _register(library, digest)
+    return digest
+
+
+def _register(library: ctypes.CDLL, digest: str) -> None:
+    for function in FUNCTIONS:
+        jax.ffi.register_ffi_target(
+            _registered_name(function, digest),
+            jax.ffi.pycapsule(getattr(library, function)),
+            platform="cpu",
+        )
+
+
+def _registered_name(function: str, digest: str) -> str:
+    return f"earthformer_jax.{function}.{digest[:16]}"
+
+
+def _command() -> list[str] | None:
+    """The compiler and its flags, but for those of the processor."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    candidates = [named] if named else [["c++"], ["g++"], ["clang++"]]
+    found = next((c for c in candidates if shutil.which(c[0])), None)
+    if found is None:
+        return None
+    return [*found, *_FLAGS, f"-I{jax.ffi.include_dir()}"]
+
+
+def _digest(command: list[str]) -> str:
+    """Of everything that the compiled code depends on."""
+    parts = [(HERE / name).read_bytes() for name in (SOURCE, "vectors.h")]
+    parts += [" ".join(command).encode(), jax.__version__.encode(), _processor()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _processor() -> bytes:
+    """What tells processors apart that understand different instructions."""
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_bytes().splitlines()
+        wanted = (b"model name", b"flags", b"Features", b"CPU part")
+        return b"\n".join(dict.fromkeys(x for x in lines if x.startswith(wanted)))
+    return f"{platform.machine()} {platform.processor()} {platform.node()}".encode()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[pathlib.Path]:
+    """The user's cache folder; one for this process alone if it is not writable."""
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(home, "earthformer_jax", "native")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        with tempfile.TemporaryDirectory() as own:
+            yield pathlib.Path(own)
+    else:
+        yield folder
+
+
+def _compiled(command: list[str], folder: pathlib.Path, digest: str) -> pathlib.Path:
+    library = folder / f"{digest}.so"
+    if library.exists():
+        return library
+    logger.info("compiling functions in C++, once on this machine")
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        made = pathlib.Path(own, "library.so")
+        for processor in _FOR_THIS_PROCESSOR:
+            last = processor == _FOR_THIS_PROCESSOR[-1]
+            done = subprocess.run(
+                [*command, *processor, str(HERE / SOURCE), "-o", str(made)],
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=last,
+            )
+            if not done.returncode:
+                break
+        os.replace(made, library)  # complete, whoever else compiles it
+    return library
+
+
+def _first_line(text: str) -> str:
+    return (text.splitlines() or [""])[0]

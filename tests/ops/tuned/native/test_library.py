@@ -1,0 +1,76 @@
+"""Compiling, loading, and doing without functions in C++."""
+
+import logging
+import stat
+import subprocess
+
+import pytest
+
+from earthformer_jax.ops.tuned.native import library
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """As in a new process; the folder where what is compiled is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(library.SWITCH, raising=False)
+    monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
+    monkeypatch.setattr(library, "_register", lambda *_: None)
+    return tmp_path / "earthformer_jax" / "native"
+
+
+needs_compiler = pytest.mark.skipif(
+    library._command() is None, reason="needs a C++ compiler (c++, g++ or clang++)"
+)
+
+
+@needs_compiler
+def test_compiled_once(fresh, monkeypatch):
+    version = library.version()
+    assert [path.name for path in fresh.iterdir()] == [f"{version}.so"]
+    monkeypatch.setattr(subprocess, "run", None)
+    assert library.version() == version
+
+
+@needs_compiler
+def test_a_folder_that_is_not_writable(fresh):
+    fresh.parent.write_text("a file where the folder should be")
+    assert library.version()
+
+
+def test_no_compiler(fresh, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(fresh))
+    assert library.version() is None
+    assert not library.available()
+
+
+def test_a_compiler_that_fails(fresh, monkeypatch, tmp_path, caplog):
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\necho 'no room left' >&2\nexit 3\n")
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(compiler))
+    with caplog.at_level(logging.INFO, logger=library.logger.name):
+        assert library.version() is None
+    assert "no room left" in caplog.text
+    assert not list(fresh.glob("*.so"))
+
+
+def test_a_compiler_with_options(monkeypatch):
+    monkeypatch.setenv("CXX", "sh -c")
+    assert library._command()[:2] == ["sh", "-c"]
+
+
+def test_switched_off(monkeypatch):
+    monkeypatch.setenv(library.SWITCH, "0")
+    assert library.version() is None
+    with pytest.raises(ValueError, match="attention_forward: there is no C"):
+        library.target("attention_forward")
+
+
+def test_other_code_has_another_version(monkeypatch):
+    before = library._digest(["c++"])
+    assert library._digest(["c++", "-O2"]) != before
+    assert library._digest(["c++"]) == before
+    monkeypatch.setattr(library, "_processor", lambda: b"another")
+    assert library._digest(["c++"]) != before
