@@ -13,9 +13,14 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import ACTIVATIONS, activate
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.norm import NORMS, make_norm
+from earthformer_jax.layers.norm import EPSILON, NORMS, make_norm
 from earthformer_jax.ops.dropout import dropout
 from earthformer_jax.ops.tuned.in_parts import in_parts, parts
+from earthformer_jax.ops.tuned.native.feed_forward import (
+    Weights,
+    feed_forward,
+    suits,
+)
 from earthformer_jax.ops.tuned.order import flatten_rows
 from earthformer_jax.ops.tuned.recompute import recompute
 from earthformer_jax.settings import DECAY, at_least, choice, setting
@@ -80,6 +85,12 @@ class FeedForward(nn.Module):
         drop = Dropout(options.dropout, train)
         keys = drop.key(), drop.key()
 
+        if self._in_usual_form():
+            own = Weights(*norm.args, *widen[0].args, *narrow.bind_weights(hidden).args)
+            if suits(x, own):
+                given = dict(rate=options.dropout, keys=keys)
+                return feed_forward(x, own, epsilon=EPSILON, **given)
+
         def enter(x, weights):
             norm, widen = weights
             y = norm(x) if options.pre_norm else x
@@ -110,3 +121,15 @@ class FeedForward(nn.Module):
         else:
             out = x + recompute((enter, leave), x, weights)
         return out if options.pre_norm else norm(out)
+
+    def _in_usual_form(self) -> bool:
+        """Whether the layer is the one that there is in C++."""
+        options = self.options
+        return (
+            options.pre_norm
+            and not options.gated
+            and options.activation == "gelu"
+            and options.norm == "layer_norm"
+            and options.dropout < 1
+            and options.dtype in (None, jnp.float32)
+        )

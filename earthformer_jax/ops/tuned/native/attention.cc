@@ -8,6 +8,7 @@
 
 #include <cfloat>
 
+#include "dropout.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -128,27 +129,16 @@ class Widened {
   Rows own_;
 };
 
-inline Words mixed(Words x) {  // `tuned.hashed_key.mix`
-  x = (x ^ (x >> 16)) * 0x7FEB352Du;
-  x = (x ^ (x >> 15)) * 0x846CA68Bu;
-  return x ^ (x >> 16);
-}
-
-// What dropout multiplies attention weights by, as `tuned.hashed_key.keep_mask`.
-class Dropout {
+// What dropout multiplies the turned attention weights of a head by.
+class WeightDropout {
  public:
-  Dropout(const Arguments& given, const Options& options, const Sizes& sizes)
-      : given_(given), options_(options), sizes_(sizes), threshold_(options.threshold) {
-    if (!on()) return;
-    const uint32_t* words = given.words.typed_data();
-    step_ = words[1] | 1;
-    start_ = words[0];
-    // The third word is the number of a part, whose scores come after those before it.
-    if (given.words.element_count() == 3)
-      start_ += words[2] * static_cast<uint32_t>(options.numbers) * step_;
-  }
+  WeightDropout(const Arguments& given, const Options& options, const Sizes& sizes)
+      : given_(given),
+        sizes_(sizes),
+        dropout_(given.words.typed_data(), given.words.element_count(), options.numbers,
+                 options.threshold, options.factor) {}
 
-  bool on() const { return threshold_ > 0; }
+  bool on() const { return dropout_.on(); }
 
   // Calls use(offset, factors) for every vector of turned scores.
   template <typename Use>
@@ -157,22 +147,18 @@ class Dropout {
     const uint32_t example = given_.example.typed_data()[place.example];
     const uint32_t cuboid = given_.cuboid.typed_data()[place.cuboid];
     const uint32_t before = (example * sizes_.cuboids + cuboid) * sizes_.heads + place.head;
-    Words query;
-    for (int i = 0; i < kLanes; i++) query[i] = i * keys;
+    const Words query = counted(keys);
     for (uint32_t key = 0; key < keys; key++)
       for (uint32_t first = 0; first < queries; first += kLanes) {
-        const Words position = query + ((before * queries + first) * keys + key);
-        const Ints kept = mixed(position * step_ + start_) >= threshold_;
-        use(key * sizes_.across() + first, only_where(kept, all(options_.factor)));
+        const uint32_t position = (before * queries + first) * keys + key;
+        use(key * sizes_.across() + first, dropout_.factors(query + position));
       }
   }
 
  private:
   const Arguments& given_;
-  const Options& options_;
   const Sizes& sizes_;
-  const uint32_t threshold_;
-  uint32_t start_ = 0, step_ = 1;
+  const Dropout dropout_;
 };
 
 // Turned biases of each share of the examples and head: what scores begin with.
@@ -310,7 +296,7 @@ void forward(const Arguments& given, const Options& options, float* out) {
   Scratch scratch(Weights::floats(given, sizes) + sizes.scores() +
                   (sizes.keys() + sizes.queries) * wide);
   const Weights weights(given, options, sizes, scratch);
-  const Dropout dropout(given, options, sizes);
+  const WeightDropout dropout(given, options, sizes);
   const Rows kept{scratch.take(sizes.scores()), across};
   const Widened value(sizes, near, scratch), far_value(sizes, sizes.far_keys, scratch),
       gathered(sizes, sizes.queries, scratch);
@@ -349,7 +335,7 @@ void backward(const Arguments& given, const Options& options, const F32& dout,
   Scratch scratch(Weights::floats(given, sizes) + Biases::floats(given, sizes) +
                   3 * scores + width * across + (4 * queries + sizes.keys()) * wide);
   const Weights weights(given, options, sizes, scratch);
-  const Dropout dropout(given, options, sizes);
+  const WeightDropout dropout(given, options, sizes);
   float* const dbiases = scratch.take(Biases::floats(given, sizes));
   const Rows before{scratch.take(scores), across}, dscores{scratch.take(scores), across};
   const Rows after = dropout.on() ? Rows{scratch.take(scores), across} : before;
@@ -486,9 +472,9 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
       .Arg<F32>().Arg<F32>().Arg<F32>()                  \
       .Arg<U32>().Arg<U32>().Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_forward, call_forward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attention, call_forward,
                               ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_backward, call_backward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_gradient, call_backward,
                               ffi::Ffi::Bind()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()

@@ -21,6 +21,7 @@ from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.dropout import Reordered, threshold
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
+from earthformer_jax.ops.tuned.native.calls import like, run
 
 # More scores of one head and cuboid do not stay in the cache: there XLA is faster.
 MOST_SCORES = 2**16
@@ -150,9 +151,7 @@ class _Call:
             numbers=self.numbers,
         )
         floats = dict(scale=self.scale, factor=1.0 / (1.0 - self.rate))
-        return {k: np.int64(x) for k, x in integers.items()} | {
-            k: np.float32(x) for k, x in floats.items()
-        }
+        return integers | floats
 
 
 def _packed(query, key, value):
@@ -181,7 +180,7 @@ def _attend(call, arrays, rest):
     """`[b, n, q, c]`; `arrays` have gradients, `rest` are integers."""
     (near, _, _), given = arrays, _given(arrays, rest)
     shape = (*near[0].shape[:3], call.heads * call.width)
-    return _run("attention_forward", call, given, _like(near[0], shape))
+    return run("attention", call.attributes, given, like(near[0], shape))
 
 
 def _keep(call, arrays, rest):
@@ -201,13 +200,13 @@ def _gradients(call, arrays, rest, dout):
     """Of the arrays."""
     near, bias, far = arrays
     given = _given(arrays, rest)
-    empty = _like(near[0], (0,))
+    empty = like(near[0], (0,))
     results = [
-        *(_like(x, x.shape) for x in near),
+        *(like(x, x.shape) for x in near),
         *[empty] * (3 - len(near)),
-        *(empty if x is None else _like(x, x.shape) for x in (bias, *far)),
+        *(empty if x is None else like(x, x.shape) for x in (bias, *far)),
     ]
-    found = _run("attention_backward", call, [*given, dout], results)
+    found = run("attention_gradient", call.attributes, [*given, dout], results)
     of_bias, *of_far = (
         None if x is None else y for x, y in zip((bias, *far), found[3:], strict=True)
     )
@@ -272,13 +271,3 @@ def _given(arrays, rest):
     mask = jnp.zeros(0, bool) if mask is None else mask
     numbers = [jnp.zeros(0, jnp.uint32) if x is None else x for x in numbers]
     return vary_like([query, key, value, floats[0], mask, *floats[1:], *numbers])
-
-
-def _run(function, call, arrays, results):
-    run = jax.ffi.ffi_call(library.target(function), results, vmap_method="sequential")
-    return run(*arrays, **call.attributes)
-
-
-def _like(x, shape):
-    """The type of a result that varies over the same devices as `x`."""
-    return jax.typeof(x).update(shape=shape)

@@ -29,8 +29,14 @@ import jax
 logger = logging.getLogger(__name__)
 
 SWITCH = "EARTHFORMER_JAX_NATIVE"
-FUNCTIONS = ("attention_forward", "attention_backward")
-SOURCE = "attention.cc"
+FUNCTIONS = (
+    "attention",
+    "attention_gradient",
+    "feed_forward",
+    "feed_forward_gradient",
+)
+SOURCES = ("attention.cc", "feed_forward.cc")
+HEADERS = ("dropout.h", "vectors.h")
 HERE = pathlib.Path(__file__).parent
 _SECONDS = 120  # that compiling may take
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-w")
@@ -120,7 +126,7 @@ def _command() -> list[str] | None:
 
 def _digest(command: list[str]) -> str:
     """Of everything that the compiled code depends on."""
-    parts = [(HERE / name).read_bytes() for name in (SOURCE, "vectors.h")]
+    parts = [(HERE / name).read_bytes() for name in SOURCES + HEADERS]
     parts += [" ".join(command).encode(), jax.__version__.encode(), _processor()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -157,10 +163,11 @@ def _compiled(command: list[str], folder: pathlib.Path, digest: str) -> pathlib.
     logger.info("compiling functions in C++, once on this machine")
     with tempfile.TemporaryDirectory(dir=folder) as own:
         made = pathlib.Path(own, "library.so")
+        sources = [str(HERE / name) for name in SOURCES]
         for processor in _FOR_THIS_PROCESSOR:
             last = processor == _FOR_THIS_PROCESSOR[-1]
             done = subprocess.run(
-                [*command, *processor, str(HERE / SOURCE), "-o", str(made)],
+                [*command, *processor, *sources, "-o", str(made)],
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -22,7 +23,7 @@ typedef uint32_t Words __attribute__((vector_size(4 * kLanes), aligned(4), may_a
 inline int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 inline Floats load(const float* at) { return *reinterpret_cast<const Floats*>(at); }
 inline void store(float* at, Floats x) { *reinterpret_cast<Floats*>(at) = x; }
-inline Floats all(float x) { return Floats{} + x; }
+inline Floats all(float x) { return x - Floats{}; }
 
 // x where `condition` is true in all bits, elsewhere 0.
 inline Floats only_where(Ints condition, Floats x) {
@@ -83,48 +84,71 @@ struct Rows {
   Matrix matrix() const { return {at, step, 1}; }
 };
 
-template <int kRows>
-inline void product_of_few_rows(Matrix left, int64_t depth, const float* right,
-                                int64_t right_step, float* out, int64_t out_step,
-                                bool add) {
-  Floats sums[kRows];
-  for (int i = 0; i < kRows; i++) sums[i] = add ? load(out + i * out_step) : Floats{};
+// Loops of a few rounds that have to be written out early, so that what they compute
+// stays in registers.
+#define WRITTEN_OUT _Pragma("GCC unroll 8")
+
+// A few rows and vectors of columns of a product, summed in registers.
+template <int kRows, int kVectors>
+void part_of_product(Matrix left, int64_t depth, Rows right, Rows out, bool add) {
+  Floats sums[kRows][kVectors];
+  WRITTEN_OUT for (int i = 0; i < kRows; i++)
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] = Floats{};
   for (int64_t k = 0; k < depth; k++) {
-    const Floats row = load(right + k * right_step);
-    for (int i = 0; i < kRows; i++)
-      sums[i] += left.at[i * left.rows + k * left.columns] * row;
+    Floats row[kVectors];
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++)
+      row[j] = load(right.row(k) + j * kLanes);
+    WRITTEN_OUT for (int i = 0; i < kRows; i++) {
+      const Floats factor = all(left.at[i * left.rows + k * left.columns]);
+      WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] += factor * row[j];
+    }
   }
-  for (int i = 0; i < kRows; i++) store(out + i * out_step, sums[i]);
+  WRITTEN_OUT for (int i = 0; i < kRows; i++)
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++) {
+      float* const at = out.row(i) + j * kLanes;
+      store(at, add ? load(at) + sums[i][j] : sums[i][j]);
+    }
 }
 
-// out = left right, or out += left right.
-//
-// Up to eight rows times one vector of columns are summed in registers.
-inline void multiply(Matrix left, int64_t rows, int64_t depth, Rows right,
-                     int64_t columns, Rows out, bool add = false) {
+// All rows of a few vectors of columns, in blocks of nearly equal size: of 10 rows,
+// 5 and 5 rather than 8 and 2.
+template <int kVectors>
+void columns_of_product(Matrix left, int64_t rows, int64_t depth, Rows right, Rows out,
+                        bool add) {
+  constexpr int64_t kMost = kVectors == 1 || (kLanes == 16 && kVectors < 4) ? 8 : 6;
   for (int64_t first = 0; first < rows;) {
     const int64_t rest = rows - first;
-    // Blocks of nearly equal size: 10 rows are 5 and 5, not 8 and 2.
-    const int64_t count = rest >= 16 ? 8 : rest > 8 ? (rest + 1) / 2 : rest;
-    for (int64_t column = 0; column < columns; column += kLanes) {
-#define FEW_ROWS(n)                                                               \
-  case n:                                                                         \
-    product_of_few_rows<n>(left.from_row(first), depth, right.at + column,        \
-                           right.step, out.row(first) + column, out.step, add);   \
-    break
-      switch (count) {
-        FEW_ROWS(1);
-        FEW_ROWS(2);
-        FEW_ROWS(3);
-        FEW_ROWS(4);
-        FEW_ROWS(5);
-        FEW_ROWS(6);
-        FEW_ROWS(7);
-        FEW_ROWS(8);
-      }
-#undef FEW_ROWS
+    const int64_t count = rest >= 2 * kMost ? kMost : rest > kMost ? (rest + 1) / 2 : rest;
+    const Matrix from = left.from_row(first);
+    const Rows to = out.from_row(first);
+    switch (count) {
+#define ROWS(n) \
+  case n:       \
+    part_of_product<n, kVectors>(from, depth, right, to, add); \
+    break;
+      ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8)
+#undef ROWS
     }
     first += count;
+  }
+}
+
+// How many vectors of columns are computed at once, as registers allow.
+constexpr int kMostVectors = kLanes == 16 ? 4 : 2;
+
+// out = left right, or out += left right; columns are whole vectors.
+inline void multiply(Matrix left, int64_t rows, int64_t depth, Rows right,
+                     int64_t columns, Rows out, bool add = false) {
+  for (int64_t column = 0; column < columns;) {
+    const Rows from{right.at + column, right.step}, to{out.at + column, out.step};
+    const int64_t vectors = std::min<int64_t>(kMostVectors, (columns - column) / kLanes);
+    switch (vectors) {
+      case 1: columns_of_product<1>(left, rows, depth, from, to, add); break;
+      case 2: columns_of_product<2>(left, rows, depth, from, to, add); break;
+      case 3: columns_of_product<3>(left, rows, depth, from, to, add); break;
+      case 4: columns_of_product<4>(left, rows, depth, from, to, add); break;
+    }
+    column += vectors * kLanes;
   }
 }
 

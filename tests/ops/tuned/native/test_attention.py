@@ -101,7 +101,7 @@ def test_used_by_the_tuned_function():
             jax.jit(functools.partial(tuned.attend, **others)).lower(**arrays).as_text()
         )
 
-    assert library.target("attention_forward") in text()
+    assert library.target("attention") in text()
     for context in (library.without, forward_mode):
         with context():
             assert "custom_call" not in text()

@@ -64,8 +64,8 @@ def test_a_compiler_with_options(monkeypatch):
 def test_switched_off(monkeypatch):
     monkeypatch.setenv(library.SWITCH, "0")
     assert library.version() is None
-    with pytest.raises(ValueError, match="attention_forward: there is no C"):
-        library.target("attention_forward")
+    with pytest.raises(ValueError, match="attention: there is no C"):
+        library.target("attention")
 
 
 def test_other_code_has_another_version(monkeypatch):

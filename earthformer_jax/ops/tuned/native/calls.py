@@ -1,0 +1,37 @@
+"""Calling functions in C++ from programs of JAX."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from earthformer_jax.ops.tuned.native import library
+
+
+def run(
+    function: str,
+    options: Mapping[str, int | float],
+    arrays: Sequence[jax.Array],
+    results: Any,
+) -> Any:
+    """A call of a function.
+
+    Args:
+        function: one of `library.FUNCTIONS`.
+        options: integers and floating-point numbers, as the function names them.
+        arrays: in its order.
+        results: their types, of `like`, one or several.
+    """
+    typed = {
+        name: np.int64(x) if isinstance(x, int) else np.float32(x)
+        for name, x in options.items()
+    }
+    # Under vmap, one call follows the other.
+    call = jax.ffi.ffi_call(library.target(function), results, vmap_method="sequential")
+    return call(*arrays, **typed)
+
+
+def like(x: jax.Array, shape: Sequence[int]) -> Any:
+    """The type of a result that varies over the same devices as `x`."""
+    return jax.typeof(x).update(shape=tuple(shape))

@@ -1,0 +1,325 @@
+// The feed-forward layer of a transformer block, x + drop(drop(gelu(n W1 + b1)) W2 + b2)
+// with n the layer norm of x, and its gradient.
+//
+// A block of rows goes through the layer without leaving the core's cache. Only the
+// input is kept for the gradient, which takes the blocks through the layer again.
+//
+// The arguments are described in feed_forward.py.
+
+#include <cmath>
+
+#include "dropout.h"
+#include "vectors.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+namespace earthformer {
+namespace {
+
+using F32 = ffi::Buffer<ffi::F32>;
+using U32 = ffi::Buffer<ffi::U32>;
+using Out = ffi::ResultBuffer<ffi::F32>;
+
+constexpr int64_t kBlock = 96;  // rows
+constexpr int64_t kPanel = kMostVectors * kLanes;
+constexpr int64_t kApart = 16;  // floats between rows, so that they share no cache set
+
+struct Options {
+  float epsilon;
+  int64_t threshold;  // dropout drops where 32 random bits are less
+  float factor;       // of what is not dropped
+  int64_t hidden_numbers, numbers;  // drawn by the call after GELU, and in the end
+};
+
+struct Arguments {
+  F32 x;  // [examples, places, channels]
+  F32 scale, offset, widen, widen_bias, narrow, narrow_bias;
+  U32 example, hidden_words, words;
+
+  int64_t places() const { return x.dimensions()[1]; }
+  int64_t channels() const { return x.dimensions()[2]; }
+  int64_t hidden() const { return widen.dimensions()[1]; }
+  int64_t rows() const { return x.dimensions()[0] * places(); }
+};
+
+// A matrix of weights in panels of columns, each of which lies in one piece.
+class Panels {
+ public:
+  // Of from[row][column].
+  Panels(Matrix from, int64_t rows, int64_t columns, Scratch& scratch)
+      : rows_(rows), columns_(columns), data_(scratch.take(rows * columns)) {
+    for (int64_t first = 0; first < columns; first += kPanel) {
+      const Rows panel = at(first);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < panel.step; column++)
+          panel.row(row)[column] =
+              from.at[row * from.rows + (first + column) * from.columns];
+    }
+  }
+
+  // out = left times the matrix.
+  void multiply_by(Rows left, int64_t rows, Rows out) const {
+    for (int64_t first = 0; first < columns_; first += kPanel) {
+      const Rows panel = at(first);
+      multiply(left.matrix(), rows, rows_, panel, panel.step, {out.at + first, out.step});
+    }
+  }
+
+ private:
+  Rows at(int64_t first) const {
+    return {data_ + first * rows_, std::min(kPanel, columns_ - first)};
+  }
+
+  const int64_t rows_, columns_;
+  float* const data_;
+};
+
+inline float sum(Floats x) {
+  float parts[kLanes];
+  store(parts, x);
+  for (int step = kLanes / 2; step; step /= 2)
+    for (int i = 0; i < step; i++) parts[i] += parts[i + step];
+  return parts[0];
+}
+
+// The normal distribution function and density. The function is that of Abramowitz and
+// Stegun 1964, formula 7.1.26, within 1e-7.
+struct Normal {
+  Floats below, density;
+
+  explicit Normal(Floats x) {
+    const Floats z = (x < 0.0f ? -x : x) * 0.70710678f;
+    const Floats tail = exp(z * -z);
+    const Floats t = 1.0f / (1.0f + 0.3275911f * z);
+    Floats y = all(0.5f * 1.061405429f);
+    y = y * t + 0.5f * -1.453152027f;
+    y = y * t + 0.5f * 1.421413741f;
+    y = y * t + 0.5f * -0.284496736f;
+    y = y * t + 0.5f * 0.254829592f;
+    const Floats beyond = y * t * tail;  // the probability of more than |x|
+    below = x < 0.0f ? beyond : 1.0f - beyond;
+    density = tail * 0.39894228f;
+  }
+};
+
+class Layer {
+ public:
+  Layer(const Arguments& given, const Options& options)
+      : given_(given),
+        epsilon_(options.epsilon),
+        hidden_dropout_(given.hidden_words.typed_data(),
+                        given.hidden_words.element_count(), options.hidden_numbers,
+                        options.threshold, options.factor),
+        dropout_(given.words.typed_data(), given.words.element_count(), options.numbers,
+                 options.threshold, options.factor) {}
+
+  int64_t channels() const { return given_.channels(); }
+  int64_t hidden() const { return given_.hidden(); }
+
+  // Calls use(first row, number of rows) for every block.
+  template <typename Use>
+  void each_block(Use use) const {
+    for (int64_t first = 0; first < given_.rows(); first += kBlock)
+      use(first, std::min(kBlock, given_.rows() - first));
+  }
+
+  // The norm of one row; `standard` is the row before scale and offset.
+  // Returns one over the standard deviation.
+  float normalise(const float* x, float* standard, float* normed) const {
+    const int64_t c = channels();
+    Floats total{}, square{};
+    for (int64_t i = 0; i < c; i += kLanes) total += load(x + i);
+    const float mean = sum(total) / c;
+    for (int64_t i = 0; i < c; i += kLanes) {
+      const Floats centred = load(x + i) - mean;
+      square += centred * centred;
+    }
+    const float inverse = 1.0f / std::sqrt(sum(square) / c + epsilon_);
+    for (int64_t i = 0; i < c; i += kLanes) {
+      const Floats own = (load(x + i) - mean) * inverse;
+      store(standard + i, own);
+      store(normed + i, own * load(given_.scale.typed_data() + i) +
+                            load(given_.offset.typed_data() + i));
+    }
+    return inverse;
+  }
+
+  Floats hidden_factors(int64_t row, int64_t column) const {
+    return factors(hidden_dropout_, row, hidden(), column);
+  }
+  Floats factors_at(int64_t row, int64_t column) const {
+    return factors(dropout_, row, channels(), column);
+  }
+
+ private:
+  Floats factors(const Dropout& dropout, int64_t row, int64_t width,
+                 int64_t column) const {
+    if (!dropout.on()) return all(1.0f);
+    const uint32_t places = given_.places();
+    const uint32_t example = given_.example.typed_data()[row / places];
+    const uint32_t place = example * places + static_cast<uint32_t>(row % places);
+    return dropout.factors(counted(1) + (place * static_cast<uint32_t>(width) +
+                                         static_cast<uint32_t>(column)));
+  }
+
+  const Arguments& given_;
+  const float epsilon_;
+  const Dropout hidden_dropout_, dropout_;
+};
+
+// A block of rows of intermediate results.
+Rows block(int64_t columns, Scratch& scratch) {
+  return {scratch.take(kBlock * (columns + kApart)), columns + kApart};
+}
+
+void forward(const Arguments& given, const Options& options, float* out) {
+  const Layer layer(given, options);
+  const int64_t c = given.channels(), h = given.hidden();
+  Scratch scratch(2 * c * h + kBlock * (2 * (c + kApart) + h + kApart));
+  const Panels widen({given.widen.typed_data(), h, 1}, c, h, scratch);
+  const Panels narrow({given.narrow.typed_data(), c, 1}, h, c, scratch);
+  const Rows normed = block(c, scratch), result = block(c, scratch);
+  const Rows hidden = block(h, scratch);
+  layer.each_block([&](int64_t first, int64_t rows) {
+    const float* x = given.x.typed_data() + first * c;
+    for (int64_t row = 0; row < rows; row++)
+      layer.normalise(x + row * c, result.row(row), normed.row(row));
+    widen.multiply_by(normed, rows, hidden);
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < h; i += kLanes) {
+        const Floats up = load(hidden.row(row) + i) + load(given.widen_bias.typed_data() + i);
+        store(hidden.row(row) + i,
+              up * Normal(up).below * layer.hidden_factors(first + row, i));
+      }
+    narrow.multiply_by(hidden, rows, result);
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < c; i += kLanes) {
+        const Floats down =
+            load(result.row(row) + i) + load(given.narrow_bias.typed_data() + i);
+        store(out + (first + row) * c + i,
+              load(x + row * c + i) + down * layer.factors_at(first + row, i));
+      }
+  });
+}
+
+struct Gradients {
+  float *x, *scale, *offset, *widen, *widen_bias, *narrow, *narrow_bias;
+};
+
+inline void add_to(float* sum, Floats x) { store(sum, load(sum) + x); }
+
+void backward(const Arguments& given, const Options& options, const float* dout,
+              const Gradients& found) {
+  const Layer layer(given, options);
+  const int64_t c = given.channels(), h = given.hidden();
+  Scratch scratch(3 * c * h + kBlock * (4 * (c + kApart) + 3 * (h + kApart) + 1));
+  const Panels widen({given.widen.typed_data(), h, 1}, c, h, scratch);
+  const Panels widen_turned({given.widen.typed_data(), 1, h}, h, c, scratch);
+  const Panels narrow_turned({given.narrow.typed_data(), 1, c}, c, h, scratch);
+  const Rows normed = block(c, scratch), standard = block(c, scratch);
+  const Rows dresult = block(c, scratch), dnormed = block(c, scratch);
+  const Rows slope = block(h, scratch), hidden = block(h, scratch);
+  const Rows dhidden = block(h, scratch);
+  float* const inverse = scratch.take(kBlock);
+  for (float* of_channels : {found.scale, found.offset, found.narrow_bias})
+    std::memset(of_channels, 0, sizeof(float) * c);
+  std::memset(found.widen_bias, 0, sizeof(float) * h);
+  for (float* of_matrix : {found.widen, found.narrow})
+    std::memset(of_matrix, 0, sizeof(float) * c * h);
+
+  layer.each_block([&](int64_t first, int64_t rows) {
+    const float* x = given.x.typed_data() + first * c;
+    const float* gradient = dout + first * c;
+    for (int64_t row = 0; row < rows; row++)
+      inverse[row] = layer.normalise(x + row * c, standard.row(row), normed.row(row));
+    widen.multiply_by(normed, rows, slope);
+    for (int64_t row = 0; row < rows; row++) {
+      for (int64_t i = 0; i < h; i += kLanes) {
+        const Floats up = load(slope.row(row) + i) + load(given.widen_bias.typed_data() + i);
+        const Normal normal(up);
+        const Floats factors = layer.hidden_factors(first + row, i);
+        store(hidden.row(row) + i, up * normal.below * factors);
+        store(slope.row(row) + i, (normal.below + up * normal.density) * factors);
+      }
+      for (int64_t i = 0; i < c; i += kLanes) {
+        const Floats down = load(gradient + row * c + i) * layer.factors_at(first + row, i);
+        store(dresult.row(row) + i, down);
+        add_to(found.narrow_bias + i, down);
+      }
+    }
+    multiply(hidden.matrix().turned(), h, rows, dresult, c, {found.narrow, c}, true);
+    narrow_turned.multiply_by(dresult, rows, dhidden);
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < h; i += kLanes) {
+        const Floats up = load(dhidden.row(row) + i) * load(slope.row(row) + i);
+        store(dhidden.row(row) + i, up);
+        add_to(found.widen_bias + i, up);
+      }
+    multiply(normed.matrix().turned(), c, rows, dhidden, h, {found.widen, h}, true);
+    widen_turned.multiply_by(dhidden, rows, dnormed);
+    for (int64_t row = 0; row < rows; row++) {
+      Floats total{}, along{};
+      for (int64_t i = 0; i < c; i += kLanes) {
+        const Floats change = load(dnormed.row(row) + i), own = load(standard.row(row) + i);
+        add_to(found.scale + i, change * own);
+        add_to(found.offset + i, change);
+        const Floats scaled = change * load(given.scale.typed_data() + i);
+        store(dnormed.row(row) + i, scaled);
+        total += scaled;
+        along += scaled * own;
+      }
+      const float level = sum(total) / c, tilt = sum(along) / c;
+      for (int64_t i = 0; i < c; i += kLanes) {
+        const Floats change =
+            load(dnormed.row(row) + i) - level - load(standard.row(row) + i) * tilt;
+        store(found.x + (first + row) * c + i,
+              load(gradient + row * c + i) + change * inverse[row]);
+      }
+    }
+  });
+}
+
+ffi::Error call_forward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias,
+                        F32 narrow, F32 narrow_bias, U32 example, U32 hidden_words,
+                        U32 words, Out out, Options options) {
+  forward({x, scale, offset, widen, widen_bias, narrow, narrow_bias, example,
+           hidden_words, words},
+          options, out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error call_backward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias,
+                         F32 narrow, F32 narrow_bias, U32 example, U32 hidden_words,
+                         U32 words, F32 dout, Out dx, Out dscale, Out doffset,
+                         Out dwiden, Out dwiden_bias, Out dnarrow, Out dnarrow_bias,
+                         Options options) {
+  backward({x, scale, offset, widen, widen_bias, narrow, narrow_bias, example,
+            hidden_words, words},
+           options, dout.typed_data(),
+           {dx->typed_data(), dscale->typed_data(), doffset->typed_data(),
+            dwiden->typed_data(), dwiden_bias->typed_data(), dnarrow->typed_data(),
+            dnarrow_bias->typed_data()});
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace earthformer
+
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
+    earthformer::Options, ffi::StructMember<float>("epsilon"),
+    ffi::StructMember<int64_t>("threshold"), ffi::StructMember<float>("factor"),
+    ffi::StructMember<int64_t>("hidden_numbers"), ffi::StructMember<int64_t>("numbers"));
+
+#define ARGUMENTS                                                      \
+  Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()    \
+      .Arg<F32>().Arg<U32>().Arg<U32>().Arg<U32>()
+namespace earthformer {
+XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward, call_forward,
+                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward_gradient, call_backward,
+                              ffi::Ffi::Bind()
+                                  .ARGUMENTS.Arg<F32>()
+                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()
+                                  .Ret<F32>().Ret<F32>().Ret<F32>()
+                                  .Attrs<Options>());
+}  // namespace earthformer

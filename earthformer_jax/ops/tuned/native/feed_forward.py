@@ -1,0 +1,194 @@
+"""The feed-forward layer of a transformer block in C++, with its gradient.
+
+Blocks of rows go through norm, both products, GELU and dropout without leaving the
+core's cache, and nothing but the input is kept for the gradient. The same elements are
+dropped as in JAX. The functions are in feed_forward.cc.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from earthformer_jax.ops import dropout
+from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.devices.shared import shared_by_examples
+from earthformer_jax.ops.devices.varying import vary_like
+from earthformer_jax.ops.gelu import gelu
+from earthformer_jax.ops.norm import layer_norm
+from earthformer_jax.ops.tuned.choice import measured
+from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
+from earthformer_jax.ops.tuned.native import library
+from earthformer_jax.ops.tuned.native.calls import like, run
+
+LANES = 16  # numbers in a vector: rows consist of whole ones
+
+
+class Weights(NamedTuple):
+    """Parameters of the layer, float32.
+
+    Attributes:
+        scale: `[c]`, of the norm.
+        offset: `[c]`, of the norm.
+        widen: `[c, h]`.
+        widen_bias: `[h]`.
+        narrow: `[h, c]`.
+        narrow_bias: `[c]`.
+    """
+
+    scale: jax.Array
+    offset: jax.Array
+    widen: jax.Array
+    widen_bias: jax.Array
+    narrow: jax.Array
+    narrow_bias: jax.Array
+
+
+def suits(x: jax.Array, weights: Weights) -> bool:
+    """Whether `feed_forward` takes these arrays."""
+    arrays = (x, *weights)
+    return (
+        measured()
+        and all(array.dtype == jnp.float32 for array in arrays)
+        and all(size % LANES == 0 for size in weights.widen.shape)
+        and x.ndim > 2
+        and x.size > 0
+        and split.parts(x) == 1
+        and len(x) % split.shares(x) == 0
+        and library.available()
+    )
+
+
+def feed_forward(
+    x: jax.Array,
+    weights: Weights,
+    *,
+    epsilon: float,
+    rate: float = 0.0,
+    keys: tuple[jax.Array | None, jax.Array | None] = (None, None),
+) -> jax.Array:
+    """`x + drop(drop(gelu(norm(x) widen + widen_bias)) narrow + narrow_bias)`.
+
+    Args:
+        x: `[b, ..., c]`.
+        weights: of the layer.
+        epsilon: of the norm, added to the variance.
+        rate: share of the elements that are dropped, less than 1.
+        keys: for what is dropped after GELU, and in the end; None drops nothing.
+
+    Returns:
+        `[b, ..., c]`.
+    """
+    shape, (c, h) = x.shape, weights.widen.shape
+    rows = x.reshape(len(x), -1, c)
+    elements = math.prod(rows.shape[:2])
+    call = _Call(epsilon, rate, elements * h, elements * c)
+    words = [None if key is None or not rate else key_words(key) for key in keys]
+
+    def own(shared, rows, example):
+        weights, words = shared
+        return (_feed_forward(call, *vary_like(((rows, weights), (example, *words)))),)
+
+    of_examples = shared_by_examples(own, axes=(0, 0), out_axes=(0,))
+    example = jnp.arange(len(x), dtype=jnp.uint32)
+    return of_examples((weights, words), rows, example)[0].reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What a call knows besides its arrays.
+
+    Attributes:
+        epsilon: of the norm.
+        rate: share of the elements that are dropped.
+        hidden_numbers: how many random numbers are drawn for the hidden layer.
+        numbers: how many are drawn for the result.
+    """
+
+    epsilon: float
+    rate: float
+    hidden_numbers: int
+    numbers: int
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As feed_forward.cc reads them."""
+        return dict(
+            epsilon=self.epsilon,
+            threshold=int(dropout.threshold(self.rate)),
+            factor=1.0 / (1.0 - self.rate),
+            hidden_numbers=self.hidden_numbers,
+            numbers=self.numbers,
+        )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _feed_forward(call, arrays, rest):
+    """`arrays` have gradients, `rest` are integers."""
+    x = arrays[0]
+    return run("feed_forward", call.attributes, _given(arrays, rest), like(x, x.shape))
+
+
+def _keep(call, arrays, rest):
+    return _feed_forward(call, arrays, rest), (arrays, rest)
+
+
+def _gradient(call, kept, dout):
+    return _gradients(call, *kept, dout), None
+
+
+_feed_forward.defvjp(_keep, _gradient)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradients(call, arrays, rest, dout):
+    """Of the arrays."""
+    given = [*_given(arrays, rest), dout]
+    results = [like(x, x.shape) for x in jax.tree.leaves(arrays)]
+    found = run("feed_forward_gradient", call.attributes, given, results)
+    return jax.tree.unflatten(jax.tree.structure(arrays), found)
+
+
+def _keep_for_second(call, arrays, rest, dout):
+    return _gradients(call, arrays, rest, dout), (arrays, rest, dout)
+
+
+def _second(call, kept, changes):
+    """Derivatives of the gradients are those of JAX's own functions."""
+    arrays, rest, dout = kept
+
+    def gradients(arrays, dout):
+        return jax.vjp(lambda x: _in_jax(call, x, rest), arrays)[1](dout)[0]
+
+    darrays, ddout = jax.vjp(gradients, arrays, dout)[1](changes)
+    return darrays, None, ddout
+
+
+_gradients.defvjp(_keep_for_second, _second)
+
+
+def _in_jax(call, arrays, rest):
+    """As `_feed_forward`."""
+    (x, own), (example, hidden_words, words) = arrays, rest
+
+    def drop(y, words):
+        if words is None:
+            return y
+        within = positions(y.shape[1:])
+        position = example[:, None, None] * jnp.uint32(within.size) + within
+        return dropout.drop(y, call.rate, hashed_bits(position, words))
+
+    up = gelu(
+        layer_norm(x, own.scale, own.offset, call.epsilon) @ own.widen + own.widen_bias
+    )
+    return x + drop(drop(up, hidden_words) @ own.narrow + own.narrow_bias, words)
+
+
+def _given(arrays, rest):
+    """The arrays in the order of feed_forward.cc."""
+    (x, weights), (example, *words) = arrays, rest
+    words = [jnp.zeros(0, jnp.uint32) if each is None else each for each in words]
+    return vary_like([x, *weights, example, *words])
