@@ -82,14 +82,26 @@ class FeedForward(nn.Module):
             for name in names
         ]
         narrow = Dense(features, kernel_init=kernel, name="ffn_2", **types)
+        narrow = narrow.bind_weights(hidden)
         drop = Dropout(options.dropout, train)
         keys = drop.key(), drop.key()
-
         if self._in_usual_form():
-            own = Weights(*norm.args, *widen[0].args, *narrow.bind_weights(hidden).args)
+            own = Weights(*norm.args, *widen[0].args, *narrow.args)
             if suits(x, own):
-                given = dict(rate=options.dropout, keys=keys)
-                return feed_forward(x, own, epsilon=EPSILON, **given)
+                rate = options.dropout
+                return feed_forward(x, own, epsilon=EPSILON, rate=rate, keys=keys)
+        out = self._in_jax(x, train, ((norm, widen), (narrow, keys)))
+        return out if options.pre_norm else norm(out)
+
+    def _in_jax(self, x: jax.Array, train: bool, weights: Any) -> jax.Array:
+        """The layer, but for a norm in the end.
+
+        Args:
+            x: `[..., c]`.
+            train: whether dropout acts.
+            weights: of `enter` and `leave`.
+        """
+        options, features = self.options, x.shape[-1]
 
         def enter(x, weights):
             norm, widen = weights
@@ -106,21 +118,18 @@ class FeedForward(nn.Module):
             down = dropout(down, options.dropout, keys[1])
             return down.reshape(*wide[0].shape[:-1], features)
 
-        weights = (norm, widen), (narrow.bind_weights(hidden), keys)
         places = math.prod(x.shape[1:-1])
-        if train and x.ndim > 2 and parts((x,), places) > 1:
+        if not train or x.ndim < 3 or parts((x,), places) == 1:
+            return x + recompute((enter, leave), x, weights)
 
-            def layer(weights, _, fields):
-                (part,), (first, second) = fields, weights
-                return part + leave(enter(part, first), second), ()
+        def layer(weights, _, fields):
+            (part,), (first, second) = fields, weights
+            return part + leave(enter(part, first), second), ()
 
-            # Places of an example on one axis: in the order of dropout.
-            rows = x.reshape(len(x), places, features)
-            out = in_parts(layer, weights, (), (rows,), axis=1, pieces=places)[0]
-            out = out.reshape(x.shape)
-        else:
-            out = x + recompute((enter, leave), x, weights)
-        return out if options.pre_norm else norm(out)
+        # Places of an example on one axis: in the order of dropout.
+        rows = x.reshape(len(x), places, features)
+        out = in_parts(layer, weights, (), (rows,), axis=1, pieces=places)[0]
+        return out.reshape(x.shape)
 
     def _in_usual_form(self) -> bool:
         """Whether the layer is the one that there is in C++."""

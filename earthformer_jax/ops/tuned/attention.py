@@ -18,10 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.ops import attention as plain
-from earthformer_jax.ops.derivatives import in_forward_mode
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.dropout import Reordered
-from earthformer_jax.ops.tuned.choice import instead_of, measured
+from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.hashed_key import keep_mask, key_words
 from earthformer_jax.ops.tuned.native import attention as native
 from earthformer_jax.ops.tuned.order import flatten_rows, materialize, schedule_after
@@ -30,7 +29,7 @@ from earthformer_jax.ops.tuned.order import flatten_rows, materialize, schedule_
 @functools.wraps(plain.attend)
 def attend(*arrays, implementation="xla", **options):
     if implementation == "xla":
-        if measured() and not in_forward_mode() and native.suits(*arrays, **options):
+        if native.suits(*arrays, **options):
             return native.attend(*arrays, **options)
         implementation = softmax_attention
     return plain.attend(*arrays, implementation=implementation, **options)

@@ -21,7 +21,7 @@ from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.dropout import Reordered, threshold
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
-from earthformer_jax.ops.tuned.native.calls import like, run
+from earthformer_jax.ops.tuned.native.calls import like, run, sizes_are_known
 
 # More scores of one head and cuboid do not stay in the cache: there XLA is faster.
 MOST_SCORES = 2**16
@@ -40,6 +40,8 @@ def suits(
     **others: Any,
 ) -> bool:
     """Whether `attend` takes these arguments of `ops.attention.attend`."""
+    if not sizes_are_known(query, key):
+        return False
     arrays = [x for x in others.values() if isinstance(x, jax.Array)]
     arrays += [x for x in (global_key, global_value) if x is not None]
     keys = key.shape[2] + (0 if global_key is None else global_key.shape[1])
@@ -101,7 +103,7 @@ def attend(
     weights = dict(
         bias=None if bias is None or of_share else bias[None],
         mask=None if mask is None or mask.all() else jnp.asarray(mask),
-        cuboid=jnp.asarray(_order(n, reordered)),
+        cuboid=_order(n, reordered),
         words=None if dropout_key is None else key_words(dropout_key),
     )
     examples = dict(near=near, far=far, bias=bias if of_share else None)
@@ -167,9 +169,9 @@ def _packed(query, key, value):
     return [query, jnp.concatenate([key, value], axis=-1)], (0, 0, c)
 
 
-def _order(cuboids: int, reordered: Reordered | None) -> np.ndarray:
+def _order(cuboids: int, reordered: Reordered | None) -> jax.Array:
     """uint32 `[n]`: the place of each cuboid in the order of random numbers."""
-    order = np.arange(cuboids, dtype=np.uint32)
+    order = jnp.arange(cuboids, dtype=jnp.uint32)
     if reordered is None:
         return order
     return reordered.merge(order.reshape(1, *reordered.sizes))[0]
@@ -236,9 +238,9 @@ def _in_jax(call, arrays, rest):
     (near, bias, far), (mask, example, cuboid, words) = arrays, rest
     c = call.heads * call.width
     taken = zip((near[0], near[-1], near[-1]), call.columns, strict=True)
-    query, key, value, far_query, far_key, far_value = (
-        None if x is None else x.reshape(*x.shape[:-1], call.heads, call.width)
-        for x in (*(x[..., n : n + c] for x, n in taken), *far)
+    query, key, value = (_heads(call, x[..., n : n + c]) for x, n in taken)
+    far_query, far_key, far_value = (
+        None if x is None else _heads(call, x) for x in far
     )
     scores = call.scale * jnp.einsum("bnqad,bnsad->bnaqs", query, key)
     if bias is not None:
@@ -257,10 +259,14 @@ def _in_jax(call, arrays, rest):
         kept = hashed_bits(position, words) >= threshold(call.rate)
         weights = jnp.where(kept, weights / (1 - call.rate), 0)
     out = jnp.einsum("bnaqs,bnsad->bnqad", weights[..., : key.shape[2]], value)
-    if far_value is not None:
+    if far_key is not None:
         of_far = weights[..., key.shape[2] :]
         out = out + jnp.einsum("bnaqg,bgad->bnqad", of_far, far_value)
     return out.reshape(*out.shape[:3], c)
+
+
+def _heads(call, x):
+    return x.reshape(*x.shape[:-1], call.heads, call.width)
 
 
 def _given(arrays, rest):

@@ -32,6 +32,11 @@ def run(
     return call(*arrays, **typed)
 
 
+def sizes_are_known(*arrays: jax.Array) -> bool:
+    """Whether no size is a variable, as in programs that are exported for any batch."""
+    return all(isinstance(size, int) for x in arrays for size in x.shape)
+
+
 def like(x: jax.Array, shape: Sequence[int]) -> Any:
     """The type of a result that varies over the same devices as `x`."""
     return jax.typeof(x).update(shape=tuple(shape))

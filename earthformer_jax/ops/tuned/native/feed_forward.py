@@ -19,10 +19,9 @@ from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.gelu import gelu
 from earthformer_jax.ops.norm import layer_norm
-from earthformer_jax.ops.tuned.choice import measured
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
-from earthformer_jax.ops.tuned.native.calls import like, run
+from earthformer_jax.ops.tuned.native.calls import like, run, sizes_are_known
 
 LANES = 16  # numbers in a vector: rows consist of whole ones
 
@@ -51,7 +50,7 @@ def suits(x: jax.Array, weights: Weights) -> bool:
     """Whether `feed_forward` takes these arrays."""
     arrays = (x, *weights)
     return (
-        measured()
+        sizes_are_known(x)
         and all(array.dtype == jnp.float32 for array in arrays)
         and all(size % LANES == 0 for size in weights.widen.shape)
         and x.ndim > 2

@@ -26,6 +26,9 @@ from collections.abc import Iterator
 
 import jax
 
+from earthformer_jax.ops.derivatives import in_forward_mode
+from earthformer_jax.ops.tuned.choice import measured
+
 logger = logging.getLogger(__name__)
 
 SWITCH = "EARTHFORMER_JAX_NATIVE"
@@ -56,7 +59,8 @@ def without() -> contextlib.AbstractContextManager[None]:
 
 def available() -> bool:
     """Whether functions in C++ are to be used here; compiles them if need be."""
-    return not _without.value and version() is not None
+    wanted = measured() and not in_forward_mode() and not _without.value
+    return wanted and version() is not None
 
 
 def target(function: str) -> str:

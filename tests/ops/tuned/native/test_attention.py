@@ -1,6 +1,7 @@
 """Attention in C++ equals that of JAX: values, gradients, and what dropout drops."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -64,7 +65,7 @@ def arguments(
         found |= dict(global_key=(B, far, A, d), global_value=(B, far, A, d))
     if queries:
         found["global_query"] = (B, N, q, A, d)
-    others = dict(scale=0.3, **more)
+    others: dict[str, Any] = dict(scale=0.3, **more)
     if mask:
         others["mask"] = random.random((N, q, s)) > 0.4
         others["mask"][0, 0] = False  # a query that sees nothing near
@@ -189,7 +190,7 @@ def test_a_batch_of_calls():
 def test_on_two_devices(how):
     mesh = jax.sharding.Mesh(jax.devices()[:2], "data")
     of_examples = ("query", "key", "value", "global_key", "global_value")
-    drawn = {} if how == "shard_map" else dict(dropout_rate=0.2)
+    drawn: dict[str, Any] = {} if how == "shard_map" else dict(dropout_rate=0.2)
     arrays, others = arguments(4, 6, 8, bias=(A,), far=2, **drawn)
     wanted = value_and_gradients(native.attend, arrays, others)
     specs = {name: jax.P("data" if name in of_examples else None) for name in arrays}
