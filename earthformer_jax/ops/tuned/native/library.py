@@ -9,6 +9,7 @@ seconds. EARTHFORMER_JAX_NATIVE=0 in the environment has the same effect as `wit
 for everything.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -42,8 +43,7 @@ SOURCES = ("attention.cc", "feed_forward.cc")
 HEADERS = ("dropout.h", "vectors.h")
 HERE = pathlib.Path(__file__).parent
 _SECONDS = 120  # that compiling may take
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-w")
-_FOR_THIS_PROCESSOR = (("-march=native",), ("-mcpu=native",))
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-w")
 
 _without = jax.make_user_context(default_value=False)
 _lock = threading.Lock()
@@ -96,7 +96,7 @@ def _loaded() -> str | None:
     digest = _digest(command)
     try:
         with _folder() as folder:
-            library = ctypes.CDLL(str(_compiled(command, folder, digest)))
+            library = _load(command, folder / f"{digest}.so")
     except (OSError, subprocess.SubprocessError) as error:
         why = getattr(error, "stderr", None) or str(error)
         logger.info("functions of JAX alone are used: C++ failed: %s", _first_line(why))
@@ -160,27 +160,42 @@ def _folder() -> Iterator[pathlib.Path]:
         yield folder
 
 
-def _compiled(command: list[str], folder: pathlib.Path, digest: str) -> pathlib.Path:
-    library = folder / f"{digest}.so"
+def _load(command: list[str], library: pathlib.Path) -> ctypes.CDLL:
+    """The library in a file, which is made if it is not there, or damaged."""
     if library.exists():
-        return library
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError as error:
+            logger.info("functions in C++ are compiled again: %s", error)
+            library.unlink()
+    _make(command, library)
+    return ctypes.CDLL(str(library))
+
+
+def _make(command: list[str], library: pathlib.Path) -> None:
     logger.info("compiling functions in C++, once on this machine")
-    with tempfile.TemporaryDirectory(dir=folder) as own:
+    with tempfile.TemporaryDirectory(dir=library.parent) as own:
+        objects = [pathlib.Path(own, f"{source}.o") for source in SOURCES]
+        with concurrent.futures.ThreadPoolExecutor() as compilers:
+            list(compilers.map(functools.partial(_compile, command), SOURCES, objects))
         made = pathlib.Path(own, "library.so")
-        sources = [str(HERE / name) for name in SOURCES]
-        for processor in _FOR_THIS_PROCESSOR:
-            last = processor == _FOR_THIS_PROCESSOR[-1]
-            done = subprocess.run(
-                [*command, *processor, *sources, "-o", str(made)],
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=last,
-            )
-            if not done.returncode:
-                break
+        _run([*command, "-shared", *map(str, objects), "-o", str(made)])
         os.replace(made, library)  # complete, whoever else compiles it
-    return library
+
+
+def _compile(command: list[str], source: str, to: pathlib.Path) -> None:
+    """Compiles one file, for this processor if the compiler knows how."""
+    rest = ["-c", str(HERE / source), "-o", str(to)]
+    try:
+        _run([*command, "-march=native", *rest])
+    except subprocess.CalledProcessError:
+        _run([*command, "-mcpu=native", *rest])
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(
+        command, capture_output=True, text=True, timeout=_SECONDS, check=True
+    )
 
 
 def _first_line(text: str) -> str:

@@ -33,6 +33,17 @@ def test_compiled_once(fresh, monkeypatch):
 
 
 @needs_compiler
+def test_a_damaged_file(fresh, caplog):
+    fresh.mkdir(parents=True)
+    command = library._command() or []
+    damaged = fresh / f"{library._digest(command)}.so"
+    damaged.write_bytes(b"\x7fELF")
+    with caplog.at_level(logging.INFO, logger=library.logger.name):
+        assert library.version()
+    assert "compiled again" in caplog.text
+
+
+@needs_compiler
 def test_a_folder_that_is_not_writable(fresh):
     fresh.parent.write_text("a file where the folder should be")
     assert library.version()
