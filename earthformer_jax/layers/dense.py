@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,25 @@ from earthformer_jax.ops.tuned.dense import dense
 def _apply(dtype, kernel, bias, x):
     x, kernel = promote_dtype(x, kernel, dtype=dtype)
     return dense(x, kernel, None if bias is None else widen(bias))
+
+
+def weights_of_dense(layer: Any) -> tuple[jax.Array, ...] | None:
+    """Kernel and bias of what `Dense.bind_weights` returns.
+
+    None for anything else, and for a layer without bias.
+    """
+    weights = bound_weights(layer, _apply)
+    return None if weights is None or weights[1] is None else weights
+
+
+def bound_weights(layer: Any, function: Callable) -> tuple[jax.Array, ...] | None:
+    """The arrays that a layer binds to a function of this module; None for another.
+
+    What a method returned may have been put into another function since
+    (`flax.linen.intercept_methods`).
+    """
+    own = getattr(getattr(layer, "func", None), "func", None)
+    return layer.args if own is function else None
 
 
 class Dense(nn.Module):

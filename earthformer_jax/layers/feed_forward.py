@@ -11,9 +11,9 @@ from flax import linen as nn
 from earthformer_jax.checks import NONE, check_fields, either
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import ACTIVATIONS, activate
-from earthformer_jax.layers.dense import Dense
+from earthformer_jax.layers.dense import Dense, weights_of_dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.norm import EPSILON, NORMS, make_norm
+from earthformer_jax.layers.norm import EPSILON, NORMS, make_norm, weights_of_norm
 from earthformer_jax.ops.dropout import dropout
 from earthformer_jax.ops.tuned.in_parts import in_parts, parts
 from earthformer_jax.ops.tuned.native.feed_forward import (
@@ -85,11 +85,10 @@ class FeedForward(nn.Module):
         narrow = narrow.bind_weights(hidden)
         drop = Dropout(options.dropout, train)
         keys = drop.key(), drop.key()
-        if self._in_usual_form():
-            own = Weights(*norm.args, *widen[0].args, *narrow.args)
-            if suits(x, own):
-                rate = options.dropout
-                return feed_forward(x, own, epsilon=EPSILON, rate=rate, keys=keys)
+        own = self._weights_in_usual_form(norm, widen, narrow)
+        if own is not None and suits(x, own):
+            rate = options.dropout
+            return feed_forward(x, own, epsilon=EPSILON, rate=rate, keys=keys)
         out = self._in_jax(x, train, ((norm, widen), (narrow, keys)))
         return out if options.pre_norm else norm(out)
 
@@ -131,14 +130,17 @@ class FeedForward(nn.Module):
         out = in_parts(layer, weights, (), (rows,), axis=1, pieces=places)[0]
         return out.reshape(x.shape)
 
-    def _in_usual_form(self) -> bool:
-        """Whether the layer is the one that there is in C++."""
+    def _weights_in_usual_form(self, norm, widen, narrow) -> Weights | None:
+        """The weights, if the layer is the one that there is in C++."""
         options = self.options
-        return (
+        usual = (
             options.pre_norm
             and not options.gated
             and options.activation == "gelu"
-            and options.norm == "layer_norm"
             and options.dropout < 1
             and options.dtype in (None, jnp.float32)
         )
+        found = weights_of_norm(norm), *map(weights_of_dense, (widen[0], narrow))
+        if not usual or None in found:
+            return None
+        return Weights(*(array for own in found if own for array in own))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from earthformer_jax.layers.dense import bound_weights
 from earthformer_jax.ops.tuned.norm import layer_norm
 
 EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
@@ -84,6 +85,11 @@ class LayerNorm(nn.Module):
 
 def _layer_norm(dtype, epsilon, scale, bias, x):
     return layer_norm(x.astype(dtype or x.dtype), scale, bias, epsilon)
+
+
+def weights_of_norm(norm: Any) -> tuple[jax.Array, ...] | None:
+    """Scale and offset of what `LayerNorm.bind_weights` returns; None for another."""
+    return bound_weights(norm, _layer_norm)
 
 
 def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):
