@@ -6,10 +6,8 @@
 //
 // The arguments are described in feed_forward.py.
 
-#include <cmath>
-
 #include "dropout.h"
-#include "vectors.h"
+#include "layer.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -21,8 +19,6 @@ using U32 = ffi::Buffer<ffi::U32>;
 using Out = ffi::ResultBuffer<ffi::F32>;
 
 constexpr int64_t kBlock = 96;  // rows
-constexpr int64_t kPanel = kMostVectors * kLanes;
-constexpr int64_t kApart = 16;  // floats between rows, so that they share no cache set
 
 struct Options {
   float epsilon;
@@ -41,46 +37,6 @@ struct Arguments {
   int64_t hidden() const { return widen.dimensions()[1]; }
   int64_t rows() const { return x.dimensions()[0] * places(); }
 };
-
-// A matrix of weights in panels of columns, each of which lies in one piece.
-class Panels {
- public:
-  // Of from[row][column].
-  Panels(Matrix from, int64_t rows, int64_t columns, Scratch& scratch)
-      : rows_(rows), columns_(columns), data_(scratch.take(rows * columns)) {
-    for (int64_t first = 0; first < columns; first += kPanel) {
-      const Rows panel = at(first);
-      for (int64_t row = 0; row < rows; row++)
-        for (int64_t column = 0; column < panel.step; column++)
-          panel.row(row)[column] =
-              from.at[row * from.rows + (first + column) * from.columns];
-    }
-  }
-
-  // out = left times the matrix.
-  void multiply_by(Rows left, int64_t rows, Rows out) const {
-    for (int64_t first = 0; first < columns_; first += kPanel) {
-      const Rows panel = at(first);
-      multiply(left.matrix(), rows, rows_, panel, panel.step, {out.at + first, out.step});
-    }
-  }
-
- private:
-  Rows at(int64_t first) const {
-    return {data_ + first * rows_, std::min(kPanel, columns_ - first)};
-  }
-
-  const int64_t rows_, columns_;
-  float* const data_;
-};
-
-inline float sum(Floats x) {
-  float parts[kLanes];
-  store(parts, x);
-  for (int step = kLanes / 2; step; step /= 2)
-    for (int i = 0; i < step; i++) parts[i] += parts[i + step];
-  return parts[0];
-}
 
 // The normal distribution function and density. The function is that of Abramowitz and
 // Stegun 1964, formula 7.1.26, within 1e-7.
@@ -104,9 +60,12 @@ struct Normal {
 
 class Layer {
  public:
+  const Norm norm;
+
   Layer(const Arguments& given, const Options& options)
-      : given_(given),
-        epsilon_(options.epsilon),
+      : norm{given.scale.typed_data(), given.offset.typed_data(), options.epsilon,
+             given.channels()},
+        given_(given),
         hidden_dropout_(given.hidden_words.typed_data(),
                         given.hidden_words.element_count(), options.hidden_numbers,
                         options.threshold, options.factor),
@@ -121,27 +80,6 @@ class Layer {
   void each_block(Use use) const {
     for (int64_t first = 0; first < given_.rows(); first += kBlock)
       use(first, std::min(kBlock, given_.rows() - first));
-  }
-
-  // The norm of one row; `standard` is the row before scale and offset.
-  // Returns one over the standard deviation.
-  float normalise(const float* x, float* standard, float* normed) const {
-    const int64_t c = channels();
-    Floats total{}, square{};
-    for (int64_t i = 0; i < c; i += kLanes) total += load(x + i);
-    const float mean = sum(total) / c;
-    for (int64_t i = 0; i < c; i += kLanes) {
-      const Floats centred = load(x + i) - mean;
-      square += centred * centred;
-    }
-    const float inverse = 1.0f / std::sqrt(sum(square) / c + epsilon_);
-    for (int64_t i = 0; i < c; i += kLanes) {
-      const Floats own = (load(x + i) - mean) * inverse;
-      store(standard + i, own);
-      store(normed + i, own * load(given_.scale.typed_data() + i) +
-                            load(given_.offset.typed_data() + i));
-    }
-    return inverse;
   }
 
   Floats hidden_factors(int64_t row, int64_t column) const {
@@ -163,27 +101,21 @@ class Layer {
   }
 
   const Arguments& given_;
-  const float epsilon_;
   const Dropout hidden_dropout_, dropout_;
 };
-
-// A block of rows of intermediate results.
-Rows block(int64_t columns, Scratch& scratch) {
-  return {scratch.take(kBlock * (columns + kApart)), columns + kApart};
-}
 
 void forward(const Arguments& given, const Options& options, float* out) {
   const Layer layer(given, options);
   const int64_t c = given.channels(), h = given.hidden();
-  Scratch scratch(2 * c * h + kBlock * (2 * (c + kApart) + h + kApart));
+  Scratch scratch(2 * c * h + 2 * floats_of_block(kBlock, c) + floats_of_block(kBlock, h));
   const Panels widen({given.widen.typed_data(), h, 1}, c, h, scratch);
   const Panels narrow({given.narrow.typed_data(), c, 1}, h, c, scratch);
-  const Rows normed = block(c, scratch), result = block(c, scratch);
-  const Rows hidden = block(h, scratch);
+  const Rows normed = block(kBlock, c, scratch), result = block(kBlock, c, scratch);
+  const Rows hidden = block(kBlock, h, scratch);
   layer.each_block([&](int64_t first, int64_t rows) {
     const float* x = given.x.typed_data() + first * c;
     for (int64_t row = 0; row < rows; row++)
-      layer.normalise(x + row * c, result.row(row), normed.row(row));
+      layer.norm.forward(x + row * c, result.row(row), normed.row(row));
     widen.multiply_by(normed, rows, hidden);
     for (int64_t row = 0; row < rows; row++)
       for (int64_t i = 0; i < h; i += kLanes) {
@@ -206,20 +138,19 @@ struct Gradients {
   float *x, *scale, *offset, *widen, *widen_bias, *narrow, *narrow_bias;
 };
 
-inline void add_to(float* sum, Floats x) { store(sum, load(sum) + x); }
-
 void backward(const Arguments& given, const Options& options, const float* dout,
               const Gradients& found) {
   const Layer layer(given, options);
   const int64_t c = given.channels(), h = given.hidden();
-  Scratch scratch(3 * c * h + kBlock * (4 * (c + kApart) + 3 * (h + kApart) + 1));
+  Scratch scratch(3 * c * h + 4 * floats_of_block(kBlock, c) +
+                  3 * floats_of_block(kBlock, h) + kBlock);
   const Panels widen({given.widen.typed_data(), h, 1}, c, h, scratch);
   const Panels widen_turned({given.widen.typed_data(), 1, h}, h, c, scratch);
   const Panels narrow_turned({given.narrow.typed_data(), 1, c}, c, h, scratch);
-  const Rows normed = block(c, scratch), standard = block(c, scratch);
-  const Rows dresult = block(c, scratch), dnormed = block(c, scratch);
-  const Rows slope = block(h, scratch), hidden = block(h, scratch);
-  const Rows dhidden = block(h, scratch);
+  const Rows normed = block(kBlock, c, scratch), standard = block(kBlock, c, scratch);
+  const Rows dresult = block(kBlock, c, scratch), dnormed = block(kBlock, c, scratch);
+  const Rows slope = block(kBlock, h, scratch), hidden = block(kBlock, h, scratch);
+  const Rows dhidden = block(kBlock, h, scratch);
   float* const inverse = scratch.take(kBlock);
   for (float* of_channels : {found.scale, found.offset, found.narrow_bias})
     std::memset(of_channels, 0, sizeof(float) * c);
@@ -231,7 +162,7 @@ void backward(const Arguments& given, const Options& options, const float* dout,
     const float* x = given.x.typed_data() + first * c;
     const float* gradient = dout + first * c;
     for (int64_t row = 0; row < rows; row++)
-      inverse[row] = layer.normalise(x + row * c, standard.row(row), normed.row(row));
+      inverse[row] = layer.norm.forward(x + row * c, standard.row(row), normed.row(row));
     widen.multiply_by(normed, rows, slope);
     for (int64_t row = 0; row < rows; row++) {
       for (int64_t i = 0; i < h; i += kLanes) {
@@ -258,23 +189,11 @@ void backward(const Arguments& given, const Options& options, const float* dout,
     multiply(normed.matrix().turned(), c, rows, dhidden, h, {found.widen, h}, true);
     widen_turned.multiply_by(dhidden, rows, dnormed);
     for (int64_t row = 0; row < rows; row++) {
-      Floats total{}, along{};
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Floats change = load(dnormed.row(row) + i), own = load(standard.row(row) + i);
-        add_to(found.scale + i, change * own);
-        add_to(found.offset + i, change);
-        const Floats scaled = change * load(given.scale.typed_data() + i);
-        store(dnormed.row(row) + i, scaled);
-        total += scaled;
-        along += scaled * own;
-      }
-      const float level = sum(total) / c, tilt = sum(along) / c;
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Floats change =
-            load(dnormed.row(row) + i) - level - load(standard.row(row) + i) * tilt;
+      layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row), found.scale,
+                          found.offset);
+      for (int64_t i = 0; i < c; i += kLanes)
         store(found.x + (first + row) * c + i,
-              load(gradient + row * c + i) + change * inverse[row]);
-      }
+              load(gradient + row * c + i) + load(dnormed.row(row) + i));
     }
   });
 }

@@ -40,7 +40,7 @@ FUNCTIONS = (
     "feed_forward_gradient",
 )
 SOURCES = ("attention.cc", "feed_forward.cc")
-HEADERS = ("dropout.h", "vectors.h")
+HEADERS = ("dropout.h", "head.h", "layer.h", "vectors.h")
 HERE = pathlib.Path(__file__).parent
 _SECONDS = 120  # that compiling may take
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-w")
