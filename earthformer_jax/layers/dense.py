@@ -21,13 +21,17 @@ def _apply(dtype, kernel, bias, x):
     return dense(x, kernel, None if bias is None else widen(bias))
 
 
-def weights_of_dense(layer: Any) -> tuple[jax.Array, ...] | None:
-    """Kernel and bias of what `Dense.bind_weights` returns.
+def weights_of_dense(
+    layer: Any, *, with_bias: bool = True
+) -> tuple[jax.Array, ...] | None:
+    """Kernel and bias, or the kernel alone, of what `Dense.bind_weights` returns.
 
-    None for anything else, and for a layer without bias.
+    None for anything else, and for a layer that has no bias, or has one.
     """
     weights = bound_weights(layer, _apply)
-    return None if weights is None or weights[1] is None else weights
+    if weights is None or with_bias is (weights[1] is None):
+        return None
+    return tuple(x for x in weights if x is not None)
 
 
 def bound_weights(layer: Any, function: Callable) -> tuple[jax.Array, ...] | None:

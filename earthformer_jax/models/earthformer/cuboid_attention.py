@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 import einops
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from earthformer_jax.checks import shown
 from earthformer_jax.layers import initializers
+from earthformer_jax.layers.dense import weights_of_dense
 from earthformer_jax.layers.dropout import Dropout
+from earthformer_jax.layers.norm import EPSILON, weights_of_norm
 from earthformer_jax.models.earthformer.captured import Cut
 from earthformer_jax.models.earthformer.projections import Projections
 from earthformer_jax.ops import attention, cuboid, global_attention
@@ -22,6 +25,7 @@ from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.attention import attend
 from earthformer_jax.ops.tuned.hashed_key import starting_at
 from earthformer_jax.ops.tuned.in_parts import in_parts, parts
+from earthformer_jax.ops.tuned.native import self_attention as native
 
 
 class _Shared(NamedTuple):
@@ -100,11 +104,16 @@ class CuboidSelfAttention(Projections):
         axis, pieces = self._pieces(grid, spec)
         # The released weights count padded positions in another order: not by parts.
         mixed = self.options.match_reference and self._valid(grid, spec) is not None
-        divided = train and not mixed and parts((x,), pieces) > 1
-        bias = self._bias_table(
-            self.spec.size, self._bias_index(spec), None if divided else x
-        )
         layers = self._layers_of_field(features)
+        weights = None if global_vectors is not None else self._native_weights(layers)
+        options = self._native_options(features, spec, train)
+        in_cpp = weights is not None and native.suits(x, weights, options)
+        divided = train and not mixed and not in_cpp and parts((x,), pieces) > 1
+        bias = self._bias_table(
+            self.spec.size,
+            self._bias_index(spec),
+            None if divided or in_cpp else x,
+        )
         vectors, key_of_vectors, to_vectors = None, None, None
         local_key = self._key(train)
         if global_vectors is not None:
@@ -115,6 +124,16 @@ class CuboidSelfAttention(Projections):
             to_vectors = self._leave_vectors(global_vectors, train)
         out_key = Dropout(self.options.proj_drop, train).key()
         shared = _Shared(layers, bias, local_key, out_key)
+        if weights is not None and in_cpp:
+            out = native.self_attention(
+                x,
+                weights._replace(bias=bias),
+                options,
+                mask=self._mask(grid, spec),
+                key=local_key,
+                out_key=out_key,
+            )
+            return out, None
         if not divided:
             out, from_global = self._inside(shared, vectors, x)
             if to_vectors is None:
@@ -157,7 +176,6 @@ class CuboidSelfAttention(Projections):
             the update, and arguments of `attend_global`.
         """
         layers = shared.layers
-        mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
         grid, scale = x.shape[1:4], self._scale(x.shape[-1])
         spec = self.spec.fit(grid).spread(grid, split.parts(x))
         field = self._cuts(layers["norm"](x), spec)
@@ -168,7 +186,7 @@ class CuboidSelfAttention(Projections):
             value=value,
             scale=scale,
             bias=shared.bias,
-            mask=mask(grid, spec, self.options.padding),
+            mask=self._mask(grid, spec),
             implementation=self.options.implementation,
             reordered=spec.reordered(grid),
             **self._dropout(shared.key),
@@ -191,6 +209,34 @@ class CuboidSelfAttention(Projections):
             out, spec, grid, layers.get("proj"), shared.out_key
         )
         return out, from_global
+
+    def _mask(self, grid: Grid, spec: CuboidSpec) -> np.ndarray | None:
+        mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
+        return mask(grid, spec, self.options.padding)
+
+    def _native_weights(self, layers: dict[str, Any]) -> native.Weights | None:
+        """The weights, but for the bias, of a layer as it is in C++."""
+        norm = weights_of_norm(layers["norm"])
+        proj = weights_of_dense(layers.get("proj"))
+        kernel = weights_of_dense(layers["qkv"], with_bias=False)
+        options = self.options
+        usual = options.implementation == "xla" and options.dtype in (None, jnp.float32)
+        usual = usual and not self.is_mutable_collection("intermediates")
+        if not usual or norm is None or proj is None or kernel is None:
+            return None
+        return native.Weights(*norm, *kernel, *proj, None)
+
+    def _native_options(
+        self, features: int, spec: CuboidSpec, train: bool
+    ) -> native.Options:
+        return native.Options(
+            spec=spec,
+            heads=self.options.num_heads,
+            scale=self._scale(features),
+            epsilon=EPSILON,
+            rate=self.options.attn_drop if train else 0.0,
+            out_rate=self.options.proj_drop if train else 0.0,
+        )
 
     def _layers_of_field(self, features) -> dict[str, Any]:
         layers = dict(

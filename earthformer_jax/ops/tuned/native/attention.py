@@ -103,7 +103,7 @@ def attend(
     weights = dict(
         bias=None if bias is None or of_share else bias[None],
         mask=None if mask is None or mask.all() else jnp.asarray(mask),
-        cuboid=_order(n, reordered),
+        cuboid=order_of(n, reordered),
         words=None if dropout_key is None else key_words(dropout_key),
     )
     examples = dict(near=near, far=far, bias=bias if of_share else None)
@@ -169,7 +169,7 @@ def _packed(query, key, value):
     return [query, jnp.concatenate([key, value], axis=-1)], (0, 0, c)
 
 
-def _order(cuboids: int, reordered: Reordered | None) -> jax.Array:
+def order_of(cuboids: int, reordered: Reordered | None) -> jax.Array:
     """uint32 `[n]`: the place of each cuboid in the order of random numbers."""
     order = jnp.arange(cuboids, dtype=jnp.uint32)
     if reordered is None:

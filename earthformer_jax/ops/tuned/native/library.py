@@ -38,8 +38,10 @@ FUNCTIONS = (
     "attention_gradient",
     "feed_forward",
     "feed_forward_gradient",
+    "self_attention",
+    "self_attention_gradient",
 )
-SOURCES = ("attention.cc", "feed_forward.cc")
+SOURCES = ("attention.cc", "feed_forward.cc", "self_attention.cc")
 HEADERS = ("dropout.h", "head.h", "layer.h", "vectors.h")
 HERE = pathlib.Path(__file__).parent
 _SECONDS = 120  # that compiling may take

@@ -1,0 +1,279 @@
+"""A layer of cuboid self-attention in C++, with its gradient.
+
+A few cuboids at a time go through layer norm, projections, attention and the last
+projection without leaving the core's cache; nothing is copied to cut the field into
+cuboids and to merge them again, and nothing but the field is kept for the gradient. The
+same elements are dropped as in JAX. The functions are in self_attention.cc.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from earthformer_jax.ops import cuboid, dropout
+from earthformer_jax.ops.cuboid import CuboidSpec
+from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.devices.shared import shared_by_examples
+from earthformer_jax.ops.devices.varying import vary_like
+from earthformer_jax.ops.norm import layer_norm
+from earthformer_jax.ops.resample import Grid
+from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
+from earthformer_jax.ops.tuned.native import library
+from earthformer_jax.ops.tuned.native.attention import MOST_SCORES, order_of
+from earthformer_jax.ops.tuned.native.calls import like, run, sizes_are_known
+from earthformer_jax.ops.tuned.native.feed_forward import LANES
+
+
+class Weights(NamedTuple):
+    """Parameters of the layer, float32.
+
+    Attributes:
+        scale: `[c]`, of the norm.
+        offset: `[c]`, of the norm.
+        qkv: `[c, 3 c]`, to queries, keys and values.
+        proj: `[c, c]`, of the result.
+        proj_bias: `[c]`.
+        bias: `[a, q, q]` added to the scores, or None.
+    """
+
+    scale: jax.Array
+    offset: jax.Array
+    qkv: jax.Array
+    proj: jax.Array
+    proj_bias: jax.Array
+    bias: jax.Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a layer knows besides its arrays.
+
+    Attributes:
+        spec: the cut; it does not pad the grid.
+        heads: attention heads.
+        scale: factor on the scores.
+        epsilon: of the norm, added to the variance.
+        rate: share of the attention weights that are dropped.
+        out_rate: share of the update that is dropped.
+    """
+
+    spec: CuboidSpec
+    heads: int
+    scale: float
+    epsilon: float
+    rate: float
+    out_rate: float
+
+
+def suits(x: jax.Array, weights: Weights, options: Options) -> bool:
+    """Whether `self_attention` takes these arguments."""
+    if not sizes_are_known(x):
+        return False
+    grid, spec = x.shape[1:4], options.spec
+    arrays = [array for array in (x, *weights) if array is not None]
+    return (
+        all(array.dtype == jnp.float32 for array in arrays)
+        and x.shape[-1] % LANES == 0
+        and x.shape[-1] % options.heads == 0
+        and weights.qkv.shape[1] == 3 * x.shape[-1]
+        and spec.volume**2 <= MOST_SCORES
+        and tuple(spec.padded(grid)) == tuple(grid)
+        and max(options.rate, options.out_rate) < 1
+        and x.size > 0
+        and split.parts(x) == 1
+        and len(x) % split.shares(x) == 0
+        and library.available()
+    )
+
+
+def self_attention(
+    x: jax.Array,
+    weights: Weights,
+    options: Options,
+    *,
+    mask: np.ndarray | None = None,
+    key: jax.Array | None = None,
+    out_key: jax.Array | None = None,
+) -> jax.Array:
+    """The update of a field by attention inside its cuboids, without the residual.
+
+    Args:
+        x: `[b, t, h, w, c]`.
+        weights: of the layer.
+        options: of the layer.
+        mask: bool `[n, q, q]`, True where attention is allowed, or None; every position
+            sees some other, or itself.
+        key: for dropout of attention weights, or None.
+        out_key: for dropout of the update, or None.
+
+    Returns:
+        `[b, t, h, w, c]`.
+
+    Reference:
+        Gao et al. 2022, Earthformer, equations 2 to 5.
+    """
+    grid, c = x.shape[1:4], x.shape[-1]
+    rows = x.reshape(len(x), math.prod(grid), c)
+    position = _positions(grid, options.spec)
+    call = _Call(
+        options=dataclasses.replace(
+            options,
+            rate=0.0 if key is None else options.rate,
+            out_rate=0.0 if out_key is None else options.out_rate,
+        ),
+        numbers=len(x) * options.heads * position.size * position.shape[1],
+        out_numbers=rows.size,
+    )
+    rest = dict(
+        position=jnp.asarray(position),
+        mask=None if mask is None or mask.all() else jnp.asarray(mask),
+        cuboid=order_of(len(position), options.spec.reordered(grid)),
+        words=None if not call.options.rate else key_words(key),
+        out_words=None if not call.options.out_rate else key_words(out_key),
+    )
+    biases = None if weights.bias is None else weights.bias[None]
+
+    def own(shared, rows, example):
+        weights, rest = shared
+        arrays, rest = vary_like(((rows, weights), rest | dict(example=example)))
+        return (_self_attention(call, arrays, rest),)
+
+    of_examples = shared_by_examples(own, axes=(0, 0), out_axes=(0,))
+    shared = weights._replace(bias=biases), rest
+    example = jnp.arange(len(x), dtype=jnp.uint32)
+    return of_examples(shared, rows, example)[0].reshape(x.shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _positions(grid: Grid, spec: CuboidSpec) -> np.ndarray:
+    """int32 `[n, q]`: where each position of each cuboid lies in the flat field."""
+    position = np.arange(math.prod(grid), dtype=np.int32).reshape(1, *grid, 1)
+    position = np.roll(position, [-s for s in spec.shift], axis=(1, 2, 3))
+    position = cuboid.cut(position, spec.size, spec.strategy, spec.order)[0, ..., 0]
+    position = np.ascontiguousarray(position)
+    position.setflags(write=False)
+    return position
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """The options, and how many random numbers a call draws for all examples."""
+
+    options: Options
+    numbers: int
+    out_numbers: int
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As self_attention.cc reads them."""
+        options = self.options
+        return dict(
+            heads=options.heads,
+            scale=float(options.scale),
+            epsilon=options.epsilon,
+            threshold=int(dropout.threshold(options.rate)),
+            out_threshold=int(dropout.threshold(options.out_rate)),
+            factor=1.0 / (1.0 - options.rate),
+            out_factor=1.0 / (1.0 - options.out_rate),
+            numbers=self.numbers,
+            out_numbers=self.out_numbers,
+        )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _self_attention(call, arrays, rest):
+    """`arrays` have gradients, `rest` are integers."""
+    x = arrays[0]
+    given = _given(arrays, rest)
+    return run("self_attention", call.attributes, given, like(x, x.shape))
+
+
+def _keep(call, arrays, rest):
+    return _self_attention(call, arrays, rest), (arrays, rest)
+
+
+def _gradient(call, kept, dout):
+    return _gradients(call, *kept, dout), None
+
+
+_self_attention.defvjp(_keep, _gradient)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradients(call, arrays, rest, dout):
+    """Of the arrays."""
+    x, weights = arrays
+    results = [like(x, (0,) if y is None else y.shape) for y in (x, *weights)]
+    given = [*_given(arrays, rest), dout]
+    dx, *found = run("self_attention_gradient", call.attributes, given, results)
+    *own, bias = found
+    return dx, Weights(*own, None if weights.bias is None else bias)
+
+
+def _keep_for_second(call, arrays, rest, dout):
+    return _gradients(call, arrays, rest, dout), (arrays, rest, dout)
+
+
+def _second(call, kept, changes):
+    """Derivatives of the gradients are those of JAX's own functions."""
+    arrays, rest, dout = kept
+
+    def gradients(arrays, dout):
+        return jax.vjp(lambda x: _in_jax(call, x, rest), arrays)[1](dout)[0]
+
+    darrays, ddout = jax.vjp(gradients, arrays, dout)[1](changes)
+    return darrays, None, ddout
+
+
+_gradients.defvjp(_keep_for_second, _second)
+
+
+def _in_jax(call, arrays, rest):
+    """As `_self_attention`."""
+    (x, own), options = arrays, call.options
+    position, cuboids = rest["position"], rest["cuboid"]
+    normed = layer_norm(x, own.scale, own.offset, options.epsilon)
+    projections = jnp.split(normed[:, position] @ own.qkv, 3, axis=-1)
+    query, key, value = (
+        y.reshape(*y.shape[:-1], options.heads, -1).swapaxes(2, 3) for y in projections
+    )
+    scores = options.scale * jnp.einsum("bnaqd,bnasd->bnaqs", query, key)
+    if own.bias is not None:
+        scores = scores + own.bias[0]
+    if rest["mask"] is not None:
+        scores = jnp.where(rest["mask"][:, None], scores, -jnp.inf)
+    first = rest["example"][:, None] * np.uint32(len(cuboids)) + cuboids
+
+    def drop(y, rate, words):
+        if words is None:
+            return y
+        within = positions(y.shape[2:])
+        before = first.reshape(*first.shape, *(1,) * within.ndim)
+        bits = hashed_bits(before * np.uint32(within.size) + within, words)
+        return dropout.drop(y, rate, bits)
+
+    weights = drop(jax.nn.softmax(scores), options.rate, rest["words"])
+    out = jnp.einsum("bnaqs,bnasd->bnqad", weights, value)
+    out = out.reshape(*out.shape[:3], -1) @ own.proj + own.proj_bias
+    out = drop(out, options.out_rate, rest["out_words"])
+    return jnp.zeros_like(x).at[:, position].set(out)
+
+
+def _given(arrays, rest):
+    """The arrays in the order of self_attention.cc; without elements if None."""
+    (x, weights), empty = arrays, jnp.zeros(0)
+    words = [
+        jnp.zeros(0, jnp.uint32) if y is None else y
+        for y in (rest["words"], rest["out_words"])
+    ]
+    mask = jnp.zeros(0, bool) if rest["mask"] is None else rest["mask"]
+    bias = empty if weights.bias is None else weights.bias
+    return vary_like(
+        [x, rest["position"], *weights[:-1], bias, mask]
+        + [rest["example"], rest["cuboid"], *words]
+    )
