@@ -50,6 +50,15 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.fixture
+def without_native():
+    """No functions in C++, which a compiled program does not show."""
+    from earthformer_jax.ops.tuned.native import library
+
+    with library.without():
+        yield
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     """Ends a process of xdist at once, which otherwise takes about ten seconds.

@@ -10,6 +10,8 @@ from benchmarks import growth
 from earthformer_jax.training import mesh as mesh_lib
 from tests.programs import check_growth, compiled, cost
 
+pytestmark = pytest.mark.usefixtures("without_native")
+
 
 def test_the_exponent_is_that_of_a_power_law():
     x = np.array([1, 2, 4, 8])

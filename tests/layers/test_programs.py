@@ -9,6 +9,7 @@ from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.ops.tuned import choice
 from tests.programs import Limits, faults, gradient_program, shapes
 
+pytestmark = pytest.mark.usefixtures("without_native")
 FIELD = shapes((2, 4, 8, 8, 64))  # 512 rows of 64 channels
 MODULES = {
     "feed-forward": FeedForward(),

@@ -13,6 +13,7 @@ from tests.programs import (
     shapes,
 )
 
+pytestmark = pytest.mark.usefixtures("without_native")
 FIELD = shapes((2, 4, 8, 8, 64))  # 512 rows of 64 channels
 VECTORS = shapes((2, 8, 64))
 LINEAR = {(1, (64, 192, 512)): 1, (1, (64, 64, 512)): 1}  # to q, k and v; and out

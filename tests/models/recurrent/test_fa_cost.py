@@ -40,7 +40,7 @@ def test_numbers_of_parameters(c, f, k, r, core, whole, dense):
     assert count(ConvLSTM(**options)) == 4 * f * (k**2 * (c + f) + 1) == dense
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimised", "without_native")
 def test_multiply_adds_of_the_compiled_program():
     """One step at c = f = 128, r = 64 on 64x64: five per cent off the formulas."""
     c = f = 128
