@@ -26,6 +26,7 @@ from earthformer_jax.models.ensemble import Ensemble
 from earthformer_jax.models.hybrid import Hybrid
 from earthformer_jax.models.probabilistic import Probabilistic
 from earthformer_jax.ops.derivatives import forward_mode
+from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.run.command_line import as_config_error
 from earthformer_jax.run.config import model_label
 from earthformer_jax.run.forecasting import attributes, making
@@ -150,7 +151,8 @@ def _programs(
         def apply(weights: Mapping[str, jax.Array], *arguments: jax.Array) -> Any:
             given = {"params": {}} | archive.unflatten(weights)
             given = jax.tree.map(lambda dtype, x: x.astype(dtype), types, given)
-            return forecast(given, *arguments)
+            with library.without():  # functions in C++ are of this machine alone
+                return forecast(given, *arguments)
 
         def elsewhere(weights: Mapping[str, jax.Array], *arguments: jax.Array) -> Any:
             with forward_mode():  # functions that are not tuned for the device at hand
