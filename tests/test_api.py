@@ -223,7 +223,7 @@ print(forecast.shape, forecast.dtype, trained.step, trained.complete)
 
 @pytest.mark.parametrize(
     ("model", "step"),
-    [("persistence", 0), pytest.param("earthformer", 3, marks=pytest.mark.slow)],
+    [("persistence", 0), pytest.param("unet", 3, marks=pytest.mark.slow)],
 )
 def test_a_notebook(tmp_path, monkeypatch, capsys, model, step):
     """From a config to a forecast with public names only."""

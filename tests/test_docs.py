@@ -166,9 +166,10 @@ class TestCode:
     @pytest.mark.slow
     def test_first_forecast(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        space = run("docs/first_forecast.md", {}, **{"enso:quick": "enso:test,unet"})
+        small = {"enso:quick": "climate:test,persistence"}
+        space = run("docs/first_forecast.md", {}, **small)
         assert space["forecast"].shape == (1, *space["trained"].target_shape)
-        assert {"model", "lim"} <= set(space["scores"]["forecasts"])
+        assert {"model", "climatology"} <= set(space["scores"]["forecasts"])
 
 
 class Namespace(dict):

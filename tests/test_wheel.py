@@ -98,14 +98,14 @@ class TestWheel:
     def test_a_config_by_its_name_from_an_empty_folder(self, programs, tmp_path):
         done = run(
             [
-                *(programs / "earthformer-jax", "--config=configs/enso.py:test"),
+                *(programs / "earthformer-jax", "--config=configs/climate.py:test"),
                 "--config.model.name=persistence",
             ],
             tmp_path,
         )
         assert done.returncode == 0, done.stderr
         scores = json.loads(
-            next(tmp_path.glob("runs/enso-test*/scores.json")).read_text()
+            next(tmp_path.glob("runs/climate-test*/scores.json")).read_text()
         )
         assert "persistence" in scores["forecasts"]
 

@@ -1,5 +1,7 @@
 """Parameter counts, names and round trips of the official weights."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -108,15 +110,28 @@ def count(config) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)[1]))
 
 
+@functools.cache
+def size_of_encoder_blocks(pattern, with_global):
+    """Parameters of one block of each level of the encoder."""
+    config = NBODY | depth(1, 1) | dict(self_pattern=pattern)
+    encoder = abstract_params(config | (GLOBAL if with_global else {}))[1]["encoder"]
+    blocks = {name: x for name, x in encoder.items() if name.startswith("block_")}
+    return sum(leaf.size for leaf in jax.tree.leaves(blocks))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", TABLE_4)
 def test_parameters_of_table_4(pattern):
-    """Only the encoder's pattern varies; the decoder stays axial."""
-    config = NBODY | dict(self_pattern=pattern)
-    plain, with_global = TABLE_4[pattern]
-    assert count(config | GLOBAL) == with_global
-    if pattern != "axial":  # which is the last row of table 3
-        assert count(config) == plain
+    """Only the encoder's pattern varies, which has four equal blocks at each level."""
+    if pattern == "axial":  # without global vectors the last row of table 3
+        assert count(NBODY | GLOBAL) == TABLE_4["axial"][1]
+        return
+    for with_global in (False, True):
+        block, axial = (
+            size_of_encoder_blocks(x, with_global) for x in (pattern, "axial")
+        )
+        more = TABLE_4[pattern][with_global] - TABLE_4["axial"][with_global]
+        assert 4 * (block - axial) == more
 
 
 @pytest.mark.parametrize(("changes", "want"), TABLE_3)

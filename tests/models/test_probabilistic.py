@@ -366,23 +366,24 @@ class TestZoo:
         ("name", "base"), [*((name, "") for name in NETWORKS), ("unet", "persistence")]
     )
     def test_every_network(self, name, base):
-        """It begins as its network, in any batch, and every layer has an effect."""
+        """It begins as its network; members differ, and follow the inputs alone."""
         shape = (3, 8, 8, 1)
-        options = SMALL["test"].get(name, EARTHFORMER) | dict(base=base)
+        one_block = EARTHFORMER | dict(enc_depth=(1,), dec_depth=(1,))
+        options = SMALL["test"].get(name, one_block) | dict(base=base)
         network = create_model(name, shape, shape, **options)
         model = create_model(
             name, shape, shape, **options, noise=4, noise_in="all", members=2
         )
         inputs = inputs_of(3, shape)
         variables = initial(model, shape)
-        wanted = forecast(network, alone(variables), inputs)
-        mean = forecast(model, variables, inputs)
-        np.testing.assert_allclose(mean, wanted, atol=1e-5)
+        wanted = np.asarray(forecast(network, alone(variables), inputs))
+        equal = members(model, variables, inputs, 2)
+        np.testing.assert_allclose(equal, np.stack([wanted] * 2), atol=1e-5)
         variables = noisy(variables)
         drawn = members(model, variables, inputs, 2)
         assert drawn.std(axis=0).max() > 1e-3
-        single = members(model, variables, inputs[1:], 2)
-        np.testing.assert_allclose(single, drawn[:, 1:], atol=1e-4)
+        turned = members(model, variables, inputs[::-1], 2)
+        np.testing.assert_allclose(turned[:, ::-1], drawn, atol=1e-4)
         out, _ = jax.eval_shape(functools.partial(_step, model), variables, inputs)
         assert out.shape == (2, 3, *shape) and out.dtype == np.float32
 

@@ -102,8 +102,9 @@ def test_parameters_of_the_paper_on_all_its_data(shape, strides, up_kernels):
 
 
 @pytest.mark.slow
-def test_export_for_any_batch():
-    model, v, x = make("conv_lstm")
+@pytest.mark.parametrize("name", ["conv_lstm", "fa_conv_lstm"])
+def test_export_for_any_batch(name):
+    model, v, x = make(name)
     (b,) = jax.export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
     artifact = jax.export.export(jax.jit(lambda x: model.apply(v, x)))(shape)
@@ -117,7 +118,10 @@ def make(name, input_shape=(3, 8, 12, 2), target_shape=(4, 8, 12, 1), **options)
         options["cell_options"] = dict(dilations=(1, 2), attention_every=2)
     model = models.create_model(name, input_shape, target_shape, **options)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *input_shape)), "float32")
-    return model, jax.jit(model.init)(jax.random.key(0), x), x
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    random = np.random.default_rng(1)
+    v = jax.tree.map(lambda a: random.normal(0, 0.2, a.shape).astype(a.dtype), like)
+    return model, v, x
 
 
 forecaster = functools.cache(lambda model: jax.jit(model.apply))

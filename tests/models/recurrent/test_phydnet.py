@@ -45,7 +45,10 @@ def largest(have, want):
 def make(input_shape=(3, 8, 12, 2), target_shape=(3, 8, 12, 1), **options):
     model = PhyDNet(input_shape, target_shape, **SMALL | options)
     x = draw(2, *input_shape)
-    return model, jax.jit(model.init)(jax.random.key(0), x), x
+    like = jax.eval_shape(model.init, jax.random.key(0), x)
+    random = np.random.default_rng(0)
+    v = jax.tree.map(lambda a: random.normal(0, 0.2, a.shape).astype(a.dtype), like)
+    return model, v, x
 
 
 forecaster = functools.cache(lambda model: jax.jit(model.apply))

@@ -198,7 +198,7 @@ def test_numbers_are_whole_bytes():
 def test_described_devices_are_simulated():
     from earthformer_jax.run.api import load_config
 
-    config = load_config("configs/enso.py:test")
+    config = load_config("configs/climate.py:test,unet")
     auto = remedies.changed(config, {"model.remat": "auto"})
     plan = described.make(auto, NOWHERE, "2xH100")
     assert any("model.remat=auto is none here: none needs" in n for n in plan.notes)
