@@ -101,18 +101,17 @@ class CuboidSelfAttention(Projections):
             )
         grid, features = x.shape[1:4], x.shape[-1]
         spec = self.spec.fit(grid).spread(grid, split.parts(x))
+        layers = self._layers_of_field(features)
+        if global_vectors is None:
+            out = self._in_cpp(x, layers, spec, train)
+            if out is not None:
+                return out, None
         axis, pieces = self._pieces(grid, spec)
         # The released weights count padded positions in another order: not by parts.
         mixed = self.options.match_reference and self._valid(grid, spec) is not None
-        layers = self._layers_of_field(features)
-        weights = None if global_vectors is not None else self._native_weights(layers)
-        options = self._native_options(features, spec, train)
-        in_cpp = weights is not None and native.suits(x, weights, options)
-        divided = train and not mixed and not in_cpp and parts((x,), pieces) > 1
+        divided = train and not mixed and parts((x,), pieces) > 1
         bias = self._bias_table(
-            self.spec.size,
-            self._bias_index(spec),
-            None if divided or in_cpp else x,
+            self.spec.size, self._bias_index(spec), None if divided else x
         )
         vectors, key_of_vectors, to_vectors = None, None, None
         local_key = self._key(train)
@@ -124,16 +123,6 @@ class CuboidSelfAttention(Projections):
             to_vectors = self._leave_vectors(global_vectors, train)
         out_key = Dropout(self.options.proj_drop, train).key()
         shared = _Shared(layers, bias, local_key, out_key)
-        if weights is not None and in_cpp:
-            out = native.self_attention(
-                x,
-                weights._replace(bias=bias),
-                options,
-                mask=self._mask(grid, spec),
-                key=local_key,
-                out_key=out_key,
-            )
-            return out, None
         if not divided:
             out, from_global = self._inside(shared, vectors, x)
             if to_vectors is None:
@@ -214,29 +203,40 @@ class CuboidSelfAttention(Projections):
         mask = cuboid.causal_mask if self.causal else cuboid.attention_mask
         return mask(grid, spec, self.options.padding)
 
+    def _in_cpp(self, x, layers, spec: CuboidSpec, train: bool) -> jax.Array | None:
+        """The update without global vectors, or None if it is left to JAX."""
+        weights, own = self._native_weights(layers), self.options
+        options = native.Options(
+            spec=spec,
+            heads=own.num_heads,
+            scale=self._scale(x.shape[-1]),
+            epsilon=EPSILON,
+            rate=own.attn_drop,
+            out_rate=own.proj_drop,
+        )
+        if weights is None or not native.suits(x, weights, options):
+            return None
+        bias = self._bias_table(self.spec.size, self._bias_index(spec))
+        return native.self_attention(
+            x,
+            weights._replace(bias=bias),
+            options,
+            mask=self._mask(x.shape[1:4], spec),
+            key=self._key(train),
+            out_key=Dropout(own.proj_drop, train).key(),
+        )
+
     def _native_weights(self, layers: dict[str, Any]) -> native.Weights | None:
         """The weights, but for the bias, of a layer as it is in C++."""
-        norm = weights_of_norm(layers["norm"])
+        norm, options = weights_of_norm(layers["norm"]), self.options
         proj = weights_of_dense(layers.get("proj"))
         kernel = weights_of_dense(layers["qkv"], with_bias=False)
-        options = self.options
         usual = options.implementation == "xla" and options.dtype in (None, jnp.float32)
         usual = usual and not self.is_mutable_collection("intermediates")
         if not usual or norm is None or proj is None or kernel is None:
             return None
-        return native.Weights(*norm, *kernel, *proj, None)
-
-    def _native_options(
-        self, features: int, spec: CuboidSpec, train: bool
-    ) -> native.Options:
-        return native.Options(
-            spec=spec,
-            heads=self.options.num_heads,
-            scale=self._scale(features),
-            epsilon=EPSILON,
-            rate=self.options.attn_drop if train else 0.0,
-            out_rate=self.options.proj_drop if train else 0.0,
-        )
+        (scale, offset), (qkv,), (of_result, bias) = norm, kernel, proj
+        return native.Weights(scale, offset, qkv, of_result, bias, bias=None)
 
     def _layers_of_field(self, features) -> dict[str, Any]:
         layers = dict(

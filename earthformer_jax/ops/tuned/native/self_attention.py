@@ -120,6 +120,8 @@ def self_attention(
     grid, c = x.shape[1:4], x.shape[-1]
     rows = x.reshape(len(x), math.prod(grid), c)
     position = _positions(grid, options.spec)
+    key = key if options.rate else None
+    out_key = out_key if options.out_rate else None
     call = _Call(
         options=dataclasses.replace(
             options,
@@ -133,8 +135,8 @@ def self_attention(
         position=jnp.asarray(position),
         mask=None if mask is None or mask.all() else jnp.asarray(mask),
         cuboid=order_of(len(position), options.spec.reordered(grid)),
-        words=None if not call.options.rate else key_words(key),
-        out_words=None if not call.options.out_rate else key_words(out_key),
+        words=None if key is None else key_words(key),
+        out_words=None if out_key is None else key_words(out_key),
     )
     biases = None if weights.bias is None else weights.bias[None]
 
@@ -211,8 +213,9 @@ def _gradients(call, arrays, rest, dout):
     results = [like(x, (0,) if y is None else y.shape) for y in (x, *weights)]
     given = [*_given(arrays, rest), dout]
     dx, *found = run("self_attention_gradient", call.attributes, given, results)
-    *own, bias = found
-    return dx, Weights(*own, None if weights.bias is None else bias)
+    if weights.bias is None:
+        found = [*found[:-1], None]
+    return dx, weights._make(found)
 
 
 def _keep_for_second(call, arrays, rest, dout):
