@@ -183,7 +183,8 @@ class Namespace(dict):
         super().__setitem__(name, value)
         if name == "official_model":
             inputs = np.ones((1, *value.input_shape), np.float32)
-            variables = jax.jit(value.init)(jax.random.key(1), inputs)
+            like = jax.eval_shape(value.init, jax.random.key(1), inputs)
+            variables = jax.tree.map(lambda x: np.full(x.shape, 0.1, x.dtype), like)
             state_dict = self["official"].state_dict_from_params(variables, value)
             np.savez(self._file, **state_dict)
 

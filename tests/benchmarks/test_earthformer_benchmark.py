@@ -255,13 +255,14 @@ class TestTables:
 def test_a_whole_run_without_the_official_code(tmp_path):
     out = tmp_path / "report.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "earthformer.py")]
-    options = "--cases tiny --batch 2 --rounds 1".split()
+    # A training step, which takes as long again, has the same way to the report.
+    options = "--cases tiny --modes forward --batch 2 --rounds 1".split()
     subprocess.run(
         [*command, *options, f"--out={out}"], check=True, timeout=300, cwd=tmp_path
     )
     found = json.loads(out.read_text())
     assert "No module named" in found["missing"]
-    assert [row["mode"] for row in found["rows"]] == ["forward", "train"]
+    assert [row["mode"] for row in found["rows"]] == ["forward"]
     for row in found["rows"]:
         assert row["official"] is None
         assert row["ours"]["median_s"] > 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from earthformer_jax.models.earthformer.model import Earthformer
+from tests.variables import drawn
 
 SHAPE = (2, 4, 4, 1)
 
@@ -33,9 +34,7 @@ def small(**options):
 
 @pytest.fixture(scope="module")
 def variables():
-    like = jax.eval_shape(small().init, jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    noise = np.random.default_rng(0)
-    return jax.tree.map(lambda x: noise.normal(0, 0.2, x.shape).astype(x.dtype), like)
+    return drawn(small().init, jnp.zeros((1, *SHAPE)))
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,11 @@ NETWORKS = [name for name in names() if name not in WITHOUT]
 # Two blocks per level, so that a loop over them would be possible.
 EARTHFORMER = dict(base_units=16, num_heads=2, enc_depth=(2,), dec_depth=(2,))
 EARTHFORMER |= dict(num_global_vectors=2, stem_scale=(1, 2, 2))
+ONE_BLOCK = EARTHFORMER | dict(enc_depth=(1,), dec_depth=(1,))
+SMALLEST = SMALL["test"] | {
+    "earthformer": ONE_BLOCK,
+    "rainformer": dict(features=8, factors=(2,), heads=(1,), head_dim=2, window=2),
+}
 
 
 class Toy(nn.Module):
@@ -368,8 +373,7 @@ class TestZoo:
     def test_every_network(self, name, base):
         """It begins as its network; members differ, and follow the inputs alone."""
         shape = (3, 8, 8, 1)
-        one_block = EARTHFORMER | dict(enc_depth=(1,), dec_depth=(1,))
-        options = SMALL["test"].get(name, one_block) | dict(base=base)
+        options = SMALLEST[name] | dict(base=base)
         network = create_model(name, shape, shape, **options)
         model = create_model(
             name, shape, shape, **options, noise=4, noise_in="all", members=2
@@ -394,7 +398,7 @@ class TestZoo:
         shape = (2, 8, 8, 1)
         plain, other = (
             create_model(
-                "earthformer", shape, shape, **EARTHFORMER, **more, noise=4, members=2
+                "earthformer", shape, shape, **ONE_BLOCK, **more, noise=4, members=2
             )
             for more in ({}, options)
         )

@@ -70,7 +70,7 @@ def layer(x, spec, grid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full", "axial", "video_swin_2x4", "spatial_lg_2"])
+@pytest.mark.parametrize("name", ["axial", "video_swin_2x4"])
 def test_patterns_under_jit_vmap_grad_and_pmap(name):
     grid = (3, 5, 6)
     x = jax.random.normal(jax.random.key(1), (4, *grid, 2))

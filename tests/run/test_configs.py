@@ -17,6 +17,8 @@ from earthformer_jax.training.setup.dataset import check_dataset
 FILES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
 SPACES = {file: runpy.run_path(str(file)) for file in FILES}
 VARIANTS = [(file, v) for file, space in SPACES.items() for v in space["VARIANTS"]]
+# The targets of the first are its inputs; the second has the shapes of moving_mnist.
+FORECASTS = [f for f in FILES if f.stem not in ("climate_embedding", "nbody_mnist")]
 each_variant = pytest.mark.parametrize(
     ("file", "variant"), VARIANTS, ids=[f"{f.stem}-{v}" for f, v in VARIANTS]
 )
@@ -76,11 +78,9 @@ def test_variants_everyone_expects(file):
 @pytest.mark.parametrize(
     "name", [n for n in models.names() if n not in models.RESTORERS]
 )
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FORECASTS, ids=lambda file: file.stem)
 def test_every_model_on_every_data_set(file, name):
     """`--config=FILE:test,MODEL` gives a model of those data."""
-    if file.stem == "climate_embedding":
-        pytest.skip("its targets are its inputs")
     config = config_files.load(f"{file}:test,{name}")
     assert config.model.name == name
     dataset, model = build(config)

@@ -18,7 +18,7 @@ from earthformer_jax.data.readers import series
 from tests.data.readers import written
 from tests.data.readers.written import HDF5, NETCDF, ZARR, Way
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "240"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "120"))
 profile = settings(
     max_examples=EXAMPLES,
     derandomize=True,

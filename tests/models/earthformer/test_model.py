@@ -19,6 +19,7 @@ from earthformer_jax.models.earthformer.options import (
 )
 from earthformer_jax.models.earthformer.variants import VARIANTS
 from earthformer_jax.ops.cuboid import CuboidSpec
+from tests.variables import drawn
 
 INPUT, TARGET = (3, 6, 8, 2), (2, 6, 8, 1)
 SMALL = dict(
@@ -64,7 +65,7 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def variables(inputs):
-    return jax.jit(make().init)(jax.random.key(1), inputs)
+    return drawn(make().init, inputs)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.patterns import CrossSpec
 from earthformer_jax.ops.tuned import in_parts
+from tests.variables import drawn
 
 GRID, CHANNELS = (4, 6, 6), 8
 RNG = np.random.default_rng(0)
@@ -76,7 +77,7 @@ def training(module):
 )
 def test_equals_the_whole(name, monkeypatch):
     module, inputs, count = CASES[name]
-    variables = module.init(jax.random.key(0), *inputs)
+    variables = drawn(module.init, *inputs)
     want = training(module)(variables, inputs)
     used = []
 

@@ -13,6 +13,7 @@ from earthformer_jax import models
 from earthformer_jax.interop import torch_conv_lstm
 from earthformer_jax.models.recurrent.encoder_forecaster import EncoderForecaster
 from tests import golden_files
+from tests.variables import drawn
 
 SMALL = dict(
     features=(4, 6),
@@ -118,10 +119,7 @@ def make(name, input_shape=(3, 8, 12, 2), target_shape=(4, 8, 12, 1), **options)
         options["cell_options"] = dict(dilations=(1, 2), attention_every=2)
     model = models.create_model(name, input_shape, target_shape, **options)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *input_shape)), "float32")
-    like = jax.eval_shape(model.init, jax.random.key(0), x)
-    random = np.random.default_rng(1)
-    v = jax.tree.map(lambda a: random.normal(0, 0.2, a.shape).astype(a.dtype), like)
-    return model, v, x
+    return model, drawn(model.init, x), x
 
 
 forecaster = functools.cache(lambda model: jax.jit(model.apply))

@@ -14,6 +14,7 @@ from earthformer_jax.models.paper import PAPER_OPTIONS
 from earthformer_jax.models.recurrent.phydnet import PUBLISHED_TEACHER_STEPS, PhyDNet
 from earthformer_jax.ops.moments import moment_loss
 from tests import golden_files
+from tests.variables import drawn
 
 SMALL = dict(
     features=4,
@@ -45,10 +46,7 @@ def largest(have, want):
 def make(input_shape=(3, 8, 12, 2), target_shape=(3, 8, 12, 1), **options):
     model = PhyDNet(input_shape, target_shape, **SMALL | options)
     x = draw(2, *input_shape)
-    like = jax.eval_shape(model.init, jax.random.key(0), x)
-    random = np.random.default_rng(0)
-    v = jax.tree.map(lambda a: random.normal(0, 0.2, a.shape).astype(a.dtype), like)
-    return model, v, x
+    return model, drawn(model.init, x), x
 
 
 forecaster = functools.cache(lambda model: jax.jit(model.apply))

@@ -14,6 +14,7 @@ from earthformer_jax.models.recurrent import scheduled_sampling
 from earthformer_jax.models.recurrent.predrnn import V2, PredRNN
 from earthformer_jax.ops.patches import reshape_patch, reshape_patch_back
 from tests import golden_files
+from tests.variables import drawn
 
 SMALL = dict(num_layers=2, features=3, kernel_size=3, patch=2)
 MODELS = ["v1_model_rss0", "v2_model_rss0", "v2_model_rss1"]
@@ -25,7 +26,7 @@ def make(input_shape=(3, 4, 6, 1), target_shape=(2, 4, 6, 1), **options):
     model = PredRNN(input_shape, target_shape, **SMALL | options)
     x = jax.random.normal(jax.random.key(0), (2, *input_shape))
     y = jax.random.normal(jax.random.key(1), (2, *target_shape))
-    return model, jax.jit(model.init)(jax.random.key(2), x), x, y
+    return model, drawn(model.init, x), x, y
 
 
 @functools.cache

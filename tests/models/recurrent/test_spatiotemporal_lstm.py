@@ -15,6 +15,7 @@ from earthformer_jax.models.recurrent.spatiotemporal_lstm import (
     decoupling_term,
 )
 from tests import golden_files
+from tests.variables import drawn
 
 CELLS = [f"v{v}_layernorm{n}" for v in (1, 2) for n in (0, 1)]
 MODELS = ["v1_model_rss0", "v2_model_rss0", "v2_model_rss1"]
@@ -158,7 +159,7 @@ SMALL = dict(channels=3, num_layers=2, features=4, kernel_size=3)
 def variables(**options):
     stack = SpatiotemporalLSTM(**SMALL | options)
     frames, true = draw(1, 4, 5, 6, 3), jnp.ones((1, 4, 1, 1, 1), bool)
-    return jax.jit(stack.init)(jax.random.key(0), frames, true)
+    return drawn(stack.init, frames, true)
 
 
 @functools.cache
@@ -200,9 +201,8 @@ def test_its_own_forecasts_can_be_given_as_true_frames():
 def test_what_is_beside_is_read_behind_the_frame():
     frames, true = draw(2, 4, 5, 6, 5), np.ones((2, 4))
     beside = draw(2, 4, 5, 6, 2, seed=1)
-    v = jax.jit(SpatiotemporalLSTM(**SMALL).init)(
-        jax.random.key(0), frames[..., :3], true[..., None, None, None] > 0, beside
-    )
+    known = true[..., None, None, None] > 0
+    v = drawn(SpatiotemporalLSTM(**SMALL).init, frames[..., :3], known, beside)
     assert v["params"]["step"]["cell_0"]["input_kernel"].shape == (3, 3, 5, 28)
     y, _ = run(frames[..., :3], true, beside=beside, v=v)
     wide = dict(SMALL, channels=5)

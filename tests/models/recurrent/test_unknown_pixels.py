@@ -11,6 +11,7 @@ import pytest
 from earthformer_jax import models
 from earthformer_jax.training import state as state_lib
 from earthformer_jax.training import step as step_lib
+from tests.variables import drawn
 
 SHAPE = (3, 8, 8, 1)
 MODELS = {
@@ -122,7 +123,7 @@ def test_unknown_context_is_not_restored(label):
     name, options = MODELS[label]
     model = models.create_model(name, SHAPE, SHAPE, **options)
     x = batch()
-    v = jax.jit(model.init)(jax.random.key(0), x["inputs"])
+    v = drawn(model.init, x["inputs"])
     context = {"phydnet": "reconstruction"}.get(name, "context")
 
     @jax.jit
@@ -155,7 +156,7 @@ def test_a_model_reads_its_own_values_where_frames_are_unknown():
     name, options = MODELS["predrnn"]
     model = models.create_model(name, SHAPE, SHAPE, **options, sampling_rate=0.0)
     x = batch()
-    v = jax.jit(model.init)(jax.random.key(0), x["inputs"])
+    v = drawn(model.init, x["inputs"])
 
     @jax.jit
     def train(weights, targets):

@@ -12,20 +12,19 @@ from tests.training.test_resume import ROOT
 PROGRAM = """
 import json, sys
 from tests.training.devices import equality
-name, way = sys.argv[1:]
-print(json.dumps(equality.compare(name, way)))
+for name, way in json.loads(sys.argv[1]):
+    print(json.dumps(equality.compare(name, way)))
 """
 
 
+CASES = [("unet", "data x space"), ("unet", "padded"), ("predrnn", "shard_map")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, way",
-    [("unet", "data x space"), ("unet", "padded"), ("predrnn", "shard_map")],
-)
-def test_a_model_on_eight_devices(name, way):
+def test_models_on_eight_devices():
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, way],
+        [sys.executable, "-c", PROGRAM, json.dumps(CASES)],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -33,7 +32,8 @@ def test_a_model_on_eight_devices(name, way):
         timeout=500,
     )
     assert run.returncode == 0, run.stderr
-    differences = json.loads(run.stdout.splitlines()[-1])
-    assert set(differences) >= {"loss", "gradients", "batch_stats", "forecast"}
-    for what, largest in differences.items():
-        assert largest < 1e-5, what
+    lines = run.stdout.splitlines()[-len(CASES) :]
+    for case, differences in zip(CASES, map(json.loads, lines), strict=True):
+        assert set(differences) >= {"loss", "gradients", "batch_stats", "forecast"}
+        for what, largest in differences.items():
+            assert largest < 1e-5, (case, what)
