@@ -6,6 +6,7 @@
 // The arguments are those of `ops.attention.attend`, described in attention.py.
 
 #include "head.h"
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -24,6 +25,7 @@ struct Options {
   int64_t threshold;  // dropout drops where 32 random bits are less
   float factor;       // of what is not dropped
   int64_t numbers;    // drawn for all scores of one call
+  int64_t threads;
 };
 
 struct Arguments {
@@ -61,12 +63,12 @@ class Places {
         examples_(given.query.dimensions()[0]),
         cuboids_(given.query.dimensions()[1]) {}
 
-  // Calls use(example, cuboid, head).
+  // Calls use(example, cuboid, head) for some of the heads.
   template <typename Use>
-  void each(Use use) const {
+  void each(int64_t begin, int64_t end, Use use) const {
     for (int64_t example = 0; example < examples_; example++)
       for (int64_t cuboid = 0; cuboid < cuboids_; cuboid++)
-        for (int64_t head = 0; head < options_.heads; head++) use(example, cuboid, head);
+        for (int64_t head = begin; head < end; head++) use(example, cuboid, head);
   }
 
   HeadRows rows(const Data& data, int64_t example, int64_t cuboid, int64_t head) const {
@@ -130,16 +132,19 @@ Data data_of(const Arguments& given) {
 void forward(const Arguments& given, const Options& options, float* out) {
   const HeadSizes sizes = given.sizes(options);
   const int64_t count = given.biases();
-  Scratch scratch(HeadAttention::floats(sizes) + Biases::floats(sizes, count));
-  const Biases biases(sizes, given.bias.typed_data(), count, scratch);
-  const HeadAttention attention(sizes, options.scale, given.far_queries(),
-                                given.dropout(options), scratch);
+  Scratch turned(Biases::floats(sizes, count));
+  const Biases biases(sizes, given.bias.typed_data(), count, turned);
   const Places places(given, options);
   const Data data = data_of(given);
-  places.each([&](int64_t example, int64_t cuboid, int64_t head) {
-    attention.forward(places.rows(data, example, cuboid, head),
-                      places.place(biases, example, cuboid, head),
-                      places.result(out, example, cuboid, head));
+  in_shares(options.heads, options.threads, [&](int64_t begin, int64_t end, int64_t) {
+    Scratch scratch(HeadAttention::floats(sizes));
+    const HeadAttention attention(sizes, options.scale, given.far_queries(),
+                                  given.dropout(options), scratch);
+    places.each(begin, end, [&](int64_t example, int64_t cuboid, int64_t head) {
+      attention.forward(places.rows(data, example, cuboid, head),
+                        places.place(biases, example, cuboid, head),
+                        places.result(out, example, cuboid, head));
+    });
   });
 }
 
@@ -147,21 +152,27 @@ void backward(const Arguments& given, const Options& options, float* dout,
               const Data& found, float* dbias) {
   const HeadSizes sizes = given.sizes(options);
   const int64_t count = given.biases();
-  Scratch scratch(HeadGradient::floats(sizes) + 2 * Biases::floats(sizes, count));
-  const Biases biases(sizes, given.bias.typed_data(), count, scratch);
-  const Biases dbiases(sizes, nullptr, count, scratch);
-  const HeadGradient attention(sizes, options.scale, given.far_queries(),
-                               given.dropout(options), scratch);
+  Scratch turned(2 * Biases::floats(sizes, count));
+  const Biases biases(sizes, given.bias.typed_data(), count, turned);
+  const Biases dbiases(sizes, nullptr, count, turned);
   const Places places(given, options);
   const Data data = data_of(given);
   for (float* sum : {found.far_key, found.far_value})
     if (sum) std::memset(sum, 0, sizeof(float) * given.far_key.element_count());
-  places.each([&](int64_t example, int64_t cuboid, int64_t head) {
-    attention.backward(places.rows(data, example, cuboid, head),
-                       places.place(biases, example, cuboid, head),
-                       places.result(dout, example, cuboid, head),
-                       places.rows(found, example, cuboid, head),
-                       dbiases.at(places.bias(example, head)));
+  // Heads share nothing that is added to, unless all have one bias.
+  const bool apart = !count || int64_t(given.bias.dimensions()[1]) == options.heads;
+  const int64_t threads = apart ? options.threads : 1;
+  in_shares(options.heads, threads, [&](int64_t begin, int64_t end, int64_t) {
+    Scratch scratch(HeadGradient::floats(sizes));
+    const HeadGradient attention(sizes, options.scale, given.far_queries(),
+                                 given.dropout(options), scratch);
+    places.each(begin, end, [&](int64_t example, int64_t cuboid, int64_t head) {
+      attention.backward(places.rows(data, example, cuboid, head),
+                         places.place(biases, example, cuboid, head),
+                         places.result(dout, example, cuboid, head),
+                         places.rows(found, example, cuboid, head),
+                         dbiases.at(places.bias(example, head)));
+    });
   });
   dbiases.write(dbias);
 }
@@ -204,7 +215,8 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     ffi::StructMember<int64_t>("width"), ffi::StructMember<int64_t>("query_column"),
     ffi::StructMember<int64_t>("key_column"), ffi::StructMember<int64_t>("value_column"),
     ffi::StructMember<float>("scale"), ffi::StructMember<int64_t>("threshold"),
-    ffi::StructMember<float>("factor"), ffi::StructMember<int64_t>("numbers"));
+    ffi::StructMember<float>("factor"), ffi::StructMember<int64_t>("numbers"),
+    ffi::StructMember<int64_t>("threads"));
 
 #define ARGUMENTS                                        \
   Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()            \

@@ -1,5 +1,6 @@
 """Calling functions in C++ from programs of JAX."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,18 @@ def run(
     """
     typed = {
         name: np.int64(x) if isinstance(x, int) else np.float32(x)
-        for name, x in options.items()
+        for name, x in (*options.items(), ("threads", threads()))
     }
     # Under vmap, one call follows the other.
     call = jax.ffi.ffi_call(library.target(function), results, vmap_method="sequential")
     return call(*arrays, **typed)
+
+
+def threads() -> int:
+    """Cores for each device; a program with a device per core runs a thread on each."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // jax.local_device_count())
 
 
 def sizes_are_known(*arrays: jax.Array) -> bool:

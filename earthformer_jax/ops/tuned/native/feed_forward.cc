@@ -8,6 +8,7 @@
 
 #include "dropout.h"
 #include "layer.h"
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -25,6 +26,7 @@ struct Options {
   int64_t threshold;  // dropout drops where 32 random bits are less
   float factor;       // of what is not dropped
   int64_t hidden_numbers, numbers;  // drawn by the call after GELU, and in the end
+  int64_t threads;
 };
 
 struct Arguments {
@@ -75,11 +77,14 @@ class Layer {
   int64_t channels() const { return given_.channels(); }
   int64_t hidden() const { return given_.hidden(); }
 
-  // Calls use(first row, number of rows) for every block.
+  int64_t blocks() const { return (given_.rows() + kBlock - 1) / kBlock; }
+
+  // Calls use(first row, number of rows) for some of the blocks.
   template <typename Use>
-  void each_block(Use use) const {
-    for (int64_t first = 0; first < given_.rows(); first += kBlock)
-      use(first, std::min(kBlock, given_.rows() - first));
+  void each_block(int64_t first, int64_t last, Use use) const {
+    for (int64_t row = first * kBlock; row < std::min(last * kBlock, given_.rows());
+         row += kBlock)
+      use(row, std::min(kBlock, given_.rows() - row));
   }
 
   Floats hidden_factors(int64_t row, int64_t column) const {
@@ -107,30 +112,33 @@ class Layer {
 void forward(const Arguments& given, const Options& options, float* out) {
   const Layer layer(given, options);
   const int64_t c = given.channels(), h = given.hidden();
-  Scratch scratch(2 * c * h + 2 * floats_of_block(kBlock, c) + floats_of_block(kBlock, h));
-  const Panels widen({given.widen.typed_data(), h, 1}, c, h, scratch);
-  const Panels narrow({given.narrow.typed_data(), c, 1}, h, c, scratch);
-  const Rows normed = block(kBlock, c, scratch), result = block(kBlock, c, scratch);
-  const Rows hidden = block(kBlock, h, scratch);
-  layer.each_block([&](int64_t first, int64_t rows) {
-    const float* x = given.x.typed_data() + first * c;
-    for (int64_t row = 0; row < rows; row++)
-      layer.norm.forward(x + row * c, result.row(row), normed.row(row));
-    widen.multiply_by(normed, rows, hidden);
-    for (int64_t row = 0; row < rows; row++)
-      for (int64_t i = 0; i < h; i += kLanes) {
-        const Floats up = load(hidden.row(row) + i) + load(given.widen_bias.typed_data() + i);
-        store(hidden.row(row) + i,
-              up * Normal(up).below * layer.hidden_factors(first + row, i));
-      }
-    narrow.multiply_by(hidden, rows, result);
-    for (int64_t row = 0; row < rows; row++)
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Floats down =
-            load(result.row(row) + i) + load(given.narrow_bias.typed_data() + i);
-        store(out + (first + row) * c + i,
-              load(x + row * c + i) + down * layer.factors_at(first + row, i));
-      }
+  Scratch weights(2 * c * h);
+  const Panels widen({given.widen.typed_data(), h, 1}, c, h, weights);
+  const Panels narrow({given.narrow.typed_data(), c, 1}, h, c, weights);
+  in_shares(layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
+    Scratch scratch(2 * floats_of_block(kBlock, c) + floats_of_block(kBlock, h));
+    const Rows normed = block(kBlock, c, scratch), result = block(kBlock, c, scratch);
+    const Rows hidden = block(kBlock, h, scratch);
+    layer.each_block(begin, end, [&](int64_t first, int64_t rows) {
+      const float* x = given.x.typed_data() + first * c;
+      for (int64_t row = 0; row < rows; row++)
+        layer.norm.forward(x + row * c, result.row(row), normed.row(row));
+      widen.multiply_by(normed, rows, hidden);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < h; i += kLanes) {
+          const Floats up = load(hidden.row(row) + i) + load(given.widen_bias.typed_data() + i);
+          store(hidden.row(row) + i,
+                up * Normal(up).below * layer.hidden_factors(first + row, i));
+        }
+      narrow.multiply_by(hidden, rows, result);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < c; i += kLanes) {
+          const Floats down =
+              load(result.row(row) + i) + load(given.narrow_bias.typed_data() + i);
+          store(out + (first + row) * c + i,
+                load(x + row * c + i) + down * layer.factors_at(first + row, i));
+        }
+    });
   });
 }
 
@@ -142,60 +150,64 @@ void backward(const Arguments& given, const Options& options, const float* dout,
               const Gradients& found) {
   const Layer layer(given, options);
   const int64_t c = given.channels(), h = given.hidden();
-  Scratch scratch(3 * c * h + 4 * floats_of_block(kBlock, c) +
-                  3 * floats_of_block(kBlock, h) + kBlock);
-  const Panels widen({given.widen.typed_data(), h, 1}, c, h, scratch);
-  const Panels widen_turned({given.widen.typed_data(), 1, h}, h, c, scratch);
-  const Panels narrow_turned({given.narrow.typed_data(), 1, c}, c, h, scratch);
-  const Rows normed = block(kBlock, c, scratch), standard = block(kBlock, c, scratch);
-  const Rows dresult = block(kBlock, c, scratch), dnormed = block(kBlock, c, scratch);
-  const Rows slope = block(kBlock, h, scratch), hidden = block(kBlock, h, scratch);
-  const Rows dhidden = block(kBlock, h, scratch);
-  float* const inverse = scratch.take(kBlock);
-  for (float* of_channels : {found.scale, found.offset, found.narrow_bias})
-    std::memset(of_channels, 0, sizeof(float) * c);
-  std::memset(found.widen_bias, 0, sizeof(float) * h);
-  for (float* of_matrix : {found.widen, found.narrow})
-    std::memset(of_matrix, 0, sizeof(float) * c * h);
-
-  layer.each_block([&](int64_t first, int64_t rows) {
-    const float* x = given.x.typed_data() + first * c;
-    const float* gradient = dout + first * c;
-    for (int64_t row = 0; row < rows; row++)
-      inverse[row] = layer.norm.forward(x + row * c, standard.row(row), normed.row(row));
-    widen.multiply_by(normed, rows, slope);
-    for (int64_t row = 0; row < rows; row++) {
-      for (int64_t i = 0; i < h; i += kLanes) {
-        const Floats up = load(slope.row(row) + i) + load(given.widen_bias.typed_data() + i);
-        const Normal normal(up);
-        const Floats factors = layer.hidden_factors(first + row, i);
-        store(hidden.row(row) + i, up * normal.below * factors);
-        store(slope.row(row) + i, (normal.below + up * normal.density) * factors);
+  Scratch weights(3 * c * h);
+  const Panels widen({given.widen.typed_data(), h, 1}, c, h, weights);
+  const Panels widen_turned({given.widen.typed_data(), 1, h}, h, c, weights);
+  const Panels narrow_turned({given.narrow.typed_data(), 1, c}, c, h, weights);
+  const int64_t parts = shares(layer.blocks(), options.threads);
+  Sums dscale(found.scale, c, parts), doffset(found.offset, c, parts);
+  Sums dwiden(found.widen, c * h, parts), dwiden_bias(found.widen_bias, h, parts);
+  Sums dnarrow(found.narrow, c * h, parts), dnarrow_bias(found.narrow_bias, c, parts);
+  in_shares(layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
+    const Gradients sums{found.x, dscale.of(part), doffset.of(part), dwiden.of(part),
+                         dwiden_bias.of(part), dnarrow.of(part), dnarrow_bias.of(part)};
+    Scratch scratch(4 * floats_of_block(kBlock, c) + 3 * floats_of_block(kBlock, h) + kBlock);
+    const Rows normed = block(kBlock, c, scratch), standard = block(kBlock, c, scratch);
+    const Rows dresult = block(kBlock, c, scratch), dnormed = block(kBlock, c, scratch);
+    const Rows slope = block(kBlock, h, scratch), hidden = block(kBlock, h, scratch);
+    const Rows dhidden = block(kBlock, h, scratch);
+    float* const inverse = scratch.take(kBlock);
+    layer.each_block(begin, end, [&](int64_t first, int64_t rows) {
+      const float* x = given.x.typed_data() + first * c;
+      const float* gradient = dout + first * c;
+      for (int64_t row = 0; row < rows; row++)
+        inverse[row] = layer.norm.forward(x + row * c, standard.row(row), normed.row(row));
+      widen.multiply_by(normed, rows, slope);
+      for (int64_t row = 0; row < rows; row++) {
+        for (int64_t i = 0; i < h; i += kLanes) {
+          const Floats up = load(slope.row(row) + i) + load(given.widen_bias.typed_data() + i);
+          const Normal normal(up);
+          const Floats factors = layer.hidden_factors(first + row, i);
+          store(hidden.row(row) + i, up * normal.below * factors);
+          store(slope.row(row) + i, (normal.below + up * normal.density) * factors);
+        }
+        for (int64_t i = 0; i < c; i += kLanes) {
+          const Floats down = load(gradient + row * c + i) * layer.factors_at(first + row, i);
+          store(dresult.row(row) + i, down);
+          add_to(sums.narrow_bias + i, down);
+        }
       }
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Floats down = load(gradient + row * c + i) * layer.factors_at(first + row, i);
-        store(dresult.row(row) + i, down);
-        add_to(found.narrow_bias + i, down);
+      multiply(hidden.matrix().turned(), h, rows, dresult, c, {sums.narrow, c}, true);
+      narrow_turned.multiply_by(dresult, rows, dhidden);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < h; i += kLanes) {
+          const Floats up = load(dhidden.row(row) + i) * load(slope.row(row) + i);
+          store(dhidden.row(row) + i, up);
+          add_to(sums.widen_bias + i, up);
+        }
+      multiply(normed.matrix().turned(), c, rows, dhidden, h, {sums.widen, h}, true);
+      widen_turned.multiply_by(dhidden, rows, dnormed);
+      for (int64_t row = 0; row < rows; row++) {
+        layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row), sums.scale,
+                            sums.offset);
+        for (int64_t i = 0; i < c; i += kLanes)
+          store(sums.x + (first + row) * c + i,
+                load(gradient + row * c + i) + load(dnormed.row(row) + i));
       }
-    }
-    multiply(hidden.matrix().turned(), h, rows, dresult, c, {found.narrow, c}, true);
-    narrow_turned.multiply_by(dresult, rows, dhidden);
-    for (int64_t row = 0; row < rows; row++)
-      for (int64_t i = 0; i < h; i += kLanes) {
-        const Floats up = load(dhidden.row(row) + i) * load(slope.row(row) + i);
-        store(dhidden.row(row) + i, up);
-        add_to(found.widen_bias + i, up);
-      }
-    multiply(normed.matrix().turned(), c, rows, dhidden, h, {found.widen, h}, true);
-    widen_turned.multiply_by(dhidden, rows, dnormed);
-    for (int64_t row = 0; row < rows; row++) {
-      layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row), found.scale,
-                          found.offset);
-      for (int64_t i = 0; i < c; i += kLanes)
-        store(found.x + (first + row) * c + i,
-              load(gradient + row * c + i) + load(dnormed.row(row) + i));
-    }
+    });
   });
+  for (Sums* sum : {&dscale, &doffset, &dwiden, &dwiden_bias, &dnarrow, &dnarrow_bias})
+    sum->add_up();
 }
 
 ffi::Error call_forward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias,
@@ -227,7 +239,8 @@ ffi::Error call_backward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     earthformer::Options, ffi::StructMember<float>("epsilon"),
     ffi::StructMember<int64_t>("threshold"), ffi::StructMember<float>("factor"),
-    ffi::StructMember<int64_t>("hidden_numbers"), ffi::StructMember<int64_t>("numbers"));
+    ffi::StructMember<int64_t>("hidden_numbers"), ffi::StructMember<int64_t>("numbers"),
+    ffi::StructMember<int64_t>("threads"));
 
 #define ARGUMENTS                                                      \
   Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()    \

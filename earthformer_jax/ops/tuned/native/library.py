@@ -42,10 +42,10 @@ FUNCTIONS = (
     "self_attention_gradient",
 )
 SOURCES = ("attention.cc", "feed_forward.cc", "self_attention.cc")
-HEADERS = ("dropout.h", "head.h", "layer.h", "vectors.h")
+HEADERS = ("dropout.h", "head.h", "layer.h", "threads.h", "vectors.h")
 HERE = pathlib.Path(__file__).parent
 _SECONDS = 120  # that compiling may take
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-w")
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-pthread", "-fno-math-errno", "-w")
 
 _without = jax.make_user_context(default_value=False)
 _lock = threading.Lock()

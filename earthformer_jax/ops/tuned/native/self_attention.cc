@@ -9,6 +9,7 @@
 
 #include "head.h"
 #include "layer.h"
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -29,6 +30,7 @@ struct Options {
   int64_t threshold, out_threshold;  // dropout drops where 32 random bits are less
   float factor, out_factor;          // of what is not dropped
   int64_t numbers, out_numbers;      // drawn by the call for weights, and in the end
+  int64_t threads;
 };
 
 struct Arguments {
@@ -76,12 +78,18 @@ class Layer {
     return std::max<int64_t>(1, kRows / given.queries());
   }
 
+  int64_t groups() const {
+    return given_.examples() * groups_of_example();
+  }
+
+  // Calls use(group) for some of the groups.
   template <typename Use>
-  void each_group(Use use) const {
-    const int64_t at_once = cuboids_at_once(given_);
-    for (int64_t example = 0; example < given_.examples(); example++)
-      for (int64_t first = 0; first < given_.cuboids(); first += at_once)
-        use(Group{example, first, std::min(at_once, given_.cuboids() - first)});
+  void each_group(int64_t begin, int64_t end, Use use) const {
+    const int64_t at_once = cuboids_at_once(given_), of_example = groups_of_example();
+    for (int64_t n = begin; n < end; n++) {
+      const int64_t first = n % of_example * at_once;
+      use(Group{n / of_example, first, std::min(at_once, given_.cuboids() - first)});
+    }
   }
 
   int64_t rows(const Group& group) const { return group.cuboids * sizes.queries; }
@@ -119,6 +127,11 @@ class Layer {
   }
 
  private:
+  int64_t groups_of_example() const {
+    const int64_t at_once = cuboids_at_once(given_);
+    return (given_.cuboids() + at_once - 1) / at_once;
+  }
+
   // Of a cuboid among all of the call.
   uint32_t number(const Group& group, int64_t cuboid) const {
     return given_.example.typed_data()[group.example] * given_.cuboids() +
@@ -152,32 +165,35 @@ void forward(const Arguments& given, const Options& options, float* out) {
   const int64_t c = given.channels(), count = given.biases();
   const HeadSizes sizes{given.queries(), given.queries(), 0, c / options.heads};
   const int64_t most = Layer::cuboids_at_once(given) * given.queries();
-  Scratch scratch(Biases::floats(sizes, count) + HeadAttention::floats(sizes) + 4 * c * c +
-                  3 * floats_of_block(most, c) + floats_of_block(most, 3 * c));
-  const Layer layer(given, options, scratch);
-  const HeadAttention attention(sizes, options.scale, false, layer.dropout, scratch);
-  const Panels qkv({given.qkv.typed_data(), 3 * c, 1}, c, 3 * c, scratch);
-  const Panels proj({given.proj.typed_data(), c, 1}, c, c, scratch);
-  const Rows normed = block(most, c, scratch), gathered = block(most, c, scratch);
-  const Rows update = block(most, c, scratch);
-  const Rows projections = block(most, 3 * c, scratch);
-  layer.each_group([&](const Group& group) {
-    const int64_t rows = layer.rows(group);
-    for (int64_t row = 0; row < rows; row++)
-      layer.norm.forward(given.x.typed_data() + layer.offset(group, row),
-                         update.row(row), normed.row(row));
-    qkv.multiply_by(normed, rows, projections);
-    layer.each_head(group, [&](const HeadPlace& place, int64_t row, int64_t column,
-                               int64_t) {
-      attention.forward(head_of(projections, row, column, c), place,
-                        result_of(gathered, row, column));
+  Scratch weights(Biases::floats(sizes, count) + 4 * c * c);
+  const Layer layer(given, options, weights);
+  const Panels qkv({given.qkv.typed_data(), 3 * c, 1}, c, 3 * c, weights);
+  const Panels proj({given.proj.typed_data(), c, 1}, c, c, weights);
+  in_shares(layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
+    Scratch scratch(HeadAttention::floats(sizes) + 3 * floats_of_block(most, c) +
+                    floats_of_block(most, 3 * c));
+    const HeadAttention attention(sizes, options.scale, false, layer.dropout, scratch);
+    const Rows normed = block(most, c, scratch), gathered = block(most, c, scratch);
+    const Rows update = block(most, c, scratch);
+    const Rows projections = block(most, 3 * c, scratch);
+    layer.each_group(begin, end, [&](const Group& group) {
+      const int64_t rows = layer.rows(group);
+      for (int64_t row = 0; row < rows; row++)
+        layer.norm.forward(given.x.typed_data() + layer.offset(group, row),
+                           update.row(row), normed.row(row));
+      qkv.multiply_by(normed, rows, projections);
+      layer.each_head(group, [&](const HeadPlace& place, int64_t row, int64_t column,
+                                 int64_t) {
+        attention.forward(head_of(projections, row, column, c), place,
+                          result_of(gathered, row, column));
+      });
+      proj.multiply_by(gathered, rows, update);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < c; i += kLanes) {
+          const Floats y = load(update.row(row) + i) + load(given.proj_bias.typed_data() + i);
+          store(out + layer.offset(group, row) + i, y * layer.out_factors(group, row, i));
+        }
     });
-    proj.multiply_by(gathered, rows, update);
-    for (int64_t row = 0; row < rows; row++)
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Floats y = load(update.row(row) + i) + load(given.proj_bias.typed_data() + i);
-        store(out + layer.offset(group, row) + i, y * layer.out_factors(group, row, i));
-      }
   });
 }
 
@@ -190,58 +206,63 @@ void backward(const Arguments& given, const Options& options, const float* dout,
   const int64_t c = given.channels(), count = given.biases();
   const HeadSizes sizes{given.queries(), given.queries(), 0, c / options.heads};
   const int64_t most = Layer::cuboids_at_once(given) * given.queries();
-  Scratch scratch(2 * Biases::floats(sizes, count) + HeadGradient::floats(sizes) +
-                  7 * c * c + 6 * floats_of_block(most, c) +
-                  2 * floats_of_block(most, 3 * c) + most);
-  const Layer layer(given, options, scratch);
-  const Biases dbiases(sizes, nullptr, count, scratch);
-  const HeadGradient attention(sizes, options.scale, false, layer.dropout, scratch);
-  const Panels qkv({given.qkv.typed_data(), 3 * c, 1}, c, 3 * c, scratch);
-  const Panels qkv_turned({given.qkv.typed_data(), 1, 3 * c}, 3 * c, c, scratch);
-  const Panels proj_turned({given.proj.typed_data(), 1, c}, c, c, scratch);
-  const Rows standard = block(most, c, scratch), normed = block(most, c, scratch);
-  const Rows gathered = block(most, c, scratch), dgathered = block(most, c, scratch);
-  const Rows dupdate = block(most, c, scratch), dnormed = block(most, c, scratch);
-  const Rows projections = block(most, 3 * c, scratch);
-  const Rows dprojections = block(most, 3 * c, scratch);
-  float* const inverse = scratch.take(most);
-  for (float* of_channels : {found.norm_scale, found.norm_offset, found.proj_bias})
-    std::memset(of_channels, 0, sizeof(float) * c);
-  std::memset(found.qkv, 0, sizeof(float) * 3 * c * c);
-  std::memset(found.proj, 0, sizeof(float) * c * c);
-
-  layer.each_group([&](const Group& group) {
-    const int64_t rows = layer.rows(group);
-    for (int64_t row = 0; row < rows; row++) {
-      const int64_t offset = layer.offset(group, row);
-      inverse[row] = layer.norm.forward(given.x.typed_data() + offset, standard.row(row),
-                                        normed.row(row));
-      for (int64_t i = 0; i < c; i += kLanes) {
-        const Floats y = load(dout + offset + i) * layer.out_factors(group, row, i);
-        store(dupdate.row(row) + i, y);
-        add_to(found.proj_bias + i, y);
+  Scratch weights(Biases::floats(sizes, count) + 7 * c * c);
+  const Layer layer(given, options, weights);
+  const Panels qkv({given.qkv.typed_data(), 3 * c, 1}, c, 3 * c, weights);
+  const Panels qkv_turned({given.qkv.typed_data(), 1, 3 * c}, 3 * c, c, weights);
+  const Panels proj_turned({given.proj.typed_data(), 1, c}, c, c, weights);
+  const int64_t parts = shares(layer.groups(), options.threads);
+  Sums dscale(found.norm_scale, c, parts), doffset(found.norm_offset, c, parts);
+  Sums dqkv(found.qkv, 3 * c * c, parts), dproj(found.proj, c * c, parts);
+  Sums dproj_bias(found.proj_bias, c, parts);
+  Sums dbias(found.bias, given.bias.element_count(), parts);
+  in_shares(layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
+    const Gradients sums{found.x, dscale.of(part), doffset.of(part), dqkv.of(part),
+                         dproj.of(part), dproj_bias.of(part), dbias.of(part)};
+    Scratch scratch(Biases::floats(sizes, count) + HeadGradient::floats(sizes) +
+                    6 * floats_of_block(most, c) + 2 * floats_of_block(most, 3 * c) + most);
+    const Biases dbiases(sizes, nullptr, count, scratch);
+    const HeadGradient attention(sizes, options.scale, false, layer.dropout, scratch);
+    const Rows standard = block(most, c, scratch), normed = block(most, c, scratch);
+    const Rows gathered = block(most, c, scratch), dgathered = block(most, c, scratch);
+    const Rows dupdate = block(most, c, scratch), dnormed = block(most, c, scratch);
+    const Rows projections = block(most, 3 * c, scratch);
+    const Rows dprojections = block(most, 3 * c, scratch);
+    float* const inverse = scratch.take(most);
+    layer.each_group(begin, end, [&](const Group& group) {
+      const int64_t rows = layer.rows(group);
+      for (int64_t row = 0; row < rows; row++) {
+        const int64_t offset = layer.offset(group, row);
+        inverse[row] = layer.norm.forward(given.x.typed_data() + offset, standard.row(row),
+                                          normed.row(row));
+        for (int64_t i = 0; i < c; i += kLanes) {
+          const Floats y = load(dout + offset + i) * layer.out_factors(group, row, i);
+          store(dupdate.row(row) + i, y);
+          add_to(sums.proj_bias + i, y);
+        }
       }
-    }
-    qkv.multiply_by(normed, rows, projections);
-    proj_turned.multiply_by(dupdate, rows, dgathered);
-    layer.each_head(group, [&](const HeadPlace& place, int64_t row, int64_t column,
-                               int64_t bias) {
-      const Rows out = result_of(gathered, row, column);
-      attention.backward(head_of(projections, row, column, c), place,
-                         result_of(dgathered, row, column),
-                         head_of(dprojections, row, column, c), dbiases.at(bias), &out);
+      qkv.multiply_by(normed, rows, projections);
+      proj_turned.multiply_by(dupdate, rows, dgathered);
+      layer.each_head(group, [&](const HeadPlace& place, int64_t row, int64_t column,
+                                 int64_t bias) {
+        const Rows out = result_of(gathered, row, column);
+        attention.backward(head_of(projections, row, column, c), place,
+                           result_of(dgathered, row, column),
+                           head_of(dprojections, row, column, c), dbiases.at(bias), &out);
+      });
+      multiply(gathered.matrix().turned(), c, rows, dupdate, c, {sums.proj, c}, true);
+      multiply(normed.matrix().turned(), c, rows, dprojections, 3 * c, {sums.qkv, 3 * c},
+               true);
+      qkv_turned.multiply_by(dprojections, rows, dnormed);
+      for (int64_t row = 0; row < rows; row++) {
+        layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
+                            sums.norm_scale, sums.norm_offset);
+        std::memcpy(sums.x + layer.offset(group, row), dnormed.row(row), sizeof(float) * c);
+      }
     });
-    multiply(gathered.matrix().turned(), c, rows, dupdate, c, {found.proj, c}, true);
-    multiply(normed.matrix().turned(), c, rows, dprojections, 3 * c, {found.qkv, 3 * c},
-             true);
-    qkv_turned.multiply_by(dprojections, rows, dnormed);
-    for (int64_t row = 0; row < rows; row++) {
-      layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
-                          found.norm_scale, found.norm_offset);
-      std::memcpy(found.x + layer.offset(group, row), dnormed.row(row), sizeof(float) * c);
-    }
+    dbiases.write(sums.bias);
   });
-  dbiases.write(found.bias);
+  for (Sums* sum : {&dscale, &doffset, &dqkv, &dproj, &dproj_bias, &dbias}) sum->add_up();
 }
 
 ffi::Error call_forward(F32 x, S32 position, F32 norm_scale, F32 norm_offset, F32 qkv,
@@ -275,7 +296,8 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     ffi::StructMember<float>("scale"), ffi::StructMember<float>("epsilon"),
     ffi::StructMember<int64_t>("threshold"), ffi::StructMember<int64_t>("out_threshold"),
     ffi::StructMember<float>("factor"), ffi::StructMember<float>("out_factor"),
-    ffi::StructMember<int64_t>("numbers"), ffi::StructMember<int64_t>("out_numbers"));
+    ffi::StructMember<int64_t>("numbers"), ffi::StructMember<int64_t>("out_numbers"),
+    ffi::StructMember<int64_t>("threads"));
 
 #define ARGUMENTS                                                              \
   Arg<F32>().Arg<S32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>() \

@@ -15,7 +15,7 @@ from earthformer_jax.ops.dropout import Reordered
 from earthformer_jax.ops.tuned import attention as tuned
 from earthformer_jax.ops.tuned.hashed_key import hashed_key, key_words, of_part
 from earthformer_jax.ops.tuned.native import attention as native
-from earthformer_jax.ops.tuned.native import library
+from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 
 pytestmark = pytest.mark.skipif(
@@ -211,6 +211,16 @@ def test_on_two_devices(how):
         found = value_and_gradients(attend, placed, {})
         assert not found[0].sharding.is_fully_replicated
     chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", ["bias", "one bias of all heads", "global queries"])
+def test_on_several_cores(options, monkeypatch):
+    arrays, others = arguments(4, 6, 8, **OPTIONS[options])
+    attend = functools.partial(native.attend, **others)
+    wanted = value_and_gradients(attend, arrays, {})
+    monkeypatch.setattr(calls, "threads", lambda: 2)
+    found = value_and_gradients(functools.partial(native.attend, **others), arrays, {})
+    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_products_are_counted():

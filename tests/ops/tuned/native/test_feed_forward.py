@@ -11,8 +11,8 @@ import pytest
 from earthformer_jax.layers.feed_forward import FeedForward, FeedForwardOptions
 from earthformer_jax.ops import forward_mode
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
+from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import feed_forward as native
-from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 
 pytestmark = pytest.mark.skipif(
@@ -184,6 +184,19 @@ def test_on_two_devices(how):
     found = value_and_gradients(layer, x, weights)
     assert not found[0].sharding.is_fully_replicated
     chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_on_several_cores(monkeypatch):
+    x, weights = arguments(*SIZES["several blocks"])
+    options = dict(epsilon=1e-5, rate=0.2, keys=KEYS)
+    wanted = value_and_gradients(
+        functools.partial(native.feed_forward, **options), x, weights
+    )
+    monkeypatch.setattr(calls, "threads", lambda: 3)
+    found = value_and_gradients(
+        functools.partial(native.feed_forward, **options), x, weights
+    )
+    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=2e-5)
 
 
 def test_products_are_counted():

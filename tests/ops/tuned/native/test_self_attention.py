@@ -13,7 +13,7 @@ from earthformer_jax.models.earthformer.options import AttentionOptions
 from earthformer_jax.ops import forward_mode
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.tuned.hashed_key import hashed_key, key_words
-from earthformer_jax.ops.tuned.native import library
+from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import self_attention as native
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 
@@ -202,6 +202,17 @@ def test_on_two_devices(how):
     found = value_and_gradients(layer, x, weights)
     assert not found[0].sharding.is_fully_replicated
     chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5, atol=2e-5)
+
+
+def test_on_several_cores(monkeypatch):
+    x, weights, options = arrays_of()
+    drawn = dict(options=options, key=KEYS[0], out_key=KEYS[1])
+    layer = functools.partial(native.self_attention, **drawn)
+    wanted = value_and_gradients(layer, x, weights)
+    monkeypatch.setattr(calls, "threads", lambda: 3)
+    layer = functools.partial(native.self_attention, **drawn)
+    found = value_and_gradients(layer, x, weights)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=2e-5)
 
 
 def test_what_is_not_finite_stays_so():
