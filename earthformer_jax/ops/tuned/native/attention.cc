@@ -80,24 +80,28 @@ class Places {
     const auto far = [&](float* from) {
       const int64_t channels = options_.heads * options_.width;
       const int64_t vectors = from ? given_.far_key.dimensions()[1] : 0;
-      return Rows{from + (example * vectors * channels + head * options_.width), channels};
+      return Rows{from + (example * vectors * channels + head * options_.width),
+                  channels};
     };
     return {near(data.query, given_.query, options_.query_column),
             near(data.key, given_.key, options_.key_column),
             near(data.value, given_.value, options_.value_column),
             given_.far_queries() ? near(data.far_query, given_.far_query, 0) : Rows{},
-            far(data.far_key), far(data.far_value)};
+            far(data.far_key),
+            far(data.far_value)};
   }
 
   // A head's rows of an array `[examples, cuboids, queries, channels]`.
   Rows result(float* data, int64_t example, int64_t cuboid, int64_t head) const {
-    return near_rows(data, given_.query.dimensions()[2], options_.heads * options_.width,
-                     head * options_.width, example, cuboid);
+    return near_rows(data, given_.query.dimensions()[2],
+                     options_.heads * options_.width, head * options_.width, example,
+                     cuboid);
   }
 
   int64_t bias(int64_t example, int64_t head) const {
     if (!given_.biases()) return 0;
-    const int64_t shares = given_.bias.dimensions()[0], heads = given_.bias.dimensions()[1];
+    const int64_t shares = given_.bias.dimensions()[0],
+                  heads = given_.bias.dimensions()[1];
     return example * shares / examples_ * heads + (heads == 1 ? 0 : head);
   }
 
@@ -124,9 +128,9 @@ class Places {
 };
 
 Data data_of(const Arguments& given) {
-  return {given.query.typed_data(),     given.key.typed_data(),
-          given.value.typed_data(),     given.far_query.typed_data(),
-          given.far_key.typed_data(),   given.far_value.typed_data()};
+  return {given.query.typed_data(),   given.key.typed_data(),
+          given.value.typed_data(),   given.far_query.typed_data(),
+          given.far_key.typed_data(), given.far_value.typed_data()};
 }
 
 void forward(const Arguments& given, const Options& options, float* out) {
@@ -180,8 +184,8 @@ void backward(const Arguments& given, const Options& options, float* dout,
 ffi::Error call_forward(F32 query, F32 key, F32 value, F32 bias, Bools mask,
                         F32 far_query, F32 far_key, F32 far_value, U32 example,
                         U32 cuboid, U32 words, Out out, Options options) {
-  forward({query, key, value, bias, mask, far_query, far_key, far_value, example, cuboid,
-           words},
+  forward({query, key, value, bias, mask, far_query, far_key, far_value, example,
+           cuboid, words},
           options, out->typed_data());
   return ffi::Error::Success();
 }
@@ -198,8 +202,8 @@ ffi::Error call_backward(F32 query, F32 key, F32 value, F32 bias, Bools mask,
                          Out dfar_value, Options options) {
   float* const of_query = data_of(dquery);
   float* const of_key = data_of(dkey, of_query);
-  backward({query, key, value, bias, mask, far_query, far_key, far_value, example, cuboid,
-            words},
+  backward({query, key, value, bias, mask, far_query, far_key, far_value, example,
+            cuboid, words},
            options, dout.typed_data(),
            {of_query, of_key, data_of(dvalue, of_key), data_of(dfar_query),
             data_of(dfar_key), data_of(dfar_value)},
@@ -213,23 +217,35 @@ ffi::Error call_backward(F32 query, F32 key, F32 value, F32 bias, Bools mask,
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     earthformer::Options, ffi::StructMember<int64_t>("heads"),
     ffi::StructMember<int64_t>("width"), ffi::StructMember<int64_t>("query_column"),
-    ffi::StructMember<int64_t>("key_column"), ffi::StructMember<int64_t>("value_column"),
-    ffi::StructMember<float>("scale"), ffi::StructMember<int64_t>("threshold"),
-    ffi::StructMember<float>("factor"), ffi::StructMember<int64_t>("numbers"),
-    ffi::StructMember<int64_t>("threads"));
+    ffi::StructMember<int64_t>("key_column"),
+    ffi::StructMember<int64_t>("value_column"), ffi::StructMember<float>("scale"),
+    ffi::StructMember<int64_t>("threshold"), ffi::StructMember<float>("factor"),
+    ffi::StructMember<int64_t>("numbers"), ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS                                        \
-  Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()            \
-      .Arg<Bools>()                                      \
-      .Arg<F32>().Arg<F32>().Arg<F32>()                  \
-      .Arg<U32>().Arg<U32>().Arg<U32>()
+#define ARGUMENTS   \
+  Arg<F32>()        \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<Bools>() \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<U32>()   \
+      .Arg<U32>()   \
+      .Arg<U32>()
 namespace earthformer {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention, call_forward,
                               ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_gradient, call_backward,
                               ffi::Ffi::Bind()
                                   .ARGUMENTS.Arg<F32>()
-                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()
-                                  .Ret<F32>().Ret<F32>().Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
                                   .Attrs<Options>());
 }  // namespace earthformer

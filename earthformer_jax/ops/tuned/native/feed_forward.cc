@@ -1,5 +1,5 @@
-// The feed-forward layer of a transformer block, x + drop(drop(gelu(n W1 + b1)) W2 + b2)
-// with n the layer norm of x, and its gradient.
+// The feed-forward layer of a transformer block, x + drop(drop(gelu(n W1 + b1)) W2 +
+// b2) with n the layer norm of x, and its gradient.
 //
 // A block of rows goes through the layer without leaving the core's cache. Only the
 // input is kept for the gradient, which takes the blocks through the layer again.
@@ -23,8 +23,8 @@ constexpr int64_t kBlock = 96;  // rows
 
 struct Options {
   float epsilon;
-  int64_t threshold;  // dropout drops where 32 random bits are less
-  float factor;       // of what is not dropped
+  int64_t threshold;                // dropout drops where 32 random bits are less
+  float factor;                     // of what is not dropped
   int64_t hidden_numbers, numbers;  // drawn by the call after GELU, and in the end
   int64_t threads;
 };
@@ -126,7 +126,8 @@ void forward(const Arguments& given, const Options& options, float* out) {
       widen.multiply_by(normed, rows, hidden);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t i = 0; i < h; i += kLanes) {
-          const Floats up = load(hidden.row(row) + i) + load(given.widen_bias.typed_data() + i);
+          const Floats up =
+              load(hidden.row(row) + i) + load(given.widen_bias.typed_data() + i);
           store(hidden.row(row) + i,
                 up * Normal(up).below * layer.hidden_factors(first + row, i));
         }
@@ -158,54 +159,69 @@ void backward(const Arguments& given, const Options& options, const float* dout,
   Sums dscale(found.scale, c, parts), doffset(found.offset, c, parts);
   Sums dwiden(found.widen, c * h, parts), dwiden_bias(found.widen_bias, h, parts);
   Sums dnarrow(found.narrow, c * h, parts), dnarrow_bias(found.narrow_bias, c, parts);
-  in_shares(layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
-    const Gradients sums{found.x, dscale.of(part), doffset.of(part), dwiden.of(part),
-                         dwiden_bias.of(part), dnarrow.of(part), dnarrow_bias.of(part)};
-    Scratch scratch(4 * floats_of_block(kBlock, c) + 3 * floats_of_block(kBlock, h) + kBlock);
-    const Rows normed = block(kBlock, c, scratch), standard = block(kBlock, c, scratch);
-    const Rows dresult = block(kBlock, c, scratch), dnormed = block(kBlock, c, scratch);
-    const Rows slope = block(kBlock, h, scratch), hidden = block(kBlock, h, scratch);
-    const Rows dhidden = block(kBlock, h, scratch);
-    float* const inverse = scratch.take(kBlock);
-    layer.each_block(begin, end, [&](int64_t first, int64_t rows) {
-      const float* x = given.x.typed_data() + first * c;
-      const float* gradient = dout + first * c;
-      for (int64_t row = 0; row < rows; row++)
-        inverse[row] = layer.norm.forward(x + row * c, standard.row(row), normed.row(row));
-      widen.multiply_by(normed, rows, slope);
-      for (int64_t row = 0; row < rows; row++) {
-        for (int64_t i = 0; i < h; i += kLanes) {
-          const Floats up = load(slope.row(row) + i) + load(given.widen_bias.typed_data() + i);
-          const Normal normal(up);
-          const Floats factors = layer.hidden_factors(first + row, i);
-          store(hidden.row(row) + i, up * normal.below * factors);
-          store(slope.row(row) + i, (normal.below + up * normal.density) * factors);
-        }
-        for (int64_t i = 0; i < c; i += kLanes) {
-          const Floats down = load(gradient + row * c + i) * layer.factors_at(first + row, i);
-          store(dresult.row(row) + i, down);
-          add_to(sums.narrow_bias + i, down);
-        }
-      }
-      multiply(hidden.matrix().turned(), h, rows, dresult, c, {sums.narrow, c}, true);
-      narrow_turned.multiply_by(dresult, rows, dhidden);
-      for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < h; i += kLanes) {
-          const Floats up = load(dhidden.row(row) + i) * load(slope.row(row) + i);
-          store(dhidden.row(row) + i, up);
-          add_to(sums.widen_bias + i, up);
-        }
-      multiply(normed.matrix().turned(), c, rows, dhidden, h, {sums.widen, h}, true);
-      widen_turned.multiply_by(dhidden, rows, dnormed);
-      for (int64_t row = 0; row < rows; row++) {
-        layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row), sums.scale,
-                            sums.offset);
-        for (int64_t i = 0; i < c; i += kLanes)
-          store(sums.x + (first + row) * c + i,
-                load(gradient + row * c + i) + load(dnormed.row(row) + i));
-      }
-    });
-  });
+  in_shares(
+      layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
+        const Gradients sums{found.x,
+                             dscale.of(part),
+                             doffset.of(part),
+                             dwiden.of(part),
+                             dwiden_bias.of(part),
+                             dnarrow.of(part),
+                             dnarrow_bias.of(part)};
+        Scratch scratch(4 * floats_of_block(kBlock, c) +
+                        3 * floats_of_block(kBlock, h) + kBlock);
+        const Rows normed = block(kBlock, c, scratch),
+                   standard = block(kBlock, c, scratch);
+        const Rows dresult = block(kBlock, c, scratch),
+                   dnormed = block(kBlock, c, scratch);
+        const Rows slope = block(kBlock, h, scratch),
+                   hidden = block(kBlock, h, scratch);
+        const Rows dhidden = block(kBlock, h, scratch);
+        float* const inverse = scratch.take(kBlock);
+        layer.each_block(begin, end, [&](int64_t first, int64_t rows) {
+          const float* x = given.x.typed_data() + first * c;
+          const float* gradient = dout + first * c;
+          for (int64_t row = 0; row < rows; row++)
+            inverse[row] =
+                layer.norm.forward(x + row * c, standard.row(row), normed.row(row));
+          widen.multiply_by(normed, rows, slope);
+          for (int64_t row = 0; row < rows; row++) {
+            for (int64_t i = 0; i < h; i += kLanes) {
+              const Floats up =
+                  load(slope.row(row) + i) + load(given.widen_bias.typed_data() + i);
+              const Normal normal(up);
+              const Floats factors = layer.hidden_factors(first + row, i);
+              store(hidden.row(row) + i, up * normal.below * factors);
+              store(slope.row(row) + i, (normal.below + up * normal.density) * factors);
+            }
+            for (int64_t i = 0; i < c; i += kLanes) {
+              const Floats down =
+                  load(gradient + row * c + i) * layer.factors_at(first + row, i);
+              store(dresult.row(row) + i, down);
+              add_to(sums.narrow_bias + i, down);
+            }
+          }
+          multiply(hidden.matrix().turned(), h, rows, dresult, c, {sums.narrow, c},
+                   true);
+          narrow_turned.multiply_by(dresult, rows, dhidden);
+          for (int64_t row = 0; row < rows; row++)
+            for (int64_t i = 0; i < h; i += kLanes) {
+              const Floats up = load(dhidden.row(row) + i) * load(slope.row(row) + i);
+              store(dhidden.row(row) + i, up);
+              add_to(sums.widen_bias + i, up);
+            }
+          multiply(normed.matrix().turned(), c, rows, dhidden, h, {sums.widen, h},
+                   true);
+          widen_turned.multiply_by(dhidden, rows, dnormed);
+          for (int64_t row = 0; row < rows; row++) {
+            layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
+                                sums.scale, sums.offset);
+            for (int64_t i = 0; i < c; i += kLanes)
+              store(sums.x + (first + row) * c + i,
+                    load(gradient + row * c + i) + load(dnormed.row(row) + i));
+          }
+        });
+      });
   for (Sums* sum : {&dscale, &doffset, &dwiden, &dwiden_bias, &dnarrow, &dnarrow_bias})
     sum->add_up();
 }
@@ -236,22 +252,37 @@ ffi::Error call_backward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias
 }  // namespace
 }  // namespace earthformer
 
-XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
-    earthformer::Options, ffi::StructMember<float>("epsilon"),
-    ffi::StructMember<int64_t>("threshold"), ffi::StructMember<float>("factor"),
-    ffi::StructMember<int64_t>("hidden_numbers"), ffi::StructMember<int64_t>("numbers"),
-    ffi::StructMember<int64_t>("threads"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(earthformer::Options,
+                                      ffi::StructMember<float>("epsilon"),
+                                      ffi::StructMember<int64_t>("threshold"),
+                                      ffi::StructMember<float>("factor"),
+                                      ffi::StructMember<int64_t>("hidden_numbers"),
+                                      ffi::StructMember<int64_t>("numbers"),
+                                      ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS                                                      \
-  Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>()    \
-      .Arg<F32>().Arg<U32>().Arg<U32>().Arg<U32>()
+#define ARGUMENTS \
+  Arg<F32>()      \
+      .Arg<F32>() \
+      .Arg<F32>() \
+      .Arg<F32>() \
+      .Arg<F32>() \
+      .Arg<F32>() \
+      .Arg<F32>() \
+      .Arg<U32>() \
+      .Arg<U32>() \
+      .Arg<U32>()
 namespace earthformer {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward, call_forward,
                               ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward_gradient, call_backward,
                               ffi::Ffi::Bind()
                                   .ARGUMENTS.Arg<F32>()
-                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()
-                                  .Ret<F32>().Ret<F32>().Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
                                   .Attrs<Options>());
 }  // namespace earthformer

@@ -202,8 +202,8 @@ class HeadGradient : public HeadAttention {
         of_dqueries_(sizes, sizes.queries, scratch) {}
 
   static int64_t floats(const HeadSizes& sizes) {
-    return HeadAttention::floats(sizes) + sizes.scores() + sizes.width * sizes.across() +
-           2 * sizes.queries * sizes.wide();
+    return HeadAttention::floats(sizes) + sizes.scores() +
+           sizes.width * sizes.across() + 2 * sizes.queries * sizes.wide();
   }
 
   // dbias: to be added to, as scores are turned; null if there is no bias. Gradients of
@@ -226,17 +226,19 @@ class HeadGradient : public HeadAttention {
     if (out) gather(given, *out);
 
     const Rows wide_dout = of_queries_(dout);
-    multiply(after_.matrix(), near, queries, wide_dout, wide, of_near_.begin(found.value));
+    multiply(after_.matrix(), near, queries, wide_dout, wide,
+             of_near_.begin(found.value));
     of_near_.finish(found.value);
-    if (far)
-      add_far(after_.from_row(near).matrix(), wide_dout, found.far_value);
+    if (far) add_far(after_.from_row(near).matrix(), wide_dout, found.far_value);
     through_softmax(dbias);
 
     copy(given.query, queries, width, scaled_, scale_);
-    multiply(dscores_.matrix(), near, queries, scaled_, wide, of_near_.begin(found.key));
+    multiply(dscores_.matrix(), near, queries, scaled_, wide,
+             of_near_.begin(found.key));
     of_near_.finish(found.key);
     const Rows dquery = of_dqueries_.begin(found.query);
-    multiply(dscores_.matrix().turned(), queries, near, of_near_(given.key), wide, dquery);
+    multiply(dscores_.matrix().turned(), queries, near, of_near_(given.key), wide,
+             dquery);
     if (far) {
       const Matrix dfar_scores = dscores_.from_row(near).matrix();
       if (separate_) copy(given.far_query, queries, width, scaled_, scale_);
@@ -295,7 +297,9 @@ class Biases {
            sizes.near_keys, 1.0f, {at(n), sizes.across()});
   }
 
-  float* at(int64_t n) const { return count_ ? turned_ + n * sizes_.scores() : nullptr; }
+  float* at(int64_t n) const {
+    return count_ ? turned_ + n * sizes_.scores() : nullptr;
+  }
 
   // Turned back.
   void write(float* biases) const {

@@ -40,7 +40,8 @@ class Panels {
   void multiply_by(Rows left, int64_t rows, Rows out) const {
     for (int64_t first = 0; first < columns_; first += kPanel) {
       const Rows panel = at(first);
-      multiply(left.matrix(), rows, rows_, panel, panel.step, {out.at + first, out.step});
+      multiply(left.matrix(), rows, rows_, panel, panel.step,
+               {out.at + first, out.step});
     }
   }
 

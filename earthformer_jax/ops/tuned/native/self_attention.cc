@@ -1,5 +1,5 @@
-// A layer of cuboid self-attention: layer norm, projections to queries, keys and values,
-// attention inside cuboids, and the projection of its result; and its gradient.
+// A layer of cuboid self-attention: layer norm, projections to queries, keys and
+// values, attention inside cuboids, and the projection of its result; and its gradient.
 //
 // A few cuboids at a time are taken from the rows of the field, wherever they lie, to
 // the rows of the update, without leaving the core's cache. Only the field is kept for
@@ -78,9 +78,7 @@ class Layer {
     return std::max<int64_t>(1, kRows / given.queries());
   }
 
-  int64_t groups() const {
-    return given_.examples() * groups_of_example();
-  }
+  int64_t groups() const { return given_.examples() * groups_of_example(); }
 
   // Calls use(group) for some of the groups.
   template <typename Use>
@@ -107,7 +105,8 @@ class Layer {
     if (!out_dropout_.on()) return all(1.0f);
     const uint32_t cuboid = number(group, row / sizes.queries);
     const uint32_t place = cuboid * sizes.queries + row % sizes.queries;
-    return out_dropout_.factors(counted(1) + static_cast<uint32_t>(place * given_.channels() + column));
+    return out_dropout_.factors(
+        counted(1) + static_cast<uint32_t>(place * given_.channels() + column));
   }
 
   // Calls use(place, rows of this head, column of this head, number of the bias).
@@ -117,9 +116,10 @@ class Layer {
     for (int64_t cuboid = 0; cuboid < group.cuboids; cuboid++)
       for (int64_t head = 0; head < heads; head++) {
         const int64_t bias = bias_of(group.example, head);
-        const bool* visible = given_.mask.element_count()
-                                  ? given_.mask.typed_data() + (group.first + cuboid) * pairs
-                                  : nullptr;
+        const bool* visible =
+            given_.mask.element_count()
+                ? given_.mask.typed_data() + (group.first + cuboid) * pairs
+                : nullptr;
         const uint32_t count = number(group, cuboid) * heads + head;
         use(HeadPlace{biases.at(bias), visible, count}, cuboid * sizes.queries,
             head * sizes.width, bias);
@@ -140,7 +140,8 @@ class Layer {
 
   int64_t bias_of(int64_t example, int64_t head) const {
     if (!given_.biases()) return 0;
-    const int64_t shares = given_.bias.dimensions()[0], heads = given_.bias.dimensions()[1];
+    const int64_t shares = given_.bias.dimensions()[0],
+                  heads = given_.bias.dimensions()[1];
     return example * shares / given_.examples() * heads + (heads == 1 ? 0 : head);
   }
 
@@ -182,16 +183,18 @@ void forward(const Arguments& given, const Options& options, float* out) {
         layer.norm.forward(given.x.typed_data() + layer.offset(group, row),
                            update.row(row), normed.row(row));
       qkv.multiply_by(normed, rows, projections);
-      layer.each_head(group, [&](const HeadPlace& place, int64_t row, int64_t column,
-                                 int64_t) {
-        attention.forward(head_of(projections, row, column, c), place,
-                          result_of(gathered, row, column));
-      });
+      layer.each_head(
+          group, [&](const HeadPlace& place, int64_t row, int64_t column, int64_t) {
+            attention.forward(head_of(projections, row, column, c), place,
+                              result_of(gathered, row, column));
+          });
       proj.multiply_by(gathered, rows, update);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t i = 0; i < c; i += kLanes) {
-          const Floats y = load(update.row(row) + i) + load(given.proj_bias.typed_data() + i);
-          store(out + layer.offset(group, row) + i, y * layer.out_factors(group, row, i));
+          const Floats y =
+              load(update.row(row) + i) + load(given.proj_bias.typed_data() + i);
+          store(out + layer.offset(group, row) + i,
+                y * layer.out_factors(group, row, i));
         }
     });
   });
@@ -216,58 +219,69 @@ void backward(const Arguments& given, const Options& options, const float* dout,
   Sums dqkv(found.qkv, 3 * c * c, parts), dproj(found.proj, c * c, parts);
   Sums dproj_bias(found.proj_bias, c, parts);
   Sums dbias(found.bias, given.bias.element_count(), parts);
-  in_shares(layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
-    const Gradients sums{found.x, dscale.of(part), doffset.of(part), dqkv.of(part),
-                         dproj.of(part), dproj_bias.of(part), dbias.of(part)};
-    Scratch scratch(Biases::floats(sizes, count) + HeadGradient::floats(sizes) +
-                    6 * floats_of_block(most, c) + 2 * floats_of_block(most, 3 * c) + most);
-    const Biases dbiases(sizes, nullptr, count, scratch);
-    const HeadGradient attention(sizes, options.scale, false, layer.dropout, scratch);
-    const Rows standard = block(most, c, scratch), normed = block(most, c, scratch);
-    const Rows gathered = block(most, c, scratch), dgathered = block(most, c, scratch);
-    const Rows dupdate = block(most, c, scratch), dnormed = block(most, c, scratch);
-    const Rows projections = block(most, 3 * c, scratch);
-    const Rows dprojections = block(most, 3 * c, scratch);
-    float* const inverse = scratch.take(most);
-    layer.each_group(begin, end, [&](const Group& group) {
-      const int64_t rows = layer.rows(group);
-      for (int64_t row = 0; row < rows; row++) {
-        const int64_t offset = layer.offset(group, row);
-        inverse[row] = layer.norm.forward(given.x.typed_data() + offset, standard.row(row),
-                                          normed.row(row));
-        for (int64_t i = 0; i < c; i += kLanes) {
-          const Floats y = load(dout + offset + i) * layer.out_factors(group, row, i);
-          store(dupdate.row(row) + i, y);
-          add_to(sums.proj_bias + i, y);
-        }
-      }
-      qkv.multiply_by(normed, rows, projections);
-      proj_turned.multiply_by(dupdate, rows, dgathered);
-      layer.each_head(group, [&](const HeadPlace& place, int64_t row, int64_t column,
-                                 int64_t bias) {
-        const Rows out = result_of(gathered, row, column);
-        attention.backward(head_of(projections, row, column, c), place,
-                           result_of(dgathered, row, column),
-                           head_of(dprojections, row, column, c), dbiases.at(bias), &out);
+  in_shares(
+      layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
+        const Gradients sums{found.x,       dscale.of(part), doffset.of(part),
+                             dqkv.of(part), dproj.of(part),  dproj_bias.of(part),
+                             dbias.of(part)};
+        Scratch scratch(Biases::floats(sizes, count) + HeadGradient::floats(sizes) +
+                        6 * floats_of_block(most, c) +
+                        2 * floats_of_block(most, 3 * c) + most);
+        const Biases dbiases(sizes, nullptr, count, scratch);
+        const HeadGradient attention(sizes, options.scale, false, layer.dropout,
+                                     scratch);
+        const Rows standard = block(most, c, scratch), normed = block(most, c, scratch);
+        const Rows gathered = block(most, c, scratch),
+                   dgathered = block(most, c, scratch);
+        const Rows dupdate = block(most, c, scratch), dnormed = block(most, c, scratch);
+        const Rows projections = block(most, 3 * c, scratch);
+        const Rows dprojections = block(most, 3 * c, scratch);
+        float* const inverse = scratch.take(most);
+        layer.each_group(begin, end, [&](const Group& group) {
+          const int64_t rows = layer.rows(group);
+          for (int64_t row = 0; row < rows; row++) {
+            const int64_t offset = layer.offset(group, row);
+            inverse[row] = layer.norm.forward(given.x.typed_data() + offset,
+                                              standard.row(row), normed.row(row));
+            for (int64_t i = 0; i < c; i += kLanes) {
+              const Floats y =
+                  load(dout + offset + i) * layer.out_factors(group, row, i);
+              store(dupdate.row(row) + i, y);
+              add_to(sums.proj_bias + i, y);
+            }
+          }
+          qkv.multiply_by(normed, rows, projections);
+          proj_turned.multiply_by(dupdate, rows, dgathered);
+          layer.each_head(group, [&](const HeadPlace& place, int64_t row,
+                                     int64_t column, int64_t bias) {
+            const Rows out = result_of(gathered, row, column);
+            attention.backward(head_of(projections, row, column, c), place,
+                               result_of(dgathered, row, column),
+                               head_of(dprojections, row, column, c), dbiases.at(bias),
+                               &out);
+          });
+          multiply(gathered.matrix().turned(), c, rows, dupdate, c, {sums.proj, c},
+                   true);
+          multiply(normed.matrix().turned(), c, rows, dprojections, 3 * c,
+                   {sums.qkv, 3 * c}, true);
+          qkv_turned.multiply_by(dprojections, rows, dnormed);
+          for (int64_t row = 0; row < rows; row++) {
+            layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
+                                sums.norm_scale, sums.norm_offset);
+            std::memcpy(sums.x + layer.offset(group, row), dnormed.row(row),
+                        sizeof(float) * c);
+          }
+        });
+        dbiases.write(sums.bias);
       });
-      multiply(gathered.matrix().turned(), c, rows, dupdate, c, {sums.proj, c}, true);
-      multiply(normed.matrix().turned(), c, rows, dprojections, 3 * c, {sums.qkv, 3 * c},
-               true);
-      qkv_turned.multiply_by(dprojections, rows, dnormed);
-      for (int64_t row = 0; row < rows; row++) {
-        layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
-                            sums.norm_scale, sums.norm_offset);
-        std::memcpy(sums.x + layer.offset(group, row), dnormed.row(row), sizeof(float) * c);
-      }
-    });
-    dbiases.write(sums.bias);
-  });
-  for (Sums* sum : {&dscale, &doffset, &dqkv, &dproj, &dproj_bias, &dbias}) sum->add_up();
+  for (Sums* sum : {&dscale, &doffset, &dqkv, &dproj, &dproj_bias, &dbias})
+    sum->add_up();
 }
 
 ffi::Error call_forward(F32 x, S32 position, F32 norm_scale, F32 norm_offset, F32 qkv,
                         F32 proj, F32 proj_bias, F32 bias, Bools mask, U32 example,
-                        U32 cuboid, U32 words, U32 out_words, Out out, Options options) {
+                        U32 cuboid, U32 words, U32 out_words, Out out,
+                        Options options) {
   forward({x, position, norm_scale, norm_offset, qkv, proj, proj_bias, bias, mask,
            example, cuboid, words, out_words},
           options, out->typed_data());
@@ -294,21 +308,37 @@ ffi::Error call_backward(F32 x, S32 position, F32 norm_scale, F32 norm_offset, F
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     earthformer::Options, ffi::StructMember<int64_t>("heads"),
     ffi::StructMember<float>("scale"), ffi::StructMember<float>("epsilon"),
-    ffi::StructMember<int64_t>("threshold"), ffi::StructMember<int64_t>("out_threshold"),
-    ffi::StructMember<float>("factor"), ffi::StructMember<float>("out_factor"),
-    ffi::StructMember<int64_t>("numbers"), ffi::StructMember<int64_t>("out_numbers"),
-    ffi::StructMember<int64_t>("threads"));
+    ffi::StructMember<int64_t>("threshold"),
+    ffi::StructMember<int64_t>("out_threshold"), ffi::StructMember<float>("factor"),
+    ffi::StructMember<float>("out_factor"), ffi::StructMember<int64_t>("numbers"),
+    ffi::StructMember<int64_t>("out_numbers"), ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS                                                              \
-  Arg<F32>().Arg<S32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>().Arg<F32>() \
-      .Arg<F32>().Arg<Bools>().Arg<U32>().Arg<U32>().Arg<U32>().Arg<U32>()
+#define ARGUMENTS   \
+  Arg<F32>()        \
+      .Arg<S32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<F32>()   \
+      .Arg<Bools>() \
+      .Arg<U32>()   \
+      .Arg<U32>()   \
+      .Arg<U32>()   \
+      .Arg<U32>()
 namespace earthformer {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(self_attention, call_forward,
                               ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(self_attention_gradient, call_backward,
                               ffi::Ffi::Bind()
                                   .ARGUMENTS.Arg<F32>()
-                                  .Ret<F32>().Ret<F32>().Ret<F32>().Ret<F32>()
-                                  .Ret<F32>().Ret<F32>().Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
+                                  .Ret<F32>()
                                   .Attrs<Options>());
 }  // namespace earthformer

@@ -93,21 +93,21 @@ template <int kRows, int kVectors>
 void part_of_product(Matrix left, int64_t depth, Rows right, Rows out, bool add) {
   Floats sums[kRows][kVectors];
   WRITTEN_OUT for (int i = 0; i < kRows; i++)
-    WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] = Floats{};
+      WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] = Floats{};
   for (int64_t k = 0; k < depth; k++) {
     Floats row[kVectors];
-    WRITTEN_OUT for (int j = 0; j < kVectors; j++)
-      row[j] = load(right.row(k) + j * kLanes);
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++) row[j] =
+        load(right.row(k) + j * kLanes);
     WRITTEN_OUT for (int i = 0; i < kRows; i++) {
       const Floats factor = all(left.at[i * left.rows + k * left.columns]);
       WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] += factor * row[j];
     }
   }
   WRITTEN_OUT for (int i = 0; i < kRows; i++)
-    WRITTEN_OUT for (int j = 0; j < kVectors; j++) {
-      float* const at = out.row(i) + j * kLanes;
-      store(at, add ? load(at) + sums[i][j] : sums[i][j]);
-    }
+      WRITTEN_OUT for (int j = 0; j < kVectors; j++) {
+    float* const at = out.row(i) + j * kLanes;
+    store(at, add ? load(at) + sums[i][j] : sums[i][j]);
+  }
 }
 
 // All rows of a few vectors of columns, in blocks of nearly equal size: of 10 rows,
@@ -118,12 +118,14 @@ void columns_of_product(Matrix left, int64_t rows, int64_t depth, Rows right, Ro
   constexpr int64_t kMost = kVectors == 1 || (kLanes == 16 && kVectors < 4) ? 8 : 6;
   for (int64_t first = 0; first < rows;) {
     const int64_t rest = rows - first;
-    const int64_t count = rest >= 2 * kMost ? kMost : rest > kMost ? (rest + 1) / 2 : rest;
+    const int64_t count = rest >= 2 * kMost ? kMost
+                          : rest > kMost    ? (rest + 1) / 2
+                                            : rest;
     const Matrix from = left.from_row(first);
     const Rows to = out.from_row(first);
     switch (count) {
-#define ROWS(n) \
-  case n:       \
+#define ROWS(n)                                                \
+  case n:                                                      \
     part_of_product<n, kVectors>(from, depth, right, to, add); \
     break;
       ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8)
@@ -141,12 +143,21 @@ inline void multiply(Matrix left, int64_t rows, int64_t depth, Rows right,
                      int64_t columns, Rows out, bool add = false) {
   for (int64_t column = 0; column < columns;) {
     const Rows from{right.at + column, right.step}, to{out.at + column, out.step};
-    const int64_t vectors = std::min<int64_t>(kMostVectors, (columns - column) / kLanes);
+    const int64_t vectors =
+        std::min<int64_t>(kMostVectors, (columns - column) / kLanes);
     switch (vectors) {
-      case 1: columns_of_product<1>(left, rows, depth, from, to, add); break;
-      case 2: columns_of_product<2>(left, rows, depth, from, to, add); break;
-      case 3: columns_of_product<3>(left, rows, depth, from, to, add); break;
-      case 4: columns_of_product<4>(left, rows, depth, from, to, add); break;
+      case 1:
+        columns_of_product<1>(left, rows, depth, from, to, add);
+        break;
+      case 2:
+        columns_of_product<2>(left, rows, depth, from, to, add);
+        break;
+      case 3:
+        columns_of_product<3>(left, rows, depth, from, to, add);
+        break;
+      case 4:
+        columns_of_product<4>(left, rows, depth, from, to, add);
+        break;
     }
     column += vectors * kLanes;
   }
