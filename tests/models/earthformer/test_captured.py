@@ -105,6 +105,7 @@ def test_maps_of_cross_attention_make_its_output(windows, padding):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_native")  # functions of JAX are watched
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_weights_with_global_vectors(monkeypatch, kind, separate):
