@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from earthformer_jax.layers.dense import bound_weights
 from earthformer_jax.ops.tuned.norm import layer_norm
@@ -105,15 +106,54 @@ def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):
     raise ValueError(f"norm must be one of {NORMS}; got {kind!r}")
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation of frames; parameters named as in `nn.GroupNorm`.
+
+    Sums over a plane go channel by channel, then over the channels of a group: XLA's
+    CPU compiler takes more than twice as long for both at once.
+
+    Attributes:
+        num_groups: of neighbouring channels; divides their number.
+        epsilon: added to the variance.
+        dtype: of the result; None follows the input.
+        param_dtype: parameter type.
+
+    Reference:
+        Wu and He 2018, https://arxiv.org/abs/1803.08494
+    """
+
+    num_groups: int
+    epsilon: float = EPSILON
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, h, w, c]` to `[b, h, w, c]`.
+
+        Raises:
+            ValueError: if the groups do not divide the channels.
+        """
+        shape, groups = x.shape[-1:], self.num_groups
+        if shape[0] % groups:
+            raise ValueError(
+                f"num_groups={groups}: expected a divisor of the {shape[0]} channels"
+            )
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+        def mean(y):
+            own = y.mean(axis=(1, 2)).reshape(len(y), groups, -1).mean(axis=-1)
+            return jnp.repeat(own, shape[0] // groups, axis=-1)[:, None, None]
+
+        centred = wide - mean(wide)
+        factor = lax.rsqrt(mean(jnp.square(centred)) + self.epsilon) * scale
+        return (centred * factor + bias).astype(self.dtype or x.dtype)
+
+
 def make_group_norm(
     groups: int, *, name: str | None, dtype=None, param_dtype=jnp.float32
 ):
     """Group normalisation of frames `[b, h, w, c]`."""
-    return nn.GroupNorm(
-        num_groups=groups,
-        epsilon=EPSILON,
-        use_fast_variance=False,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        name=name,
-    )
+    return GroupNorm(num_groups=groups, dtype=dtype, param_dtype=param_dtype, name=name)

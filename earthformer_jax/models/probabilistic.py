@@ -47,6 +47,7 @@ _NORMS = (
     (norm.RMSNorm, "bind_weights"),
     (batch_norm.BatchNorm, "__call__"),
     (nn.LayerNorm, "__call__"),
+    (norm.GroupNorm, "__call__"),
     (nn.GroupNorm, "__call__"),
 )
 _CONVOLUTIONS = (
