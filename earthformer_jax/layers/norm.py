@@ -144,7 +144,7 @@ class GroupNorm(nn.Module):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
         def mean(y):
-            own = y.mean(axis=(1, 2)).reshape(len(y), groups, -1).mean(axis=-1)
+            own = y.mean(axis=(1, 2)).reshape(y.shape[0], groups, -1).mean(axis=-1)
             return jnp.repeat(own, shape[0] // groups, axis=-1)[:, None, None]
 
         centred = wide - mean(wide)

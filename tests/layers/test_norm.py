@@ -41,3 +41,11 @@ def test_float16_does_not_overflow():
 def test_groups_that_do_not_divide_the_channels():
     with pytest.raises(ValueError, match="num_groups=4: expected a divisor of the 6"):
         GroupNorm(4).init(jax.random.key(0), jnp.ones((1, 2, 2, 6)))
+
+
+def test_any_number_of_examples():
+    shape = jax.export.symbolic_shape("b, 2, 2, 4")
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    layer = GroupNorm(2)
+    params = layer.init(jax.random.key(0), jnp.ones((1, 2, 2, 4)))
+    jax.export.export(jax.jit(layer.apply))(params, x)

@@ -85,6 +85,7 @@ def test_predrnn():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_native")
 def test_fa_conv_lstm():
     """In a step products of 8 channels, their gradient, and part of them once more.
 

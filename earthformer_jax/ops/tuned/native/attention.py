@@ -7,7 +7,6 @@ JAX. The functions are in attention.cc.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -21,7 +20,12 @@ from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.dropout import Reordered, threshold
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
-from earthformer_jax.ops.tuned.native.calls import like, run, sizes_are_known
+from earthformer_jax.ops.tuned.native.calls import (
+    differentiable,
+    like,
+    run,
+    sizes_are_known,
+)
 
 # More scores of one head and cuboid do not stay in the cache: there XLA is faster.
 MOST_SCORES = 2**16
@@ -177,27 +181,13 @@ def order_of(cuboids: int, reordered: Reordered | None) -> jax.Array:
     return reordered.merge(order.reshape(1, *reordered.sizes))[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(call, arrays, rest):
+def _value(call, arrays, rest):
     """`[b, n, q, c]`; `arrays` have gradients, `rest` are integers."""
     (near, _, _), given = arrays, _given(arrays, rest)
     shape = (*near[0].shape[:3], call.heads * call.width)
     return run("attention", call.attributes, given, like(near[0], shape))
 
 
-def _keep(call, arrays, rest):
-    return _attend(call, arrays, rest), (arrays, rest)
-
-
-def _gradient(call, kept, dout):
-    arrays, rest = kept
-    return _gradients(call, arrays, rest, dout), None
-
-
-_attend.defvjp(_keep, _gradient)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gradients(call, arrays, rest, dout):
     """Of the arrays."""
     near, bias, far = arrays
@@ -215,26 +205,8 @@ def _gradients(call, arrays, rest, dout):
     return list(found[: len(near)]), of_bias, of_far
 
 
-def _keep_for_second(call, arrays, rest, dout):
-    return _gradients(call, arrays, rest, dout), (arrays, rest, dout)
-
-
-def _second(call, kept, changes):
-    """Derivatives of the gradients are those of JAX's own functions."""
-    arrays, rest, dout = kept
-
-    def gradients(arrays, dout):
-        return jax.vjp(lambda x: _in_jax(call, x, rest), arrays)[1](dout)[0]
-
-    darrays, ddout = jax.vjp(gradients, arrays, dout)[1](changes)
-    return darrays, None, ddout
-
-
-_gradients.defvjp(_keep_for_second, _second)
-
-
 def _in_jax(call, arrays, rest):
-    """As `_attend`."""
+    """As `_value`."""
     (near, bias, far), (mask, example, cuboid, words) = arrays, rest
     c = call.heads * call.width
     taken = zip((near[0], near[-1], near[-1]), call.columns, strict=True)
@@ -277,3 +249,6 @@ def _given(arrays, rest):
     mask = jnp.zeros(0, bool) if mask is None else mask
     numbers = [jnp.zeros(0, jnp.uint32) if x is None else x for x in numbers]
     return vary_like([query, key, value, floats[0], mask, *floats[1:], *numbers])
+
+
+_attend = differentiable(_value, _gradients, _in_jax)

@@ -1,7 +1,8 @@
 """Calling functions in C++ from programs of JAX."""
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,3 +49,49 @@ def sizes_are_known(*arrays: jax.Array) -> bool:
 def like(x: jax.Array, shape: Sequence[int]) -> Any:
     """The type of a result that varies over the same devices as `x`."""
     return jax.typeof(x).update(shape=tuple(shape))
+
+
+def differentiable(
+    value: Callable[..., jax.Array],
+    gradients: Callable[..., Any],
+    in_jax: Callable[..., jax.Array],
+) -> Callable[..., jax.Array]:
+    """A function of arrays whose value and gradients are computed in C++.
+
+    Args:
+        value: of `(call, arrays, rest)`: what is known before, hashable; a tree of
+            arrays that have gradients; and a tree of integers. Only `arrays` and `rest`
+            are kept for the gradient.
+        gradients: of `(call, arrays, rest, dvalue)`, a tree like `arrays`.
+        in_jax: as `value`, in operations of JAX, which second derivatives are made of.
+    """
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def first(call, arrays, rest):
+        return value(call, arrays, rest)
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def second(call, arrays, rest, dvalue):
+        return gradients(call, arrays, rest, dvalue)
+
+    def keep(call, *given):
+        return first(call, *given), given
+
+    def gradient(call, given, dvalue):
+        return second(call, *given, dvalue), None
+
+    def keep_for_second(call, *given):
+        return second(call, *given), given
+
+    def gradient_of_second(call, given, changes):
+        arrays, rest, dvalue = given
+
+        def plain(arrays, dvalue):
+            return jax.vjp(lambda x: in_jax(call, x, rest), arrays)[1](dvalue)[0]
+
+        darrays, ddvalue = jax.vjp(plain, arrays, dvalue)[1](changes)
+        return darrays, None, ddvalue
+
+    first.defvjp(keep, gradient)
+    second.defvjp(keep_for_second, gradient_of_second)
+    return first  # pyright: ignore (custom_vjp keeps the type)

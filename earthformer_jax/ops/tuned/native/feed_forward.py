@@ -6,7 +6,6 @@ dropped as in JAX. The functions are in feed_forward.cc.
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -21,7 +20,12 @@ from earthformer_jax.ops.gelu import gelu
 from earthformer_jax.ops.norm import layer_norm
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
-from earthformer_jax.ops.tuned.native.calls import like, run, sizes_are_known
+from earthformer_jax.ops.tuned.native.calls import (
+    differentiable,
+    like,
+    run,
+    sizes_are_known,
+)
 
 LANES = 16  # numbers in a vector: rows consist of whole ones
 
@@ -124,25 +128,12 @@ class _Call:
         )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _feed_forward(call, arrays, rest):
+def _value(call, arrays, rest):
     """`arrays` have gradients, `rest` are integers."""
     x = arrays[0]
     return run("feed_forward", call.attributes, _given(arrays, rest), like(x, x.shape))
 
 
-def _keep(call, arrays, rest):
-    return _feed_forward(call, arrays, rest), (arrays, rest)
-
-
-def _gradient(call, kept, dout):
-    return _gradients(call, *kept, dout), None
-
-
-_feed_forward.defvjp(_keep, _gradient)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gradients(call, arrays, rest, dout):
     """Of the arrays."""
     given = [*_given(arrays, rest), dout]
@@ -151,26 +142,8 @@ def _gradients(call, arrays, rest, dout):
     return jax.tree.unflatten(jax.tree.structure(arrays), found)
 
 
-def _keep_for_second(call, arrays, rest, dout):
-    return _gradients(call, arrays, rest, dout), (arrays, rest, dout)
-
-
-def _second(call, kept, changes):
-    """Derivatives of the gradients are those of JAX's own functions."""
-    arrays, rest, dout = kept
-
-    def gradients(arrays, dout):
-        return jax.vjp(lambda x: _in_jax(call, x, rest), arrays)[1](dout)[0]
-
-    darrays, ddout = jax.vjp(gradients, arrays, dout)[1](changes)
-    return darrays, None, ddout
-
-
-_gradients.defvjp(_keep_for_second, _second)
-
-
 def _in_jax(call, arrays, rest):
-    """As `_feed_forward`."""
+    """As `_value`."""
     (x, own), (example, hidden_words, words) = arrays, rest
 
     def drop(y, words):
@@ -191,3 +164,6 @@ def _given(arrays, rest):
     (x, weights), (example, *words) = arrays, rest
     words = [jnp.zeros(0, jnp.uint32) if each is None else each for each in words]
     return vary_like([x, *weights, example, *words])
+
+
+_feed_forward = differentiable(_value, _gradients, _in_jax)

@@ -25,7 +25,12 @@ from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.ops.tuned.native.attention import MOST_SCORES, order_of
-from earthformer_jax.ops.tuned.native.calls import like, run, sizes_are_known
+from earthformer_jax.ops.tuned.native.calls import (
+    differentiable,
+    like,
+    run,
+    sizes_are_known,
+)
 from earthformer_jax.ops.tuned.native.feed_forward import LANES
 
 
@@ -187,26 +192,13 @@ class _Call:
         )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _self_attention(call, arrays, rest):
+def _value(call, arrays, rest):
     """`arrays` have gradients, `rest` are integers."""
     x = arrays[0]
     given = _given(arrays, rest)
     return run("self_attention", call.attributes, given, like(x, x.shape))
 
 
-def _keep(call, arrays, rest):
-    return _self_attention(call, arrays, rest), (arrays, rest)
-
-
-def _gradient(call, kept, dout):
-    return _gradients(call, *kept, dout), None
-
-
-_self_attention.defvjp(_keep, _gradient)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gradients(call, arrays, rest, dout):
     """Of the arrays."""
     x, weights = arrays
@@ -218,26 +210,8 @@ def _gradients(call, arrays, rest, dout):
     return dx, weights._make(found)
 
 
-def _keep_for_second(call, arrays, rest, dout):
-    return _gradients(call, arrays, rest, dout), (arrays, rest, dout)
-
-
-def _second(call, kept, changes):
-    """Derivatives of the gradients are those of JAX's own functions."""
-    arrays, rest, dout = kept
-
-    def gradients(arrays, dout):
-        return jax.vjp(lambda x: _in_jax(call, x, rest), arrays)[1](dout)[0]
-
-    darrays, ddout = jax.vjp(gradients, arrays, dout)[1](changes)
-    return darrays, None, ddout
-
-
-_gradients.defvjp(_keep_for_second, _second)
-
-
 def _in_jax(call, arrays, rest):
-    """As `_self_attention`."""
+    """As `_value`."""
     (x, own), options = arrays, call.options
     position, cuboids = rest["position"], rest["cuboid"]
     normed = layer_norm(x, own.scale, own.offset, options.epsilon)
@@ -280,3 +254,6 @@ def _given(arrays, rest):
         [x, rest["position"], *weights[:-1], bias, mask]
         + [rest["example"], rest["cuboid"], *words]
     )
+
+
+_self_attention = differentiable(_value, _gradients, _in_jax)

@@ -1,6 +1,9 @@
 """Compiling, loading, and doing without functions in C++."""
 
+import configparser
+import fnmatch
 import logging
+import pathlib
 import stat
 import subprocess
 
@@ -11,12 +14,15 @@ from earthformer_jax.ops.tuned.native import library
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """As in a new process; the folder where what is compiled is kept."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    """As in a new process, with short files; the folder for what is compiled."""
+    for name in library.SOURCES + library.HEADERS:
+        (tmp_path / name).write_text(f"// {name}\n")
+    monkeypatch.setattr(library, "HERE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(library.SWITCH, raising=False)
     monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
     monkeypatch.setattr(library, "_register", lambda *_: None)
-    return tmp_path / "earthformer_jax" / "native"
+    return tmp_path / "cache" / "earthformer_jax" / "native"
 
 
 needs_compiler = pytest.mark.skipif(
@@ -45,7 +51,7 @@ def test_a_damaged_file(fresh, caplog):
 
 @needs_compiler
 def test_a_folder_that_is_not_writable(fresh):
-    fresh.parent.write_text("a file where the folder should be")
+    fresh.parents[1].write_text("a file where the folder should be")
     assert library.version()
 
 
@@ -85,3 +91,12 @@ def test_other_code_has_another_version(monkeypatch):
     assert library._digest(["c++"]) == before
     monkeypatch.setattr(library, "_processor", lambda: b"another")
     assert library._digest(["c++"]) != before
+
+
+def test_every_file_counts_and_is_installed():
+    names = {*library.SOURCES, *library.HEADERS}
+    assert names == {path.name for path in library.HERE.glob("*.[ch]*")}
+    config = configparser.ConfigParser()
+    config.read(pathlib.Path(__file__).parents[4] / "setup.cfg")
+    patterns = config["options.package_data"][library.__package__ or ""].split(", ")
+    assert all(any(fnmatch.fnmatch(name, p) for p in patterns) for name in names)
