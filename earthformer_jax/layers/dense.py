@@ -28,20 +28,22 @@ def weights_of_dense(
 
     None for anything else, and for a layer that has no bias, or has one.
     """
-    weights = bound_weights(layer, _apply)
-    if weights is None or with_bias is (weights[1] is None):
+    bound = bound_to(_apply, layer)
+    if bound is None or with_bias is (bound[1][1] is None):
         return None
-    return tuple(x for x in weights if x is not None)
+    return tuple(x for x in bound[1] if x is not None)
 
 
-def bound_weights(layer: Any, function: Callable) -> tuple[jax.Array, ...] | None:
-    """The arrays that a layer binds to a function of this module; None for another.
+def bound_to(function: Callable, layer: Any) -> tuple[tuple, tuple] | None:
+    """The options and the arrays that a layer binds to a function; None for another.
 
     What a method returned may have been put into another function since
     (`flax.linen.intercept_methods`).
     """
-    own = getattr(getattr(layer, "func", None), "func", None)
-    return layer.args if own is function else None
+    own = getattr(layer, "func", None)
+    if own is None or getattr(own, "func", None) is not function:
+        return None
+    return own.args, layer.args
 
 
 class Dense(nn.Module):

@@ -13,7 +13,7 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.activation import ACTIVATIONS, activate
 from earthformer_jax.layers.dense import Dense, weights_of_dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.norm import EPSILON, NORMS, make_norm, weights_of_norm
+from earthformer_jax.layers.norm import NORMS, make_norm, weights_of_norm
 from earthformer_jax.ops.dropout import dropout
 from earthformer_jax.ops.tuned.in_parts import in_parts, parts
 from earthformer_jax.ops.tuned.native.feed_forward import (
@@ -85,10 +85,10 @@ class FeedForward(nn.Module):
         narrow = narrow.bind_weights(hidden)
         drop = Dropout(options.dropout, train)
         keys = drop.key(), drop.key()
-        own = self._weights_in_usual_form(norm, widen, narrow)
+        own, epsilon = self._weights_in_usual_form(norm, widen, narrow)
         if own is not None and suits(x, own):
             rate = options.dropout
-            return feed_forward(x, own, epsilon=EPSILON, rate=rate, keys=keys)
+            return feed_forward(x, own, epsilon=epsilon, rate=rate, keys=keys)
         out = self._in_jax(x, train, ((norm, widen), (narrow, keys)))
         return out if options.pre_norm else norm(out)
 
@@ -130,8 +130,10 @@ class FeedForward(nn.Module):
         out = in_parts(layer, weights, (), (rows,), axis=1, pieces=places)[0]
         return out.reshape(x.shape)
 
-    def _weights_in_usual_form(self, norm, widen, narrow) -> Weights | None:
-        """The weights, if the layer is the one that there is in C++."""
+    def _weights_in_usual_form(
+        self, norm, widen, narrow
+    ) -> tuple[Weights | None, float]:
+        """Weights, None if the layer is not the one in C++; epsilon of the norm."""
         options = self.options
         usual = (
             options.pre_norm
@@ -140,7 +142,9 @@ class FeedForward(nn.Module):
             and options.dropout < 1
             and options.dtype in (None, jnp.float32)
         )
-        found = weights_of_norm(norm), *map(weights_of_dense, (widen[0], narrow))
-        if not usual or None in found:
-            return None
-        return Weights(*(array for own in found if own for array in own))
+        of_norm, up = weights_of_norm(norm), weights_of_dense(widen[0])
+        down = weights_of_dense(narrow)
+        if not usual or of_norm is None or up is None or down is None:
+            return None, 0.0
+        scale, offset, epsilon = of_norm
+        return Weights(scale, offset, *up, *down), epsilon

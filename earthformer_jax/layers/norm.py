@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from earthformer_jax.layers.dense import bound_weights
+from earthformer_jax.layers.dense import bound_to
 from earthformer_jax.ops.tuned.norm import layer_norm
 
 EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
@@ -88,9 +88,13 @@ def _layer_norm(dtype, epsilon, scale, bias, x):
     return layer_norm(x.astype(dtype or x.dtype), scale, bias, epsilon)
 
 
-def weights_of_norm(norm: Any) -> tuple[jax.Array, ...] | None:
-    """Scale and offset of what `LayerNorm.bind_weights` returns; None for another."""
-    return bound_weights(norm, _layer_norm)
+def weights_of_norm(norm: Any) -> tuple[jax.Array, jax.Array, float] | None:
+    """Scale, offset and epsilon of what `LayerNorm.bind_weights` returns.
+
+    None for anything else.
+    """
+    bound = bound_to(_layer_norm, norm)
+    return None if bound is None else (*bound[1], bound[0][1])
 
 
 def make_norm(kind: str, *, name: str, dtype=None, param_dtype=jnp.float32):

@@ -150,16 +150,8 @@ def attend(
         Gao et al. 2022, Earthformer, equations 4 and 7.
     """
     attention = implementation_of(implementation)
-    check_value("scale", scale, FINITE)
-    sizes = _check_cuboids(query, key, value)
-    _check_extra(bias, mask, sizes)
-    near = dict(sizes)
-    if global_query is not None:
-        near = check_array("global_query", global_query, "b n q a f", sizes)
-        near["d"] = near["f"]
-    if global_key is not None:
-        far = check_array("global_key", global_key, "b g a d", near)
-        check_array("global_value", global_value, "b g a e", far)
+    far = global_query, global_key, global_value
+    check_arguments(query, key, value, scale, bias, mask, *far)
     cuboids = key.shape[1]
     query, key, value = (_by_head(x) for x in (query * scale, key, value))
     if global_key is not None:
@@ -249,6 +241,34 @@ def implementation_of(implementation: str | Implementation) -> Implementation:
             f"your device (benchmarks/attention.py) and {known}"
         )
     raise ValueError(f"implementation={implementation!r} is unknown; {known}")
+
+
+def check_arguments(
+    query: Any,
+    key: Any,
+    value: Any,
+    scale: Any,
+    bias: Any,
+    mask: Any,
+    global_query: Any,
+    global_key: Any,
+    global_value: Any,
+) -> None:
+    """Refuses arguments of `attend` with other axes or types than it says.
+
+    Raises:
+        ValueError: naming the argument, and what was expected.
+    """
+    check_value("scale", scale, FINITE)
+    sizes = _check_cuboids(query, key, value)
+    _check_extra(bias, mask, sizes)
+    near = dict(sizes)
+    if global_query is not None:
+        near = check_array("global_query", global_query, "b n q a f", sizes)
+        near["d"] = near["f"]
+    if global_key is not None:
+        far = check_array("global_key", global_key, "b g a d", near)
+        check_array("global_value", global_value, "b g a e", far)
 
 
 def _check_cuboids(query, key, value):

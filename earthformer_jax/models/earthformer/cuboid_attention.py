@@ -14,7 +14,7 @@ from earthformer_jax.checks import shown
 from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import weights_of_dense
 from earthformer_jax.layers.dropout import Dropout
-from earthformer_jax.layers.norm import EPSILON, weights_of_norm
+from earthformer_jax.layers.norm import weights_of_norm
 from earthformer_jax.models.earthformer.captured import Cut
 from earthformer_jax.models.earthformer.projections import Projections
 from earthformer_jax.ops import attention, cuboid, global_attention
@@ -205,12 +205,13 @@ class CuboidSelfAttention(Projections):
 
     def _in_cpp(self, x, layers, spec: CuboidSpec, train: bool) -> jax.Array | None:
         """The update without global vectors, or None if it is left to JAX."""
-        weights, own = self._native_weights(layers), self.options
+        weights, epsilon = self._native_weights(layers)
+        own = self.options
         options = native.Options(
             spec=spec,
             heads=own.num_heads,
             scale=self._scale(x.shape[-1]),
-            epsilon=EPSILON,
+            epsilon=epsilon,
             rate=own.attn_drop,
             out_rate=own.proj_drop,
         )
@@ -226,17 +227,19 @@ class CuboidSelfAttention(Projections):
             out_key=Dropout(own.proj_drop, train).key(),
         )
 
-    def _native_weights(self, layers: dict[str, Any]) -> native.Weights | None:
-        """The weights, but for the bias, of a layer as it is in C++."""
+    def _native_weights(
+        self, layers: dict[str, Any]
+    ) -> tuple[native.Weights | None, float]:
+        """Weights but for the bias, None for another layer than in C++; epsilon."""
         norm, options = weights_of_norm(layers["norm"]), self.options
         proj = weights_of_dense(layers.get("proj"))
         kernel = weights_of_dense(layers["qkv"], with_bias=False)
         usual = options.implementation == "xla" and options.dtype in (None, jnp.float32)
         usual = usual and not self.is_mutable_collection("intermediates")
         if not usual or norm is None or proj is None or kernel is None:
-            return None
-        (scale, offset), (qkv,), (of_result, bias) = norm, kernel, proj
-        return native.Weights(scale, offset, qkv, of_result, bias, bias=None)
+            return None, 0.0
+        (scale, offset, epsilon), (qkv,), (of_result, bias) = norm, kernel, proj
+        return native.Weights(scale, offset, qkv, of_result, bias, None), epsilon
 
     def _layers_of_field(self, features) -> dict[str, Any]:
         layers = dict(

@@ -66,7 +66,7 @@ def of_surroundings() -> str:
         [
             _code(),
             _machine(),
-            f"native {library.version() if library.available() else None}",
+            f"native {library.expected_version() if library.wanted() else None}",
             f"python {sys.version}",
             *(f"{x.__name__} {x.__version__}" for x in (jax, jaxlib, flax, np)),
             *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),

@@ -22,6 +22,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from earthformer_jax.models.contract import Forecaster, Variables
 from earthformer_jax.ops.derivatives import in_forward_mode
+from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.run.programs import identity
 from earthformer_jax.run.programs.store import Store
 
@@ -134,6 +135,8 @@ class Kept:
         payload = self._store.read(name)
         if payload is None:
             return None
+        if library.wanted():
+            library.version()  # the program may use its functions
         try:
             program = serialize_executable.deserialize_and_load(
                 payload,

@@ -5,18 +5,12 @@
 //
 // The arguments are those of `ops.attention.attend`, described in attention.py.
 
+#include "arrays.h"
 #include "head.h"
 #include "threads.h"
-#include "xla/ffi/api/ffi.h"
 
-namespace ffi = xla::ffi;
 namespace earthformer {
 namespace {
-
-using F32 = ffi::Buffer<ffi::F32>;
-using U32 = ffi::Buffer<ffi::U32>;
-using Bools = ffi::Buffer<ffi::PRED>;
-using Out = ffi::ResultBuffer<ffi::F32>;
 
 struct Options {
   int64_t heads, width;
@@ -41,11 +35,7 @@ struct Arguments {
             far ? int64_t(far_key.dimensions()[1]) : 0, options.width};
   }
   Dropout dropout(const Options& options) const {
-    return {words.typed_data(), int64_t(words.element_count()), options.numbers,
-            options.threshold, options.factor};
-  }
-  int64_t biases() const {
-    return bias.element_count() ? bias.dimensions()[0] * bias.dimensions()[1] : 0;
+    return dropout_of(words, options.numbers, options.threshold, options.factor);
   }
 };
 
@@ -62,6 +52,8 @@ class Places {
         options_(options),
         examples_(given.query.dimensions()[0]),
         cuboids_(given.query.dimensions()[1]) {}
+
+  int64_t examples() const { return examples_; }
 
   // Calls use(example, cuboid, head) for some of the heads.
   template <typename Use>
@@ -98,20 +90,13 @@ class Places {
                      cuboid);
   }
 
-  int64_t bias(int64_t example, int64_t head) const {
-    if (!given_.biases()) return 0;
-    const int64_t shares = given_.bias.dimensions()[0],
-                  heads = given_.bias.dimensions()[1];
-    return example * shares / examples_ * heads + (heads == 1 ? 0 : head);
-  }
-
   HeadPlace place(const Biases& biases, int64_t example, int64_t cuboid,
                   int64_t head) const {
     const int64_t pairs = given_.query.dimensions()[2] * given_.key.dimensions()[2];
     const bool masked = given_.mask.element_count() > 0;
     const uint32_t before = given_.example.typed_data()[example] * cuboids_ +
                             given_.cuboid.typed_data()[cuboid];
-    return {biases.at(bias(example, head)),
+    return {biases.at(example, head),
             masked ? given_.mask.typed_data() + cuboid * pairs : nullptr,
             static_cast<uint32_t>(before * options_.heads + head)};
   }
@@ -135,10 +120,11 @@ Data data_of(const Arguments& given) {
 
 void forward(const Arguments& given, const Options& options, float* out) {
   const HeadSizes sizes = given.sizes(options);
-  const int64_t count = given.biases();
-  Scratch turned(Biases::floats(sizes, count));
-  const Biases biases(sizes, given.bias.typed_data(), count, turned);
+  const Biases::Shape shape = shape_of(given.bias);
+  Scratch turned(Biases::floats(sizes, shape));
   const Places places(given, options);
+  const Biases biases(sizes, shape, places.examples(), turned);
+  biases.read(given.bias.typed_data());
   const Data data = data_of(given);
   in_shares(options.heads, options.threads, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(HeadAttention::floats(sizes));
@@ -155,16 +141,17 @@ void forward(const Arguments& given, const Options& options, float* out) {
 void backward(const Arguments& given, const Options& options, float* dout,
               const Data& found, float* dbias) {
   const HeadSizes sizes = given.sizes(options);
-  const int64_t count = given.biases();
-  Scratch turned(2 * Biases::floats(sizes, count));
-  const Biases biases(sizes, given.bias.typed_data(), count, turned);
-  const Biases dbiases(sizes, nullptr, count, turned);
+  const Biases::Shape shape = shape_of(given.bias);
+  Scratch turned(2 * Biases::floats(sizes, shape));
   const Places places(given, options);
+  const Biases biases(sizes, shape, places.examples(), turned);
+  const Biases dbiases(sizes, shape, places.examples(), turned);
+  biases.read(given.bias.typed_data());
   const Data data = data_of(given);
   for (float* sum : {found.far_key, found.far_value})
     if (sum) std::memset(sum, 0, sizeof(float) * given.far_key.element_count());
   // Heads share nothing that is added to, unless all have one bias.
-  const bool apart = !count || int64_t(given.bias.dimensions()[1]) == options.heads;
+  const bool apart = !shape.heads || shape.heads == options.heads;
   const int64_t threads = apart ? options.threads : 1;
   in_shares(options.heads, threads, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(HeadGradient::floats(sizes));
@@ -175,7 +162,7 @@ void backward(const Arguments& given, const Options& options, float* dout,
                          places.place(biases, example, cuboid, head),
                          places.result(dout, example, cuboid, head),
                          places.rows(found, example, cuboid, head),
-                         dbiases.at(places.bias(example, head)));
+                         dbiases.at(example, head));
     });
   });
   dbiases.write(dbias);

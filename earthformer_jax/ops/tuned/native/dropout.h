@@ -42,6 +42,14 @@ class Dropout {
     return only_where(kept, all(factor_));
   }
 
+  // Calls use(column, factors) for a row whose first element is at a position.
+  template <typename Use>
+  void each(uint32_t position, int64_t columns, Use use) const {
+    const Words lane = counted(1);
+    for (int64_t i = 0; i < columns; i += kLanes)
+      use(i, on_ ? factors(lane + static_cast<uint32_t>(position + i)) : all(1.0f));
+  }
+
  private:
   const bool on_;
   const uint32_t threshold_;

@@ -6,18 +6,12 @@
 //
 // The arguments are described in feed_forward.py.
 
-#include "dropout.h"
+#include "arrays.h"
 #include "layer.h"
 #include "threads.h"
-#include "xla/ffi/api/ffi.h"
 
-namespace ffi = xla::ffi;
 namespace earthformer {
 namespace {
-
-using F32 = ffi::Buffer<ffi::F32>;
-using U32 = ffi::Buffer<ffi::U32>;
-using Out = ffi::ResultBuffer<ffi::F32>;
 
 constexpr int64_t kBlock = 96;  // rows
 
@@ -60,49 +54,54 @@ struct Normal {
   }
 };
 
+// The weights of the layer, and what its rows are.
 class Layer {
  public:
-  const Norm norm;
-
-  Layer(const Arguments& given, const Options& options)
+  Layer(const Arguments& given, const Options& options, Scratch& scratch)
       : norm{given.scale.typed_data(), given.offset.typed_data(), options.epsilon,
              given.channels()},
+        widen({given.widen.typed_data(), given.hidden(), 1}, given.channels(),
+              given.hidden(), scratch),
         given_(given),
-        hidden_dropout_(given.hidden_words.typed_data(),
-                        given.hidden_words.element_count(), options.hidden_numbers,
-                        options.threshold, options.factor),
-        dropout_(given.words.typed_data(), given.words.element_count(), options.numbers,
-                 options.threshold, options.factor) {}
+        hidden_dropout_(dropout_of(given.hidden_words, options.hidden_numbers,
+                                   options.threshold, options.factor)),
+        dropout_(dropout_of(given.words, options.numbers, options.threshold,
+                            options.factor)) {}
+
+  const Norm norm;
+  const Panels widen;
 
   int64_t channels() const { return given_.channels(); }
   int64_t hidden() const { return given_.hidden(); }
-
+  const float* x() const { return given_.x.typed_data(); }
+  const float* widen_bias() const { return given_.widen_bias.typed_data(); }
   int64_t blocks() const { return (given_.rows() + kBlock - 1) / kBlock; }
 
   // Calls use(first row, number of rows) for some of the blocks.
   template <typename Use>
-  void each_block(int64_t first, int64_t last, Use use) const {
-    for (int64_t row = first * kBlock; row < std::min(last * kBlock, given_.rows());
-         row += kBlock)
-      use(row, std::min(kBlock, given_.rows() - row));
+  void each_block(int64_t begin, int64_t end, Use use) const {
+    for (int64_t n = begin; n < end; n++)
+      use(n * kBlock, std::min(kBlock, given_.rows() - n * kBlock));
   }
 
-  Floats hidden_factors(int64_t row, int64_t column) const {
-    return factors(hidden_dropout_, row, hidden(), column);
+  // Dropout of a row: calls use(column, factors).
+  template <typename Use>
+  void each_hidden_factor(int64_t row, Use use) const {
+    const uint32_t width = hidden();
+    hidden_dropout_.each(place(row) * width, width, use);
   }
-  Floats factors_at(int64_t row, int64_t column) const {
-    return factors(dropout_, row, channels(), column);
+  template <typename Use>
+  void each_factor(int64_t row, Use use) const {
+    const uint32_t width = channels();
+    dropout_.each(place(row) * width, width, use);
   }
 
  private:
-  Floats factors(const Dropout& dropout, int64_t row, int64_t width,
-                 int64_t column) const {
-    if (!dropout.on()) return all(1.0f);
+  // Of a row among all of the call.
+  uint32_t place(int64_t row) const {
     const uint32_t places = given_.places();
     const uint32_t example = given_.example.typed_data()[row / places];
-    const uint32_t place = example * places + static_cast<uint32_t>(row % places);
-    return dropout.factors(counted(1) + (place * static_cast<uint32_t>(width) +
-                                         static_cast<uint32_t>(column)));
+    return example * places + static_cast<uint32_t>(row % places);
   }
 
   const Arguments& given_;
@@ -110,35 +109,33 @@ class Layer {
 };
 
 void forward(const Arguments& given, const Options& options, float* out) {
-  const Layer layer(given, options);
   const int64_t c = given.channels(), h = given.hidden();
   Scratch weights(2 * c * h);
-  const Panels widen({given.widen.typed_data(), h, 1}, c, h, weights);
+  const Layer layer(given, options, weights);
   const Panels narrow({given.narrow.typed_data(), c, 1}, h, c, weights);
   in_shares(layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(2 * floats_of_block(kBlock, c) + floats_of_block(kBlock, h));
     const Rows normed = block(kBlock, c, scratch), result = block(kBlock, c, scratch);
     const Rows hidden = block(kBlock, h, scratch);
     layer.each_block(begin, end, [&](int64_t first, int64_t rows) {
-      const float* x = given.x.typed_data() + first * c;
+      const float* x = layer.x() + first * c;
       for (int64_t row = 0; row < rows; row++)
         layer.norm.forward(x + row * c, result.row(row), normed.row(row));
-      widen.multiply_by(normed, rows, hidden);
-      for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < h; i += kLanes) {
-          const Floats up =
-              load(hidden.row(row) + i) + load(given.widen_bias.typed_data() + i);
-          store(hidden.row(row) + i,
-                up * Normal(up).below * layer.hidden_factors(first + row, i));
-        }
+      layer.widen.multiply_by(normed, rows, hidden);
+      for (int64_t row = 0; row < rows; row++) {
+        float* const at = hidden.row(row);
+        layer.each_hidden_factor(first + row, [&](int64_t i, Floats factors) {
+          const Floats up = load(at + i) + load(layer.widen_bias() + i);
+          store(at + i, up * Normal(up).below * factors);
+        });
+      }
       narrow.multiply_by(hidden, rows, result);
       for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < c; i += kLanes) {
+        layer.each_factor(first + row, [&](int64_t i, Floats factors) {
           const Floats down =
               load(result.row(row) + i) + load(given.narrow_bias.typed_data() + i);
-          store(out + (first + row) * c + i,
-                load(x + row * c + i) + down * layer.factors_at(first + row, i));
-        }
+          store(out + (first + row) * c + i, load(x + row * c + i) + down * factors);
+        });
     });
   });
 }
@@ -147,81 +144,116 @@ struct Gradients {
   float *x, *scale, *offset, *widen, *widen_bias, *narrow, *narrow_bias;
 };
 
+// Gradients of some of the blocks; those of weights are added to what is there.
+class SharedGradient {
+ public:
+  SharedGradient(const Layer& layer, const Panels& widen_turned,
+                 const Panels& narrow_turned, const float* dout, const Gradients& sums)
+      : layer_(layer),
+        widen_turned_(widen_turned),
+        narrow_turned_(narrow_turned),
+        dout_(dout),
+        sums_(sums),
+        scratch_(4 * floats_of_block(kBlock, layer.channels()) +
+                 3 * floats_of_block(kBlock, layer.hidden()) + kBlock),
+        normed_(block(kBlock, layer.channels(), scratch_)),
+        standard_(block(kBlock, layer.channels(), scratch_)),
+        dresult_(block(kBlock, layer.channels(), scratch_)),
+        dnormed_(block(kBlock, layer.channels(), scratch_)),
+        slope_(block(kBlock, layer.hidden(), scratch_)),
+        hidden_(block(kBlock, layer.hidden(), scratch_)),
+        dhidden_(block(kBlock, layer.hidden(), scratch_)),
+        inverse_(scratch_.take(kBlock)) {}
+
+  void add(int64_t begin, int64_t end) {
+    layer_.each_block(begin, end, [&](int64_t first, int64_t rows) {
+      to_hidden(first, rows);
+      from_hidden(rows);
+      to_field(first, rows);
+    });
+  }
+
+ private:
+  // The hidden layer, its slope, and the gradient of the result.
+  void to_hidden(int64_t first, int64_t rows) {
+    const int64_t c = layer_.channels();
+    for (int64_t row = 0; row < rows; row++)
+      inverse_[row] = layer_.norm.forward(layer_.x() + (first + row) * c,
+                                          standard_.row(row), normed_.row(row));
+    layer_.widen.multiply_by(normed_, rows, slope_);
+    for (int64_t row = 0; row < rows; row++) {
+      float *const slope = slope_.row(row), *const hidden = hidden_.row(row);
+      layer_.each_hidden_factor(first + row, [&](int64_t i, Floats factors) {
+        const Floats up = load(slope + i) + load(layer_.widen_bias() + i);
+        const Normal normal(up);
+        store(hidden + i, up * normal.below * factors);
+        store(slope + i, (normal.below + up * normal.density) * factors);
+      });
+      layer_.each_factor(first + row, [&](int64_t i, Floats factors) {
+        const Floats down = load(dout_ + (first + row) * c + i) * factors;
+        store(dresult_.row(row) + i, down);
+        add_to(sums_.narrow_bias + i, down);
+      });
+    }
+  }
+
+  // Gradients of weights, and of the norm of the field.
+  void from_hidden(int64_t rows) {
+    const int64_t c = layer_.channels(), h = layer_.hidden();
+    multiply(hidden_.matrix().turned(), h, rows, dresult_, c, {sums_.narrow, c}, true);
+    narrow_turned_.multiply_by(dresult_, rows, dhidden_);
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < h; i += kLanes) {
+        const Floats up = load(dhidden_.row(row) + i) * load(slope_.row(row) + i);
+        store(dhidden_.row(row) + i, up);
+        add_to(sums_.widen_bias + i, up);
+      }
+    multiply(normed_.matrix().turned(), c, rows, dhidden_, h, {sums_.widen, h}, true);
+    widen_turned_.multiply_by(dhidden_, rows, dnormed_);
+  }
+
+  void to_field(int64_t first, int64_t rows) {
+    const int64_t c = layer_.channels();
+    for (int64_t row = 0; row < rows; row++) {
+      layer_.norm.backward(standard_.row(row), inverse_[row], dnormed_.row(row),
+                           sums_.scale, sums_.offset);
+      const int64_t offset = (first + row) * c;
+      for (int64_t i = 0; i < c; i += kLanes)
+        store(sums_.x + offset + i,
+              load(dout_ + offset + i) + load(dnormed_.row(row) + i));
+    }
+  }
+
+  const Layer& layer_;
+  const Panels &widen_turned_, &narrow_turned_;
+  const float* const dout_;
+  const Gradients sums_;
+  Scratch scratch_;
+  const Rows normed_, standard_, dresult_, dnormed_, slope_, hidden_, dhidden_;
+  float* const inverse_;
+};
+
 void backward(const Arguments& given, const Options& options, const float* dout,
               const Gradients& found) {
-  const Layer layer(given, options);
   const int64_t c = given.channels(), h = given.hidden();
   Scratch weights(3 * c * h);
-  const Panels widen({given.widen.typed_data(), h, 1}, c, h, weights);
+  const Layer layer(given, options, weights);
   const Panels widen_turned({given.widen.typed_data(), 1, h}, h, c, weights);
   const Panels narrow_turned({given.narrow.typed_data(), 1, c}, c, h, weights);
   const int64_t parts = shares(layer.blocks(), options.threads);
   Sums dscale(found.scale, c, parts), doffset(found.offset, c, parts);
   Sums dwiden(found.widen, c * h, parts), dwiden_bias(found.widen_bias, h, parts);
   Sums dnarrow(found.narrow, c * h, parts), dnarrow_bias(found.narrow_bias, c, parts);
-  in_shares(
-      layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
-        const Gradients sums{found.x,
-                             dscale.of(part),
-                             doffset.of(part),
-                             dwiden.of(part),
-                             dwiden_bias.of(part),
-                             dnarrow.of(part),
-                             dnarrow_bias.of(part)};
-        Scratch scratch(4 * floats_of_block(kBlock, c) +
-                        3 * floats_of_block(kBlock, h) + kBlock);
-        const Rows normed = block(kBlock, c, scratch),
-                   standard = block(kBlock, c, scratch);
-        const Rows dresult = block(kBlock, c, scratch),
-                   dnormed = block(kBlock, c, scratch);
-        const Rows slope = block(kBlock, h, scratch),
-                   hidden = block(kBlock, h, scratch);
-        const Rows dhidden = block(kBlock, h, scratch);
-        float* const inverse = scratch.take(kBlock);
-        layer.each_block(begin, end, [&](int64_t first, int64_t rows) {
-          const float* x = given.x.typed_data() + first * c;
-          const float* gradient = dout + first * c;
-          for (int64_t row = 0; row < rows; row++)
-            inverse[row] =
-                layer.norm.forward(x + row * c, standard.row(row), normed.row(row));
-          widen.multiply_by(normed, rows, slope);
-          for (int64_t row = 0; row < rows; row++) {
-            for (int64_t i = 0; i < h; i += kLanes) {
-              const Floats up =
-                  load(slope.row(row) + i) + load(given.widen_bias.typed_data() + i);
-              const Normal normal(up);
-              const Floats factors = layer.hidden_factors(first + row, i);
-              store(hidden.row(row) + i, up * normal.below * factors);
-              store(slope.row(row) + i, (normal.below + up * normal.density) * factors);
-            }
-            for (int64_t i = 0; i < c; i += kLanes) {
-              const Floats down =
-                  load(gradient + row * c + i) * layer.factors_at(first + row, i);
-              store(dresult.row(row) + i, down);
-              add_to(sums.narrow_bias + i, down);
-            }
-          }
-          multiply(hidden.matrix().turned(), h, rows, dresult, c, {sums.narrow, c},
-                   true);
-          narrow_turned.multiply_by(dresult, rows, dhidden);
-          for (int64_t row = 0; row < rows; row++)
-            for (int64_t i = 0; i < h; i += kLanes) {
-              const Floats up = load(dhidden.row(row) + i) * load(slope.row(row) + i);
-              store(dhidden.row(row) + i, up);
-              add_to(sums.widen_bias + i, up);
-            }
-          multiply(normed.matrix().turned(), c, rows, dhidden, h, {sums.widen, h},
-                   true);
-          widen_turned.multiply_by(dhidden, rows, dnormed);
-          for (int64_t row = 0; row < rows; row++) {
-            layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
-                                sums.scale, sums.offset);
-            for (int64_t i = 0; i < c; i += kLanes)
-              store(sums.x + (first + row) * c + i,
-                    load(gradient + row * c + i) + load(dnormed.row(row) + i));
-          }
-        });
-      });
+  in_shares(layer.blocks(), parts, [&](int64_t begin, int64_t end, int64_t part) {
+    const Gradients sums{found.x,
+                         dscale.of(part),
+                         doffset.of(part),
+                         dwiden.of(part),
+                         dwiden_bias.of(part),
+                         dnarrow.of(part),
+                         dnarrow_bias.of(part)};
+    SharedGradient(layer, widen_turned, narrow_turned, dout, sums).add(begin, end);
+  });
   for (Sums* sum : {&dscale, &doffset, &dwiden, &dwiden_bias, &dnarrow, &dnarrow_bias})
     sum->add_up();
 }

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from earthformer_jax.checks import check_array
 from earthformer_jax.ops import dropout
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.shared import shared_by_examples
@@ -50,6 +51,9 @@ class Weights(NamedTuple):
     narrow_bias: jax.Array
 
 
+AXES = ("c", "c", "c h", "h", "h c", "c")  # of the weights
+
+
 def suits(x: jax.Array, weights: Weights) -> bool:
     """Whether `feed_forward` takes these arrays."""
     arrays = (x, *weights)
@@ -84,7 +88,14 @@ def feed_forward(
 
     Returns:
         `[b, ..., c]`.
+
+    Raises:
+        ValueError: for arrays of other shapes or types.
     """
+    sizes = check_array("widen", weights.widen, "c h", kind=jnp.float32)
+    for name, axes in zip(Weights._fields, AXES, strict=True):
+        check_array(name, getattr(weights, name), axes, sizes, kind=jnp.float32)
+    check_array("x", x, "... c", sizes, kind=jnp.float32)
     shape, (c, h) = x.shape, weights.widen.shape
     rows = x.reshape(len(x), -1, c)
     elements = math.prod(rows.shape[:2])

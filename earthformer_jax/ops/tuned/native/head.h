@@ -29,7 +29,7 @@ struct HeadRows {
 
 // What else one head of one cuboid needs.
 struct HeadPlace {
-  const float* bias;    // turned, as scores are; null if there is none
+  const float* bias;    // of `Biases`
   const bool* visible;  // [queries, near keys]; null if all are
   uint32_t number;      // of this head among all of the call, for dropout
 };
@@ -91,8 +91,6 @@ class HeadAttention {
     return 2 * sizes.width * sizes.across() + 2 * sizes.scores() +
            (sizes.keys() + sizes.queries) * sizes.wide();
   }
-
-  const HeadSizes& sizes() const { return sizes_; }
 
   void forward(const HeadRows& given, const HeadPlace& place, Rows out) const {
     weigh(given, place);
@@ -282,37 +280,53 @@ class HeadGradient : public HeadAttention {
   const Widened of_dqueries_;
 };
 
-// Biases `[shares, heads, queries, near keys]`, turned as scores are.
+// Biases `[shares, heads, queries, near keys]` of equal shares of the examples, or sums
+// of their gradients, turned as scores are. There may be one head for all.
 class Biases {
  public:
-  static int64_t floats(const HeadSizes& sizes, int64_t count) {
-    return count * sizes.scores();
+  struct Shape {
+    int64_t shares, heads;  // both 0 if there is no bias
+  };
+
+  static int64_t floats(const HeadSizes& sizes, Shape shape) {
+    return shape.shares * shape.heads * sizes.scores();
   }
 
-  // count: shares times heads; 0 if there is no bias.
-  Biases(const HeadSizes& sizes, const float* biases, int64_t count, Scratch& scratch)
-      : sizes_(sizes), count_(count), turned_(scratch.take(floats(sizes, count))) {
-    for (int64_t n = 0; biases && n < count; n++)
-      turn({const_cast<float*>(biases) + n * of_head(), sizes.near_keys}, sizes.queries,
-           sizes.near_keys, 1.0f, {at(n), sizes.across()});
+  // examples: of the call.
+  Biases(const HeadSizes& sizes, Shape shape, int64_t examples, Scratch& scratch)
+      : sizes_(sizes),
+        shape_(shape),
+        examples_(examples),
+        turned_(scratch.take(floats(sizes, shape))) {}
+
+  void read(const float* biases) const {
+    for (int64_t n = 0; n < shape_.shares * shape_.heads; n++)
+      turn({const_cast<float*>(biases) + n * of_head(), sizes_.near_keys},
+           sizes_.queries, sizes_.near_keys, 1.0f, rows(n));
   }
 
-  float* at(int64_t n) const {
-    return count_ ? turned_ + n * sizes_.scores() : nullptr;
-  }
-
-  // Turned back.
   void write(float* biases) const {
-    for (int64_t n = 0; n < count_; n++)
-      turn({at(n), sizes_.across()}, sizes_.near_keys, sizes_.queries, 1.0f,
+    for (int64_t n = 0; n < shape_.shares * shape_.heads; n++)
+      turn(rows(n), sizes_.near_keys, sizes_.queries, 1.0f,
            {biases + n * of_head(), sizes_.near_keys});
+  }
+
+  // Of a head in an example; null if there is none.
+  float* at(int64_t example, int64_t head) const {
+    if (!shape_.heads) return nullptr;
+    const int64_t share = example * shape_.shares / examples_;
+    return rows(share * shape_.heads + (shape_.heads == 1 ? 0 : head)).at;
   }
 
  private:
   int64_t of_head() const { return sizes_.queries * sizes_.near_keys; }
+  Rows rows(int64_t n) const {
+    return {turned_ + n * sizes_.scores(), sizes_.across()};
+  }
 
   const HeadSizes sizes_;
-  const int64_t count_;
+  const Shape shape_;
+  const int64_t examples_;
   float* const turned_;
 };
 

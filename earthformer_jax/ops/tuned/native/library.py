@@ -42,7 +42,14 @@ FUNCTIONS = (
     "self_attention_gradient",
 )
 SOURCES = ("attention.cc", "feed_forward.cc", "self_attention.cc")
-HEADERS = ("dropout.h", "head.h", "layer.h", "threads.h", "vectors.h")
+HEADERS = (
+    "arrays.h",
+    "dropout.h",
+    "head.h",
+    "layer.h",
+    "threads.h",
+    "vectors.h",
+)
 HERE = pathlib.Path(__file__).parent
 _SECONDS = 120  # that compiling may take
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-pthread", "-fno-math-errno", "-w")
@@ -59,10 +66,15 @@ def without() -> contextlib.AbstractContextManager[None]:
     return _without(True)
 
 
+def wanted() -> bool:
+    """Whether functions in C++ are to be used here, if there are any."""
+    off = _without.value or os.environ.get(SWITCH) == "0"
+    return measured() and not in_forward_mode() and not off
+
+
 def available() -> bool:
-    """Whether functions in C++ are to be used here; compiles them if need be."""
-    wanted = measured() and not in_forward_mode() and not _without.value
-    return wanted and version() is not None
+    """Whether functions in C++ are used here; compiles them if need be."""
+    return wanted() and version() is not None
 
 
 def target(function: str) -> str:
@@ -80,12 +92,18 @@ def target(function: str) -> str:
 def version() -> str | None:
     """What tells this library from others; None if there is none.
 
-    Programs that use its functions can run once this was called.
+    It is compiled and loaded if need be: afterwards, programs that use it can run.
     """
     if os.environ.get(SWITCH) == "0":
         return None
     with _lock:  # threads that trace at the same time
         return _loaded()
+
+
+def expected_version() -> str | None:
+    """What `version` returns if all goes well, without compiling anything."""
+    command = _command()
+    return None if command is None else _digest(command)
 
 
 @functools.cache

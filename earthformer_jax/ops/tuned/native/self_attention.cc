@@ -7,20 +7,13 @@
 //
 // The arguments are described in self_attention.py.
 
+#include "arrays.h"
 #include "head.h"
 #include "layer.h"
 #include "threads.h"
-#include "xla/ffi/api/ffi.h"
 
-namespace ffi = xla::ffi;
 namespace earthformer {
 namespace {
-
-using F32 = ffi::Buffer<ffi::F32>;
-using S32 = ffi::Buffer<ffi::S32>;
-using U32 = ffi::Buffer<ffi::U32>;
-using Bools = ffi::Buffer<ffi::PRED>;
-using Out = ffi::ResultBuffer<ffi::F32>;
 
 constexpr int64_t kRows = 96;  // about so many rows are taken through the layer at once
 
@@ -45,8 +38,8 @@ struct Arguments {
   int64_t channels() const { return x.dimensions()[2]; }
   int64_t cuboids() const { return position.dimensions()[0]; }
   int64_t queries() const { return position.dimensions()[1]; }
-  int64_t biases() const {
-    return bias.element_count() ? bias.dimensions()[0] * bias.dimensions()[1] : 0;
+  HeadSizes sizes(const Options& options) const {
+    return {queries(), queries(), 0, channels() / options.heads};
   }
 };
 
@@ -55,35 +48,56 @@ struct Group {
   int64_t example, first, cuboids;
 };
 
+// The weights of the layer, and what its cuboids are.
 class Layer {
  public:
   Layer(const Arguments& given, const Options& options, Scratch& scratch)
       : norm{given.norm_scale.typed_data(), given.norm_offset.typed_data(),
              options.epsilon, given.channels()},
-        sizes{given.queries(), given.queries(), 0, given.channels() / options.heads},
-        biases(sizes, given.bias.typed_data(), given.biases(), scratch),
-        dropout(given.words.typed_data(), given.words.element_count(), options.numbers,
-                options.threshold, options.factor),
+        sizes(given.sizes(options)),
+        biases(sizes, shape_of(given.bias), given.examples(), scratch),
+        qkv({given.qkv.typed_data(), 3 * given.channels(), 1}, given.channels(),
+            3 * given.channels(), scratch),
         given_(given),
         options_(options),
-        out_dropout_(given.out_words.typed_data(), given.out_words.element_count(),
-                     options.out_numbers, options.out_threshold, options.out_factor) {}
+        out_dropout_(dropout_of(given.out_words, options.out_numbers,
+                                options.out_threshold, options.out_factor)) {
+    biases.read(given.bias.typed_data());
+  }
+
+  static int64_t floats(const Arguments& given, const Options& options) {
+    return Biases::floats(given.sizes(options), shape_of(given.bias)) +
+           3 * given.channels() * given.channels();
+  }
 
   const Norm norm;
   const HeadSizes sizes;
   const Biases biases;
-  const Dropout dropout;
+  const Panels qkv;
 
-  static int64_t cuboids_at_once(const Arguments& given) {
-    return std::max<int64_t>(1, kRows / given.queries());
+  int64_t channels() const { return given_.channels(); }
+  const float* x() const { return given_.x.typed_data(); }
+  int64_t groups() const { return given_.examples() * groups_of_example(); }
+  int64_t most_rows() const { return cuboids_at_once() * sizes.queries; }
+
+  template <typename Attention>
+  Attention attention(Scratch& scratch) const {
+    const Dropout dropout =
+        dropout_of(given_.words, options_.numbers, options_.threshold, options_.factor);
+    return Attention(sizes, options_.scale, false, dropout, scratch);
   }
 
-  int64_t groups() const { return given_.examples() * groups_of_example(); }
+  Biases sums_of_biases(Scratch& scratch) const {
+    return {sizes, shape_of(given_.bias), given_.examples(), scratch};
+  }
+  int64_t floats_of_biases() const {
+    return Biases::floats(sizes, shape_of(given_.bias));
+  }
 
   // Calls use(group) for some of the groups.
   template <typename Use>
   void each_group(int64_t begin, int64_t end, Use use) const {
-    const int64_t at_once = cuboids_at_once(given_), of_example = groups_of_example();
+    const int64_t at_once = cuboids_at_once(), of_example = groups_of_example();
     for (int64_t n = begin; n < end; n++) {
       const int64_t first = n % of_example * at_once;
       use(Group{n / of_example, first, std::min(at_once, given_.cuboids() - first)});
@@ -96,40 +110,40 @@ class Layer {
   int64_t offset(const Group& group, int64_t row) const {
     const int64_t position =
         given_.position.typed_data()[group.first * sizes.queries + row];
-    return (group.example * given_.rows() + position) * given_.channels();
+    return (group.example * given_.rows() + position) * channels();
   }
 
-  // Dropout of the update: a row's numbers follow those of all rows before it, in the
-  // order of cuboids.
-  Floats out_factors(const Group& group, int64_t row, int64_t column) const {
-    if (!out_dropout_.on()) return all(1.0f);
+  // Dropout of a row of the update: calls use(column, factors). A row's numbers follow
+  // those of all rows before it, in the order of cuboids.
+  template <typename Use>
+  void each_out_factor(const Group& group, int64_t row, Use use) const {
     const uint32_t cuboid = number(group, row / sizes.queries);
     const uint32_t place = cuboid * sizes.queries + row % sizes.queries;
-    return out_dropout_.factors(
-        counted(1) + static_cast<uint32_t>(place * given_.channels() + column));
+    out_dropout_.each(place * static_cast<uint32_t>(channels()), channels(), use);
   }
 
-  // Calls use(place, rows of this head, column of this head, number of the bias).
+  // Calls use(place, example, head, first row) for the heads of a group.
   template <typename Use>
   void each_head(const Group& group, Use use) const {
     const int64_t pairs = sizes.queries * sizes.queries, heads = options_.heads;
+    const bool masked = given_.mask.element_count() > 0;
     for (int64_t cuboid = 0; cuboid < group.cuboids; cuboid++)
       for (int64_t head = 0; head < heads; head++) {
-        const int64_t bias = bias_of(group.example, head);
         const bool* visible =
-            given_.mask.element_count()
-                ? given_.mask.typed_data() + (group.first + cuboid) * pairs
-                : nullptr;
+            masked ? given_.mask.typed_data() + (group.first + cuboid) * pairs
+                   : nullptr;
         const uint32_t count = number(group, cuboid) * heads + head;
-        use(HeadPlace{biases.at(bias), visible, count}, cuboid * sizes.queries,
-            head * sizes.width, bias);
+        use(HeadPlace{biases.at(group.example, head), visible, count}, head,
+            cuboid * sizes.queries);
       }
   }
 
  private:
+  int64_t cuboids_at_once() const {
+    return std::max<int64_t>(1, kRows / sizes.queries);
+  }
   int64_t groups_of_example() const {
-    const int64_t at_once = cuboids_at_once(given_);
-    return (given_.cuboids() + at_once - 1) / at_once;
+    return (given_.cuboids() + cuboids_at_once() - 1) / cuboids_at_once();
   }
 
   // Of a cuboid among all of the call.
@@ -138,19 +152,12 @@ class Layer {
            given_.cuboid.typed_data()[group.first + cuboid];
   }
 
-  int64_t bias_of(int64_t example, int64_t head) const {
-    if (!given_.biases()) return 0;
-    const int64_t shares = given_.bias.dimensions()[0],
-                  heads = given_.bias.dimensions()[1];
-    return example * shares / given_.examples() * heads + (heads == 1 ? 0 : head);
-  }
-
   const Arguments& given_;
   const Options& options_;
   const Dropout out_dropout_;
 };
 
-// Views of one head in blocks of projections and of results.
+// One head in a block of projections, and in a block of results.
 HeadRows head_of(Rows projections, int64_t row, int64_t column, int64_t channels) {
   const auto from = [&](int64_t first) {
     return Rows{projections.row(row) + first + column, projections.step};
@@ -163,39 +170,37 @@ Rows result_of(Rows results, int64_t row, int64_t column) {
 }
 
 void forward(const Arguments& given, const Options& options, float* out) {
-  const int64_t c = given.channels(), count = given.biases();
-  const HeadSizes sizes{given.queries(), given.queries(), 0, c / options.heads};
-  const int64_t most = Layer::cuboids_at_once(given) * given.queries();
-  Scratch weights(Biases::floats(sizes, count) + 4 * c * c);
+  const int64_t c = given.channels();
+  Scratch weights(Layer::floats(given, options) + c * c);
   const Layer layer(given, options, weights);
-  const Panels qkv({given.qkv.typed_data(), 3 * c, 1}, c, 3 * c, weights);
   const Panels proj({given.proj.typed_data(), c, 1}, c, c, weights);
+  const int64_t most = layer.most_rows();
   in_shares(layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
-    Scratch scratch(HeadAttention::floats(sizes) + 3 * floats_of_block(most, c) +
+    Scratch scratch(HeadAttention::floats(layer.sizes) + 3 * floats_of_block(most, c) +
                     floats_of_block(most, 3 * c));
-    const HeadAttention attention(sizes, options.scale, false, layer.dropout, scratch);
+    const auto attention = layer.attention<HeadAttention>(scratch);
     const Rows normed = block(most, c, scratch), gathered = block(most, c, scratch);
     const Rows update = block(most, c, scratch);
     const Rows projections = block(most, 3 * c, scratch);
     layer.each_group(begin, end, [&](const Group& group) {
       const int64_t rows = layer.rows(group);
       for (int64_t row = 0; row < rows; row++)
-        layer.norm.forward(given.x.typed_data() + layer.offset(group, row),
-                           update.row(row), normed.row(row));
-      qkv.multiply_by(normed, rows, projections);
-      layer.each_head(
-          group, [&](const HeadPlace& place, int64_t row, int64_t column, int64_t) {
-            attention.forward(head_of(projections, row, column, c), place,
-                              result_of(gathered, row, column));
-          });
+        layer.norm.forward(layer.x() + layer.offset(group, row), update.row(row),
+                           normed.row(row));
+      layer.qkv.multiply_by(normed, rows, projections);
+      layer.each_head(group, [&](const HeadPlace& place, int64_t head, int64_t row) {
+        const int64_t column = head * layer.sizes.width;
+        attention.forward(head_of(projections, row, column, c), place,
+                          result_of(gathered, row, column));
+      });
       proj.multiply_by(gathered, rows, update);
-      for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < c; i += kLanes) {
-          const Floats y =
-              load(update.row(row) + i) + load(given.proj_bias.typed_data() + i);
-          store(out + layer.offset(group, row) + i,
-                y * layer.out_factors(group, row, i));
-        }
+      for (int64_t row = 0; row < rows; row++) {
+        float* const to = out + layer.offset(group, row);
+        layer.each_out_factor(group, row, [&](int64_t i, Floats factors) {
+          const Floats bias = load(given.proj_bias.typed_data() + i);
+          store(to + i, (load(update.row(row) + i) + bias) * factors);
+        });
+      }
     });
   });
 }
@@ -204,14 +209,104 @@ struct Gradients {
   float *x, *norm_scale, *norm_offset, *qkv, *proj, *proj_bias, *bias;
 };
 
+// Gradients of some of the groups; those of weights are added to what is there.
+class SharedGradient {
+ public:
+  SharedGradient(const Layer& layer, const Panels& qkv_turned,
+                 const Panels& proj_turned, const float* dout, const Gradients& sums)
+      : layer_(layer),
+        qkv_turned_(qkv_turned),
+        proj_turned_(proj_turned),
+        dout_(dout),
+        sums_(sums),
+        scratch_(floats(layer)),
+        dbiases_(layer.sums_of_biases(scratch_)),
+        attention_(layer.attention<HeadGradient>(scratch_)),
+        standard_(rows_of(1)),
+        normed_(rows_of(1)),
+        gathered_(rows_of(1)),
+        dgathered_(rows_of(1)),
+        dupdate_(rows_of(1)),
+        dnormed_(rows_of(1)),
+        projections_(rows_of(3)),
+        dprojections_(rows_of(3)),
+        inverse_(scratch_.take(layer.most_rows())) {}
+
+  void add(int64_t begin, int64_t end) {
+    layer_.each_group(begin, end, [&](const Group& group) {
+      to_projections(group);
+      layer_.each_head(group, [&](const HeadPlace& place, int64_t head, int64_t row) {
+        const int64_t column = head * layer_.sizes.width, c = layer_.channels();
+        const Rows out = result_of(gathered_, row, column);
+        attention_.backward(head_of(projections_, row, column, c), place,
+                            result_of(dgathered_, row, column),
+                            head_of(dprojections_, row, column, c),
+                            dbiases_.at(group.example, head), &out);
+      });
+      from_projections(group);
+    });
+    dbiases_.write(sums_.bias);
+  }
+
+ private:
+  static int64_t floats(const Layer& layer) {
+    const int64_t most = layer.most_rows(), c = layer.channels();
+    return layer.floats_of_biases() + HeadGradient::floats(layer.sizes) +
+           6 * floats_of_block(most, c) + 2 * floats_of_block(most, 3 * c) + most;
+  }
+  Rows rows_of(int64_t times) {
+    return block(layer_.most_rows(), times * layer_.channels(), scratch_);
+  }
+
+  // The field's projections, and the gradient of what attention gives.
+  void to_projections(const Group& group) {
+    const int64_t rows = layer_.rows(group);
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t offset = layer_.offset(group, row);
+      inverse_[row] = layer_.norm.forward(layer_.x() + offset, standard_.row(row),
+                                          normed_.row(row));
+      layer_.each_out_factor(group, row, [&](int64_t i, Floats factors) {
+        const Floats y = load(dout_ + offset + i) * factors;
+        store(dupdate_.row(row) + i, y);
+        add_to(sums_.proj_bias + i, y);
+      });
+    }
+    layer_.qkv.multiply_by(normed_, rows, projections_);
+    proj_turned_.multiply_by(dupdate_, rows, dgathered_);
+  }
+
+  // Gradients of weights and of the field.
+  void from_projections(const Group& group) {
+    const int64_t rows = layer_.rows(group), c = layer_.channels();
+    multiply(gathered_.matrix().turned(), c, rows, dupdate_, c, {sums_.proj, c}, true);
+    multiply(normed_.matrix().turned(), c, rows, dprojections_, 3 * c,
+             {sums_.qkv, 3 * c}, true);
+    qkv_turned_.multiply_by(dprojections_, rows, dnormed_);
+    for (int64_t row = 0; row < rows; row++) {
+      layer_.norm.backward(standard_.row(row), inverse_[row], dnormed_.row(row),
+                           sums_.norm_scale, sums_.norm_offset);
+      std::memcpy(sums_.x + layer_.offset(group, row), dnormed_.row(row),
+                  sizeof(float) * c);
+    }
+  }
+
+  const Layer& layer_;
+  const Panels &qkv_turned_, &proj_turned_;
+  const float* const dout_;
+  const Gradients sums_;
+  Scratch scratch_;
+  const Biases dbiases_;
+  const HeadGradient attention_;
+  const Rows standard_, normed_, gathered_, dgathered_, dupdate_, dnormed_;
+  const Rows projections_, dprojections_;
+  float* const inverse_;
+};
+
 void backward(const Arguments& given, const Options& options, const float* dout,
               const Gradients& found) {
-  const int64_t c = given.channels(), count = given.biases();
-  const HeadSizes sizes{given.queries(), given.queries(), 0, c / options.heads};
-  const int64_t most = Layer::cuboids_at_once(given) * given.queries();
-  Scratch weights(Biases::floats(sizes, count) + 7 * c * c);
+  const int64_t c = given.channels();
+  Scratch weights(Layer::floats(given, options) + 4 * c * c);
   const Layer layer(given, options, weights);
-  const Panels qkv({given.qkv.typed_data(), 3 * c, 1}, c, 3 * c, weights);
   const Panels qkv_turned({given.qkv.typed_data(), 1, 3 * c}, 3 * c, c, weights);
   const Panels proj_turned({given.proj.typed_data(), 1, c}, c, c, weights);
   const int64_t parts = shares(layer.groups(), options.threads);
@@ -219,61 +314,12 @@ void backward(const Arguments& given, const Options& options, const float* dout,
   Sums dqkv(found.qkv, 3 * c * c, parts), dproj(found.proj, c * c, parts);
   Sums dproj_bias(found.proj_bias, c, parts);
   Sums dbias(found.bias, given.bias.element_count(), parts);
-  in_shares(
-      layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t part) {
-        const Gradients sums{found.x,       dscale.of(part), doffset.of(part),
-                             dqkv.of(part), dproj.of(part),  dproj_bias.of(part),
-                             dbias.of(part)};
-        Scratch scratch(Biases::floats(sizes, count) + HeadGradient::floats(sizes) +
-                        6 * floats_of_block(most, c) +
-                        2 * floats_of_block(most, 3 * c) + most);
-        const Biases dbiases(sizes, nullptr, count, scratch);
-        const HeadGradient attention(sizes, options.scale, false, layer.dropout,
-                                     scratch);
-        const Rows standard = block(most, c, scratch), normed = block(most, c, scratch);
-        const Rows gathered = block(most, c, scratch),
-                   dgathered = block(most, c, scratch);
-        const Rows dupdate = block(most, c, scratch), dnormed = block(most, c, scratch);
-        const Rows projections = block(most, 3 * c, scratch);
-        const Rows dprojections = block(most, 3 * c, scratch);
-        float* const inverse = scratch.take(most);
-        layer.each_group(begin, end, [&](const Group& group) {
-          const int64_t rows = layer.rows(group);
-          for (int64_t row = 0; row < rows; row++) {
-            const int64_t offset = layer.offset(group, row);
-            inverse[row] = layer.norm.forward(given.x.typed_data() + offset,
-                                              standard.row(row), normed.row(row));
-            for (int64_t i = 0; i < c; i += kLanes) {
-              const Floats y =
-                  load(dout + offset + i) * layer.out_factors(group, row, i);
-              store(dupdate.row(row) + i, y);
-              add_to(sums.proj_bias + i, y);
-            }
-          }
-          qkv.multiply_by(normed, rows, projections);
-          proj_turned.multiply_by(dupdate, rows, dgathered);
-          layer.each_head(group, [&](const HeadPlace& place, int64_t row,
-                                     int64_t column, int64_t bias) {
-            const Rows out = result_of(gathered, row, column);
-            attention.backward(head_of(projections, row, column, c), place,
-                               result_of(dgathered, row, column),
-                               head_of(dprojections, row, column, c), dbiases.at(bias),
-                               &out);
-          });
-          multiply(gathered.matrix().turned(), c, rows, dupdate, c, {sums.proj, c},
-                   true);
-          multiply(normed.matrix().turned(), c, rows, dprojections, 3 * c,
-                   {sums.qkv, 3 * c}, true);
-          qkv_turned.multiply_by(dprojections, rows, dnormed);
-          for (int64_t row = 0; row < rows; row++) {
-            layer.norm.backward(standard.row(row), inverse[row], dnormed.row(row),
-                                sums.norm_scale, sums.norm_offset);
-            std::memcpy(sums.x + layer.offset(group, row), dnormed.row(row),
-                        sizeof(float) * c);
-          }
-        });
-        dbiases.write(sums.bias);
-      });
+  in_shares(layer.groups(), parts, [&](int64_t begin, int64_t end, int64_t part) {
+    const Gradients sums{found.x,       dscale.of(part), doffset.of(part),
+                         dqkv.of(part), dproj.of(part),  dproj_bias.of(part),
+                         dbias.of(part)};
+    SharedGradient(layer, qkv_turned, proj_turned, dout, sums).add(begin, end);
+  });
   for (Sums* sum : {&dscale, &doffset, &dqkv, &dproj, &dproj_bias, &dbias})
     sum->add_up();
 }

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.checks import check_array
 from earthformer_jax.ops import cuboid, dropout
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.devices import split
@@ -23,8 +24,7 @@ from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.norm import layer_norm
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
-from earthformer_jax.ops.tuned.native import library
-from earthformer_jax.ops.tuned.native.attention import MOST_SCORES, order_of
+from earthformer_jax.ops.tuned.native import attention, library
 from earthformer_jax.ops.tuned.native.calls import (
     differentiable,
     like,
@@ -52,6 +52,9 @@ class Weights(NamedTuple):
     proj: jax.Array
     proj_bias: jax.Array
     bias: jax.Array | None
+
+
+AXES = ("c", "c", "c k", "c c", "c")  # of the weights but for the bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,7 @@ def suits(x: jax.Array, weights: Weights, options: Options) -> bool:
         and x.shape[-1] % LANES == 0
         and x.shape[-1] % options.heads == 0
         and weights.qkv.shape[1] == 3 * x.shape[-1]
-        and spec.volume**2 <= MOST_SCORES
+        and spec.volume**2 <= attention.MOST_SCORES
         and tuple(spec.padded(grid)) == tuple(grid)
         and max(options.rate, options.out_rate) < 1
         and x.size > 0
@@ -119,9 +122,13 @@ def self_attention(
     Returns:
         `[b, t, h, w, c]`.
 
+    Raises:
+        ValueError: for arrays of other shapes or types.
+
     Reference:
         Gao et al. 2022, Earthformer, equations 2 to 5.
     """
+    _check(x, weights, options, mask)
     grid, c = x.shape[1:4], x.shape[-1]
     rows = x.reshape(len(x), math.prod(grid), c)
     position = _positions(grid, options.spec)
@@ -139,7 +146,7 @@ def self_attention(
     rest = dict(
         position=jnp.asarray(position),
         mask=None if mask is None or mask.all() else jnp.asarray(mask),
-        cuboid=order_of(len(position), options.spec.reordered(grid)),
+        cuboid=attention.order_of(len(position), options.spec.reordered(grid)),
         words=None if key is None else key_words(key),
         out_words=None if out_key is None else key_words(out_key),
     )
@@ -154,6 +161,19 @@ def self_attention(
     shared = weights._replace(bias=biases), rest
     example = jnp.arange(len(x), dtype=jnp.uint32)
     return of_examples(shared, rows, example)[0].reshape(x.shape)
+
+
+def _check(x, weights, options, mask):
+    sizes = check_array("x", x, "b t h w c", kind=jnp.float32)
+    sizes |= dict(k=3 * sizes["c"], a=options.heads, q=options.spec.volume)
+    for name, axes in zip(Weights._fields[:-1], AXES, strict=True):
+        check_array(name, getattr(weights, name), axes, sizes, kind=jnp.float32)
+    if weights.bias is not None:
+        heads = "1" if weights.bias.shape[:1] == (1,) else "a"
+        check_array("bias", weights.bias, f"{heads} q q", sizes, kind=jnp.float32)
+    if mask is not None:
+        sizes["n"] = math.prod(options.spec.counts(x.shape[1:4]))
+        check_array("mask", mask, "n q q", sizes, kind=bool)
 
 
 @functools.lru_cache(maxsize=256)
@@ -213,31 +233,25 @@ def _gradients(call, arrays, rest, dout):
 def _in_jax(call, arrays, rest):
     """As `_value`."""
     (x, own), options = arrays, call.options
-    position, cuboids = rest["position"], rest["cuboid"]
+    c, position = x.shape[-1], rest["position"]
     normed = layer_norm(x, own.scale, own.offset, options.epsilon)
-    projections = jnp.split(normed[:, position] @ own.qkv, 3, axis=-1)
-    query, key, value = (
-        y.reshape(*y.shape[:-1], options.heads, -1).swapaxes(2, 3) for y in projections
+    inside = attention.Call(
+        heads=options.heads,
+        width=c // options.heads,
+        columns=(0, c, 2 * c),
+        scale=options.scale,
+        rate=options.rate,
+        numbers=call.numbers,
     )
-    scores = options.scale * jnp.einsum("bnaqd,bnasd->bnaqs", query, key)
-    if own.bias is not None:
-        scores = scores + own.bias[0]
-    if rest["mask"] is not None:
-        scores = jnp.where(rest["mask"][:, None], scores, -jnp.inf)
-    first = rest["example"][:, None] * np.uint32(len(cuboids)) + cuboids
-
-    def drop(y, rate, words):
-        if words is None:
-            return y
-        within = positions(y.shape[2:])
-        before = first.reshape(*first.shape, *(1,) * within.ndim)
-        bits = hashed_bits(before * np.uint32(within.size) + within, words)
-        return dropout.drop(y, rate, bits)
-
-    weights = drop(jax.nn.softmax(scores), options.rate, rest["words"])
-    out = jnp.einsum("bnaqs,bnasd->bnqad", weights, value)
-    out = out.reshape(*out.shape[:3], -1) @ own.proj + own.proj_bias
-    out = drop(out, options.out_rate, rest["out_words"])
+    numbers = tuple(rest[name] for name in ("mask", "example", "cuboid", "words"))
+    near = [normed[:, position] @ own.qkv]
+    out = attention.in_jax(inside, (near, own.bias, [None] * 3), numbers)
+    out = out @ own.proj + own.proj_bias
+    if rest["out_words"] is not None:
+        within = positions(out.shape[2:])
+        place = attention.places(rest["example"], rest["cuboid"], within)
+        bits = hashed_bits(place, rest["out_words"])
+        out = dropout.drop(out, options.out_rate, bits)
     return jnp.zeros_like(x).at[:, position].set(out)
 
 

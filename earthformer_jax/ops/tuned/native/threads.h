@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -14,14 +15,21 @@ inline int64_t shares(int64_t count, int64_t threads) {
   return std::max<int64_t>(1, std::min(count, threads));
 }
 
-// Calls work(first, last, share) for equal shares of `count` pieces, side by side.
+// Calls work(first, last, share) for equal shares of `count` pieces, side by side; one
+// after the other where the system has no more threads.
 template <typename Work>
 void in_shares(int64_t count, int64_t threads, Work work) {
   const int64_t parts = shares(count, threads);
   std::vector<std::thread> others;
-  for (int64_t n = 1; n < parts; n++)
-    others.emplace_back(work, count * n / parts, count * (n + 1) / parts, n);
-  work(int64_t{0}, count / parts, int64_t{0});
+  for (int64_t n = parts - 1; n >= 0; n--) {
+    const int64_t first = count * n / parts, last = count * (n + 1) / parts;
+    try {
+      if (n) others.emplace_back(work, first, last, n);
+    } catch (const std::system_error&) {
+      work(first, last, n);
+    }
+    if (!n) work(first, last, n);
+  }
   for (std::thread& other : others) other.join();
 }
 

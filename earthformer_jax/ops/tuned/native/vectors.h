@@ -88,27 +88,31 @@ struct Rows {
 // stays in registers.
 #define WRITTEN_OUT _Pragma("GCC unroll 8")
 
+// clang-format off
+
 // A few rows and vectors of columns of a product, summed in registers.
 template <int kRows, int kVectors>
 void part_of_product(Matrix left, int64_t depth, Rows right, Rows out, bool add) {
   Floats sums[kRows][kVectors];
   WRITTEN_OUT for (int i = 0; i < kRows; i++)
-      WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] = Floats{};
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] = Floats{};
   for (int64_t k = 0; k < depth; k++) {
     Floats row[kVectors];
-    WRITTEN_OUT for (int j = 0; j < kVectors; j++) row[j] =
-        load(right.row(k) + j * kLanes);
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++)
+      row[j] = load(right.row(k) + j * kLanes);
     WRITTEN_OUT for (int i = 0; i < kRows; i++) {
       const Floats factor = all(left.at[i * left.rows + k * left.columns]);
       WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] += factor * row[j];
     }
   }
   WRITTEN_OUT for (int i = 0; i < kRows; i++)
-      WRITTEN_OUT for (int j = 0; j < kVectors; j++) {
-    float* const at = out.row(i) + j * kLanes;
-    store(at, add ? load(at) + sums[i][j] : sums[i][j]);
-  }
+    WRITTEN_OUT for (int j = 0; j < kVectors; j++) {
+      float* const at = out.row(i) + j * kLanes;
+      store(at, add ? load(at) + sums[i][j] : sums[i][j]);
+    }
 }
+
+// clang-format on
 
 // All rows of a few vectors of columns, in blocks of nearly equal size: of 10 rows,
 // 5 and 5 rather than 8 and 2.

@@ -17,6 +17,7 @@ from earthformer_jax.ops.tuned.hashed_key import hashed_key, key_words, of_part
 from earthformer_jax.ops.tuned.native import attention as native
 from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.profiling.multiply_adds import multiply_adds
+from tests.ops.tuned.native import comparing
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
@@ -76,11 +77,7 @@ def arguments(
 
 
 def value_and_gradients(attend, arrays, others):
-    def run(arrays):
-        out, pull = jax.vjp(lambda x: attend(**x, **others), arrays)
-        return out, pull(jnp.cos(out))[0]
-
-    return jax.jit(run)(arrays)
+    return comparing.value_and_gradients(lambda x: attend(**x, **others), arrays)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -128,7 +125,7 @@ def test_what_does_not_suit(change):
 
 
 def test_large_cuboids_are_left_to_jax():
-    shape = jax.ShapeDtypeStruct((1, 1, 300, 1, 8), jnp.float32)
+    shape = jax.ShapeDtypeStruct((1, 1, 1025, 1, 8), jnp.float32)
     jax.eval_shape(lambda x: assert_unsuitable(x), shape)
 
 
@@ -186,31 +183,16 @@ def test_a_batch_of_calls():
     np.testing.assert_allclose(found, np.stack(wanted), atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["divided by the compiler", "shard_map"])
+@pytest.mark.parametrize("how", comparing.WAYS)
 def test_on_two_devices(how):
-    mesh = jax.sharding.Mesh(jax.devices()[:2], "data")
-    of_examples = ("query", "key", "value", "global_key", "global_value")
     drawn: dict[str, Any] = {} if how == "shard_map" else dict(dropout_rate=0.2)
     arrays, others = arguments(4, 6, 8, bias=(A,), far=2, **drawn)
-    wanted = value_and_gradients(native.attend, arrays, others)
-    specs = {name: jax.P("data" if name in of_examples else None) for name in arrays}
-    attend = functools.partial(native.attend, **others)
-    if how == "shard_map":
-        attend = jax.shard_map(
-            lambda x: native.attend(**x, **others),
-            mesh=mesh,
-            in_specs=(specs,),
-            out_specs=jax.P("data"),
-        )
-        found = value_and_gradients(lambda **x: attend(x), arrays, {})
-    else:
-        placed = {
-            k: jax.device_put(x, jax.NamedSharding(mesh, specs[k]))
-            for k, x in arrays.items()
-        }
-        found = value_and_gradients(attend, placed, {})
-        assert not found[0].sharding.is_fully_replicated
-    chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5, atol=1e-5)
+    shared = {"bias": arrays.pop("bias")}
+
+    def attend(shared, examples):
+        return native.attend(**shared, **examples, **others)
+
+    comparing.check_on_two_devices(how, attend, shared, arrays)
 
 
 @pytest.mark.parametrize("options", ["bias", "one bias of all heads", "global queries"])
@@ -227,3 +209,22 @@ def test_products_are_counted():
     arrays, others = arguments(4, 6, 8, far=2)
     count = multiply_adds(lambda x: tuned.attend(**x, **others), arrays)
     assert count == 2 * B * N * A * 4 * (6 + 2) * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("key", (B, N, 6, A, 4)),
+        ("value", (B, N, 5, A, 8)),
+        ("bias", (A, 4, 5)),
+        ("mask", (N + 1, 4, 6)),
+        ("global_value", (B, 3, A, 8)),
+        ("query", (N, 4, A, 8)),
+    ],
+)
+def test_other_shapes_are_refused(name, shape):
+    """As in JAX: a function in C++ would read what is not there."""
+    arrays, others = arguments(4, 6, 8, bias=(A,), far=2, mask=True)
+    wrong = np.ones(shape, bool) if name == "mask" else jnp.ones(shape)
+    with pytest.raises(ValueError, match="expected"):
+        tuned.attend(**arrays | others | {name: wrong})

@@ -14,6 +14,11 @@ from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import feed_forward as native
 from earthformer_jax.profiling.multiply_adds import multiply_adds
+from tests.ops.tuned.native.comparing import (
+    WAYS,
+    check_on_two_devices,
+    value_and_gradients,
+)
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
@@ -57,14 +62,6 @@ def in_jax(x, weights, *, epsilon, rate=0.0, keys=(None, None)):
     params = {k: {name: next(values) for name in own} for k, own in names.items()}
     with library.without():
         return jnp.asarray(FeedForward(options).apply({"params": params}, x))
-
-
-def value_and_gradients(function, x, weights):
-    def run(x, weights):
-        y, pull = jax.vjp(function, x, weights)
-        return y, pull(jnp.cos(y))
-
-    return jax.jit(run)(x, weights)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -166,24 +163,15 @@ def test_second_derivatives():
     chex.assert_trees_all_close(found, second(plain), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("how", ["divided by the compiler", "shard_map"])
+@pytest.mark.parametrize("how", WAYS)
 def test_on_two_devices(how):
-    mesh = jax.sharding.Mesh(jax.devices()[:2], "data")
     x, weights = arguments((2, 2, 3, 16), 32)
     dropped = {} if how == "shard_map" else dict(rate=0.3, keys=KEYS)
-    layer = functools.partial(native.feed_forward, epsilon=1e-5, **dropped)
-    wanted = value_and_gradients(layer, x, weights)
-    if how == "shard_map":
-        spec = jax.P("data")
-        layer = jax.shard_map(
-            layer, mesh=mesh, in_specs=(spec, jax.P()), out_specs=spec
-        )
-    else:
-        x = jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))
-        weights = jax.device_put(weights, jax.NamedSharding(mesh, jax.P()))
-    found = value_and_gradients(layer, x, weights)
-    assert not found[0].sharding.is_fully_replicated
-    chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5, atol=1e-5)
+
+    def layer(weights, x):
+        return native.feed_forward(x, weights, epsilon=1e-5, **dropped)
+
+    check_on_two_devices(how, layer, weights, x)
 
 
 def test_on_several_cores(monkeypatch):
@@ -204,3 +192,12 @@ def test_products_are_counted():
     layer = FeedForward(FeedForwardOptions(hidden=len(weights.widen_bias)))
     params = layer.init(jax.random.key(0), x)
     assert multiply_adds(layer.apply, params, x) == 2 * 6 * 16 * 32
+
+
+def test_other_shapes_are_refused():
+    x, weights = arguments((1, 2, 3, 16), 32)
+    wrong = weights._replace(widen_bias=jnp.ones(31))
+    with pytest.raises(ValueError, match="widen_bias has shape"):
+        native.feed_forward(x, wrong, epsilon=1e-5)
+    with pytest.raises(ValueError, match="x has shape"):
+        native.feed_forward(x[..., :8], weights, epsilon=1e-5)

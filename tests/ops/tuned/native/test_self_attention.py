@@ -16,6 +16,11 @@ from earthformer_jax.ops.tuned.hashed_key import hashed_key, key_words
 from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import self_attention as native
 from earthformer_jax.profiling.multiply_adds import multiply_adds
+from tests.ops.tuned.native.comparing import (
+    WAYS,
+    check_on_two_devices,
+    value_and_gradients,
+)
 
 pytestmark = pytest.mark.skipif(
     not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
@@ -23,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 GRID, CHANNELS = (4, 6, 6), 16
 KEYS = hashed_key(jax.random.key(3)), hashed_key(jax.random.key(4))
-LOCAL, DILATED = ("l", "l", "l"), ("l", "d", "d")
+LOCAL, DILATED = "lll", "ldd"
 # Cut, heads and options of the layer.
 CASES = {
     "time": (CuboidSpec((4, 1, 1), LOCAL, (0, 0, 0)), 4, {}),
@@ -55,14 +60,6 @@ def built(case, causal=False):
     noise = functools.partial(random.normal, scale=0.1)
     params = jax.tree.map(lambda p: p + noise(size=p.shape).astype(np.float32), params)
     return layer, params, x
-
-
-def value_and_gradients(function, *arrays):
-    def run(*arrays):
-        y, pull = jax.vjp(function, *arrays)
-        return y, pull(jnp.cos(y))
-
-    return jax.jit(run)(*arrays)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -184,24 +181,15 @@ def test_second_derivatives():
     np.testing.assert_allclose(second(in_cpp), second(in_jax), rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("how", ["divided by the compiler", "shard_map"])
+@pytest.mark.parametrize("how", WAYS)
 def test_on_two_devices(how):
-    mesh = jax.sharding.Mesh(jax.devices()[:2], "data")
     x, weights, options = arrays_of()
     drawn = {} if how == "shard_map" else dict(key=KEYS[0], out_key=KEYS[1])
-    layer = functools.partial(native.self_attention, options=options, **drawn)
-    wanted = value_and_gradients(layer, x, weights)
-    if how == "shard_map":
-        spec = jax.P("data")
-        layer = jax.shard_map(
-            layer, mesh=mesh, in_specs=(spec, jax.P()), out_specs=spec
-        )
-    else:
-        x = jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))
-        weights = jax.device_put(weights, jax.NamedSharding(mesh, jax.P()))
-    found = value_and_gradients(layer, x, weights)
-    assert not found[0].sharding.is_fully_replicated
-    chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5, atol=2e-5)
+
+    def layer(weights, x):
+        return native.self_attention(x, weights, options, **drawn)
+
+    check_on_two_devices(how, layer, weights, x)
 
 
 def test_on_several_cores(monkeypatch):
@@ -228,3 +216,13 @@ def test_products_are_counted():
     count = multiply_adds(lambda p, x: layer.apply(p, x)[0], params, x)
     positions = x.size // CHANNELS
     assert count == positions * (4 * CHANNELS**2 + 2 * 4 * CHANNELS)
+
+
+def test_other_shapes_are_refused():
+    x, weights, options = arrays_of()
+    for name in ("qkv", "proj_bias", "bias"):
+        wrong = weights._replace(**{name: getattr(weights, name)[:-1]})
+        with pytest.raises(ValueError, match=f"{name} has shape"):
+            native.self_attention(x, wrong, options)
+    with pytest.raises(ValueError, match="mask has shape"):
+        native.self_attention(x, weights, options, mask=np.ones((1, 4, 4), bool))
