@@ -40,7 +40,7 @@ sys.path[0] = str(ROOT)
 
 import numpy as np  # noqa: E402
 
-from benchmarks import cases, machine, report  # noqa: E402
+from benchmarks import cases, machine, options, report  # noqa: E402
 from benchmarks.processes import Worker, WorkerError  # noqa: E402
 
 MODES = ("forward", "train")
@@ -366,28 +366,6 @@ def _tunables(environment: dict[str, str]) -> str:
     return f"{others}:{HUGE_PAGES}" if others else HUGE_PAGES
 
 
-def _names(known):
-    """A parser of comma-separated names."""
-
-    def parse(text: str) -> list[str]:
-        found = text.split(",")
-        for name in found:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is unknown; expected some of {','.join(known)}"
-                )
-        return found
-
-    return parse
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"needs a positive number; got {number}")
-    return number
-
-
 def main() -> None:
     """Runs the requested measurements, or prints the table of earlier ones."""
     parser = argparse.ArgumentParser(
@@ -395,21 +373,28 @@ def main() -> None:
     )
     known = ",".join(cases.CASES)
     parser.add_argument(
-        "--cases", type=_names(cases.CASES), default=["nbody", "enso"], help=known
+        "--cases",
+        type=options.names(cases.CASES),
+        default=["nbody", "enso"],
+        help=known,
     )
-    parser.add_argument("--modes", type=_names(MODES), default=list(MODES))
-    parser.add_argument("--batch", type=_positive, default=2, help="examples per batch")
-    parser.add_argument("--rounds", type=_positive, default=5, help="measured calls")
+    parser.add_argument("--modes", type=options.names(MODES), default=list(MODES))
+    parser.add_argument(
+        "--batch", type=options.positive, default=2, help="examples per batch"
+    )
+    parser.add_argument(
+        "--rounds", type=options.positive, default=5, help="measured calls"
+    )
     parser.add_argument(
         "--devices",
-        type=_positive,
+        type=options.positive,
         help="CPU devices for ours; default: the most that divide the batch",
     )
     parser.add_argument("--peer", type=pathlib.Path, help="folder of the official code")
     parser.add_argument("--peer-huge-pages", action="store_true")
     parser.add_argument(
         "--compile",
-        type=_names(COMPILE_MODES),
+        type=options.names(COMPILE_MODES),
         default=[],
         help=f"modes of torch.compile: {','.join(COMPILE_MODES)}",
     )

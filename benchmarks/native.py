@@ -1,0 +1,179 @@
+r"""Layers and models of the Earthformer with functions in C++ and without them.
+
+    python benchmarks/native.py
+    python benchmarks/native.py --cases enso --modes train --out native.json
+
+Time of the layers of N-body MNIST that there are in C++ (see layers.py), with dropout
+in the gradient, one example on one device; then of whole programs, forward and a
+training step (see earthformer.py). Both variants are compiled in one process and take
+turns, call by call, so that other load on the machine affects both. Uses large memory
+pages, as the command line does. A device has all cores of the process if the examples
+cannot be shared; `taskset -c 0` gives it one.
+"""
+
+import argparse
+import contextlib
+import itertools
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks import cases, jax_cpu, layers, machine, options, report  # noqa: E402
+from benchmarks.worker_jax import Ours  # noqa: E402
+from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
+from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
+from earthformer_jax.ops.tuned.native import library  # noqa: E402
+from earthformer_jax.run import cpu  # noqa: E402
+
+VARIANTS = {"jax": library.without, "cpp": contextlib.nullcontext}
+MODES = ("forward", "train")
+
+
+def in_turns(
+    measures: Mapping[str, Callable[[], float]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of every measured call, by variant; the first round warms up."""
+    turns = [
+        {name: measure() for name, measure in measures.items()}
+        for _ in range(1 + rounds)
+    ]
+    return {name: [turn[name] for turn in turns[1:]] for name in measures}
+
+
+def row(what: str, mode: str, batch: int, seconds: dict[str, list[float]]) -> dict:
+    """One line of the table."""
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    return dict(what=what, mode=mode, batch=batch, seconds=seconds, medians=medians)
+
+
+def of_layers(levels: int, rounds: int) -> list[dict]:
+    """The layers that can run in C++: forward, and the gradient with dropout."""
+    random, found = np.random.default_rng(0), []
+    for level, shape in enumerate(layers.LEVELS[:levels]):
+        x = jnp.asarray(random.normal(size=(1, *shape)), jnp.float32)
+        for layer in layers.layers(shape):
+            if not isinstance(layer.module, CuboidSelfAttention | FeedForward):
+                continue
+            if len(layer.shapes) > 1:  # global vectors
+                continue
+            variables = layer.module.init(jax.random.key(0), x)
+            for mode, function in _directions(layer.module).items():
+                measures = {
+                    name: _timed(function, context, variables, x)
+                    for name, context in VARIANTS.items()
+                }
+                what = f"level {level}, {layer.name}"
+                found.append(row(what, mode, 1, in_turns(measures, rounds)))
+    return found
+
+
+def _timed(function, context, *arguments) -> Callable[[], float]:
+    """A function that calls a program once, and returns how long that took."""
+    with context():
+        program = jax.jit(function).lower(*arguments).compile()
+
+    def measure():
+        start = time.perf_counter()
+        jax.block_until_ready(program(*arguments))
+        return time.perf_counter() - start
+
+    return measure
+
+
+def _directions(module) -> dict[str, Callable]:
+    def field(variables, x, **how):
+        return jax.tree.leaves(module.apply(variables, x, **how))[0]
+
+    def gradient(variables, x):
+        how = dict(train=True, rngs={"dropout": jax.random.key(1)})
+        return jax.vjp(lambda v, x: field(v, x, **how), variables, x)[1](x)
+
+    return dict(forward=field, gradient=gradient)
+
+
+def of_models(
+    names: list[str], modes: list[str], batch: int, devices: int, rounds: int
+) -> list[dict]:
+    """Whole programs."""
+    found = []
+    for case, mode in itertools.product(names, modes):
+        measures = {}
+        for name, context in VARIANTS.items():
+            worker = Ours()
+            with context():
+                worker.prepare(
+                    case, mode, batch, cases.DROPOUT, devices, scan_blocks=True
+                )
+            measures[name] = lambda worker=worker: worker.measure()["seconds"]
+        found.append(row(case, mode, batch, in_turns(measures, rounds)))
+    return found
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as Markdown."""
+    columns = {
+        "what": lambda x: x["what"],
+        "mode": lambda x: x["mode"],
+        "batch": lambda x: x["batch"],
+        "JAX ms": lambda x: f"{1e3 * x['medians']['jax']:,.1f}",
+        "C++ ms": lambda x: f"{1e3 * x['medians']['cpp']:,.1f}",
+        "JAX / C++": lambda x: f"{x['medians']['jax'] / x['medians']['cpp']:.2f}",
+    }
+    return report.table(columns, rows)
+
+
+def main() -> None:
+    """Runs the measurements requested on the command line."""
+    cpu.restart_with_huge_pages()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ",".join(cases.CASES)
+    parser.add_argument(
+        "--levels", type=int, default=2, choices=(0, 1, 2), help="of layers"
+    )
+    parser.add_argument(
+        "--cases",
+        type=options.names(cases.CASES),
+        default=["enso", "nbody"],
+        help=f"whole models: {known}; or ''",
+    )
+    parser.add_argument("--modes", type=options.names(MODES), default=list(MODES))
+    parser.add_argument("--batch", type=options.positive, default=2)
+    parser.add_argument(
+        "--rounds", type=options.positive, default=7, help="measured calls"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
+    )
+    a = parser.parse_args()
+    devices = machine.largest_divisor(a.batch, machine.cores())
+    jax_cpu.data_mesh(devices)
+    if not library.available():
+        parser.error("there are no functions in C++ here: they need a C++ compiler")
+    rows = of_layers(a.levels, a.rounds)
+    rows += of_models(a.cases, a.modes, a.batch, devices, a.rounds)
+    found = dict(
+        machine=machine.describe() | dict(versions={"jax": jax.__version__}),
+        setting={k: v for k, v in vars(a).items() if k != "out"}
+        | dict(devices=devices),
+        rows=rows,
+    )
+    text = (
+        f"{report.machine_line(found['machine'])}\n\n{devices} CPU devices; times are "
+        f"medians of {a.rounds}, in turns.\n\n{table(rows)}\n"
+    )
+    print(text)
+    report.write(a.out, found, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The benchmark of functions in C++: its table, and turns."""
+
+from benchmarks import native
+
+
+def test_turns_and_table():
+    called = []
+
+    def measure(name, seconds):
+        called.append(name)
+        return seconds
+
+    measures = {
+        "jax": lambda: measure("jax", 0.5),
+        "cpp": lambda: measure("cpp", 0.2),
+    }
+    seconds = native.in_turns(measures, rounds=2)
+    assert called == ["jax", "cpp"] * 3
+    assert seconds == {"jax": [0.5, 0.5], "cpp": [0.2, 0.2]}
+    text = native.table([native.row("enso", "train", 2, seconds)])
+    assert "| enso | train | 2 | 500.0 | 200.0 | 2.50 |" in text
+
+
+def test_of_tiny_models():
+    (row,) = native.of_models(["tiny"], ["forward"], batch=1, devices=1, rounds=1)
+    assert row["what"] == "tiny"
+    assert all(seconds > 0 for seconds in row["medians"].values())
