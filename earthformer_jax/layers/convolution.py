@@ -10,8 +10,9 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.ops.convolution import plane_padding
 from earthformer_jax.ops.dense import add
-from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
+from earthformer_jax.ops.tuned.frame_convolution import convolve, convolve_frames
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -62,6 +63,12 @@ class Conv(nn.Module):
         return y if x.ndim == 4 else y.reshape(*x.shape[:-3], *y.shape[1:])
 
     def _convolve(self, x, kernel, padding):
+        if isinstance(padding, str):
+            padding = plane_padding(
+                x.shape[1:3], self.kernel_size, padding.lower(), self.strides
+            )
+        if tuple(self.strides) == (1, 1):
+            return convolve(x, kernel, tuple(map(tuple, padding)))
         return lax.conv_general_dilated(
             x, kernel, self.strides, padding, dimension_numbers=_LAYOUT
         )

@@ -33,7 +33,6 @@ from earthformer_jax.ops.tuned.in_parts import as_a_whole
 from earthformer_jax.ops.tuned.order import schedule_after
 from earthformer_jax.settings import Accepted
 
-_PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
 NAMES = ("none", "dots", "blocks", "offload")
 FEED_FORWARD = "feed_forward"
 AUTO = "auto"  # in configs only
@@ -84,16 +83,27 @@ def _is_product(primitive, *_, convolutions: bool, **params) -> bool:
     Weights have no axis for examples, so products of two fields (attention) are none.
     A function with a gradient of its own is one if it consists of one (`ops.tuned`).
     """
-    if primitive is primitives.conv_general_dilated_p:
+    if _is_convolution(primitive, params):
         return convolutions
     if primitive is primitives.dot_general_p:
         _, (batch, _) = params["dimension_numbers"]
         return not batch
     inside = getattr(params.get("call_jaxpr"), "eqns", ())
-    products = [eqn for eqn in inside if eqn.primitive in _PRODUCTS]
+    products = [
+        eqn
+        for eqn in inside
+        if eqn.primitive is primitives.dot_general_p
+        or _is_convolution(eqn.primitive, eqn.params)
+    ]
     return len(products) == 1 and _is_product(
         products[0].primitive, convolutions=convolutions, **products[0].params
     )
+
+
+def _is_convolution(primitive, params) -> bool:
+    """Of JAX, or in C++."""
+    of_jax = primitive is primitives.conv_general_dilated_p
+    return of_jax or "convolution" in str(params.get("target_name"))
 
 
 def _offloading(kept: tuple[str, ...]) -> Callable[..., Any]:

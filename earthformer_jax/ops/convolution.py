@@ -114,6 +114,24 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Raises:
         ValueError: for other shapes.
     """
+    check_frames(x, kernel)
+    frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
+    y = convolve(frames, kernel, frame_padding(kernel))
+    return einops.rearrange(y, "(b t) h w g -> b t h w g", b=x.shape[0])
+
+
+def frame_padding(kernel: jax.Array) -> Padding:
+    """Zeros around frames that keep their size under a kernel with odd sides."""
+    kh, kw = kernel.shape[:2]
+    return ((kh // 2, kh // 2), (kw // 2, kw // 2))
+
+
+def check_frames(x: jax.Array, kernel: jax.Array) -> None:
+    """Refuses other arguments of `convolve_frames`.
+
+    Raises:
+        ValueError: for other shapes.
+    """
     if x.ndim != 5 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
             "x needs the shape (b, t, h, w, c) and the kernel (kh, kw, c, g); got "
@@ -124,10 +142,6 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
         raise ValueError(
             f"kernels need odd sides so that frames keep their size; got {kh} x {kw}"
         )
-    frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-    padding = ((kh // 2, kh // 2), (kw // 2, kw // 2))
-    y = convolve(frames, kernel, padding)
-    return einops.rearrange(y, "(b t) h w g -> b t h w g", b=x.shape[0])
 
 
 def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:

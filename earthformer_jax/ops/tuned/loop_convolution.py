@@ -1,4 +1,4 @@
-"""Convolutions that stay fast inside a loop.
+"""Convolutions that stay fast inside a loop, also where there is no C++.
 
 Gain: inside a loop XLA's CPU compiler runs convolutions well in only one layout, and
 gradients need another: they take ten times as long as outside. Here derivatives are
@@ -17,6 +17,7 @@ from earthformer_jax.ops.convolution import Padding, convolve, output_plane, pad
 from earthformer_jax.ops.dense import dense, widen
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
+from earthformer_jax.ops.tuned.native import convolution as native
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -59,6 +60,11 @@ def convolve_in_loop(
     x: jax.Array, kernel: jax.Array, padding: Padding, *, wrap: bool = False
 ) -> jax.Array:
     """As `ops.convolution.convolve` with stride 1 and no dilation."""
+    if wrap and native.suits(x, kernel, padding):
+        x, padding = pad(x, ((0, 0), padding[1]), wrap=True), (padding[0], (0, 0))
+        wrap = False
+    if not wrap and native.suits(x, kernel, padding):
+        return native.convolve(x, kernel, padding)
     return _convolve(*vary_alike(x, kernel), padding, wrap)
 
 

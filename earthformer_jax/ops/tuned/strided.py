@@ -14,13 +14,14 @@ import jax.numpy as jnp
 
 from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.tuned.choice import instead_of
+from earthformer_jax.ops.tuned.frame_convolution import convolve
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 
 @instead_of(plain.shrink)
 def shrink(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """As `ops.convolution.shrink`."""
-    return _shrink(x, kernel, stride, plain.convolve)
+    return _shrink(x, kernel, stride, convolve)
 
 
 @instead_of(plain.shrink)
@@ -32,7 +33,7 @@ def shrink_in_loop(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arra
 @instead_of(plain.enlarge)
 def enlarge(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """As `ops.convolution.enlarge`."""
-    return _enlarge(x, kernel, stride, plain.convolve)
+    return _enlarge(x, kernel, stride, convolve)
 
 
 @instead_of(plain.enlarge)

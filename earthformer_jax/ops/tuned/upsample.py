@@ -22,6 +22,7 @@ from earthformer_jax.ops.convolution import Padding, Pair, convolve, pad
 from earthformer_jax.ops.dense import widen
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
+from earthformer_jax.ops.tuned.native import convolution as native
 from earthformer_jax.ops.tuned.order import flatten_rows, materialize
 
 
@@ -113,7 +114,10 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
         kernel,
     )
     folded = einops.rearrange(folded, "i j c p q g -> i j c (p q g)")
-    x, folded = vary_alike(x, folded)
-    y = jnp.asarray(_convolve(x, folded, (rows.padding, columns.padding)))
+    padding = rows.padding, columns.padding
+    if native.suits(x, folded, padding):
+        y = native.convolve(x, folded, padding)
+    else:
+        y = jnp.asarray(_convolve(*vary_alike(x, folded), padding))
     y = einops.rearrange(y, "n a b (p q g) -> n (a p) (b q) g", p=fh, q=fw)
     return y[:, rows.skipped :, columns.skipped :][:, : plane[0], : plane[1]]

@@ -11,7 +11,7 @@ import pytest
 from earthformer_jax.ops import forward_mode, tuned
 from earthformer_jax.ops.tuned.attention import softmax_attention
 from earthformer_jax.ops.tuned.dense import dense
-from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
+from earthformer_jax.ops.tuned.frame_convolution import convolve, convolve_frames
 from earthformer_jax.ops.tuned.gelu import gelu
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.ops.tuned.loop_convolution import convolve_clips, convolve_in_loop
@@ -57,6 +57,7 @@ CASES = {
         [(1, 3, 4, 2), (3, 2, 2, 3)],
         dict(padding=SAME, wrap=True),
     ),
+    "convolve": (convolve, [(1, 3, 4, 2), (3, 2, 2, 3)], dict(padding=SAME)),
     "convolve_clips": (convolve_clips, [(1, 3, 3, 2, 2), (2, 3, 2, 2, 2)], {}),
     "convolve_frames": (convolve_frames, [(1, 2, 3, 2, 64), (3, 1, 64, 2)], {}),
     "shrink": (shrink, [(1, 4, 2, 2), (3, 3, 2, 2)], dict(stride=2)),

@@ -36,12 +36,15 @@ SWITCH = "EARTHFORMER_JAX_NATIVE"
 FUNCTIONS = (
     "attention",
     "attention_gradient",
+    "convolution",
+    "convolution_kernel_gradient",
+    "convolution_plane_gradient",
     "feed_forward",
     "feed_forward_gradient",
     "self_attention",
     "self_attention_gradient",
 )
-SOURCES = ("attention.cc", "feed_forward.cc", "self_attention.cc")
+SOURCES = ("attention.cc", "convolution.cc", "feed_forward.cc", "self_attention.cc")
 HEADERS = (
     "arrays.h",
     "dropout.h",

@@ -84,6 +84,16 @@ struct Rows {
   Matrix matrix() const { return {at, step, 1}; }
 };
 
+// How many products are summed up: `each` in every one of `runs`, which lie `apart` in
+// the rows of the left matrix.
+struct Depth {
+  int64_t each, runs = 1, apart = 0;
+
+  Depth(int64_t each) : each(each) {}
+  Depth(int64_t each, int64_t runs, int64_t apart)
+      : each(each), runs(runs), apart(apart) {}
+};
+
 // Loops of a few rounds that have to be written out early, so that what they compute
 // stays in registers.
 #define WRITTEN_OUT _Pragma("GCC unroll 8")
@@ -92,18 +102,22 @@ struct Rows {
 
 // A few rows and vectors of columns of a product, summed in registers.
 template <int kRows, int kVectors>
-void part_of_product(Matrix left, int64_t depth, Rows right, Rows out, bool add) {
+void part_of_product(Matrix left, Depth depth, Rows right, Rows out, bool add) {
   Floats sums[kRows][kVectors];
   WRITTEN_OUT for (int i = 0; i < kRows; i++)
     WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] = Floats{};
-  for (int64_t k = 0; k < depth; k++) {
-    Floats row[kVectors];
-    WRITTEN_OUT for (int j = 0; j < kVectors; j++)
-      row[j] = load(right.row(k) + j * kLanes);
-    WRITTEN_OUT for (int i = 0; i < kRows; i++) {
-      const Floats factor = all(left.at[i * left.rows + k * left.columns]);
-      WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] += factor * row[j];
+  for (int64_t run = 0; run < depth.runs; run++) {
+    for (int64_t k = 0; k < depth.each; k++) {
+      Floats row[kVectors];
+      WRITTEN_OUT for (int j = 0; j < kVectors; j++)
+        row[j] = load(right.row(k) + j * kLanes);
+      WRITTEN_OUT for (int i = 0; i < kRows; i++) {
+        const Floats factor = all(left.at[i * left.rows + k * left.columns]);
+        WRITTEN_OUT for (int j = 0; j < kVectors; j++) sums[i][j] += factor * row[j];
+      }
     }
+    left.at += depth.apart;
+    right.at += depth.each * right.step;
   }
   WRITTEN_OUT for (int i = 0; i < kRows; i++)
     WRITTEN_OUT for (int j = 0; j < kVectors; j++) {
@@ -117,7 +131,7 @@ void part_of_product(Matrix left, int64_t depth, Rows right, Rows out, bool add)
 // All rows of a few vectors of columns, in blocks of nearly equal size: of 10 rows,
 // 5 and 5 rather than 8 and 2.
 template <int kVectors>
-void columns_of_product(Matrix left, int64_t rows, int64_t depth, Rows right, Rows out,
+void columns_of_product(Matrix left, int64_t rows, Depth depth, Rows right, Rows out,
                         bool add) {
   constexpr int64_t kMost = kVectors == 1 || (kLanes == 16 && kVectors < 4) ? 8 : 6;
   for (int64_t first = 0; first < rows;) {
@@ -143,7 +157,7 @@ void columns_of_product(Matrix left, int64_t rows, int64_t depth, Rows right, Ro
 constexpr int kMostVectors = kLanes == 16 ? 4 : 2;
 
 // out = left right, or out += left right; columns are whole vectors.
-inline void multiply(Matrix left, int64_t rows, int64_t depth, Rows right,
+inline void multiply(Matrix left, int64_t rows, Depth depth, Rows right,
                      int64_t columns, Rows out, bool add = false) {
   for (int64_t column = 0; column < columns;) {
     const Rows from{right.at + column, right.step}, to{out.at + column, out.step};

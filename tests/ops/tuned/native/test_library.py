@@ -3,6 +3,7 @@
 import configparser
 import fnmatch
 import logging
+import os
 import pathlib
 import stat
 import subprocess
@@ -28,6 +29,15 @@ def fresh(monkeypatch, tmp_path):
 needs_compiler = pytest.mark.skipif(
     library._command() is None, reason="needs a C++ compiler (c++, g++ or clang++)"
 )
+
+
+@needs_compiler
+def test_these_sources_compile():
+    command = library._command() or []
+    folder = library._folder()
+    if os.environ.get(library.SWITCH) != "0":
+        with folder as to:
+            assert library._load(command, to / f"{library._digest(command)}.so")
 
 
 @needs_compiler
