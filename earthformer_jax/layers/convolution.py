@@ -10,6 +10,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from earthformer_jax.layers import initializers
+from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.convolution import plane_padding
 from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.tuned.frame_convolution import convolve, convolve_frames
@@ -58,29 +59,28 @@ class Conv(nn.Module):
         if isinstance(padding, int):
             padding = [(padding, padding)] * 2
         planes = x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:])
-        y = self._convolve(planes, kernel, padding)
-        y = y if bias is None else add(y, bias)
+        y = self._convolve(planes, kernel, padding, bias)
         return y if x.ndim == 4 else y.reshape(*x.shape[:-3], *y.shape[1:])
 
-    def _convolve(self, x, kernel, padding):
+    def _convolve(self, x, kernel, padding, bias):
         if isinstance(padding, str):
             padding = plane_padding(
                 x.shape[1:3], self.kernel_size, padding.lower(), self.strides
             )
+        padding = tuple(map(tuple, padding))
         if tuple(self.strides) == (1, 1):
-            return convolve(x, kernel, tuple(map(tuple, padding)))
-        return lax.conv_general_dilated(
-            x, kernel, self.strides, padding, dimension_numbers=_LAYOUT
-        )
+            return convolve(x, kernel, padding, bias)
+        return plain.convolve(x, kernel, padding, bias, strides=self.strides)
 
 
 class ConvTranspose(Conv):
     """`nn.ConvTranspose`: the result is larger by the strides; otherwise as `Conv`."""
 
-    def _convolve(self, x, kernel, padding):
-        return lax.conv_transpose(
+    def _convolve(self, x, kernel, padding, bias):
+        y = lax.conv_transpose(
             x, kernel, self.strides, padding, dimension_numbers=_LAYOUT
         )
+        return y if bias is None else add(y, bias)
 
 
 class FrameConv(nn.Module):
@@ -111,4 +111,4 @@ class FrameConv(nn.Module):
         init = initializers.torch_bias(self.kernel_size**2 * x.shape[-1])
         bias = self.param("bias", init, (self.features,), self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        return add(convolve_frames(x, kernel), bias)
+        return convolve_frames(x, kernel, bias)

@@ -12,7 +12,6 @@ from earthformer_jax.layers import initializers
 from earthformer_jax.layers.dense import Dense
 from earthformer_jax.layers.norm import make_norm
 from earthformer_jax.ops import resample
-from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.order import materialize
@@ -88,7 +87,7 @@ class Upsample(nn.Module):
         kernel, bias = _ConvWeights(shape, self.param_dtype, name="conv")()
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-        frames = add(upsample_convolve(frames, kernel, self.plane), bias)
+        frames = upsample_convolve(frames, kernel, self.plane, bias)
         y = einops.rearrange(frames, "(b t) h w c -> b t h w c", t=x.shape[1])
         return split.split_field(y, height=x.shape[2])
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from earthformer_jax.checks import check_array, check_value
+from earthformer_jax.ops.dense import add
 from earthformer_jax.settings import at_least
 
 Pair = tuple[int, ...]  # (h, w)
@@ -82,12 +83,13 @@ def convolve(
     x: jax.Array,
     kernel: jax.Array,
     padding: Padding,
+    bias: jax.Array | None = None,
     *,
     strides: Pair = (1, 1),
     dilation: Pair = (1, 1),
     wrap: bool = False,
 ) -> jax.Array:
-    """Cross-correlation `[n, h, w, c]` to `[n, h', w', g]`.
+    """Cross-correlation `[n, h, w, c]` to `[n, h', w', g]`, plus a bias `[g]`.
 
     Raises:
         ValueError: for other shapes.
@@ -96,17 +98,21 @@ def convolve(
     if wrap:
         x = pad(x, ((0, 0), padding[1]), wrap=True)
         padding = (padding[0], (0, 0))
-    return lax.conv_general_dilated(
+    y = lax.conv_general_dilated(
         x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_LAYOUT
     )
+    return y if bias is None else add(y, bias)
 
 
-def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_frames(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
     """Cross-correlation with zeros around each frame, so that it keeps its size.
 
     Args:
         x: `[b, t, h, w, c]`.
         kernel: `[kh, kw, c, g]` with odd kh and kw.
+        bias: `[g]` to add, or None.
 
     Returns:
         `[b, t, h, w, g]`.
@@ -116,7 +122,7 @@ def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     check_frames(x, kernel)
     frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
-    y = convolve(frames, kernel, frame_padding(kernel))
+    y = convolve(frames, kernel, frame_padding(kernel), bias)
     return einops.rearrange(y, "(b t) h w g -> b t h w g", b=x.shape[0])
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax import checks
-from earthformer_jax.ops.convolution import Pair, convolve
+from earthformer_jax.ops.convolution import Pair, convolve, frame_padding
 from earthformer_jax.ops.dense import widen
 
 PADDINGS = ("ignore", "zeros", "nearest")
@@ -142,13 +142,16 @@ def patch_merge(x: jax.Array, factor: Grid, padding: str) -> jax.Array:
     )
 
 
-def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array:
+def upsample_convolve(
+    x: jax.Array, kernel: jax.Array, plane: Pair, bias: jax.Array | None = None
+) -> jax.Array:
     """Nearest-neighbour resize, then a convolution with zeros around the plane.
 
     Args:
         x: `[n, h, w, c]`.
         kernel: `[kh, kw, c, g]` with odd kh and kw.
         plane: the desired (h', w').
+        bias: `[g]` to add, or None.
 
     Returns:
         `[n, h', w', g]`.
@@ -159,4 +162,4 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
     sizes = checks.check_array("x", x, "n h w c")
     checks.check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
     x = resize_nearest(x[:, None], (1, *plane))[:, 0]
-    return convolve(x, kernel, tuple((k // 2, k // 2) for k in kernel.shape[:2]))
+    return convolve(x, kernel, frame_padding(kernel), bias)

@@ -9,7 +9,6 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from earthformer_jax.layers import initializers
-from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.tuned.frame_convolution import convolve_frames
 
 
@@ -49,4 +48,4 @@ class CausalConv(nn.Module):
         padded = jnp.pad(x, before, mode="edge")
         window = [padded[:, i : i + length] for i in range(self.frames)]
         kernel = einops.rearrange(kernel, "t kh kw c g -> kh kw (t c) g")
-        return add(convolve_frames(jnp.concatenate(window, axis=-1), kernel), bias)
+        return convolve_frames(jnp.concatenate(window, axis=-1), kernel, bias)

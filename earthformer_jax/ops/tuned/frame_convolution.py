@@ -15,6 +15,7 @@ from jax import lax
 
 from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.convolution import Padding
+from earthformer_jax.ops.dense import add
 from earthformer_jax.ops.devices.varying import vary_alike, vary_like
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.native import convolution as native
@@ -23,7 +24,10 @@ from earthformer_jax.ops.tuned.order import materialize
 BLOCK_BYTES = 2**20  # of the larger field, read in one iteration of the loop
 LEAST_CHANNELS = 64  # of the input; with fewer, XLA's own method is as fast
 
-_convolve = jax.custom_vjp(plain.convolve_frames)
+
+@jax.custom_vjp
+def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return plain.convolve_frames(x, kernel)
 
 
 def _backward(kept, dy):
@@ -37,24 +41,29 @@ _convolve.defvjp(lambda x, kernel: (_convolve(x, kernel), (x, kernel)), _backwar
 
 
 @instead_of(plain.convolve)
-def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, padding: Padding, bias: jax.Array | None = None
+) -> jax.Array:
     """As `ops.convolution.convolve` with stride 1 and no dilation."""
-    if native.suits(x, kernel, padding):
-        return native.convolve(x, kernel, padding)
-    return plain.convolve(x, kernel, padding)
+    if native.suits(x, kernel, padding, bias):
+        return native.convolve(x, kernel, padding, bias)
+    return plain.convolve(x, kernel, padding, bias)
 
 
 @instead_of(plain.convolve_frames, whole_fields=True)
-def convolve_frames(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_frames(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
     """As `ops.convolution.convolve_frames`."""
     plain.check_frames(x, kernel)
     planes, padding = x.reshape(-1, *x.shape[2:]), plain.frame_padding(kernel)
-    if native.suits(planes, kernel, padding):
-        y = native.convolve(planes, kernel, padding)
+    if native.suits(planes, kernel, padding, bias):
+        y = native.convolve(planes, kernel, padding, bias)
         return y.reshape(*x.shape[:2], *y.shape[1:])
     if x.shape[-1] < LEAST_CHANNELS:
-        return plain.convolve_frames(x, kernel)
-    return _convolve(*vary_alike(x, kernel))
+        return plain.convolve_frames(x, kernel, bias)
+    y = _convolve(*vary_alike(x, kernel))
+    return y if bias is None else add(y, bias)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:

@@ -19,7 +19,7 @@ import numpy as np
 
 from earthformer_jax.ops import resample as plain
 from earthformer_jax.ops.convolution import Padding, Pair, convolve, pad
-from earthformer_jax.ops.dense import widen
+from earthformer_jax.ops.dense import add, widen
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
 from earthformer_jax.ops.tuned.native import convolution as native
@@ -97,7 +97,9 @@ _convolve.defvjp(lambda x, k, p: (convolve(x, k, p), (x, k)), _convolve_backward
 
 
 @instead_of(plain.upsample_convolve, whole_fields=True)
-def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array:
+def upsample_convolve(
+    x: jax.Array, kernel: jax.Array, plane: Pair, bias: jax.Array | None = None
+) -> jax.Array:
     """As `ops.resample.upsample_convolve`.
 
     Fractional factors and windows with even sides are left to that function.
@@ -105,7 +107,7 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
     (_, h, w, _), (kh, kw, _, _) = x.shape, kernel.shape
     fh, fw = plane[0] // h, plane[1] // w
     if (fh * h, fw * w) != tuple(plane) or not kh % 2 or not kw % 2:
-        return plain.upsample_convolve(x, kernel, plane)
+        return plain.upsample_convolve(x, kernel, plane, bias)
     rows, columns = windows(fh, kh), windows(fw, kw)
     folded = jnp.einsum(
         "pia,qjb,abcg->ijcpqg",
@@ -115,9 +117,11 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array, plane: Pair) -> jax.Array
     )
     folded = einops.rearrange(folded, "i j c p q g -> i j c (p q g)")
     padding = rows.padding, columns.padding
-    if native.suits(x, folded, padding):
-        y = native.convolve(x, folded, padding)
-    else:
-        y = jnp.asarray(_convolve(*vary_alike(x, folded), padding))
+    skipped = rows.skipped, columns.skipped
+    if native.suits(x, folded, padding, bias):
+        phases = native.Phases((fh, fw), skipped, tuple(plane))
+        return native.convolve(x, folded, padding, bias, phases)
+    y = jnp.asarray(_convolve(*vary_alike(x, folded), padding))
     y = einops.rearrange(y, "n a b (p q g) -> n (a p) (b q) g", p=fh, q=fw)
-    return y[:, rows.skipped :, columns.skipped :][:, : plane[0], : plane[1]]
+    y = y[:, skipped[0] :, skipped[1] :][:, : plane[0], : plane[1]]
+    return y if bias is None else add(y, bias)

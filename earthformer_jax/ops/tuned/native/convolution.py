@@ -5,14 +5,16 @@ is copied but at the edges, and only plane and kernel are kept for the gradients
 functions are in convolution.cc.
 """
 
+import dataclasses
 from typing import Any
 
+import einops
 import jax
 import jax.numpy as jnp
 
 from earthformer_jax.checks import check_array
 from earthformer_jax.ops import convolution as plain
-from earthformer_jax.ops.convolution import Padding, output_plane
+from earthformer_jax.ops.convolution import Padding, Pair, output_plane
 from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
@@ -26,13 +28,35 @@ from earthformer_jax.ops.tuned.native.calls import (
 from earthformer_jax.ops.tuned.native.feed_forward import LANES
 
 
-def suits(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """Results that a kernel computes for several positions of a larger plane at once.
+
+    Attributes:
+        count: (p, q), of positions along height and width that the channels
+            `(p q g)` of one result belong to.
+        skipped: rows and columns that come before the larger plane.
+        plane: (h, w) of the larger plane; results beyond it are left out.
+    """
+
+    count: Pair
+    skipped: Pair
+    plane: Pair
+
+
+def suits(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Padding,
+    bias: jax.Array | None = None,
+) -> bool:
     """Whether `convolve` takes these arguments."""
     if x.ndim != 4 or kernel.ndim != 4 or not sizes_are_known(x, kernel):
         return False
     kh, kw, _, g = kernel.shape
+    arrays = (x, kernel) if bias is None else (x, kernel, bias)
     return (
-        x.dtype == kernel.dtype == jnp.float32
+        all(array.dtype == jnp.float32 for array in arrays)
         and kh * kw > 1
         and g % LANES == 0
         and all(
@@ -47,55 +71,90 @@ def suits(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
     )
 
 
-def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Padding,
+    bias: jax.Array | None = None,
+    phases: Phases | None = None,
+) -> jax.Array:
     """As `ops.convolution.convolve` with stride 1, of arguments that `suits` takes.
 
     Args:
         x: float32 `[n, h, w, c]`.
-        kernel: float32 `[kh, kw, c, g]`.
+        kernel: float32 `[kh, kw, c, g]`; `[kh, kw, c, (p q g)]` with phases (p, q).
         padding: fewer zeros than the kernel has rows, or columns, on each side.
+        bias: float32 `[g]`, or None.
+        phases: of the results, or None.
 
     Returns:
-        `[n, h', w', g]`.
+        `[n, h', w', g]`, in a larger plane with phases.
 
     Raises:
         ValueError: for arrays of other shapes or types.
     """
     sizes = check_array("x", x, "n h w c", kind=jnp.float32)
-    check_array("kernel", kernel, "kh kw c g", sizes, kind=jnp.float32)
-    output_plane(x.shape[1:3], kernel.shape[:2], padding)
-
-    def own(kernel, x):
-        return (_convolve(padding, vary_like((x, kernel)), ()),)
-
-    return shared_by_examples(own, axes=(0,), out_axes=(0,))(kernel, x)[0]
-
-
-def _attributes(padding: Padding) -> dict[str, Any]:
-    """As convolution.cc reads them."""
-    (top, _), (left, _) = padding
-    return dict(top=int(top), left=int(left))
-
-
-def _value(padding, arrays, rest):
-    (x, kernel), _ = arrays, rest
+    sizes = check_array("kernel", kernel, "kh kw c k", sizes, kind=jnp.float32)
     plane = output_plane(x.shape[1:3], kernel.shape[:2], padding)
-    result = like(x, (len(x), *plane, kernel.shape[-1]))
-    return run("convolution", _attributes(padding), arrays, result)
+    phases = phases or Phases((1, 1), (0, 0), plane)
+    p, q = phases.count
+    if bias is not None:
+        sizes["g"] = sizes["k"] // (p * q)
+        check_array("bias", bias, "g", sizes, kind=jnp.float32)
+    call = _Call(padding, plane, phases)
+
+    def own(weights, x):
+        kernel, bias = weights
+        return (_convolve(call, vary_like((x, kernel, bias)), ()),)
+
+    shared = shared_by_examples(own, axes=(0,), out_axes=(0,))
+    return shared((kernel, bias), x)[0]
 
 
-def _gradients(padding, arrays, rest, dy):
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What a call knows besides its arrays; `plane` is that of the results, folded."""
+
+    padding: Padding
+    plane: Pair
+    phases: Phases
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As convolution.cc reads them."""
+        (top, _), (left, _) = self.padding
+        names = "top left height width down across skip_top skip_left"
+        numbers = top, left, *self.plane, *self.phases.count, *self.phases.skipped
+        return dict(zip(names.split(), map(int, numbers), strict=True))
+
+
+def _value(call, arrays, rest):
+    x, kernel, bias = arrays
+    p, q = call.phases.count
+    shape = len(x), *call.phases.plane, kernel.shape[-1] // (p * q)
+    given = x, kernel, jnp.zeros(0) if bias is None else bias
+    return run("convolution", call.attributes, vary_like(given), like(x, shape))
+
+
+def _gradients(call, arrays, rest, dy):
     """Of the arrays, in two calls: where only one is used, only that is computed."""
-    (x, kernel), given = arrays, _attributes(padding)
+    x, kernel, bias = arrays
+    given = call.attributes
     dx = run("convolution_plane_gradient", given, [dy, kernel], like(x, x.shape))
-    shape = like(x, kernel.shape)
-    dkernel = run("convolution_kernel_gradient", given, [x, dy], shape)
-    return dx, dkernel
+    types = [like(x, kernel.shape), like(x, (0,) if bias is None else bias.shape)]
+    dkernel, dbias = run("convolution_kernel_gradient", given, [x, dy], types)
+    return dx, dkernel, None if bias is None else dbias
 
 
-def _in_jax(padding, arrays, rest):
+def _in_jax(call, arrays, rest):
     """As `_value`."""
-    return plain.convolve(*arrays, padding)
+    x, kernel, bias = arrays
+    (p, q), (top, left) = call.phases.count, call.phases.skipped
+    y = plain.convolve(x, kernel, call.padding)
+    y = einops.rearrange(y, "n h w (p q g) -> n (h p) (w q) g", p=p, q=q)
+    height, width = call.phases.plane
+    y = y[:, top : top + height, left : left + width]
+    return y if bias is None else y + bias
 
 
 _convolve = differentiable(_value, _gradients, _in_jax)

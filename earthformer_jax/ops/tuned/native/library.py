@@ -50,6 +50,7 @@ HEADERS = (
     "dropout.h",
     "head.h",
     "layer.h",
+    "planes.h",
     "threads.h",
     "vectors.h",
 )

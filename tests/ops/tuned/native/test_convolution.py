@@ -121,6 +121,24 @@ def test_used(use):
     chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("factor", [(2, 3), (3, 2), (1, 4)])
+def test_phases_with_a_bias(factor):
+    """Of up-sampling; some phases begin before the plane, others end after it."""
+    x, kernel = arguments((2, 4, 5, 4), (3, 3, 4, 16))
+    plane = tuple(f * n for f, n in zip(factor, x.shape[1:3], strict=True))
+    bias = jnp.linspace(-1, 1, 16)
+
+    def function(x, kernel, bias):
+        return upsample_convolve(x, kernel, plane, bias)
+
+    text = jax.jit(function).lower(x, kernel, bias).as_text()
+    assert library.target("convolution") in text
+    found = value_and_gradients(function, x, kernel, bias)
+    with library.without():
+        wanted = value_and_gradients(function, x, kernel, bias)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-4)
+
+
 def test_what_is_not_used_is_not_computed():
     *shapes, padding = SIZES["same"]
     x, kernel = arguments(*shapes)
