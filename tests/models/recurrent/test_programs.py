@@ -19,6 +19,8 @@ from tests.programs import (
     shapes,
 )
 
+pytestmark = pytest.mark.usefixtures("without_native")
+
 STEPS = 6
 FIELD = shapes((2, STEPS, 8, 8, 16))
 OPTIONS = dict(filters=16, kernel_size=3, padding="same", return_sequences=True)
@@ -85,7 +87,6 @@ def test_predrnn():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_native")
 def test_fa_conv_lstm():
     """In a step products of 8 channels, their gradient, and part of them once more.
 
