@@ -5,6 +5,8 @@
 //
 // The arguments are described in convolution.py.
 
+#include <memory>
+
 #include "layer.h"
 #include "planes.h"
 #include "threads.h"
@@ -92,75 +94,67 @@ class Surroundings {
   float* const copy_;
 };
 
-// A kernel `[height, width, channels, results]` in panels of results, filled up with
-// zeros to whole vectors, and the biases of results.
+// A kernel `[height, width, channels, results]`, of whole vectors of results, and the
+// biases of results.
 class Kernel {
  public:
-  // turned: it is that of the gradient, which takes results back to channels, and the
-  //   given one is `[height, width, results, channels]`.
+  // biases: null if there are none.
   Kernel(const float* kernel, Sides sides, int64_t channels, int64_t results,
-         bool turned, Scratch& scratch)
+         const float* biases)
       : sides(sides),
         depth_(sides.width * channels),
-        columns_(whole_vectors(results)),
-        data_(scratch.take(floats(sides, channels, results) - columns_)),
-        biases_(scratch.take(columns_)) {
-    const int64_t taps = sides.height * sides.width;
-    for (int64_t tap = 0; tap < taps; tap++)
-      for (int64_t channel = 0; channel < channels; channel++)
-        for (int64_t result = 0; result < results; result++) {
-          const int64_t first = result / kPanel * kPanel;
-          const Rows to = panel(tap / sides.width, first);
-          const int64_t row = tap % sides.width * channels + channel;
-          to.row(row)[result - first] =
-              turned
-                  ? kernel[((taps - 1 - tap) * results + result) * channels + channel]
-                  : kernel[(tap * channels + channel) * results + result];
-        }
-  }
-
-  static int64_t floats(Sides sides, int64_t channels, int64_t results) {
-    return (sides.height * sides.width * channels + 1) * whole_vectors(results);
-  }
+        results_(results),
+        data_(const_cast<float*>(kernel)),
+        biases_(biases) {}
 
   const Sides sides;
 
-  // biases: `count`, the same for every phase of the results.
-  void set_biases(const float* biases, int64_t count) const {
-    for (int64_t n = 0; n < columns_ && count; n++) biases_[n] = biases[n % count];
-  }
-
-  // Adds up the products of all rows of the kernel, and biases, for one panel.
+  // Adds up the products of all rows of the kernel, and biases, for some results.
   // windows: as of `Surroundings`; `step` floats lie between positions.
   void multiply_by(Rows windows, int64_t step, const Part& part, int64_t first,
                    Rows out) const {
-    const int64_t columns = std::min(kPanel, columns_ - first);
-    for (int64_t n = 0; n < part.height * part.width; n++)
-      copy_floats(biases_ + first, columns, out.row(n));
+    const int64_t columns = std::min(kPanel, results_ - first);
     const int64_t pieces = (depth_ + kDepth - 1) / kDepth;
-    for (int64_t i = 0; i < sides.height; i++) {
-      const Rows own = panel(i, first);
+    for (int64_t n = 0; n < part.height * part.width && biases_; n++)
+      copy_floats(biases_ + first, columns, out.row(n));
+    for (int64_t i = 0; i < sides.height; i++)
       for (int64_t n = 0; n < pieces; n++) {
         const int64_t begin = depth_ * n / pieces;
         const int64_t depth = depth_ * (n + 1) / pieces - begin;
+        const Rows own = rows(i, begin, first);
         for (int64_t row = 0; row < part.height; row++) {
           const Matrix left{windows.row(row + i) + begin, step, 1};
-          multiply(left, part.width, depth, own.from_row(begin), own.step,
-                   out.from_row(row * part.width), true);
+          multiply(left, part.width, depth, own, columns,
+                   out.from_row(row * part.width), biases_ || i || n);
         }
       }
-    }
   }
 
  private:
-  Rows panel(int64_t row, int64_t first) const {
-    return {data_ + row * depth_ * columns_ + first * depth_,
-            std::min(kPanel, columns_ - first)};
+  Rows rows(int64_t row, int64_t begin, int64_t first) const {
+    return {data_ + (row * depth_ + begin) * results_ + first, results_};
   }
 
-  const int64_t depth_, columns_;
-  float *const data_, *const biases_;
+  const int64_t depth_, results_;
+  float* const data_;
+  const float* const biases_;
 };
+
+// The kernel that takes results back to channels, `[taps, results, channels]`, with
+// zeros after the channels up to whole vectors.
+void turn_kernel(const float* kernel, int64_t taps, int64_t channels, int64_t results,
+                 float* turned) {
+  const int64_t wide = whole_vectors(channels);
+  for (int64_t tap = 0; tap < taps; tap++) {
+    const float* const from = kernel + (taps - 1 - tap) * channels * results;
+    float* const to = turned + tap * results * wide;
+    for (int64_t first = 0; first < wide; first += kLanes)
+      for (int64_t result = 0; result < results; result++)
+        for (int64_t channel = first; channel < first + kLanes; channel++)
+          to[result * wide + channel] =
+              channel < channels ? from[channel * results + result] : 0.0f;
+  }
+}
 
 // results = planes convolved with the kernel.
 void convolve(const Planes& planes, const Kernel& kernel, int64_t top, int64_t left,
@@ -256,10 +250,11 @@ Sides sides_of(const F32& kernel) {
 ffi::Error call_convolution(F32 x, F32 kernel, F32 bias, Out y, Options options) {
   const Sides sides = sides_of(kernel);
   const Planes planes(x), results = options.results(*y);
-  Scratch weights(Kernel::floats(sides, planes.channels, results.channels));
-  const Kernel own(kernel.typed_data(), sides, planes.channels, results.channels, false,
-                   weights);
-  own.set_biases(bias.typed_data(), bias.element_count());
+  std::vector<float> biases;  // of all phases
+  for (int64_t n = 0; n < results.channels && bias.element_count(); n++)
+    biases.push_back(bias.typed_data()[n % bias.element_count()]);
+  const Kernel own(kernel.typed_data(), sides, planes.channels, results.channels,
+                   biases.empty() ? nullptr : biases.data());
   convolve(planes, own, options.top, options.left, results, options.threads);
   return ffi::Error::Success();
 }
@@ -267,9 +262,12 @@ ffi::Error call_convolution(F32 x, F32 kernel, F32 bias, Out y, Options options)
 ffi::Error call_plane_gradient(F32 dy, F32 kernel, Out dx, Options options) {
   const Sides sides = sides_of(kernel);
   const Planes dresults = options.results(dy), planes(*dx);
-  Scratch weights(Kernel::floats(sides, dresults.channels, planes.channels));
-  const Kernel turned(kernel.typed_data(), sides, dresults.channels, planes.channels,
-                      true, weights);
+  const int64_t wide = whole_vectors(planes.channels);
+  const int64_t taps = sides.height * sides.width;
+  const std::unique_ptr<float[]> data(new float[taps * dresults.channels * wide]);
+  turn_kernel(kernel.typed_data(), taps, planes.channels, dresults.channels,
+              data.get());
+  const Kernel turned(data.get(), sides, dresults.channels, wide, nullptr);
   convolve(dresults, turned, sides.height - 1 - options.top,
            sides.width - 1 - options.left, planes, options.threads);
   return ffi::Error::Success();
