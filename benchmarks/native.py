@@ -3,12 +3,12 @@ r"""Layers and models of the Earthformer with functions in C++ and without them.
     python benchmarks/native.py
     python benchmarks/native.py --cases enso --modes train --out native.json
 
-Time of the layers of N-body MNIST that there are in C++ (see layers.py), with dropout
-in the gradient, one example on one device; then of whole programs, forward and a
-training step (see earthformer.py). Both variants are compiled in one process and take
-turns, call by call, so that other load on the machine affects both. Uses large memory
-pages, as the command line does. A device has all cores of the process if the examples
-cannot be shared; `taskset -c 0` gives it one.
+Time of the layers of N-body MNIST that there are in C++ (see layers.py), one example on
+one device, with dropout in the gradient where there is any; then of whole programs,
+forward and a training step (see earthformer.py). Both variants are compiled in one
+process and take turns, call by call, so that other load on the machine affects both.
+Uses large memory pages, as the command line does. A device has all cores of the process
+if the examples cannot be shared; `taskset -c 0` gives it one.
 """
 
 import argparse
@@ -28,13 +28,17 @@ import numpy as np  # noqa: E402
 
 from benchmarks import cases, jax_cpu, layers, machine, options, report  # noqa: E402
 from benchmarks.worker_jax import Ours  # noqa: E402
+from earthformer_jax.layers.convolution import FrameConv  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
+from earthformer_jax.layers.resample import Upsample  # noqa: E402
 from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
 from earthformer_jax.ops.tuned.native import library  # noqa: E402
 from earthformer_jax.run import cpu  # noqa: E402
 
 VARIANTS = {"jax": library.without, "cpp": contextlib.nullcontext}
 MODES = ("forward", "train")
+DROPPING = (CuboidSelfAttention, FeedForward)  # layers with dropout
+OTHERS = (FrameConv, Upsample)
 
 
 def in_turns(
@@ -60,7 +64,7 @@ def of_layers(levels: int, rounds: int) -> list[dict]:
     for level, shape in enumerate(layers.LEVELS[:levels]):
         x = jnp.asarray(random.normal(size=(1, *shape)), jnp.float32)
         for layer in layers.layers(shape):
-            if not isinstance(layer.module, CuboidSelfAttention | FeedForward):
+            if not isinstance(layer.module, (*DROPPING, *OTHERS)):
                 continue
             if len(layer.shapes) > 1:  # global vectors
                 continue
@@ -93,8 +97,11 @@ def _directions(module) -> dict[str, Callable]:
         return jax.tree.leaves(module.apply(variables, x, **how))[0]
 
     def gradient(variables, x):
-        how = dict(train=True, rngs={"dropout": jax.random.key(1)})
-        return jax.vjp(lambda v, x: field(v, x, **how), variables, x)[1](x)
+        how: dict = {}
+        if isinstance(module, DROPPING):
+            how = dict(train=True, rngs={"dropout": jax.random.key(1)})
+        y, pull = jax.vjp(lambda v, x: field(v, x, **how), variables, x)
+        return pull(y)
 
     return dict(forward=field, gradient=gradient)
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from earthformer_jax.ops.tuned.native import library
 
+LANES = 16  # numbers in a vector: rows of weights consist of whole ones
+
 
 def run(
     function: str,

@@ -20,12 +20,12 @@ from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.ops.tuned.native.calls import (
+    LANES,
     differentiable,
     like,
     run,
     sizes_are_known,
 )
-from earthformer_jax.ops.tuned.native.feed_forward import LANES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,13 +22,12 @@ from earthformer_jax.ops.norm import layer_norm
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.ops.tuned.native.calls import (
+    LANES,
     differentiable,
     like,
     run,
     sizes_are_known,
 )
-
-LANES = 16  # numbers in a vector: rows consist of whole ones
 
 
 class Weights(NamedTuple):

@@ -26,12 +26,12 @@ from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
 from earthformer_jax.ops.tuned.native import attention, library
 from earthformer_jax.ops.tuned.native.calls import (
+    LANES,
     differentiable,
     like,
     run,
     sizes_are_known,
 )
-from earthformer_jax.ops.tuned.native.feed_forward import LANES
 
 
 class Weights(NamedTuple):
