@@ -1,14 +1,15 @@
 r"""Layers and models of the Earthformer with functions in C++ and without them.
 
-    python benchmarks/native.py
-    python benchmarks/native.py --cases enso --modes train --out native.json
+    taskset -c 0 python benchmarks/native.py --out layers.json
+    python benchmarks/native.py --cases enso,nbody --batch 2 --out models.json
 
-Time of the layers of N-body MNIST that there are in C++ (see layers.py), one example on
-one device, with dropout in the gradient where there is any; then of whole programs,
-forward and a training step (see earthformer.py). Both variants are compiled in one
-process and take turns, call by call, so that other load on the machine affects both.
-Uses large memory pages, as the command line does. A device has all cores of the process
-if the examples cannot be shared; `taskset -c 0` gives it one.
+By itself: the layers of N-body MNIST that there are in C++ (see layers.py), one example
+on one device, with dropout in the gradient where there is any. A device has all cores
+of the process; `taskset -c 0` gives it one. With --cases: whole programs, forward and a
+training step (see earthformer.py), the batch shared by as many devices as there are
+cores. Both variants are compiled in one process and take turns, call by call, so that
+other load on the machine affects both. Uses large memory pages, as the command line
+does.
 """
 
 import argparse
@@ -145,13 +146,13 @@ def main() -> None:
     )
     known = ",".join(cases.CASES)
     parser.add_argument(
-        "--levels", type=int, default=2, choices=(0, 1, 2), help="of layers"
+        "--levels", type=int, default=2, choices=(1, 2), help="of layers"
     )
     parser.add_argument(
         "--cases",
         type=options.names(cases.CASES),
-        default=["enso", "nbody"],
-        help=f"whole models: {known}; or ''",
+        default=[],
+        help=f"whole models, in place of layers: {known}",
     )
     parser.add_argument("--modes", type=options.names(MODES), default=list(MODES))
     parser.add_argument("--batch", type=options.positive, default=2)
@@ -162,12 +163,14 @@ def main() -> None:
         "--out", type=pathlib.Path, help="JSON file; a .md file is written next to it"
     )
     a = parser.parse_args()
-    devices = machine.largest_divisor(a.batch, machine.cores())
+    devices = machine.largest_divisor(a.batch, machine.cores()) if a.cases else 1
     jax_cpu.data_mesh(devices)
     if not library.available():
         parser.error("there are no functions in C++ here: they need a C++ compiler")
-    rows = of_layers(a.levels, a.rounds)
-    rows += of_models(a.cases, a.modes, a.batch, devices, a.rounds)
+    if a.cases:
+        rows = of_models(a.cases, a.modes, a.batch, devices, a.rounds)
+    else:
+        rows = of_layers(a.levels, a.rounds)
     found = dict(
         machine=machine.describe() | dict(versions={"jax": jax.__version__}),
         setting={k: v for k, v in vars(a).items() if k != "out"}
