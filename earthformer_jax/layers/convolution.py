@@ -67,7 +67,8 @@ class Conv(nn.Module):
             padding = plane_padding(
                 x.shape[1:3], self.kernel_size, padding.lower(), self.strides
             )
-        padding = tuple(map(tuple, padding))
+        (top, bottom), (left, right) = padding
+        padding = ((top, bottom), (left, right))
         if tuple(self.strides) == (1, 1):
             return convolve(x, kernel, padding, bias)
         return plain.convolve(x, kernel, padding, bias, strides=self.strides)

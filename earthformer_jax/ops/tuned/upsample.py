@@ -37,7 +37,7 @@ class Windows(NamedTuple):
     """
 
     taps: np.ndarray
-    padding: Pair
+    padding: tuple[int, int]
     skipped: int
 
 

@@ -239,6 +239,7 @@ def test_bfloat16_keeps_float32_parameters_and_forecasts():
     assert np.abs(forecast - want).mean() < 0.03 * np.abs(want).max()
 
 
+@pytest.mark.usefixtures("without_native")
 def test_more_frames_make_no_longer_program():
     """Frames are channels: 10 to 10 and 20 to 20 are the same operations, but for a
     few where the head has less than 16 channels."""
