@@ -3,23 +3,24 @@ r"""Layers and models of the Earthformer with functions in C++ and without them.
     taskset -c 0 python benchmarks/native.py --out layers.json
     python benchmarks/native.py --cases enso,nbody --batch 2 --out models.json
 
-By itself: the layers of N-body MNIST that there are in C++ (see layers.py), one example
-on one device, with dropout in the gradient where there is any. A device has all cores
-of the process; `taskset -c 0` gives it one. With --cases: whole programs, forward and a
-training step (see earthformer.py), the batch shared by as many devices as there are
-cores. Both variants are compiled in one process and take turns, call by call, so that
-other load on the machine affects both. Uses large memory pages, as the command line
-does.
+By itself: convolutions of planes, next to XLA's own, and those layers of N-body MNIST
+that there are in C++ (see layers.py), one example on one device, with dropout in the
+gradient where there is any. A device has all cores of the process; `taskset -c 0` gives
+it one. With --cases: whole programs, forward and a training step (see earthformer.py),
+the batch shared by as many devices as there are cores. Both variants are compiled in
+one process and take turns, call by call, so that other load on the machine affects
+both. Uses large memory pages, as the command line does.
 """
 
 import argparse
 import contextlib
+import functools
 import itertools
 import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
@@ -33,6 +34,7 @@ from earthformer_jax.layers.convolution import FrameConv  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
 from earthformer_jax.layers.resample import Upsample  # noqa: E402
 from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
+from earthformer_jax.ops.tuned import frame_convolution  # noqa: E402
 from earthformer_jax.ops.tuned.native import library  # noqa: E402
 from earthformer_jax.run import cpu  # noqa: E402
 
@@ -40,6 +42,13 @@ VARIANTS = {"jax": library.without, "cpp": contextlib.nullcontext}
 MODES = ("forward", "train")
 DROPPING = (CuboidSelfAttention, FeedForward)  # layers with dropout
 OTHERS = (FrameConv, Upsample)
+# Planes, their sides, channels before and after, side of the kernel.
+CONVOLUTIONS = (
+    (12, 128, 64, 64, 3),
+    (12, 64, 128, 128, 3),
+    (10, 32, 64, 64, 3),
+    (8, 16, 128, 512, 5),
+)
 
 
 def in_turns(
@@ -77,6 +86,34 @@ def of_layers(levels: int, rounds: int) -> list[dict]:
                 }
                 what = f"level {level}, {layer.name}"
                 found.append(row(what, mode, 1, in_turns(measures, rounds)))
+    return found
+
+
+def of_convolutions(sizes: Sequence[tuple[int, ...]], rounds: int) -> list[dict]:
+    """Convolutions by themselves, and the gradients of planes and of kernels."""
+    random, found = np.random.default_rng(0), []
+    for n, side, c, g, k in sizes:
+        shapes = (n, side, side, c), (k, k, c, g), (n, side, side, g)
+        arrays = [jnp.asarray(random.normal(size=x), jnp.float32) for x in shapes]
+        convolve = functools.partial(
+            frame_convolution.convolve, padding=((k // 2, k // 2),) * 2
+        )
+
+        def gradients(number, x, kernel, dy, convolve=convolve):
+            return jax.vjp(convolve, x, kernel)[1](dy)[number]
+
+        directions = {
+            "forward": lambda x, kernel, dy, convolve=convolve: convolve(x, kernel),
+            "gradient of planes": functools.partial(gradients, 0),
+            "gradient of kernel": functools.partial(gradients, 1),
+        }
+        for mode, function in directions.items():
+            measures = {
+                name: _timed(function, context, *arrays)
+                for name, context in VARIANTS.items()
+            }
+            what = f"{n} of {side} x {side}, {c} to {g}, {k} x {k}"
+            found.append(row(what, mode, 1, in_turns(measures, rounds)))
     return found
 
 
@@ -146,7 +183,7 @@ def main() -> None:
     )
     known = ",".join(cases.CASES)
     parser.add_argument(
-        "--levels", type=int, default=2, choices=(1, 2), help="of layers"
+        "--levels", type=int, default=2, choices=(0, 1, 2), help="of layers"
     )
     parser.add_argument(
         "--cases",
@@ -170,7 +207,7 @@ def main() -> None:
     if a.cases:
         rows = of_models(a.cases, a.modes, a.batch, devices, a.rounds)
     else:
-        rows = of_layers(a.levels, a.rounds)
+        rows = of_convolutions(CONVOLUTIONS, a.rounds) + of_layers(a.levels, a.rounds)
     found = dict(
         machine=machine.describe() | dict(versions={"jax": jax.__version__}),
         setting={k: v for k, v in vars(a).items() if k != "out"}

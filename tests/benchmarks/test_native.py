@@ -30,3 +30,13 @@ def test_of_tiny_models(monkeypatch):
     (row,) = native.of_models(["tiny"], ["forward"], batch=1, devices=1, rounds=1)
     assert row["what"] == "tiny"
     assert all(seconds > 0 for seconds in row["medians"].values())
+
+
+def test_of_small_convolutions():
+    rows = native.of_convolutions([(1, 4, 16, 16, 3)], rounds=1)
+    assert [row["mode"] for row in rows] == [
+        "forward",
+        "gradient of planes",
+        "gradient of kernel",
+    ]
+    assert rows[0]["what"] == "1 of 4 x 4, 16 to 16, 3 x 3"
