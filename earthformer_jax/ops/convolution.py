@@ -94,7 +94,7 @@ def convolve(
     Raises:
         ValueError: for other shapes.
     """
-    _check_planes(x, kernel)
+    _check_planes(x, kernel, bias)
     if wrap:
         x = pad(x, ((0, 0), padding[1]), wrap=True)
         padding = (padding[0], (0, 0))
@@ -120,7 +120,7 @@ def convolve_frames(
     Raises:
         ValueError: for other shapes.
     """
-    check_frames(x, kernel)
+    check_frames(x, kernel, bias)
     frames = einops.rearrange(x, "b t h w c -> (b t) h w c")
     y = convolve(frames, kernel, frame_padding(kernel), bias)
     return einops.rearrange(y, "(b t) h w g -> b t h w g", b=x.shape[0])
@@ -132,7 +132,9 @@ def frame_padding(kernel: jax.Array) -> Padding:
     return ((kh // 2, kh // 2), (kw // 2, kw // 2))
 
 
-def check_frames(x: jax.Array, kernel: jax.Array) -> None:
+def check_frames(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None
+) -> None:
     """Refuses other arguments of `convolve_frames`.
 
     Raises:
@@ -148,6 +150,7 @@ def check_frames(x: jax.Array, kernel: jax.Array) -> None:
         raise ValueError(
             f"kernels need odd sides so that frames keep their size; got {kh} x {kw}"
         )
+    check_bias(bias, kernel)
 
 
 def convolve_clips(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -221,9 +224,16 @@ def enlarge(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )
 
 
-def _check_planes(x, kernel):
+def _check_planes(x, kernel, bias=None):
     sizes = check_array("x", x, "n h w c")
     check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
+    check_bias(bias, kernel)
+
+
+def check_bias(bias: jax.Array | None, kernel: jax.Array) -> None:
+    """Raises ValueError unless there is a number for each channel, or no bias."""
+    if bias is not None:
+        check_array("bias", bias, "g", dict(g=kernel.shape[-1]))
 
 
 def odd_side(kernel: jax.Array) -> int:

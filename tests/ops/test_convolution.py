@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from earthformer_jax.ops import convolution
-from earthformer_jax.ops.tuned import loop_convolution, strided
+from earthformer_jax.ops import convolution, resample
+from earthformer_jax.ops.tuned import (
+    frame_convolution,
+    loop_convolution,
+    strided,
+    upsample,
+)
 from earthformer_jax.ops.tuned.loop_convolution import convolve_in_loop
 
 
@@ -106,3 +111,24 @@ def test_refusals():
         convolution.plane_padding((4, 4), (3, 3), "reflect")
     with pytest.raises(ValueError, match=r"spans \(5, 3\) does not fit .* \(4, 4\)"):
         convolution.output_plane((4, 4), (3, 3), ((0, 0), (0, 0)), dilation=(2, 1))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, k, b: convolution.convolve(x, k, ((1, 1), (1, 1)), b),
+        lambda x, k, b: frame_convolution.convolve(x, k, ((1, 1), (1, 1)), b),
+        lambda x, k, b: convolution.convolve_frames(x[None], k, b),
+        lambda x, k, b: frame_convolution.convolve_frames(x[None], k, b),
+        lambda x, k, b: resample.upsample_convolve(x, k, (8, 8), b),
+        lambda x, k, b: upsample.upsample_convolve(x, k, (8, 8), b),
+    ],
+)
+@pytest.mark.parametrize("channels", [2, 16])
+def test_a_bias_of_another_size(function, channels):
+    """It would be added to the wrong axis, or to all channels."""
+    x, kernel = draw(1, 4, 4, 2), draw(3, 3, 2, channels)
+    assert function(x, kernel, jnp.zeros(channels)).shape[-1] == channels
+    for shape in ((1,), (4, channels)):
+        with pytest.raises(ValueError, match="bias has shape"):
+            function(x, kernel, jnp.zeros(shape))

@@ -55,7 +55,7 @@ def convolve_frames(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None
 ) -> jax.Array:
     """As `ops.convolution.convolve_frames`."""
-    plain.check_frames(x, kernel)
+    plain.check_frames(x, kernel, bias)
     planes, padding = x.reshape(-1, *x.shape[2:]), plain.frame_padding(kernel)
     if native.suits(planes, kernel, padding, bias):
         y = native.convolve(planes, kernel, padding, bias)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.ops import resample as plain
-from earthformer_jax.ops.convolution import Padding, Pair, convolve, pad
+from earthformer_jax.ops.convolution import Padding, Pair, check_bias, convolve, pad
 from earthformer_jax.ops.dense import add, widen
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
@@ -108,6 +108,7 @@ def upsample_convolve(
     fh, fw = plane[0] // h, plane[1] // w
     if (fh * h, fw * w) != tuple(plane) or not kh % 2 or not kw % 2:
         return plain.upsample_convolve(x, kernel, plane, bias)
+    check_bias(bias, kernel)
     rows, columns = windows(fh, kh), windows(fw, kw)
     folded = jnp.einsum(
         "pia,qjb,abcg->ijcpqg",
