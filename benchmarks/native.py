@@ -4,7 +4,7 @@ r"""Layers and models of the Earthformer with functions in C++ and without them.
     python benchmarks/native.py --cases enso,nbody --batch 2 --out models.json
 
 By itself: convolutions of planes, next to XLA's own, and those layers of N-body MNIST
-that there are in C++ (see layers.py), one example on one device, with dropout in the
+that are in C++ (see layers.py), one example on one device, with dropout in the
 gradient where there is any. A device has all cores of the process; `taskset -c 0` gives
 it one. With --cases: whole programs, forward and a training step (see earthformer.py),
 the batch shared by as many devices as there are cores. Both variants are compiled in
@@ -80,12 +80,9 @@ def of_layers(levels: int, rounds: int) -> list[dict]:
                 continue
             variables = layer.module.init(jax.random.key(0), x)
             for mode, function in _directions(layer.module).items():
-                measures = {
-                    name: _timed(function, context, variables, x)
-                    for name, context in VARIANTS.items()
-                }
                 what = f"level {level}, {layer.name}"
-                found.append(row(what, mode, 1, in_turns(measures, rounds)))
+                seconds = _of_variants(function, (variables, x), rounds)
+                found.append(row(what, mode, 1, seconds))
     return found
 
 
@@ -108,13 +105,18 @@ def of_convolutions(sizes: Sequence[tuple[int, ...]], rounds: int) -> list[dict]
             "gradient of kernel": functools.partial(gradients, 1),
         }
         for mode, function in directions.items():
-            measures = {
-                name: _timed(function, context, *arrays)
-                for name, context in VARIANTS.items()
-            }
             what = f"{n} of {side} x {side}, {c} to {g}, {k} x {k}"
-            found.append(row(what, mode, 1, in_turns(measures, rounds)))
+            found.append(row(what, mode, n, _of_variants(function, arrays, rounds)))
     return found
+
+
+def _of_variants(function, arguments, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a function of arrays, by variant."""
+    measures = {
+        name: _timed(function, context, *arguments)
+        for name, context in VARIANTS.items()
+    }
+    return in_turns(measures, rounds)
 
 
 def _timed(function, context, *arguments) -> Callable[[], float]:

@@ -60,10 +60,10 @@ def convolve_in_loop(
     x: jax.Array, kernel: jax.Array, padding: Padding, *, wrap: bool = False
 ) -> jax.Array:
     """As `ops.convolution.convolve` with stride 1 and no dilation."""
-    if wrap and native.suits(x, kernel, padding):
-        x, padding = pad(x, ((0, 0), padding[1]), wrap=True), (padding[0], (0, 0))
-        wrap = False
-    if not wrap and native.suits(x, kernel, padding):
+    if native.suits(x, kernel, padding):
+        if wrap:
+            rows, columns = padding
+            x, padding = pad(x, ((0, 0), columns), wrap=True), (rows, (0, 0))
         return native.convolve(x, kernel, padding)
     return _convolve(*vary_alike(x, kernel), padding, wrap)
 

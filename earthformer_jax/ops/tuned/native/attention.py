@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.ops import attention as plain
-from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.dropout import Reordered, drop, threshold
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
-from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.ops.tuned.native.calls import (
     differentiable,
+    given,
     like,
     run,
     sizes_are_known,
+    suit,
 )
 
 # Of one head and cuboid. Larger ones leave the cache: with 1,024 queries and keys the
@@ -50,23 +50,19 @@ def suits(
     del others
     near = query, key, value
     far = global_query, global_key, global_value, bias
-    arrays = *near, *(x for x in far if x is not None)
-    if not all(getattr(x, "dtype", None) == jnp.float32 for x in arrays):
+    if any(getattr(x, "ndim", None) != 5 for x in near):
         return False
-    if any(x.ndim != 5 for x in near) or not sizes_are_known(*arrays):
+    if not sizes_are_known(*near, *(x for x in far if x is not None)):
         return False
     keys = key.shape[2] + (0 if global_key is None else global_key.shape[1])
     widths = {x.shape[-1] for x in (*near, global_value) if x is not None}
     return (
         len(widths) == 1
         and 0 < query.shape[2] * keys <= MOST_SCORES
-        and query.size > 0
         and (mask is None or isinstance(mask, np.ndarray))
         and (reordered is None or reordered.axis == 1)
         and 0.0 <= dropout_rate < 1.0
-        and split.parts(query) == 1
-        and len(query) % split.shares(query) == 0
-        and library.available()
+        and suit(*near, *far)
     )
 
 
@@ -258,10 +254,10 @@ def _given(arrays, rest):
     """The arrays in the order of attention.cc; what there is not has no elements."""
     (near, bias, far), (mask, *numbers) = arrays, rest
     query, key, value = near[0], near[-1], near[-1]
-    floats = [jnp.zeros(0) if x is None else x for x in (bias, *far)]
-    mask = jnp.zeros(0, bool) if mask is None else mask
-    numbers = [jnp.zeros(0, jnp.uint32) if x is None else x for x in numbers]
-    return vary_like([query, key, value, floats[0], mask, *floats[1:], *numbers])
+    numbers = [given(x, jnp.uint32) for x in numbers]
+    return vary_like(
+        [query, key, value, given(bias), given(mask, bool), *map(given, far), *numbers]
+    )
 
 
 _attend = differentiable(_value, _gradients, in_jax)

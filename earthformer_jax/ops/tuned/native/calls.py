@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.tuned.native import library
 
 LANES = 16  # numbers in a vector: rows of weights consist of whole ones
@@ -41,6 +43,29 @@ def threads() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, cores // jax.local_device_count())
+
+
+def suit(x: jax.Array, *others: jax.Array | None) -> bool:
+    """Whether functions in C++ take these arrays, and there are any functions.
+
+    Args:
+        x: with examples first, which devices share equally, or not at all.
+        *others: any arrays, or None.
+    """
+    arrays = x, *(array for array in others if array is not None)
+    return (
+        all(getattr(array, "dtype", None) == jnp.float32 for array in arrays)
+        and sizes_are_known(*arrays)
+        and x.size > 0
+        and split.parts(x) == 1
+        and len(x) % split.shares(x) == 0
+        and library.available()
+    )
+
+
+def given(x: jax.Array | None, dtype: Any = jnp.float32) -> jax.Array:
+    """The array; in place of None one without elements, as functions in C++ expect."""
+    return jnp.zeros(0, dtype) if x is None else x
 
 
 def sizes_are_known(*arrays: jax.Array) -> bool:

@@ -115,8 +115,9 @@ class Kernel {
                    Rows out) const {
     const int64_t columns = std::min(kPanel, results_ - first);
     const int64_t pieces = (depth_ + kDepth - 1) / kDepth;
-    for (int64_t n = 0; n < part.height * part.width && biases_; n++)
-      copy_floats(biases_ + first, columns, out.row(n));
+    if (biases_)
+      for (int64_t n = 0; n < part.height * part.width; n++)
+        copy_floats(biases_ + first, columns, out.row(n));
     for (int64_t i = 0; i < sides.height; i++)
       for (int64_t n = 0; n < pieces; n++) {
         const int64_t begin = depth_ * n / pieces;
@@ -251,8 +252,9 @@ ffi::Error call_convolution(F32 x, F32 kernel, F32 bias, Out y, Options options)
   const Sides sides = sides_of(kernel);
   const Planes planes(x), results = options.results(*y);
   std::vector<float> biases;  // of all phases
-  for (int64_t n = 0; n < results.channels && bias.element_count(); n++)
-    biases.push_back(bias.typed_data()[n % bias.element_count()]);
+  if (const int64_t count = bias.element_count())
+    for (int64_t n = 0; n < results.channels; n++)
+      biases.push_back(bias.typed_data()[n % count]);
   const Kernel own(kernel.typed_data(), sides, planes.channels, results.channels,
                    biases.empty() ? nullptr : biases.data());
   convolve(planes, own, options.top, options.left, results, options.threads);
@@ -289,10 +291,11 @@ ffi::Error call_kernel_gradient(F32 x, F32 dy, Out dkernel, Out dbias,
   });
   sums.add_up();
   bias_sums.add_up();
-  const int64_t biases = dbias->element_count();
-  std::fill(dbias->typed_data(), dbias->typed_data() + biases, 0.0f);
-  for (int64_t n = 0; n < dresults.channels && biases; n++)
-    dbias->typed_data()[n % biases] += of_phases[n];
+  if (const int64_t biases = dbias->element_count()) {
+    std::fill(dbias->typed_data(), dbias->typed_data() + biases, 0.0f);
+    for (int64_t n = 0; n < dresults.channels; n++)
+      dbias->typed_data()[n % biases] += of_phases[n];
+  }
   return ffi::Error::Success();
 }
 

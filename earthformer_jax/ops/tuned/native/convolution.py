@@ -15,16 +15,16 @@ import jax.numpy as jnp
 from earthformer_jax.checks import check_array
 from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.convolution import Padding, Pair, output_plane
-from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
-from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.ops.tuned.native.calls import (
     LANES,
     differentiable,
+    given,
     like,
     run,
     sizes_are_known,
+    suit,
 )
 
 
@@ -54,20 +54,15 @@ def suits(
     if x.ndim != 4 or kernel.ndim != 4 or not sizes_are_known(x, kernel):
         return False
     kh, kw, _, g = kernel.shape
-    arrays = (x, kernel) if bias is None else (x, kernel, bias)
     return (
-        all(array.dtype == jnp.float32 for array in arrays)
-        and kh * kw > 1
+        kh * kw > 1  # others are products of matrices, at which XLA is fast
         and g % LANES == 0
         and all(
             0 <= zeros < side
             for side, pads in zip((kh, kw), padding, strict=True)
             for zeros in pads
         )
-        and x.size > 0
-        and split.parts(x) == 1
-        and len(x) % split.shares(x) == 0
-        and library.available()
+        and suit(x, kernel, bias)
     )
 
 
@@ -132,17 +127,17 @@ def _value(call, arrays, rest):
     x, kernel, bias = arrays
     p, q = call.phases.count
     shape = len(x), *call.phases.plane, kernel.shape[-1] // (p * q)
-    given = x, kernel, jnp.zeros(0) if bias is None else bias
-    return run("convolution", call.attributes, vary_like(given), like(x, shape))
+    operands = vary_like((x, kernel, given(bias)))
+    return run("convolution", call.attributes, operands, like(x, shape))
 
 
 def _gradients(call, arrays, rest, dy):
     """Of the arrays, in two calls: where only one is used, only that is computed."""
     x, kernel, bias = arrays
-    given = call.attributes
-    dx = run("convolution_plane_gradient", given, [dy, kernel], like(x, x.shape))
+    options = call.attributes
+    dx = run("convolution_plane_gradient", options, [dy, kernel], like(x, x.shape))
     types = [like(x, kernel.shape), like(x, (0,) if bias is None else bias.shape)]
-    dkernel, dbias = run("convolution_kernel_gradient", given, [x, dy], types)
+    dkernel, dbias = run("convolution_kernel_gradient", options, [x, dy], types)
     return dx, dkernel, None if bias is None else dbias
 
 

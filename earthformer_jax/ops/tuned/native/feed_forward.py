@@ -14,19 +14,18 @@ import jax.numpy as jnp
 
 from earthformer_jax.checks import check_array
 from earthformer_jax.ops import dropout
-from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.gelu import gelu
 from earthformer_jax.ops.norm import layer_norm
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
-from earthformer_jax.ops.tuned.native import library
 from earthformer_jax.ops.tuned.native.calls import (
     LANES,
     differentiable,
+    given,
     like,
     run,
-    sizes_are_known,
+    suit,
 )
 
 
@@ -55,17 +54,8 @@ AXES = ("c", "c", "c h", "h", "h c", "c")  # of the weights
 
 def suits(x: jax.Array, weights: Weights) -> bool:
     """Whether `feed_forward` takes these arrays."""
-    arrays = (x, *weights)
-    return (
-        sizes_are_known(x)
-        and all(array.dtype == jnp.float32 for array in arrays)
-        and all(size % LANES == 0 for size in weights.widen.shape)
-        and x.ndim > 2
-        and x.size > 0
-        and split.parts(x) == 1
-        and len(x) % split.shares(x) == 0
-        and library.available()
-    )
+    whole = all(size % LANES == 0 for size in weights.widen.shape)
+    return whole and x.ndim > 2 and suit(x, *weights)
 
 
 def feed_forward(
@@ -172,8 +162,7 @@ def _in_jax(call, arrays, rest):
 def _given(arrays, rest):
     """The arrays in the order of feed_forward.cc."""
     (x, weights), (example, *words) = arrays, rest
-    words = [jnp.zeros(0, jnp.uint32) if each is None else each for each in words]
-    return vary_like([x, *weights, example, *words])
+    return vary_like([x, *weights, example, *(given(y, jnp.uint32) for y in words)])
 
 
 _feed_forward = differentiable(_value, _gradients, _in_jax)

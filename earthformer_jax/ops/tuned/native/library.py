@@ -4,9 +4,9 @@
         ...
 
 A compiler is looked for when a program for a CPU first needs a function: the one named
-by CXX, c++, g++ or clang++. It compiles for the very processor (-march=native), in five
-seconds. EARTHFORMER_JAX_NATIVE=0 in the environment has the same effect as `without`
-for everything.
+by CXX, c++, g++ or clang++. It compiles for the very processor (-march=native), which
+takes about ten seconds. EARTHFORMER_JAX_NATIVE=0 in the environment has the same effect
+as `without` for everything.
 """
 
 import concurrent.futures

@@ -18,19 +18,20 @@ import numpy as np
 from earthformer_jax.checks import check_array
 from earthformer_jax.ops import cuboid, dropout
 from earthformer_jax.ops.cuboid import CuboidSpec
-from earthformer_jax.ops.devices import split
 from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.norm import layer_norm
 from earthformer_jax.ops.resample import Grid
 from earthformer_jax.ops.tuned.hashed_key import hashed_bits, key_words, positions
-from earthformer_jax.ops.tuned.native import attention, library
+from earthformer_jax.ops.tuned.native import attention
 from earthformer_jax.ops.tuned.native.calls import (
     LANES,
     differentiable,
+    given,
     like,
     run,
     sizes_are_known,
+    suit,
 )
 
 
@@ -83,19 +84,14 @@ def suits(x: jax.Array, weights: Weights, options: Options) -> bool:
     if not sizes_are_known(x):
         return False
     grid, spec = x.shape[1:4], options.spec
-    arrays = [array for array in (x, *weights) if array is not None]
     return (
-        all(array.dtype == jnp.float32 for array in arrays)
-        and x.shape[-1] % LANES == 0
+        x.shape[-1] % LANES == 0
         and x.shape[-1] % options.heads == 0
         and weights.qkv.shape[1] == 3 * x.shape[-1]
         and spec.volume**2 <= attention.MOST_SCORES
         and tuple(spec.padded(grid)) == tuple(grid)
         and max(options.rate, options.out_rate) < 1
-        and x.size > 0
-        and split.parts(x) == 1
-        and len(x) % split.shares(x) == 0
-        and library.available()
+        and suit(x, *weights)
     )
 
 
@@ -257,16 +253,11 @@ def _in_jax(call, arrays, rest):
 
 def _given(arrays, rest):
     """The arrays in the order of self_attention.cc; without elements if None."""
-    (x, weights), empty = arrays, jnp.zeros(0)
-    words = [
-        jnp.zeros(0, jnp.uint32) if y is None else y
-        for y in (rest["words"], rest["out_words"])
-    ]
-    mask = jnp.zeros(0, bool) if rest["mask"] is None else rest["mask"]
-    bias = empty if weights.bias is None else weights.bias
+    x, weights = arrays
+    words = [given(rest[name], jnp.uint32) for name in ("words", "out_words")]
     return vary_like(
-        [x, rest["position"], *weights[:-1], bias, mask]
-        + [rest["example"], rest["cuboid"], *words]
+        [x, rest["position"], *weights[:-1], given(weights.bias)]
+        + [given(rest["mask"], bool), rest["example"], rest["cuboid"], *words]
     )
 
 
