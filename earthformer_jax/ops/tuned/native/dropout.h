@@ -37,20 +37,22 @@ class Dropout {
 
   bool on() const { return on_; }
 
-  Floats factors(Words position) const {
-    const Ints kept = mixed(position * step_ + start_) >= threshold_;
-    return only_where(kept, all(factor_));
-  }
+  Floats factors(Words position) const { return drawn(position * step_ + start_); }
 
   // Calls use(column, factors) for a row whose first element is at a position.
   template <typename Use>
   void each(uint32_t position, int64_t columns, Use use) const {
-    const Words lane = counted(1);
-    for (int64_t i = 0; i < columns; i += kLanes)
-      use(i, on_ ? factors(lane + static_cast<uint32_t>(position + i)) : all(1.0f));
+    Words at = (counted(1) + position) * step_ + start_;
+    for (int64_t i = 0; i < columns; i += kLanes, at += kLanes * step_)
+      use(i, on_ ? drawn(at) : all(1.0f));
   }
 
  private:
+  Floats drawn(Words counter) const {
+    const Ints kept = mixed(counter) >= threshold_;
+    return only_where(kept, all(factor_));
+  }
+
   const bool on_;
   const uint32_t threshold_;
   const float factor_;

@@ -34,23 +34,25 @@ struct Arguments {
   int64_t rows() const { return x.dimensions()[0] * places(); }
 };
 
-// The normal distribution function and density. The function is that of Abramowitz and
-// Stegun 1964, formula 7.1.26, within 1e-7.
-struct Normal {
-  Floats below, density;
+// GELU, x times the normal distribution function, and its slope. The function is that
+// of Abramowitz and Stegun 1964, formula 7.1.26, within 1e-7.
+struct Gelu {
+  Floats value, slope;
 
-  explicit Normal(Floats x) {
-    const Floats z = (x < 0.0f ? -x : x) * 0.70710678f;
-    const Floats tail = exp(z * -z);
-    const Floats t = 1.0f / (1.0f + 0.3275911f * z);
+  explicit Gelu(Floats x) {
+    const Floats size = (Floats)((Ints)x & 0x7fffffff);
+    const Floats bell = exp2(at_least(-100.0f, x * x * (-0.5f * 1.44269504f)));
+    const Floats t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * size);
     Floats y = all(0.5f * 1.061405429f);
     y = y * t + 0.5f * -1.453152027f;
     y = y * t + 0.5f * 1.421413741f;
     y = y * t + 0.5f * -0.284496736f;
     y = y * t + 0.5f * 0.254829592f;
-    const Floats beyond = y * t * tail;  // the probability of more than |x|
-    below = x < 0.0f ? beyond : 1.0f - beyond;
-    density = tail * 0.39894228f;
+    const Floats beyond = y * t * bell;  // the probability of more than |x|
+    const Ints positive = x > 0.0f;
+    value = only_where(positive, x) - size * beyond;
+    const Floats below_zero = beyond - size * (bell * 0.39894228f);  // slope at -|x|
+    slope = positive ? 1.0f - below_zero : below_zero;
   }
 };
 
@@ -126,7 +128,7 @@ void forward(const Arguments& given, const Options& options, float* out) {
         float* const at = hidden.row(row);
         layer.each_hidden_factor(first + row, [&](int64_t i, Floats factors) {
           const Floats up = load(at + i) + load(layer.widen_bias() + i);
-          store(at + i, up * Normal(up).below * factors);
+          store(at + i, Gelu(up).value * factors);
         });
       }
       narrow.multiply_by(hidden, rows, result);
@@ -185,9 +187,9 @@ class SharedGradient {
       float *const slope = slope_.row(row), *const hidden = hidden_.row(row);
       layer_.each_hidden_factor(first + row, [&](int64_t i, Floats factors) {
         const Floats up = load(slope + i) + load(layer_.widen_bias() + i);
-        const Normal normal(up);
-        store(hidden + i, up * normal.below * factors);
-        store(slope + i, (normal.below + up * normal.density) * factors);
+        const Gelu gelu(up);
+        store(hidden + i, gelu.value * factors);
+        store(slope + i, gelu.slope * factors);
       });
       layer_.each_factor(first + row, [&](int64_t i, Floats factors) {
         const Floats down = load(dout_ + (first + row) * c + i) * factors;

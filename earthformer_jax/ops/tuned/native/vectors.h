@@ -30,23 +30,28 @@ inline Floats only_where(Ints condition, Floats x) {
   return (Floats)((Ints)x & condition);
 }
 
-// e to the power of x for x <= 0, within two units in the last place; NaN stays NaN.
-// 2^n times a polynomial in the rest, with the coefficients of the Cephes library.
-inline Floats exp(Floats x) {
-  const Ints not_zero = ~(x < -87.0f);
-  x = x < -87.0f ? all(-87.0f) : x;
+// 2 to the power of x for -126 <= x <= 0, within 1e-7; NaN stays NaN. 2^n times a
+// polynomial in the rest, whose largest relative error is as small as its degree
+// allows.
+inline Floats exp2(Floats x) {
   const Floats rounding = all(12582912.0f);  // 1.5 * 2^23: no place after the point
-  const Floats n = (x * 1.44269504f + rounding) - rounding;
-  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Floats y = all(1.9875691500e-4f);
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * r * r + r + 1.0f;
-  const Ints scaled = (Ints)y + (__builtin_convertvector(n, Ints) << 23);
-  return only_where(not_zero, (Floats)scaled);
+  const Floats n = (x + rounding) - rounding, r = x - n;
+  Floats y = all(1.5170517e-4f);
+  y = y * r + 1.3398007e-3f;
+  y = y * r + 9.6192965e-3f;
+  y = y * r + 5.5503432e-2f;
+  y = y * r + 2.4022639e-1f;
+  y = y * r + 6.9314718e-1f;
+  y = y * r + 1.0f;
+  return (Floats)((Ints)y + (__builtin_convertvector(n, Ints) << 23));
+}
+
+inline Floats at_least(float lowest, Floats x) { return x < lowest ? all(lowest) : x; }
+
+// e to the power of x for x <= 0, within 1e-7; 0 where it is less than 2^-126.
+inline Floats exp(Floats x) {
+  const Floats power = x * 1.44269504f;
+  return only_where(~(power < -126.0f), exp2(at_least(-126.0f, power)));
 }
 
 // Memory for intermediate results, all zeros in the beginning.
