@@ -333,16 +333,18 @@ def _modulation(changes: Mapping[Path, Change], time_first: bool):
     """An interceptor that changes scale and shift of the modules at some paths."""
 
     def modulate(call, args, kwargs, context):
-        result = call(*args, **kwargs)
         if not _is_one_of(context, (*_NORMS, *_CONVOLUTIONS)):
-            return result
+            return call(*args, **kwargs)
         change = changes.get(_path(context, args))
         if change is None:
-            return result
+            return call(*args, **kwargs)
+        slope = kwargs.pop("slope", None)  # of an activation, which comes afterwards
+        result = call(*args, **kwargs)
         if isinstance(result, jax.tree_util.Partial):
             apply = functools.partial(_modulated, time_first)
             return jax.tree_util.Partial(apply, result, change)
-        return modulated(result, change, time_first)
+        result = modulated(result, change, time_first)
+        return result if slope is None else nn.leaky_relu(result, slope)
 
     return modulate
 

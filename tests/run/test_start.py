@@ -45,7 +45,9 @@ def test_of_a_workdir(trained, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     model = toy.ToyModel()
     weights = first_weights(str(trained), model, like(model))
-    assert f"{trained}, step 5" in caplog.text and "6 of 6 arrays are kept" in caplog.text
+    assert (
+        f"{trained}, step 5" in caplog.text and "6 of 6 arrays are kept" in caplog.text
+    )
     folder = Checkpoints(trained / "checkpoints")
     averaged, _ = folder.restore_variables("best", like(model))
     jax.tree.map(np.testing.assert_array_equal, weights, averaged)

@@ -8,6 +8,7 @@ Reference:
     Gao et al. 2022, Earthformer, tables 8 and 9.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from flax import linen as nn
 from earthformer_jax.layers.activation import activate
 from earthformer_jax.layers.convolution import FrameConv
 from earthformer_jax.layers.frames import each_frame
+from earthformer_jax.layers.initializers import LEAKY_SLOPE
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.ops.resample import Grid, merged_grid
@@ -79,7 +81,10 @@ class ConvLayers(nn.Module):
         for i in range(self.layers):
             x = FrameConv(self.features, name=f"conv_{i}", **types)(x)
             norm = make_group_norm(self.groups, name=f"group_norm_{i}", **types)
-            x = activate(self.activation, each_frame(norm, x))
+            if self.activation == "leaky":  # in one go with the norm
+                x = each_frame(functools.partial(norm, slope=LEAKY_SLOPE), x)
+            else:
+                x = activate(self.activation, each_frame(norm, x))
         return x
 
 

@@ -44,8 +44,7 @@ class DCGANBlock(nn.Module):
             self.features, stride=self.stride, transposed=self.up, name="conv", **types
         )
         x = conv(x, in_loop=in_loop)
-        x = make_group_norm(self.groups, name="norm", **types)(x)
-        return nn.leaky_relu(x, LEAKY_SLOPE)
+        return make_group_norm(self.groups, name="norm", **types)(x, slope=LEAKY_SLOPE)
 
 
 class DCGANStack(nn.Module):

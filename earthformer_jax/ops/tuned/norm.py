@@ -1,6 +1,7 @@
 """Layer normalisation that keeps the input and two numbers per position for gradients.
 
-Gain: the gradient takes 0.9 instead of 2.4 ms (one CPU core).
+Gain: the gradient takes 0.9 instead of 2.4 ms (one CPU core). Group norms are in C++
+where there is a compiler.
 """
 
 import functools
@@ -12,6 +13,7 @@ from jax import lax
 from earthformer_jax.ops import norm as plain
 from earthformer_jax.ops.devices.varying import vary_alike
 from earthformer_jax.ops.tuned.choice import instead_of
+from earthformer_jax.ops.tuned.native import group_norm as native
 from earthformer_jax.ops.tuned.order import (
     flatten_rows,
     leading_axes,
@@ -62,3 +64,19 @@ def layer_norm(
 ) -> jax.Array:
     """As `ops.norm.layer_norm`."""
     return _layer_norm(*vary_alike(x, scale, offset), epsilon)
+
+
+@instead_of(plain.group_norm)
+def group_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    offset: jax.Array,
+    *,
+    groups: int,
+    epsilon: float,
+    slope: float = 1.0,
+) -> jax.Array:
+    """As `ops.norm.group_norm`."""
+    fits = native.suits(x, scale, offset)
+    function = native.group_norm if fits else plain.group_norm
+    return function(x, scale, offset, groups=groups, epsilon=epsilon, slope=slope)

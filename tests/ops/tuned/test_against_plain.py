@@ -15,7 +15,7 @@ from earthformer_jax.ops.tuned.frame_convolution import convolve, convolve_frame
 from earthformer_jax.ops.tuned.gelu import gelu
 from earthformer_jax.ops.tuned.hashed_key import hashed_key
 from earthformer_jax.ops.tuned.loop_convolution import convolve_clips, convolve_in_loop
-from earthformer_jax.ops.tuned.norm import layer_norm
+from earthformer_jax.ops.tuned.norm import group_norm, layer_norm
 from earthformer_jax.ops.tuned.order import materialize
 from earthformer_jax.ops.tuned.recompute import recompute
 from earthformer_jax.ops.tuned.repeated import call_in_loop
@@ -39,6 +39,11 @@ CASES = {
     "dense, narrow": (dense, [(2, 2, 4), (4, 3)], {}),
     "gelu": (gelu, [(2, 5)], {}),
     "layer_norm": (layer_norm, [(2, 2, 5), (5,), (5,)], dict(epsilon=1e-5)),
+    "group_norm": (
+        group_norm,
+        [(2, 2, 3, 6), (6,), (6,)],
+        dict(groups=3, epsilon=1e-5, slope=0.1),
+    ),
     "materialize": (materialize, [(2, 3)], {}),
     "recompute": (
         lambda x, a, b: recompute((_widen, _narrow), x, (a, b)),

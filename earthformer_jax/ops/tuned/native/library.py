@@ -41,10 +41,18 @@ FUNCTIONS = (
     "convolution_plane_gradient",
     "feed_forward",
     "feed_forward_gradient",
+    "group_norm",
+    "group_norm_gradient",
     "self_attention",
     "self_attention_gradient",
 )
-SOURCES = ("attention.cc", "convolution.cc", "feed_forward.cc", "self_attention.cc")
+SOURCES = (
+    "attention.cc",
+    "convolution.cc",
+    "feed_forward.cc",
+    "group_norm.cc",
+    "self_attention.cc",
+)
 HEADERS = (
     "arrays.h",
     "dropout.h",
