@@ -44,7 +44,12 @@ from benchmarks import cases, machine, options, report  # noqa: E402
 from benchmarks.processes import Worker, WorkerError  # noqa: E402
 
 MODES = ("forward", "train")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
+COMPILE_MODES = (
+    "default",
+    "reduce-overhead",
+    "max-autotune-no-cudagraphs",
+    "blocks",
+)
 COMPILE_CALLS = 3  # of every mode, to find the fastest
 WARM_UP = 2  # calls
 PAUSE_S = 0.3  # before a turn: threads of the other side stop waiting actively
@@ -396,7 +401,8 @@ def main() -> None:
         "--compile",
         type=options.names(COMPILE_MODES),
         default=[],
-        help=f"modes of torch.compile: {','.join(COMPILE_MODES)}",
+        help=f"modes of torch.compile: {','.join(COMPILE_MODES)} (the last: each block "
+        "of layers by itself, in the default mode)",
     )
     parser.add_argument("--no-dropout", action="store_true", help="train without it")
     parser.add_argument(
