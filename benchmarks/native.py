@@ -3,13 +3,13 @@ r"""Layers and models of the Earthformer with functions in C++ and without them.
     taskset -c 0 python benchmarks/native.py --out layers.json
     python benchmarks/native.py --cases enso,nbody --batch 2 --out models.json
 
-By itself: convolutions of planes, next to XLA's own, and those layers of N-body MNIST
-that are in C++ (see layers.py), one example on one device, with dropout in the
-gradient where there is any. A device has all cores of the process; `taskset -c 0` gives
-it one. With --cases: whole programs, forward and a training step (see earthformer.py),
-the batch shared by as many devices as there are cores. Both variants are compiled in
-one process and take turns, call by call, so that other load on the machine affects
-both. Uses large memory pages, as the command line does.
+By itself: convolutions of planes, next to XLA's own, group norms, and those layers of
+N-body MNIST that are in C++ (see layers.py), one example on one device, with dropout in
+the gradient where there is any. A device has all cores of the process; `taskset -c 0`
+gives it one. With --cases: whole programs, forward and a training step (see
+earthformer.py), the batch shared by as many devices as there are cores. Both variants
+are compiled in one process and take turns, call by call, so that other load on the
+machine affects both. Uses large memory pages, as the command line does.
 """
 
 import argparse
@@ -32,10 +32,13 @@ from benchmarks import cases, jax_cpu, layers, machine, options, report  # noqa:
 from benchmarks.worker_jax import Ours  # noqa: E402
 from earthformer_jax.layers.convolution import FrameConv  # noqa: E402
 from earthformer_jax.layers.feed_forward import FeedForward  # noqa: E402
+from earthformer_jax.layers.initializers import LEAKY_SLOPE  # noqa: E402
+from earthformer_jax.layers.norm import EPSILON  # noqa: E402
 from earthformer_jax.layers.resample import Upsample  # noqa: E402
 from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention  # noqa: E402
 from earthformer_jax.ops.tuned import frame_convolution  # noqa: E402
 from earthformer_jax.ops.tuned.native import library  # noqa: E402
+from earthformer_jax.ops.tuned.norm import group_norm  # noqa: E402
 from earthformer_jax.run import cpu  # noqa: E402
 
 VARIANTS = {"jax": library.without, "cpp": contextlib.nullcontext}
@@ -49,6 +52,8 @@ CONVOLUTIONS = (
     (10, 32, 64, 64, 3),
     (8, 16, 128, 512, 5),
 )
+# Planes with a group norm and a leaky ReLU, as above, and its groups.
+NORMS = ((13, 384, 16, 4), (13, 128, 64, 16), (13, 64, 128, 32))
 
 
 def in_turns(
@@ -107,6 +112,30 @@ def of_convolutions(sizes: Sequence[tuple[int, ...]], rounds: int) -> list[dict]
         for mode, function in directions.items():
             what = f"{n} of {side} x {side}, {c} to {g}, {k} x {k}"
             found.append(row(what, mode, n, _of_variants(function, arrays, rounds)))
+    return found
+
+
+def of_norms(sizes: Sequence[tuple[int, ...]], rounds: int) -> list[dict]:
+    """Group norms with a leaky ReLU after them, and their gradients."""
+    random, found = np.random.default_rng(0), []
+    for n, side, c, groups in sizes:
+        shapes = (n, side, side, c), (c,), (c,), (n, side, side, c)
+        *given, dy = (jnp.asarray(random.normal(size=s), jnp.float32) for s in shapes)
+        norm = functools.partial(
+            group_norm, groups=groups, epsilon=EPSILON, slope=LEAKY_SLOPE
+        )
+
+        def gradient(dy, *given, norm=norm):
+            return jax.vjp(norm, *given)[1](dy)
+
+        what = f"group norm of {n} of {side} x {side}, {c} channels"
+        forward = _of_variants(
+            lambda dy, *given, norm=norm: norm(*given), (dy, *given), rounds
+        )
+        found.append(row(what, "forward", n, forward))
+        found.append(
+            row(what, "gradient", n, _of_variants(gradient, (dy, *given), rounds))
+        )
     return found
 
 
@@ -209,7 +238,11 @@ def main() -> None:
     if a.cases:
         rows = of_models(a.cases, a.modes, a.batch, devices, a.rounds)
     else:
-        rows = of_convolutions(CONVOLUTIONS, a.rounds) + of_layers(a.levels, a.rounds)
+        rows = [
+            *of_convolutions(CONVOLUTIONS, a.rounds),
+            *of_norms(NORMS, a.rounds),
+            *of_layers(a.levels, a.rounds),
+        ]
     found = dict(
         machine=machine.describe() | dict(versions={"jax": jax.__version__}),
         setting={k: v for k, v in vars(a).items() if k != "out"}

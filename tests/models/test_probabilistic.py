@@ -13,7 +13,7 @@ from flax import linen as nn
 from earthformer_jax.layers.batch_norm import BatchNorm
 from earthformer_jax.layers.dropout import Dropout
 from earthformer_jax.layers.frames import each_frame
-from earthformer_jax.layers.norm import LayerNorm
+from earthformer_jax.layers.norm import GroupNorm, LayerNorm
 from earthformer_jax.models import RESTORERS, contract, create_model, names
 from earthformer_jax.models.earthformer.model import Earthformer
 from earthformer_jax.models.ensemble import Ensemble
@@ -21,6 +21,7 @@ from earthformer_jax.models.hybrid import Hybrid, network_of
 from earthformer_jax.models.probabilistic import (
     NoiseOptions,
     Probabilistic,
+    _modulation,
     modulated,
 )
 from earthformer_jax.run.recipes import SMALL
@@ -457,3 +458,24 @@ def test_no_members():
         jax.eval_shape(
             lambda v: model.apply(v, inputs_of(1), 0, method="members"), variables
         )
+
+
+class Activated(nn.Module):
+    """A group norm and the leaky ReLU that is computed with it."""
+
+    @nn.compact
+    def __call__(self, x):
+        return GroupNorm(2, name="norm")(x, slope=0.1)
+
+
+def test_an_activation_comes_after_the_change():
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(2, 3, 4, 6)), jnp.float32)
+    change = tuple(jnp.asarray(random.normal(size=(2, 2, 6)), jnp.float32))
+    layer = Activated()
+    variables = layer.init(jax.random.key(0), x)
+    with nn.intercept_methods(_modulation({("norm",): change}, False)):
+        found = layer.apply(variables, x)
+    params = {"params": variables["params"]["norm"]}
+    wanted = nn.leaky_relu(modulated(GroupNorm(2).apply(params, x), change, False), 0.1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
