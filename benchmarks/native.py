@@ -52,7 +52,7 @@ CONVOLUTIONS = (
     (10, 32, 64, 64, 3),
     (8, 16, 128, 512, 5),
 )
-# Planes with a group norm and a leaky ReLU, as above, and its groups.
+# Planes, their sides, channels, and groups of them.
 NORMS = ((13, 384, 16, 4), (13, 128, 64, 16), (13, 64, 128, 32))
 
 

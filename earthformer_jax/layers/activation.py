@@ -22,6 +22,11 @@ ACTIVATIONS = {
 }
 
 
+def leaky_slope(name: str) -> float | None:
+    """Slope below zero of a leaky ReLU; None for other activations."""
+    return LEAKY_SLOPE if name == "leaky" else None
+
+
 def activate(name: str, x: jax.Array) -> jax.Array:
     """Applies the named activation.
 

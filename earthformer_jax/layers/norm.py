@@ -130,7 +130,8 @@ class GroupNorm(nn.Module):
 
         Args:
             x: frames.
-            slope: of a leaky ReLU after the norm, where it is below zero; 1 for none.
+            slope: of a leaky ReLU after the norm where the norm is below zero; 1 for
+                none.
 
         Raises:
             ValueError: if the groups do not divide the channels.
@@ -138,10 +139,16 @@ class GroupNorm(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        how: dict[str, Any]
-        how = dict(groups=self.num_groups, epsilon=self.epsilon, slope=slope)
-        return group_norm(wide, scale, bias, **how).astype(self.dtype or x.dtype)
+        dtype = self.dtype or x.dtype
+        y = group_norm(
+            x.astype(jnp.promote_types(x.dtype, dtype)),
+            scale,
+            bias,
+            groups=self.num_groups,
+            epsilon=self.epsilon,
+            slope=slope,
+        )
+        return y.astype(dtype)
 
 
 def make_group_norm(

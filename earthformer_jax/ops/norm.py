@@ -1,5 +1,7 @@
 """Layer and group normalisation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -57,8 +59,8 @@ def group_norm(
         `[n, h, w, c]` in the type of `x`, with statistics in float32 (or wider).
 
     Raises:
-        ValueError: for arrays of other shapes, or if the groups do not divide the
-            channels.
+        ValueError: for arrays of other shapes or types, or if the groups do not divide
+            the channels.
 
     Reference:
         Wu and He 2018, https://arxiv.org/abs/1803.08494
@@ -81,13 +83,18 @@ def group_norm(
 
 
 def check_groups(
-    x: jax.Array, scale: jax.Array, offset: jax.Array, groups: int
+    x: jax.Array,
+    scale: jax.Array,
+    offset: jax.Array,
+    groups: int,
+    kind: Any = jnp.floating,
 ) -> None:
-    """Raises the errors of `group_norm`."""
-    sizes = check_array("x", x, "n h w c", kind=jnp.floating)
-    check_array("scale", scale, "c", sizes)
-    check_array("offset", offset, "c", sizes)
-    if x.shape[-1] % groups:
+    """Raises the errors of `group_norm`, also for arrays of another kind of numbers."""
+    sizes = check_array("x", x, "n h w c", kind=kind)
+    check_array("scale", scale, "c", sizes, kind=kind)
+    check_array("offset", offset, "c", sizes, kind=kind)
+    if groups < 1 or sizes["c"] % groups:
         raise ValueError(
-            f"num_groups={groups}: expected a divisor of the {x.shape[-1]} channels"
+            f"{groups} groups of channels: expected a divisor of the {sizes['c']} "
+            "channels"
         )

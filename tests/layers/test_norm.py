@@ -39,7 +39,7 @@ def test_float16_does_not_overflow():
 
 
 def test_groups_that_do_not_divide_the_channels():
-    with pytest.raises(ValueError, match="num_groups=4: expected a divisor of the 6"):
+    with pytest.raises(ValueError, match="4 groups .* expected a divisor of the 6"):
         GroupNorm(4).init(jax.random.key(0), jnp.ones((1, 2, 2, 6)))
 
 

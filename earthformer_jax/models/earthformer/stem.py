@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from earthformer_jax.layers.activation import activate
+from earthformer_jax.layers.activation import activate, leaky_slope
 from earthformer_jax.layers.convolution import FrameConv
 from earthformer_jax.layers.frames import each_frame
-from earthformer_jax.layers.initializers import LEAKY_SLOPE
 from earthformer_jax.layers.norm import make_group_norm
 from earthformer_jax.layers.resample import PatchMerging, Upsample
 from earthformer_jax.ops.resample import Grid, merged_grid
@@ -81,10 +80,11 @@ class ConvLayers(nn.Module):
         for i in range(self.layers):
             x = FrameConv(self.features, name=f"conv_{i}", **types)(x)
             norm = make_group_norm(self.groups, name=f"group_norm_{i}", **types)
-            if self.activation == "leaky":  # in one go with the norm
-                x = each_frame(functools.partial(norm, slope=LEAKY_SLOPE), x)
-            else:
+            slope = leaky_slope(self.activation)
+            if slope is None:
                 x = activate(self.activation, each_frame(norm, x))
+            else:  # the norm computes the activation too
+                x = each_frame(functools.partial(norm, slope=slope), x)
         return x
 
 

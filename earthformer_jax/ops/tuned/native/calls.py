@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from earthformer_jax.ops.devices import split
+from earthformer_jax.ops.devices.shared import shared_by_examples
+from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.native import library
 
 LANES = 16  # numbers in a vector: rows of weights consist of whole ones
@@ -71,6 +73,24 @@ def given(x: jax.Array | None, dtype: Any = jnp.float32) -> jax.Array:
 def sizes_are_known(*arrays: jax.Array) -> bool:
     """Whether no size is a variable, as in programs that are exported for any batch."""
     return all(isinstance(size, int) for x in arrays for size in x.shape)
+
+
+def by_examples(
+    function: Callable[..., jax.Array], call: Any, x: jax.Array, *weights: Any
+) -> jax.Array:
+    """A function of `differentiable`, on each device of its own examples.
+
+    Args:
+        function: of `(call, (x, *weights), ())`.
+        call: what is known before, hashable.
+        x: `[examples, ...]`.
+        *weights: arrays that all examples share, or None.
+    """
+
+    def own(weights, x):
+        return (function(call, vary_like((x, *weights)), ()),)
+
+    return shared_by_examples(own, axes=(0,), out_axes=(0,))(weights, x)[0]
 
 
 def like(x: jax.Array, shape: Sequence[int]) -> Any:

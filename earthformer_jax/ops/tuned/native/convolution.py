@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from earthformer_jax.checks import check_array
 from earthformer_jax.ops import convolution as plain
 from earthformer_jax.ops.convolution import Padding, Pair, output_plane
-from earthformer_jax.ops.devices.shared import shared_by_examples
 from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.native.calls import (
     LANES,
+    by_examples,
     differentiable,
     given,
     like,
@@ -96,14 +96,7 @@ def convolve(
     if bias is not None:
         sizes["g"] = sizes["k"] // (p * q)
         check_array("bias", bias, "g", sizes, kind=jnp.float32)
-    call = _Call(padding, plane, phases)
-
-    def own(weights, x):
-        kernel, bias = weights
-        return (_convolve(call, vary_like((x, kernel, bias)), ()),)
-
-    shared = shared_by_examples(own, axes=(0,), out_axes=(0,))
-    return shared((kernel, bias), x)[0]
+    return by_examples(_convolve, _Call(padding, plane, phases), x, kernel, bias)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Norms {
         inverse_(given.channels()) {}
 
   void forward(int64_t plane, float* out) {
-    const float* const x = of(plane);
+    const float* const x = measured(plane);
     const int64_t c = given_.channels();
     each_piece([&](int64_t first, int64_t end, int64_t channel) {
       const Channels own = channels(channel);
@@ -73,7 +73,7 @@ class Norms {
   // Adds to the gradients of scale and offset.
   void backward(int64_t plane, const float* dout, float* dx, float* dscale,
                 float* doffset) {
-    const float* const x = of(plane);
+    const float* const x = measured(plane);
     const int64_t c = given_.channels();
     Totals changes(c), along(c);
     each_piece([&](int64_t first, int64_t end, int64_t channel) {
@@ -117,8 +117,8 @@ class Norms {
         use(first, std::min(first + piece, all), channel);
   }
 
-  // The plane, whose means and deviations are computed.
-  const float* of(int64_t plane) {
+  // A plane, after its means and deviations are computed.
+  const float* measured(int64_t plane) {
     const float* const x = given_.x.typed_data() + plane * given_.floats();
     const int64_t c = given_.channels();
     Totals means(c), squares(c);  // of distances from the mean

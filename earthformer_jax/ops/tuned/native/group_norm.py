@@ -5,17 +5,14 @@ the planes is kept. The functions are in group_norm.cc.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from earthformer_jax.checks import check_array
 from earthformer_jax.ops import norm as plain
-from earthformer_jax.ops.devices.shared import shared_by_examples
-from earthformer_jax.ops.devices.varying import vary_like
 from earthformer_jax.ops.tuned.native.calls import (
     LANES,
+    by_examples,
     differentiable,
     like,
     run,
@@ -60,16 +57,9 @@ def group_norm(
         ValueError: for arrays of other shapes or types, or if the groups do not divide
             the channels.
     """
-    for name, array in dict(x=x, scale=scale, offset=offset).items():
-        check_array(name, array, "...", kind=jnp.float32)
-    plain.check_groups(x, scale, offset, groups)
-    call = _Call(groups, epsilon, slope)
-
-    def own(weights, x):
-        return (_group_norm(call, vary_like((x, *weights)), ()),)
-
-    shared = shared_by_examples(own, axes=(0,), out_axes=(0,))
-    return shared((scale, offset), x)[0]
+    plain.check_groups(x, scale, offset, groups, kind=jnp.float32)
+    call = _Call(groups, float(epsilon), float(slope))
+    return by_examples(_group_norm, call, x, scale, offset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,22 +70,16 @@ class _Call:
     epsilon: float
     slope: float
 
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return dict(
-            groups=self.groups, epsilon=float(self.epsilon), slope=float(self.slope)
-        )
-
 
 def _value(call, arrays, rest):
     x = arrays[0]
-    return run("group_norm", call.attributes, arrays, like(x, x.shape))
+    return run("group_norm", dataclasses.asdict(call), arrays, like(x, x.shape))
 
 
 def _gradients(call, arrays, rest, dy):
     """Of the arrays."""
-    results = [like(x, x.shape) for x in arrays]
-    return tuple(run("group_norm_gradient", call.attributes, [*arrays, dy], results))
+    options, types = dataclasses.asdict(call), [like(x, x.shape) for x in arrays]
+    return tuple(run("group_norm_gradient", options, [*arrays, dy], types))
 
 
 def _in_jax(call, arrays, rest):

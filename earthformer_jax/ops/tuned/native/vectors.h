@@ -30,9 +30,8 @@ inline Floats only_where(Ints condition, Floats x) {
   return (Floats)((Ints)x & condition);
 }
 
-// 2 to the power of x for -126 <= x <= 0, within 1e-7; NaN stays NaN. 2^n times a
-// polynomial in the rest, whose largest relative error is as small as its degree
-// allows.
+// 2 to the power of x for -126 <= x <= 0, with relative errors within 1e-7; NaN stays
+// NaN. It is 2^n times a polynomial in the rest, fitted to least relative error.
 inline Floats exp2(Floats x) {
   const Floats rounding = all(12582912.0f);  // 1.5 * 2^23: no place after the point
   const Floats n = (x + rounding) - rounding, r = x - n;

@@ -3,6 +3,13 @@
 import chex
 import jax
 import jax.numpy as jnp
+import pytest
+
+from earthformer_jax.ops.tuned.native import library
+
+NEEDS_COMPILER = pytest.mark.skipif(
+    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
+)
 
 
 def value_and_gradients(function, *arrays):

@@ -18,10 +18,9 @@ from earthformer_jax.ops.tuned.native import attention as native
 from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 from tests.ops.tuned.native import comparing
+from tests.ops.tuned.native.comparing import NEEDS_COMPILER
 
-pytestmark = pytest.mark.skipif(
-    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
-)
+pytestmark = NEEDS_COMPILER
 
 B, N, A = 2, 6, 3  # examples, cuboids, heads
 KEY = hashed_key(jax.random.key(3))

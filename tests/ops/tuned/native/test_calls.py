@@ -8,12 +8,12 @@ from earthformer_jax.layers.convolution import Conv
 from earthformer_jax.layers.feed_forward import FeedForward
 from earthformer_jax.models.earthformer.cuboid_attention import CuboidSelfAttention
 from earthformer_jax.models.earthformer.options import AttentionOptions
+from earthformer_jax.models.earthformer.stem import ConvLayers
 from earthformer_jax.ops.cuboid import CuboidSpec
 from earthformer_jax.ops.tuned.native import calls, library
+from tests.ops.tuned.native.comparing import NEEDS_COMPILER
 
-pytestmark = pytest.mark.skipif(
-    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
-)
+pytestmark = NEEDS_COMPILER
 
 SHAPE = (1, 2, 4, 4, 16)
 # Without biases, masks and dropout: what is not there is an array without elements.
@@ -24,6 +24,7 @@ LAYERS = {
     "self_attention": (CuboidSelfAttention(PLAIN, CUBOIDS), None),
     "feed_forward": (FeedForward(), None),
     "convolution": (Conv(16, (3, 3), use_bias=False), None),
+    "group_norm": (ConvLayers(16, 1, 4, "leaky"), None),
 }
 
 

@@ -19,14 +19,13 @@ from earthformer_jax.ops.tuned.strided import enlarge, shrink
 from earthformer_jax.ops.tuned.upsample import upsample_convolve
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 from tests.ops.tuned.native.comparing import (
+    NEEDS_COMPILER,
     WAYS,
     check_on_two_devices,
     value_and_gradients,
 )
 
-pytestmark = pytest.mark.skipif(
-    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
-)
+pytestmark = NEEDS_COMPILER
 
 # Planes, kernel, and zeros around: (top, bottom), (left, right).
 SIZES = {

@@ -15,14 +15,13 @@ from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import feed_forward as native
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 from tests.ops.tuned.native.comparing import (
+    NEEDS_COMPILER,
     WAYS,
     check_on_two_devices,
     value_and_gradients,
 )
 
-pytestmark = pytest.mark.skipif(
-    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
-)
+pytestmark = NEEDS_COMPILER
 
 KEYS = hashed_key(jax.random.key(3)), hashed_key(jax.random.key(4))
 # Shape of the field and hidden channels: of whole blocks and panels, and not.

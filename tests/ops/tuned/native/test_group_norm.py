@@ -14,14 +14,13 @@ from earthformer_jax.ops import norm as plain
 from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import group_norm as native
 from tests.ops.tuned.native.comparing import (
+    NEEDS_COMPILER,
     WAYS,
     check_on_two_devices,
     value_and_gradients,
 )
 
-pytestmark = pytest.mark.skipif(
-    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
-)
+pytestmark = NEEDS_COMPILER
 
 # Shape and groups: of one channel, across vectors, of all channels.
 SIZES = {
@@ -105,8 +104,9 @@ def test_other_arrays_are_refused():
         native.group_norm(x, scale[:8], offset, **how)
     with pytest.raises(ValueError, match="offset"):
         native.group_norm(x, scale, offset.astype(jnp.bfloat16), **how)
-    with pytest.raises(ValueError, match="num_groups=3"):
-        native.group_norm(x, scale, offset, groups=3, epsilon=1e-5)
+    for groups in (3, 0, -4, 32):
+        with pytest.raises(ValueError, match=f"{groups} groups .* the 16 channels"):
+            native.group_norm(x, scale, offset, groups=groups, epsilon=1e-5)
 
 
 def test_what_is_not_finite_stays_so():

@@ -17,14 +17,13 @@ from earthformer_jax.ops.tuned.native import calls, library
 from earthformer_jax.ops.tuned.native import self_attention as native
 from earthformer_jax.profiling.multiply_adds import multiply_adds
 from tests.ops.tuned.native.comparing import (
+    NEEDS_COMPILER,
     WAYS,
     check_on_two_devices,
     value_and_gradients,
 )
 
-pytestmark = pytest.mark.skipif(
-    not library.available(), reason="needs a C++ compiler (c++, g++ or clang++)"
-)
+pytestmark = NEEDS_COMPILER
 
 GRID, CHANNELS = (4, 6, 6), 16
 KEYS = hashed_key(jax.random.key(3)), hashed_key(jax.random.key(4))
