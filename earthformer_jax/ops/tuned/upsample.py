@@ -120,7 +120,7 @@ def upsample_convolve(
     padding = rows.padding, columns.padding
     skipped = rows.skipped, columns.skipped
     if native.suits(x, folded, padding, bias):
-        phases = native.Phases((fh, fw), skipped, tuple(plane))
+        phases = native.Phases((fh, fw), skipped, tuple(plane), (kh, kw))
         return native.convolve(x, folded, padding, bias, phases)
     y = jnp.asarray(_convolve(*vary_alike(x, folded), padding))
     y = einops.rearrange(y, "n a b (p q g) -> n (a p) (b q) g", p=fh, q=fw)

@@ -18,10 +18,11 @@ constexpr int64_t kPositions = 128;  // about so many results are computed at on
 constexpr int64_t kDepth = 128;      // at most so many rows of weights at once
 
 struct Options {
-  int64_t top, left;            // rows and columns of zeros before the plane
-  int64_t height, width;        // of the results, folded
-  int64_t down, across;         // phases of the results
-  int64_t skip_top, skip_left;  // of their first rows and columns
+  int64_t top, left;                    // rows and columns of zeros before the plane
+  int64_t height, width;                // of the results, folded
+  int64_t down, across;                 // phases of the results
+  int64_t skip_top, skip_left;          // of their first rows and columns
+  int64_t window_height, window_width;  // of a phase, in rows and columns of results
   int64_t threads;
 
   // Results, or gradients of them.
@@ -33,6 +34,31 @@ struct Options {
 // Height and width of kernels.
 struct Sides {
   int64_t height, width;
+};
+
+// Which points of the kernel the phases read: each its own window, which is smaller
+// than the kernel for some. Other weights are zero, and their products are left out.
+class Readers {
+ public:
+  // results: all of a position, in all phases.
+  Readers(const Options& options, int64_t results)
+      : phases(options.down * options.across),
+        channels(results / phases),
+        options_(options) {}
+
+  const int64_t phases, channels;  // the channels are those of one phase
+
+  // Whether any of some results reads the point.
+  bool any(int64_t row, int64_t column, int64_t first, int64_t results) const {
+    for (int64_t n = first / channels; n * channels < first + results; n++)
+      if (row * options_.down < n / options_.across + options_.window_height &&
+          column * options_.across < n % options_.across + options_.window_width)
+        return true;
+    return false;
+  }
+
+ private:
+  const Options& options_;
 };
 
 // What the windows of a part of the results read, with zeros outside the planes.
@@ -99,13 +125,28 @@ class Surroundings {
 class Kernel {
  public:
   // biases: null if there are none.
+  // sections: of equally many channels, which are used or not.
+  // used: whether some results use a section: used(row, column, section, first result,
+  // number of results). They use the first one.
+  template <typename Use>
   Kernel(const float* kernel, Sides sides, int64_t channels, int64_t results,
-         const float* biases)
+         const float* biases, int64_t sections, Use used)
       : sides(sides),
         depth_(sides.width * channels),
         results_(results),
         data_(const_cast<float*>(kernel)),
-        biases_(biases) {}
+        biases_(biases) {
+    const int64_t length = channels / sections;
+    for (int64_t first = 0; first < results; first += kPanel)
+      for (int64_t row = 0; row < sides.height; row++) {
+        pieces_.emplace_back();
+        for (int64_t n = 0; n < sides.width * sections; n++)
+          if (used(row, n / sections, n % sections, first,
+                   std::min(kPanel, results - first)))
+            append(n * length, length);
+        divide();
+      }
+  }
 
   const Sides sides;
 
@@ -114,24 +155,50 @@ class Kernel {
   void multiply_by(Rows windows, int64_t step, const Part& part, int64_t first,
                    Rows out) const {
     const int64_t columns = std::min(kPanel, results_ - first);
-    const int64_t pieces = (depth_ + kDepth - 1) / kDepth;
     if (biases_)
       for (int64_t n = 0; n < part.height * part.width; n++)
         copy_floats(biases_ + first, columns, out.row(n));
+    bool add = biases_;
     for (int64_t i = 0; i < sides.height; i++)
-      for (int64_t n = 0; n < pieces; n++) {
-        const int64_t begin = depth_ * n / pieces;
-        const int64_t depth = depth_ * (n + 1) / pieces - begin;
+      for (const auto [begin, depth] : pieces_[first / kPanel * sides.height + i]) {
         const Rows own = rows(i, begin, first);
         for (int64_t row = 0; row < part.height; row++) {
           const Matrix left{windows.row(row + i) + begin, step, 1};
           multiply(left, part.width, depth, own, columns,
-                   out.from_row(row * part.width), biases_ || i || n);
+                   out.from_row(row * part.width), add);
         }
+        add = true;
       }
   }
 
  private:
+  // Some of the weights of a row of the kernel, and of the floats of its windows.
+  struct Piece {
+    int64_t begin, depth;
+  };
+
+  // To the last pieces.
+  void append(int64_t begin, int64_t depth) {
+    auto& pieces = pieces_.back();
+    if (!pieces.empty() && pieces.back().begin + pieces.back().depth == begin)
+      pieces.back().depth += depth;
+    else
+      pieces.push_back({begin, depth});
+  }
+
+  // The last pieces, to nearly equal ones that are not too deep.
+  void divide() {
+    std::vector<Piece> divided;
+    for (const auto [begin, depth] : pieces_.back()) {
+      const int64_t count = (depth + kDepth - 1) / kDepth;
+      for (int64_t n = 0; n < count; n++) {
+        const int64_t own = depth * n / count;
+        divided.push_back({begin + own, depth * (n + 1) / count - own});
+      }
+    }
+    pieces_.back() = divided;
+  }
+
   Rows rows(int64_t row, int64_t begin, int64_t first) const {
     return {data_ + (row * depth_ + begin) * results_ + first, results_};
   }
@@ -139,6 +206,7 @@ class Kernel {
   const int64_t depth_, results_;
   float* const data_;
   const float* const biases_;
+  std::vector<std::vector<Piece>> pieces_;  // of each row, for each panel of results
 };
 
 // The kernel that takes results back to channels, `[taps, results, channels]`, with
@@ -193,6 +261,7 @@ class SharedGradient {
         parts_(parts),
         dkernel_(dkernel),
         dbiases_(dbiases),
+        readers_(options, dresults.channels),
         scratch_(Surroundings::floats(planes, sides, parts, kApart) +
                  parts.most_positions() * kPanel),
         surroundings_(planes, options.top, options.left, sides, parts, kApart,
@@ -207,7 +276,8 @@ class SharedGradient {
         const int64_t columns = std::min(kPanel, dresults_.channels - first);
         read_block(part, first, columns);
         for (int64_t tap = 0; tap < sides_.height * sides_.width; tap++)
-          add_tap(part, windows, tap, first, columns);
+          if (readers_.any(tap / sides_.width, tap % sides_.width, first, columns))
+            add_tap(part, windows, tap, first, columns);
       }
     }
   }
@@ -239,6 +309,7 @@ class SharedGradient {
   const Sides sides_;
   const Parts& parts_;
   float *const dkernel_, *const dbiases_;
+  const Readers readers_;
   Scratch scratch_;
   const Surroundings surroundings_;
   const Rows block_;
@@ -255,8 +326,13 @@ ffi::Error call_convolution(F32 x, F32 kernel, F32 bias, Out y, Options options)
   if (const int64_t count = bias.element_count())
     for (int64_t n = 0; n < results.channels; n++)
       biases.push_back(bias.typed_data()[n % count]);
+  const Readers readers(options, results.channels);
+  const auto used = [&](int64_t row, int64_t column, int64_t, int64_t first,
+                        int64_t count) {
+    return readers.any(row, column, first, count);
+  };
   const Kernel own(kernel.typed_data(), sides, planes.channels, results.channels,
-                   biases.empty() ? nullptr : biases.data());
+                   biases.empty() ? nullptr : biases.data(), 1, used);
   convolve(planes, own, options.top, options.left, results, options.threads);
   return ffi::Error::Success();
 }
@@ -269,7 +345,13 @@ ffi::Error call_plane_gradient(F32 dy, F32 kernel, Out dx, Options options) {
   const std::unique_ptr<float[]> data(new float[taps * dresults.channels * wide]);
   turn_kernel(kernel.typed_data(), taps, planes.channels, dresults.channels,
               data.get());
-  const Kernel turned(data.get(), sides, dresults.channels, wide, nullptr);
+  const Readers readers(options, dresults.channels);
+  const auto used = [&](int64_t row, int64_t column, int64_t phase, int64_t, int64_t) {
+    return readers.any(sides.height - 1 - row, sides.width - 1 - column,
+                       phase * readers.channels, readers.channels);
+  };
+  const Kernel turned(data.get(), sides, dresults.channels, wide, nullptr,
+                      readers.phases, used);
   convolve(dresults, turned, sides.height - 1 - options.top,
            sides.width - 1 - options.left, planes, options.threads);
   return ffi::Error::Success();
@@ -307,7 +389,9 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     ffi::StructMember<int64_t>("left"), ffi::StructMember<int64_t>("height"),
     ffi::StructMember<int64_t>("width"), ffi::StructMember<int64_t>("down"),
     ffi::StructMember<int64_t>("across"), ffi::StructMember<int64_t>("skip_top"),
-    ffi::StructMember<int64_t>("skip_left"), ffi::StructMember<int64_t>("threads"));
+    ffi::StructMember<int64_t>("skip_left"),
+    ffi::StructMember<int64_t>("window_height"),
+    ffi::StructMember<int64_t>("window_width"), ffi::StructMember<int64_t>("threads"));
 
 #define ARGUMENTS ffi::Ffi::Bind().Arg<F32>().Arg<F32>()
 namespace earthformer {

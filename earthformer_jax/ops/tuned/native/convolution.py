@@ -37,11 +37,15 @@ class Phases:
             `(p q g)` of one result belong to.
         skipped: rows and columns that come before the larger plane.
         plane: (h, w) of the larger plane; results beyond it are left out.
+        window: (kh, kw), positions of the larger plane that a result reads. Phase
+            (i, j) reads the first `(i + kh - 1) // p + 1` rows of the kernel, and as
+            many columns with j, kw and q; its other weights are taken as zero.
     """
 
     count: Pair
     skipped: Pair
     plane: Pair
+    window: Pair
 
 
 def suits(
@@ -91,7 +95,7 @@ def convolve(
     sizes = check_array("x", x, "n h w c", kind=jnp.float32)
     sizes = check_array("kernel", kernel, "kh kw c k", sizes, kind=jnp.float32)
     plane = output_plane(x.shape[1:3], kernel.shape[:2], padding)
-    phases = phases or Phases((1, 1), (0, 0), plane)
+    phases = phases or Phases((1, 1), (0, 0), plane, kernel.shape[:2])
     p, q = phases.count
     if bias is not None:
         sizes["g"] = sizes["k"] // (p * q)
@@ -111,8 +115,13 @@ class _Call:
     def attributes(self) -> dict[str, Any]:
         """As convolution.cc reads them."""
         (top, _), (left, _) = self.padding
-        names = "top left height width down across skip_top skip_left"
-        numbers = top, left, *self.plane, *self.phases.count, *self.phases.skipped
+        names = (
+            "top left height width down across skip_top skip_left "
+            "window_height window_width"
+        )
+        phases = self.phases
+        numbers = *phases.count, *phases.skipped, *phases.window
+        numbers = top, left, *self.plane, *numbers
         return dict(zip(names.split(), map(int, numbers), strict=True))
 
 

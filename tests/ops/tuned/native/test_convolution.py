@@ -120,12 +120,22 @@ def test_used(use):
     chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [(2, 3), (3, 2), (1, 4)])
-def test_phases_with_a_bias(factor):
-    """Of up-sampling; some phases begin before the plane, others end after it."""
-    x, kernel = arguments((2, 4, 5, 4), (3, 3, 4, 16))
+@pytest.mark.parametrize(
+    ("factor", "sides", "channels"),
+    [
+        ((2, 3), (3, 3), 16),
+        ((3, 2), (5, 3), 16),
+        ((1, 4), (3, 3), 4),  # several phases in a panel
+        ((2, 2), (3, 5), 24),  # a phase in several panels
+    ],
+)
+def test_phases_with_a_bias(factor, sides, channels):
+    """Of up-sampling; some phases begin before the plane, others end after it, and some
+    read fewer points than others.
+    """
+    x, kernel = arguments((2, 4, 5, 4), (*sides, 4, channels))
     plane = tuple(f * n for f, n in zip(factor, x.shape[1:3], strict=True))
-    bias = jnp.linspace(-1, 1, 16)
+    bias = jnp.linspace(-1, 1, channels)
 
     def function(x, kernel, bias):
         return upsample_convolve(x, kernel, plane, bias)
