@@ -118,7 +118,7 @@ Data data_of(const Arguments& given) {
           given.far_key.typed_data(), given.far_value.typed_data()};
 }
 
-void forward(const Arguments& given, const Options& options, float* out) {
+void forward(const Arguments& given, const Options& options, Cores cores, float* out) {
   const HeadSizes sizes = given.sizes(options);
   const Biases::Shape shape = shape_of(given.bias);
   Scratch turned(Biases::floats(sizes, shape));
@@ -126,7 +126,7 @@ void forward(const Arguments& given, const Options& options, float* out) {
   const Biases biases(sizes, shape, places.examples(), turned);
   biases.read(given.bias.typed_data());
   const Data data = data_of(given);
-  in_shares(options.heads, options.threads, [&](int64_t begin, int64_t end, int64_t) {
+  in_shares(options.heads, cores, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(HeadAttention::floats(sizes));
     const HeadAttention attention(sizes, options.scale, given.far_queries(),
                                   given.dropout(options), scratch);
@@ -138,7 +138,7 @@ void forward(const Arguments& given, const Options& options, float* out) {
   });
 }
 
-void backward(const Arguments& given, const Options& options, float* dout,
+void backward(const Arguments& given, const Options& options, Cores cores, float* dout,
               const Data& found, float* dbias) {
   const HeadSizes sizes = given.sizes(options);
   const Biases::Shape shape = shape_of(given.bias);
@@ -152,8 +152,8 @@ void backward(const Arguments& given, const Options& options, float* dout,
     if (sum) std::memset(sum, 0, sizeof(float) * given.far_key.element_count());
   // Heads share nothing that is added to, unless all have one bias.
   const bool apart = !shape.heads || shape.heads == options.heads;
-  const int64_t threads = apart ? options.threads : 1;
-  in_shares(options.heads, threads, [&](int64_t begin, int64_t end, int64_t) {
+  if (!apart) cores.count = 1;
+  in_shares(options.heads, cores, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(HeadGradient::floats(sizes));
     const HeadGradient attention(sizes, options.scale, given.far_queries(),
                                  given.dropout(options), scratch);
@@ -168,12 +168,12 @@ void backward(const Arguments& given, const Options& options, float* dout,
   dbiases.write(dbias);
 }
 
-ffi::Error call_forward(F32 query, F32 key, F32 value, F32 bias, Bools mask,
-                        F32 far_query, F32 far_key, F32 far_value, U32 example,
-                        U32 cuboid, U32 words, Out out, Options options) {
+ffi::Error call_forward(ffi::ThreadPool pool, F32 query, F32 key, F32 value, F32 bias,
+                        Bools mask, F32 far_query, F32 far_key, F32 far_value,
+                        U32 example, U32 cuboid, U32 words, Out out, Options options) {
   forward({query, key, value, bias, mask, far_query, far_key, far_value, example,
            cuboid, words},
-          options, out->typed_data());
+          options, {pool, options.threads}, out->typed_data());
   return ffi::Error::Success();
 }
 
@@ -182,16 +182,16 @@ float* data_of(Out out, float* whole = nullptr) {
   return out->element_count() ? out->typed_data() : whole;
 }
 
-ffi::Error call_backward(F32 query, F32 key, F32 value, F32 bias, Bools mask,
-                         F32 far_query, F32 far_key, F32 far_value, U32 example,
-                         U32 cuboid, U32 words, F32 dout, Out dquery, Out dkey,
-                         Out dvalue, Out dbias, Out dfar_query, Out dfar_key,
+ffi::Error call_backward(ffi::ThreadPool pool, F32 query, F32 key, F32 value, F32 bias,
+                         Bools mask, F32 far_query, F32 far_key, F32 far_value,
+                         U32 example, U32 cuboid, U32 words, F32 dout, Out dquery,
+                         Out dkey, Out dvalue, Out dbias, Out dfar_query, Out dfar_key,
                          Out dfar_value, Options options) {
   float* const of_query = data_of(dquery);
   float* const of_key = data_of(dkey, of_query);
   backward({query, key, value, bias, mask, far_query, far_key, far_value, example,
             cuboid, words},
-           options, dout.typed_data(),
+           options, {pool, options.threads}, dout.typed_data(),
            {of_query, of_key, data_of(dvalue, of_key), data_of(dfar_query),
             data_of(dfar_key), data_of(dfar_value)},
            data_of(dbias));
@@ -222,10 +222,12 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
       .Arg<U32>()   \
       .Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attention, call_forward,
-                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    attention, call_forward,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_gradient, call_backward,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()

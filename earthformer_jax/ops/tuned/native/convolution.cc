@@ -227,9 +227,9 @@ void turn_kernel(const float* kernel, int64_t taps, int64_t channels, int64_t re
 
 // results = planes convolved with the kernel.
 void convolve(const Planes& planes, const Kernel& kernel, int64_t top, int64_t left,
-              const Planes& results, int64_t threads) {
+              const Planes& results, Cores cores) {
   const Parts parts(results, kPositions);
-  in_shares(parts.count(), threads, [&](int64_t begin, int64_t end, int64_t) {
+  in_shares(parts.count(), cores, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(Surroundings::floats(planes, kernel.sides, parts, 0) +
                     parts.most_positions() * kPanel);
     const Surroundings surroundings(planes, top, left, kernel.sides, parts, 0, scratch);
@@ -319,7 +319,8 @@ Sides sides_of(const F32& kernel) {
   return {kernel.dimensions()[0], kernel.dimensions()[1]};
 }
 
-ffi::Error call_convolution(F32 x, F32 kernel, F32 bias, Out y, Options options) {
+ffi::Error call_convolution(ffi::ThreadPool pool, F32 x, F32 kernel, F32 bias, Out y,
+                            Options options) {
   const Sides sides = sides_of(kernel);
   const Planes planes(x), results = options.results(*y);
   std::vector<float> biases;  // of all phases
@@ -333,11 +334,12 @@ ffi::Error call_convolution(F32 x, F32 kernel, F32 bias, Out y, Options options)
   };
   const Kernel own(kernel.typed_data(), sides, planes.channels, results.channels,
                    biases.empty() ? nullptr : biases.data(), 1, used);
-  convolve(planes, own, options.top, options.left, results, options.threads);
+  convolve(planes, own, options.top, options.left, results, {pool, options.threads});
   return ffi::Error::Success();
 }
 
-ffi::Error call_plane_gradient(F32 dy, F32 kernel, Out dx, Options options) {
+ffi::Error call_plane_gradient(ffi::ThreadPool pool, F32 dy, F32 kernel, Out dx,
+                               Options options) {
   const Sides sides = sides_of(kernel);
   const Planes dresults = options.results(dy), planes(*dx);
   const int64_t wide = whole_vectors(planes.channels);
@@ -353,12 +355,12 @@ ffi::Error call_plane_gradient(F32 dy, F32 kernel, Out dx, Options options) {
   const Kernel turned(data.get(), sides, dresults.channels, wide, nullptr,
                       readers.phases, used);
   convolve(dresults, turned, sides.height - 1 - options.top,
-           sides.width - 1 - options.left, planes, options.threads);
+           sides.width - 1 - options.left, planes, {pool, options.threads});
   return ffi::Error::Success();
 }
 
-ffi::Error call_kernel_gradient(F32 x, F32 dy, Out dkernel, Out dbias,
-                                Options options) {
+ffi::Error call_kernel_gradient(ffi::ThreadPool pool, F32 x, F32 dy, Out dkernel,
+                                Out dbias, Options options) {
   const Planes planes(x), dresults = options.results(dy);
   const Parts parts(dresults, kPositions);
   const int64_t count = shares(parts.count(), options.threads);
@@ -366,11 +368,12 @@ ffi::Error call_kernel_gradient(F32 x, F32 dy, Out dkernel, Out dbias,
   float* const of_phases = folded.take(dresults.channels);
   Sums sums(dkernel->typed_data(), dkernel->element_count(), count);
   Sums bias_sums(of_phases, dresults.channels, count);
-  in_shares(parts.count(), count, [&](int64_t begin, int64_t end, int64_t share) {
-    SharedGradient(planes, dresults, sides_of(*dkernel), options, parts, sums.of(share),
-                   bias_sums.of(share))
-        .add(begin, end);
-  });
+  in_shares(parts.count(), {pool, count},
+            [&](int64_t begin, int64_t end, int64_t share) {
+              SharedGradient(planes, dresults, sides_of(*dkernel), options, parts,
+                             sums.of(share), bias_sums.of(share))
+                  .add(begin, end);
+            });
   sums.add_up();
   bias_sums.add_up();
   if (const int64_t biases = dbias->element_count()) {
@@ -393,7 +396,7 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     ffi::StructMember<int64_t>("window_height"),
     ffi::StructMember<int64_t>("window_width"), ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS ffi::Ffi::Bind().Arg<F32>().Arg<F32>()
+#define ARGUMENTS ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<F32>().Arg<F32>()
 namespace earthformer {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution, call_convolution,
                               ARGUMENTS.Arg<F32>().Ret<F32>().Attrs<Options>());

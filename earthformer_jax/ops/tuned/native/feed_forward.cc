@@ -110,12 +110,12 @@ class Layer {
   const Dropout hidden_dropout_, dropout_;
 };
 
-void forward(const Arguments& given, const Options& options, float* out) {
+void forward(const Arguments& given, const Options& options, Cores cores, float* out) {
   const int64_t c = given.channels(), h = given.hidden();
   Scratch weights(2 * c * h);
   const Layer layer(given, options, weights);
   const Panels narrow({given.narrow.typed_data(), c, 1}, h, c, weights);
-  in_shares(layer.blocks(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
+  in_shares(layer.blocks(), cores, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(2 * floats_of_block(kBlock, c) + floats_of_block(kBlock, h));
     const Rows normed = block(kBlock, c, scratch), result = block(kBlock, c, scratch);
     const Rows hidden = block(kBlock, h, scratch);
@@ -235,18 +235,18 @@ class SharedGradient {
   float* const inverse_;
 };
 
-void backward(const Arguments& given, const Options& options, const float* dout,
-              const Gradients& found) {
+void backward(const Arguments& given, const Options& options, Cores cores,
+              const float* dout, const Gradients& found) {
   const int64_t c = given.channels(), h = given.hidden();
   Scratch weights(3 * c * h);
   const Layer layer(given, options, weights);
   const Panels widen_turned({given.widen.typed_data(), 1, h}, h, c, weights);
   const Panels narrow_turned({given.narrow.typed_data(), 1, c}, c, h, weights);
-  const int64_t parts = shares(layer.blocks(), options.threads);
+  const int64_t parts = shares(layer.blocks(), cores.count);
   Sums dscale(found.scale, c, parts), doffset(found.offset, c, parts);
   Sums dwiden(found.widen, c * h, parts), dwiden_bias(found.widen_bias, h, parts);
   Sums dnarrow(found.narrow, c * h, parts), dnarrow_bias(found.narrow_bias, c, parts);
-  in_shares(layer.blocks(), parts, [&](int64_t begin, int64_t end, int64_t part) {
+  in_shares(layer.blocks(), cores, [&](int64_t begin, int64_t end, int64_t part) {
     const Gradients sums{found.x,
                          dscale.of(part),
                          doffset.of(part),
@@ -260,23 +260,23 @@ void backward(const Arguments& given, const Options& options, const float* dout,
     sum->add_up();
 }
 
-ffi::Error call_forward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias,
-                        F32 narrow, F32 narrow_bias, U32 example, U32 hidden_words,
-                        U32 words, Out out, Options options) {
+ffi::Error call_forward(ffi::ThreadPool pool, F32 x, F32 scale, F32 offset, F32 widen,
+                        F32 widen_bias, F32 narrow, F32 narrow_bias, U32 example,
+                        U32 hidden_words, U32 words, Out out, Options options) {
   forward({x, scale, offset, widen, widen_bias, narrow, narrow_bias, example,
            hidden_words, words},
-          options, out->typed_data());
+          options, {pool, options.threads}, out->typed_data());
   return ffi::Error::Success();
 }
 
-ffi::Error call_backward(F32 x, F32 scale, F32 offset, F32 widen, F32 widen_bias,
-                         F32 narrow, F32 narrow_bias, U32 example, U32 hidden_words,
-                         U32 words, F32 dout, Out dx, Out dscale, Out doffset,
-                         Out dwiden, Out dwiden_bias, Out dnarrow, Out dnarrow_bias,
-                         Options options) {
+ffi::Error call_backward(ffi::ThreadPool pool, F32 x, F32 scale, F32 offset, F32 widen,
+                         F32 widen_bias, F32 narrow, F32 narrow_bias, U32 example,
+                         U32 hidden_words, U32 words, F32 dout, Out dx, Out dscale,
+                         Out doffset, Out dwiden, Out dwiden_bias, Out dnarrow,
+                         Out dnarrow_bias, Options options) {
   backward({x, scale, offset, widen, widen_bias, narrow, narrow_bias, example,
             hidden_words, words},
-           options, dout.typed_data(),
+           options, {pool, options.threads}, dout.typed_data(),
            {dx->typed_data(), dscale->typed_data(), doffset->typed_data(),
             dwiden->typed_data(), dwiden_bias->typed_data(), dnarrow->typed_data(),
             dnarrow_bias->typed_data()});
@@ -306,10 +306,12 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(earthformer::Options,
       .Arg<U32>() \
       .Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward, call_forward,
-                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    feed_forward, call_forward,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward_gradient, call_backward,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()

@@ -179,29 +179,32 @@ class Norms {
   std::vector<float> mean_, inverse_;  // of every channel's group
 };
 
-ffi::Error call_forward(F32 x, F32 scale, F32 offset, Out out, Options options) {
+ffi::Error call_forward(ffi::ThreadPool pool, F32 x, F32 scale, F32 offset, Out out,
+                        Options options) {
   const Arguments given{x, scale, offset};
-  in_shares(given.planes(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
-    Norms norms(given, options);
-    for (int64_t n = begin; n < end; n++)
-      norms.forward(n, out->typed_data() + n * given.floats());
-  });
+  in_shares(given.planes(), {pool, options.threads},
+            [&](int64_t begin, int64_t end, int64_t) {
+              Norms norms(given, options);
+              for (int64_t n = begin; n < end; n++)
+                norms.forward(n, out->typed_data() + n * given.floats());
+            });
   return ffi::Error::Success();
 }
 
-ffi::Error call_backward(F32 x, F32 scale, F32 offset, F32 dout, Out dx, Out dscale,
-                         Out doffset, Options options) {
+ffi::Error call_backward(ffi::ThreadPool pool, F32 x, F32 scale, F32 offset, F32 dout,
+                         Out dx, Out dscale, Out doffset, Options options) {
   const Arguments given{x, scale, offset};
   const int64_t c = given.channels(), parts = shares(given.planes(), options.threads);
   Sums scales(dscale->typed_data(), c, parts), offsets(doffset->typed_data(), c, parts);
-  in_shares(given.planes(), parts, [&](int64_t begin, int64_t end, int64_t part) {
-    Norms norms(given, options);
-    for (int64_t n = begin; n < end; n++) {
-      const int64_t first = n * given.floats();
-      norms.backward(n, dout.typed_data() + first, dx->typed_data() + first,
-                     scales.of(part), offsets.of(part));
-    }
-  });
+  in_shares(given.planes(), {pool, parts},
+            [&](int64_t begin, int64_t end, int64_t part) {
+              Norms norms(given, options);
+              for (int64_t n = begin; n < end; n++) {
+                const int64_t first = n * given.floats();
+                norms.backward(n, dout.typed_data() + first, dx->typed_data() + first,
+                               scales.of(part), offsets.of(part));
+              }
+            });
   scales.add_up();
   offsets.add_up();
   return ffi::Error::Success();
@@ -217,11 +220,17 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(earthformer::Options,
                                       ffi::StructMember<int64_t>("threads"));
 
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    group_norm, call_forward,
-    ffi::Ffi::Bind().Arg<F32>().Arg<F32>().Arg<F32>().Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(group_norm, call_forward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(group_norm_gradient, call_backward,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .Arg<F32>()
                                   .Arg<F32>()
                                   .Arg<F32>()

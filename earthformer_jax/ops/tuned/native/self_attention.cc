@@ -169,13 +169,13 @@ Rows result_of(Rows results, int64_t row, int64_t column) {
   return {results.row(row) + column, results.step};
 }
 
-void forward(const Arguments& given, const Options& options, float* out) {
+void forward(const Arguments& given, const Options& options, Cores cores, float* out) {
   const int64_t c = given.channels();
   Scratch weights(Layer::floats(given, options) + c * c);
   const Layer layer(given, options, weights);
   const Panels proj({given.proj.typed_data(), c, 1}, c, c, weights);
   const int64_t most = layer.most_rows();
-  in_shares(layer.groups(), options.threads, [&](int64_t begin, int64_t end, int64_t) {
+  in_shares(layer.groups(), cores, [&](int64_t begin, int64_t end, int64_t) {
     Scratch scratch(HeadAttention::floats(layer.sizes) + 3 * floats_of_block(most, c) +
                     floats_of_block(most, 3 * c));
     const auto attention = layer.attention<HeadAttention>(scratch);
@@ -302,19 +302,19 @@ class SharedGradient {
   float* const inverse_;
 };
 
-void backward(const Arguments& given, const Options& options, const float* dout,
-              const Gradients& found) {
+void backward(const Arguments& given, const Options& options, Cores cores,
+              const float* dout, const Gradients& found) {
   const int64_t c = given.channels();
   Scratch weights(Layer::floats(given, options) + 4 * c * c);
   const Layer layer(given, options, weights);
   const Panels qkv_turned({given.qkv.typed_data(), 1, 3 * c}, 3 * c, c, weights);
   const Panels proj_turned({given.proj.typed_data(), 1, c}, c, c, weights);
-  const int64_t parts = shares(layer.groups(), options.threads);
+  const int64_t parts = shares(layer.groups(), cores.count);
   Sums dscale(found.norm_scale, c, parts), doffset(found.norm_offset, c, parts);
   Sums dqkv(found.qkv, 3 * c * c, parts), dproj(found.proj, c * c, parts);
   Sums dproj_bias(found.proj_bias, c, parts);
   Sums dbias(found.bias, given.bias.element_count(), parts);
-  in_shares(layer.groups(), parts, [&](int64_t begin, int64_t end, int64_t part) {
+  in_shares(layer.groups(), cores, [&](int64_t begin, int64_t end, int64_t part) {
     const Gradients sums{found.x,       dscale.of(part), doffset.of(part),
                          dqkv.of(part), dproj.of(part),  dproj_bias.of(part),
                          dbias.of(part)};
@@ -324,24 +324,24 @@ void backward(const Arguments& given, const Options& options, const float* dout,
     sum->add_up();
 }
 
-ffi::Error call_forward(F32 x, S32 position, F32 norm_scale, F32 norm_offset, F32 qkv,
-                        F32 proj, F32 proj_bias, F32 bias, Bools mask, U32 example,
-                        U32 cuboid, U32 words, U32 out_words, Out out,
-                        Options options) {
+ffi::Error call_forward(ffi::ThreadPool pool, F32 x, S32 position, F32 norm_scale,
+                        F32 norm_offset, F32 qkv, F32 proj, F32 proj_bias, F32 bias,
+                        Bools mask, U32 example, U32 cuboid, U32 words, U32 out_words,
+                        Out out, Options options) {
   forward({x, position, norm_scale, norm_offset, qkv, proj, proj_bias, bias, mask,
            example, cuboid, words, out_words},
-          options, out->typed_data());
+          options, {pool, options.threads}, out->typed_data());
   return ffi::Error::Success();
 }
 
-ffi::Error call_backward(F32 x, S32 position, F32 norm_scale, F32 norm_offset, F32 qkv,
-                         F32 proj, F32 proj_bias, F32 bias, Bools mask, U32 example,
-                         U32 cuboid, U32 words, U32 out_words, F32 dout, Out dx,
-                         Out dnorm_scale, Out dnorm_offset, Out dqkv, Out dproj,
-                         Out dproj_bias, Out dbias, Options options) {
+ffi::Error call_backward(ffi::ThreadPool pool, F32 x, S32 position, F32 norm_scale,
+                         F32 norm_offset, F32 qkv, F32 proj, F32 proj_bias, F32 bias,
+                         Bools mask, U32 example, U32 cuboid, U32 words, U32 out_words,
+                         F32 dout, Out dx, Out dnorm_scale, Out dnorm_offset, Out dqkv,
+                         Out dproj, Out dproj_bias, Out dbias, Options options) {
   backward({x, position, norm_scale, norm_offset, qkv, proj, proj_bias, bias, mask,
             example, cuboid, words, out_words},
-           options, dout.typed_data(),
+           options, {pool, options.threads}, dout.typed_data(),
            {dx->typed_data(), dnorm_scale->typed_data(), dnorm_offset->typed_data(),
             dqkv->typed_data(), dproj->typed_data(), dproj_bias->typed_data(),
             dbias->typed_data()});
@@ -374,10 +374,12 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
       .Arg<U32>()   \
       .Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(self_attention, call_forward,
-                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    self_attention, call_forward,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(self_attention_gradient, call_backward,
                               ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()

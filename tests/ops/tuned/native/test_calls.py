@@ -49,6 +49,20 @@ def test_float32_where_float64_is_allowed(name):
         assert jnp.allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
+def test_all_devices_at_once_on_more_threads_than_there_are(monkeypatch):
+    """Threads that all wait for shares of their calls still get them done."""
+    monkeypatch.setattr(calls, "threads", lambda: 8)
+    layer = ConvLayers(16, 2, 4, "leaky")
+    x = jnp.linspace(-1, 1, 8 * 2 * 256 * 16).reshape(8, 2, 16, 16, 16)
+    params = layer.init(jax.random.key(0), x)
+    mesh = jax.sharding.Mesh(jax.devices()[:4], "data")
+    divided = jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))
+    apply = jax.jit(layer.apply)
+    wanted = apply(params, x)
+    for found in [apply(params, divided) for _ in range(20)]:
+        assert jnp.allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_what_none_stands_for():
     assert calls.given(None).shape == (0,)
     assert calls.given(None, jnp.uint32).dtype == jnp.uint32
