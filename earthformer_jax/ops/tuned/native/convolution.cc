@@ -127,7 +127,7 @@ class Kernel {
   // biases: null if there are none.
   // sections: of equally many channels, which are used or not.
   // used: whether some results use a section: used(row, column, section, first result,
-  // number of results). They use the first one.
+  // number of results). All use at least one.
   template <typename Use>
   Kernel(const float* kernel, Sides sides, int64_t channels, int64_t results,
          const float* biases, int64_t sections, Use used)
