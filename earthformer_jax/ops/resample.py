@@ -142,6 +142,13 @@ def patch_merge(x: jax.Array, factor: Grid, padding: str) -> jax.Array:
     )
 
 
+def check_upsampling(x: jax.Array, kernel: jax.Array, plane: Pair) -> None:
+    """Raises ValueError for arguments that `upsample_convolve` does not take."""
+    sizes = checks.check_array("x", x, "n h w c")
+    checks.check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
+    checks.check_value("plane", plane, checks.each(checks.at_least(1), 2))
+
+
 def upsample_convolve(
     x: jax.Array, kernel: jax.Array, plane: Pair, bias: jax.Array | None = None
 ) -> jax.Array:
@@ -156,10 +163,12 @@ def upsample_convolve(
     Returns:
         `[n, h', w', g]`.
 
+    Raises:
+        ValueError: for arrays of other shapes, or a plane without rows or columns.
+
     Reference:
         Gao et al. 2022, Earthformer, tables 8 and 9.
     """
-    sizes = checks.check_array("x", x, "n h w c")
-    checks.check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
+    check_upsampling(x, kernel, plane)
     x = resize_nearest(x[:, None], (1, *plane))[:, 0]
     return convolve(x, kernel, frame_padding(kernel), bias)

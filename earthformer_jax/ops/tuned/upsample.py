@@ -104,6 +104,7 @@ def upsample_convolve(
 
     Fractional factors and windows with even sides are left to that function.
     """
+    plain.check_upsampling(x, kernel, plane)
     (_, h, w, _), (kh, kw, _, _) = x.shape, kernel.shape
     fh, fw = plane[0] // h, plane[1] // w
     if (fh * h, fw * w) != tuple(plane) or not kh % 2 or not kw % 2:

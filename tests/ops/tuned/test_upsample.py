@@ -26,3 +26,17 @@ def test_a_factor_of_two_halves_the_window():
     np.testing.assert_array_equal(taps[0], [[1, 1, 0], [0, 0, 1]])
     np.testing.assert_array_equal(taps[1], [[1, 0, 0], [0, 1, 1]])
     assert padding == (1, 1) and skipped == 1
+
+
+@pytest.mark.parametrize("function", [upsample_convolve, resample.upsample_convolve])
+@pytest.mark.parametrize(
+    ("channels", "plane", "message"),
+    [
+        (3, (0, 10), r"plane=\(0, 10\): expected"),
+        (3, (8.0, 10), r"plane=\(8\.0, 10\): expected"),
+        (2, (8, 10), r"kernel has shape \(3, 3, 2, 4\)"),
+    ],
+)
+def test_other_arguments_are_refused(function, channels, plane, message):
+    with pytest.raises(ValueError, match=message):
+        function(jnp.ones((2, 4, 5, 3)), jnp.ones((3, 3, channels, 4)), plane)
