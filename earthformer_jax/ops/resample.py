@@ -146,6 +146,7 @@ def check_upsampling(x: jax.Array, kernel: jax.Array, plane: Pair) -> None:
     """Raises ValueError for arguments that `upsample_convolve` does not take."""
     sizes = checks.check_array("x", x, "n h w c")
     checks.check_array("kernel", kernel, "kh kw c g", dict(c=sizes["c"]))
+    checks.check_value("x.shape[1:3]", x.shape[1:3], checks.SIZES)
     checks.check_value("plane", plane, checks.each(checks.at_least(1), 2))
 
 
@@ -164,7 +165,7 @@ def upsample_convolve(
         `[n, h', w', g]`.
 
     Raises:
-        ValueError: for arrays of other shapes, or a plane without rows or columns.
+        ValueError: for arrays of other shapes, or planes without rows or columns.
 
     Reference:
         Gao et al. 2022, Earthformer, tables 8 and 9.

@@ -30,13 +30,14 @@ def test_a_factor_of_two_halves_the_window():
 
 @pytest.mark.parametrize("function", [upsample_convolve, resample.upsample_convolve])
 @pytest.mark.parametrize(
-    ("channels", "plane", "message"),
+    ("small", "channels", "plane", "message"),
     [
-        (3, (0, 10), r"plane=\(0, 10\): expected"),
-        (3, (8.0, 10), r"plane=\(8\.0, 10\): expected"),
-        (2, (8, 10), r"kernel has shape \(3, 3, 2, 4\)"),
+        ((4, 5), 3, (0, 10), r"plane=\(0, 10\): expected"),
+        ((4, 5), 3, (8.0, 10), r"plane=\(8\.0, 10\): expected"),
+        ((4, 0), 3, (8, 10), r"x\.shape\[1:3\]=\(4, 0\): expected"),
+        ((4, 5), 2, (8, 10), r"kernel has shape \(3, 3, 2, 4\)"),
     ],
 )
-def test_other_arguments_are_refused(function, channels, plane, message):
+def test_other_arguments_are_refused(function, small, channels, plane, message):
     with pytest.raises(ValueError, match=message):
-        function(jnp.ones((2, 4, 5, 3)), jnp.ones((3, 3, channels, 4)), plane)
+        function(jnp.ones((2, *small, 3)), jnp.ones((3, 3, channels, 4)), plane)

@@ -209,25 +209,24 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     ffi::StructMember<int64_t>("threshold"), ffi::StructMember<float>("factor"),
     ffi::StructMember<int64_t>("numbers"), ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS   \
-  Arg<F32>()        \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<Bools>() \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<U32>()   \
-      .Arg<U32>()   \
+#define ARGUMENTS        \
+  Ctx<ffi::ThreadPool>() \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<Bools>()      \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<U32>()        \
+      .Arg<U32>()        \
       .Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    attention, call_forward,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attention, call_forward,
+                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_gradient, call_backward,
                               ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()

@@ -294,24 +294,23 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(earthformer::Options,
                                       ffi::StructMember<int64_t>("numbers"),
                                       ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS \
-  Arg<F32>()      \
-      .Arg<F32>() \
-      .Arg<F32>() \
-      .Arg<F32>() \
-      .Arg<F32>() \
-      .Arg<F32>() \
-      .Arg<F32>() \
-      .Arg<U32>() \
-      .Arg<U32>() \
+#define ARGUMENTS        \
+  Ctx<ffi::ThreadPool>() \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<U32>()        \
+      .Arg<U32>()        \
       .Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    feed_forward, call_forward,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward, call_forward,
+                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(feed_forward_gradient, call_backward,
                               ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()

@@ -219,22 +219,13 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(earthformer::Options,
                                       ffi::StructMember<float>("slope"),
                                       ffi::StructMember<int64_t>("threads"));
 
+#define ARGUMENTS Ctx<ffi::ThreadPool>().Arg<F32>().Arg<F32>().Arg<F32>()
 namespace earthformer {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(group_norm, call_forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<F32>()
-                                  .Arg<F32>()
-                                  .Arg<F32>()
-                                  .Ret<F32>()
-                                  .Attrs<Options>());
+                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(group_norm_gradient, call_backward,
                               ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<F32>()
-                                  .Arg<F32>()
-                                  .Arg<F32>()
-                                  .Arg<F32>()
+                                  .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()

@@ -359,27 +359,26 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     ffi::StructMember<float>("out_factor"), ffi::StructMember<int64_t>("numbers"),
     ffi::StructMember<int64_t>("out_numbers"), ffi::StructMember<int64_t>("threads"));
 
-#define ARGUMENTS   \
-  Arg<F32>()        \
-      .Arg<S32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<F32>()   \
-      .Arg<Bools>() \
-      .Arg<U32>()   \
-      .Arg<U32>()   \
-      .Arg<U32>()   \
+#define ARGUMENTS        \
+  Ctx<ffi::ThreadPool>() \
+      .Arg<F32>()        \
+      .Arg<S32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<F32>()        \
+      .Arg<Bools>()      \
+      .Arg<U32>()        \
+      .Arg<U32>()        \
+      .Arg<U32>()        \
       .Arg<U32>()
 namespace earthformer {
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    self_attention, call_forward,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().ARGUMENTS.Ret<F32>().Attrs<Options>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(self_attention, call_forward,
+                              ffi::Ffi::Bind().ARGUMENTS.Ret<F32>().Attrs<Options>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(self_attention_gradient, call_backward,
                               ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
                                   .ARGUMENTS.Arg<F32>()
                                   .Ret<F32>()
                                   .Ret<F32>()
